@@ -1,0 +1,184 @@
+"""Exact evaluation: every image counts once, whatever the batch size and the number of ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from mindcv_ghost.engine.collectives import Collectives
+
+__all__ = ["Evaluation", "Evaluator", "count_batch"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one pass over a set; accuracies are over all its images.
+
+    Args:
+        images: images of the set, unreadable ones included.
+        correct: images whose highest logit is the label's.
+        correct_topk: images whose label is among the ``k`` highest logits.
+        k: 5, or the number of classes where there are fewer.
+        loss: mean cross-entropy of the readable images, in nats; no label smoothing, so that it
+            compares between recipes.
+        unreadable: images that couldn't be decoded; they count as wrong.
+        seconds: wall time of the slowest rank, compilation left out.
+        compile_seconds: time that the first batch took for compilation.
+        confusion: ``(classes, classes)`` counts, rows true, columns predicted.
+        unreadable_per_class: ``(classes,)`` counts.
+    """
+
+    images: int
+    correct: int
+    correct_topk: int
+    k: int
+    loss: float
+    unreadable: int
+    seconds: float
+    compile_seconds: float
+    confusion: np.ndarray = field(repr=False)
+    unreadable_per_class: np.ndarray = field(repr=False)
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100.0 * self.correct / self.images
+
+    @property
+    def topk(self) -> float:
+        """Top-k accuracy in percent."""
+        return 100.0 * self.correct_topk / self.images
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.seconds > 0 else float("inf")
+
+
+class _Logits(nn.Cell):
+    def __init__(self, network: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, image):
+        logits = self.network(image)
+        if isinstance(logits, tuple):
+            logits = logits[0]
+        return ops.cast(logits, ms.float32)
+
+
+class Evaluator:
+    """Runs a network over a set and counts in integers, summed over the ranks.
+
+    Args:
+        network: ``(N, C, H, W) -> (N, classes)`` logits.
+        num_classes: columns of the logits.
+        collectives: how the ranks add up.
+        graph_mode: whether the network is compiled; its time is then measured apart.
+    """
+
+    def __init__(
+        self, network: nn.Cell, num_classes: int, collectives: Collectives, graph_mode: bool = True
+    ) -> None:
+        self.network = _Logits(network)
+        self.num_classes = num_classes
+        self.collectives = collectives
+        self.graph_mode = graph_mode
+        self.k = min(5, num_classes)
+
+    def run(self, batches: Iterable) -> Evaluation:
+        """Evaluate.
+
+        Args:
+            batches: yields ``image (N, C, H, W)``, ``label (N,)``, ``valid (N,)`` as tensors:
+                valid is 0 for padding, 1 for an image, 2 for one that couldn't be read.
+        """
+        self.network.set_train(False)
+        confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
+        unreadable = np.zeros(self.num_classes, np.int64)
+        correct = np.zeros(2, np.int64)
+        loss_sum, compile_seconds = 0.0, 0.0
+        started = time.perf_counter()
+        for number, (image, label, valid) in enumerate(batches):
+            if number == 0 and self.graph_mode:
+                before = time.perf_counter()
+                self.network.compile(image)
+                compile_seconds = time.perf_counter() - before
+            logits = self.network(image).asnumpy()
+            label, valid = label.asnumpy(), valid.asnumpy()
+            np.add.at(unreadable, label[valid == 2], 1)
+            counts = count_batch(logits[valid == 1], label[valid == 1], self.k)
+            np.add.at(confusion, (label[valid == 1], counts.predicted), 1)
+            correct += (counts.correct, counts.correct_topk)
+            loss_sum += counts.loss_sum
+        seconds = time.perf_counter() - started - compile_seconds
+        return self._reduce(confusion, unreadable, correct, loss_sum, seconds, compile_seconds)
+
+    def _reduce(self, confusion, unreadable, correct, loss_sum, seconds, compile_seconds):
+        confusion = self.collectives.gather(confusion).sum(0)
+        unreadable = self.collectives.gather(unreadable).sum(0)
+        correct = self.collectives.gather(correct).sum(0)
+        # In float64 and in the order of the ranks: the same bits on all of them.
+        losses = self.collectives.gather(np.float64(loss_sum))
+        times = self.collectives.gather(np.array([seconds, compile_seconds])).max(0)
+        readable, bad = int(confusion.sum()), int(unreadable.sum())
+        return Evaluation(
+            images=readable + bad,
+            correct=int(correct[0]),
+            correct_topk=int(correct[1]),
+            k=self.k,
+            loss=float(losses.sum() / readable) if readable else float("nan"),
+            unreadable=bad,
+            seconds=float(times[0]),
+            compile_seconds=float(times[1]),
+            confusion=confusion,
+            unreadable_per_class=unreadable,
+        )
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """Predicted classes ``(N,)``, hits among the first 1 and k, and the summed loss of a batch."""
+
+    predicted: np.ndarray
+    correct: int
+    correct_topk: int
+    loss_sum: float
+
+
+def count_batch(logits: np.ndarray, label: np.ndarray, k: int) -> BatchCounts:
+    """Count one batch's hits and add up its cross-entropy.
+
+    A label's rank is the number of classes that come before it: those with a higher logit and, of
+    equals, those with a lower index. So ties have one outcome, and k equal logits can't all be
+    "the best". A logit that isn't a number never comes before any other; a label whose logit isn't
+    a number is never a hit.
+
+    Args:
+        logits: ``(N, classes)`` float32.
+        label: ``(N,)`` integers.
+        k: how many of the highest count as a hit.
+
+    >>> counts = count_batch(np.array([[1.0, 3.0, 3.0], [0.0, 2.0, 1.0]]), np.array([2, 0]), k=2)
+    >>> counts.predicted.tolist(), counts.correct, counts.correct_topk
+    ([1, 1], 0, 1)
+    """
+    if len(label) == 0:
+        return BatchCounts(np.zeros(0, np.int64), 0, 0, 0.0)
+    logits = logits.astype(np.float64)
+    clean = np.where(np.isnan(logits), -np.inf, logits)
+    rows = np.arange(len(label))
+    own = clean[rows, label][:, np.newaxis]
+    index = np.arange(logits.shape[1])[np.newaxis]
+    before = (clean > own) | ((clean == own) & (index < label[:, np.newaxis]))
+    place = np.where(np.isnan(logits[rows, label]), logits.shape[1], before.sum(1))
+    highest = logits.max(1)
+    log_sum = highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(1))
+    loss = log_sum - logits[rows, label]
+    return BatchCounts(
+        clean.argmax(1), int((place < 1).sum()), int((place < k).sum()), float(loss.sum())
+    )

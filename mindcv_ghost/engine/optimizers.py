@@ -1,0 +1,150 @@
+"""MindCV's optimizers and schedules, mended where they are wrong."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mindspore import nn
+
+from mindcv_ghost.errors import ConfigError
+
+__all__ = ["OptimizerSettings", "create_optimizer", "create_schedule"]
+
+_NUMBERED = re.compile(r"(.*?\.\d+)\.")
+# "Unsupported op [Lamb] on CPU" (MindSpore 2.8)
+_NOT_ON_CPU = ("lamb",)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Which optimizer; the fields are MindCV's ``create_optimizer`` arguments."""
+
+    opt: str = "momentum"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    weight_decay_filter: str = "disable"
+    layer_decay: float | None = None
+    eps: float = 1e-10
+
+
+def create_optimizer(
+    network: nn.Cell, settings: OptimizerSettings, schedule: list[float], device: str
+) -> nn.Optimizer:
+    """Build MindCV's optimizer for a network.
+
+    Its own loss scale stays 1: the training step unscales the gradients itself, before it clips.
+
+    Args:
+        network: whose trainable parameters are optimised.
+        settings: see :class:`OptimizerSettings`.
+        schedule: learning rate of every update.
+        device: Ascend, GPU or CPU.
+
+    Raises:
+        ConfigError: if the device can't run this optimizer.
+    """
+    import mindcv
+
+    opt = settings.opt.lower()
+    if device == "CPU" and opt in _NOT_ON_CPU:
+        raise ConfigError(
+            f"opt {opt}: MindSpore has it on Ascend and GPU only; on the CPU use adamw."
+        )
+    if opt in ("momentum", "nesterov") and settings.nesterov and device == "CPU":
+        # MindSpore 2.8's CPU kernel of nn.Momentum ignores use_nesterov (after two steps with equal
+        # gradients 0.71 as without it; nn.SGD(nesterov=True) and PyTorch: 0.539).
+        opt = "sgd"
+    parameters, weight_decay_filter = network, settings.weight_decay_filter
+    if settings.layer_decay is not None:
+        parameters = layer_decay_groups(network, settings, schedule)
+        weight_decay_filter = "auto"  # MindCV's word for "take my groups as they are"
+    return mindcv.create_optimizer(
+        parameters,
+        opt=opt,
+        lr=schedule,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay_filter=weight_decay_filter,
+        eps=settings.eps,
+    )
+
+
+def layer_ids(names: list[str]) -> list[int]:
+    """Number the layers that parameters belong to, from the stem (0) to the head.
+
+    A layer is what carries the first number in a parameter's name (``blocks.3``, ``layer1.0``), in
+    the order of the network. What comes before the first of them is the stem; what comes after
+    without a number is the head.
+
+    >>> layer_ids(["cls_token", "blocks.0.w", "blocks.0.b", "blocks.1.w", "norm.gamma", "head.w"])
+    [0, 1, 1, 2, 3, 3]
+    """
+    prefixes = [_NUMBERED.match(name) for name in names]
+    blocks = list(dict.fromkeys(match.group(1) for match in prefixes if match))
+    ids, seen = [], False
+    for match in prefixes:
+        seen = seen or match is not None
+        if match is not None:
+            ids.append(1 + blocks.index(match.group(1)))
+        else:
+            ids.append(1 + len(blocks) if seen else 0)
+    return ids
+
+
+def layer_decay_groups(
+    network: nn.Cell, settings: OptimizerSettings, schedule: list[float]
+) -> list[dict]:
+    """Group parameters for layer-wise learning-rate decay: layer i of n learns at decay**(n - i).
+
+    MindCV 0.3's own grouping looks for a ``group_matcher`` or ``pretrained_cfg`` of the network,
+    which none of its models has; every parameter then lands in the head's group, and nothing decays.
+    As there, parameters with one dimension and those the network names get no weight decay.
+    """
+    parameters = network.trainable_params()
+    ids = layer_ids([p.name for p in parameters])
+    spared = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()
+    groups: dict[tuple[int, float], list] = {}
+    for layer, p in zip(ids, parameters):
+        decay = 0.0 if p.ndim <= 1 or p.name in spared else settings.weight_decay
+        groups.setdefault((layer, decay), []).append(p)
+    return [
+        {
+            "params": members,
+            "lr": [lr * settings.layer_decay ** (max(ids) - layer) for lr in schedule],
+            "weight_decay": decay,
+        }
+        for (layer, decay), members in groups.items()
+    ]
+
+
+def create_schedule(updates_per_epoch: int, epochs: int, **settings) -> list[float]:
+    """Build MindCV's learning-rate schedule, one value an update.
+
+    MindCV builds it for micro-steps but advances it at updates, so that under gradient accumulation
+    its decay stops half-way; here both count updates.
+
+    Args:
+        updates_per_epoch: optimizer updates in an epoch.
+        epochs: of the whole run.
+        **settings: further arguments of ``mindcv.create_scheduler``.
+
+    Raises:
+        ConfigError: if MindCV refuses the settings.
+    """
+    import mindcv
+
+    try:
+        schedule = mindcv.create_scheduler(updates_per_epoch, num_epochs=epochs, **settings)
+    except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"scheduler {settings.get('scheduler')!r} can't be built with these settings: {error}"
+        ) from error
+    # Some schedules are a value short or long of the run's length, or a number instead of a list.
+    if not isinstance(schedule, list):
+        schedule = [float(schedule)] * (updates_per_epoch * epochs)
+    total = updates_per_epoch * epochs
+    schedule = [float(lr) for lr in schedule[:total]]
+    return schedule + [schedule[-1]] * (total - len(schedule))

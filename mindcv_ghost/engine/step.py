@@ -1,0 +1,253 @@
+"""One training step: mixed precision, loss scale, accumulation, all-reduce, clipping, update, EMA.
+
+MindCV's TrainStep can't be used as it is: it clips each rank's gradients before the all-reduce (so
+that the result depends on the number of ranks), advances the learning rate at every micro-step
+under accumulation though the schedule is built otherwise, and refuses dynamic loss scale on the CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.amp import all_finite, auto_mixed_precision
+
+from mindcv_ghost.engine.ema import EmaWeights
+
+__all__ = ["LossScale", "NetworkWithLoss", "TrainStep", "mixed_precision"]
+
+_scale_gradient = ops.MultitypeFuncGraph("scale_gradient")
+
+
+@_scale_gradient.register("Tensor", "Tensor")
+def _scale_one(factor, gradient):
+    return gradient * ops.cast(factor, gradient.dtype)
+
+
+_add_gradient = ops.MultitypeFuncGraph("add_gradient")
+
+
+@_add_gradient.register("Tensor", "Tensor")
+def _add_one(total, gradient):
+    return ops.assign_add(total, ops.cast(gradient, total.dtype))
+
+
+_clear = ops.MultitypeFuncGraph("clear_gradient")
+
+
+@_clear.register("Tensor")
+def _clear_one(total):
+    return ops.assign(total, ops.zeros_like(total))
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """How the loss is scaled before the backward pass, so that float16 gradients don't vanish.
+
+    Args:
+        value: the factor to start with, at least 1.
+        dynamic: double it after ``window`` good updates, halve it at an overflow.
+        skip_overflow: leave an update out whose gradients aren't finite; always so when dynamic.
+        window: good updates before the factor doubles (2000, as in MindCV).
+    """
+
+    value: float = 1.0
+    dynamic: bool = False
+    skip_overflow: bool = False
+    window: int = 2000
+
+
+def mixed_precision(network: nn.Cell, level: str, cast_list: tuple[type, ...] = ()) -> nn.Cell:
+    """Apply MindSpore's automatic mixed precision.
+
+    Args:
+        network: changed in place; its parameters stay float32.
+        level: O0 (float32), O1 (convolutions and dense layers in float16), O2 (all but norms in
+            float16), O3 (all in float16) or auto (by operator).
+        cast_list: classes of cells that MindCV's variant of O1 casts, or of O2 keeps, instead.
+    """
+    if level == "O1" or (level == "O2" and cast_list):
+        # MindCV's casts and not MindSpore 2.8's auto_mixed_precision: its O1 rewrites the network's
+        # source, and fails on the second network of a process ("cannot import name
+        # 'GlobalAvgPooling' from 'pooling'"); nor does it take a list of the caller's own.
+        from mindcv.utils import amp
+
+        cast = amp._auto_white_list if level == "O1" else amp._auto_black_list
+        cast(network, cast_list or None)
+        return network
+    return auto_mixed_precision(network, level)
+
+
+class NetworkWithLoss(nn.Cell):
+    """Network and loss as one cell: ``(N, C, H, W), labels -> scalar``; the loss is float32.
+
+    Args:
+        network: returns logits ``(N, classes)``, or a tuple with auxiliary logits behind them.
+        loss: takes logits and labels.
+    """
+
+    def __init__(self, network: nn.Cell, loss: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+
+    def construct(self, image, label):
+        logits = self.network(image)
+        if isinstance(logits, tuple):
+            outputs = ()
+            for each in logits:
+                outputs += (ops.cast(each, ms.float32),)
+            return self.loss(outputs, label)
+        return self.loss(ops.cast(logits, ms.float32), label)
+
+
+class _Update(nn.Cell):
+    """From summed, scaled, local gradients to changed parameters.
+
+    The order matters: all-reduce, then unscale, then look for overflow, then clip. A NaN or an
+    infinity of any rank survives the sum, so all ranks see the same overflow without asking each
+    other, and the clipped norm is that of the global batch.
+    """
+
+    def __init__(self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.reducer = reducer
+        self.clip_norm = clip_norm
+        self.ema = ema
+        self.dynamic = loss_scale.dynamic
+        self.skip_overflow = loss_scale.skip_overflow or loss_scale.dynamic
+        self.window = loss_scale.window
+        self.scale = Parameter(
+            Tensor(loss_scale.value, ms.float32), name="loss_scale", requires_grad=False
+        )
+        self.good_updates = Parameter(
+            Tensor(0, ms.int32), name="loss_scale_good_updates", requires_grad=False
+        )
+        self.hyper_map = ops.HyperMap()
+
+    def construct(self, gradients, micro_steps):
+        gradients = self.reducer(gradients)
+        factor = 1.0 / (self.scale * micro_steps)
+        gradients = self.hyper_map(ops.partial(_scale_gradient, factor), gradients)
+        finite = all_finite(gradients)
+        if self.skip_overflow:
+            if finite:
+                finite = ops.depend(finite, self._apply(gradients))
+        else:
+            finite = ops.depend(finite, self._apply(gradients))
+        if self.dynamic:
+            finite = ops.depend(finite, self._adjust_scale(finite))
+        return finite
+
+    def _apply(self, gradients):
+        if self.clip_norm is not None:
+            gradients = ops.clip_by_global_norm(gradients, self.clip_norm)
+        done = self.optimizer(gradients)
+        if self.ema is not None:
+            done = ops.depend(self.ema.updates, ops.depend(self.ema(), done))
+        return done
+
+    def _adjust_scale(self, finite):
+        good = ops.select(finite, self.good_updates + 1, ops.zeros_like(self.good_updates))
+        grown = good >= self.window
+        scale = ops.select(grown, self.scale * 2, self.scale)
+        # A scale above 2**24 has no use: 2**-24 is float16's smallest number.
+        scale = ops.select(finite, ops.minimum(scale, 2.0**24), ops.maximum(scale / 2, 1.0))
+        good = ops.select(grown, ops.zeros_like(good), good)
+        return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
+
+
+class TrainStep(nn.Cell):
+    """``(image, label) -> (loss, finite)``: one forward and backward pass, and an update when due.
+
+    With ``accumulation_steps`` 1 a call is one update. With more, a call adds to the gradient sums
+    and :meth:`update` ends the group; the trainer calls it every ``accumulation_steps`` calls and at
+    an epoch's end, where the group may be shorter: the sum is divided by its true length. The
+    optimizer, and with it the learning rate, advances once an update.
+
+    Args:
+        network: a :class:`NetworkWithLoss`.
+        optimizer: a MindSpore optimizer; its own loss scale must be 1.
+        loss_scale: see :class:`LossScale`.
+        clip_norm: largest global norm of the gradients, or None.
+        ema: averages to keep up to date, or None.
+        accumulation_steps: calls an update.
+        ranks: number of ranks whose gradients are averaged; above 1 MindSpore's communication must
+            have been initialised with parallel mode "data_parallel".
+    """
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        optimizer: nn.Optimizer,
+        loss_scale: LossScale | None = None,
+        clip_norm: float | None = None,
+        ema: EmaWeights | None = None,
+        accumulation_steps: int = 1,
+        ranks: int = 1,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.network.set_grad()
+        self.weights = optimizer.parameters
+        self.accumulation_steps = accumulation_steps
+        self.accumulates = accumulation_steps > 1
+        reducer = nn.Identity()
+        if ranks > 1:
+            reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
+        self.updater = _Update(optimizer, loss_scale or LossScale(), clip_norm, ema, reducer)
+        self.updater.set_train()
+        self.sums = None
+        if self.accumulates:
+            self.sums = self.weights.clone("gradient_sum", init="zeros")
+            self._finish = _FinishGroup(self.updater, self.sums)
+        self.one = Tensor(1.0, ms.float32)
+        self.hyper_map = ops.HyperMap()
+        self.value_and_grad = ops.value_and_grad(
+            self._scaled_loss, None, weights=self.weights, has_aux=True
+        )
+
+    @property
+    def scale(self) -> float:
+        """The loss scale in force."""
+        return float(self.updater.scale.asnumpy())
+
+    @property
+    def updates_done(self) -> int:
+        """Updates that the optimizer has made; those skipped for overflow don't count."""
+        return int(self.updater.optimizer.global_step.asnumpy()[0])
+
+    def _scaled_loss(self, image, label):
+        loss = self.network(image, label)
+        return loss * self.updater.scale, loss
+
+    def construct(self, image, label):
+        (_, loss), gradients = self.value_and_grad(image, label)
+        if self.accumulates:
+            added = self.hyper_map(_add_gradient, self.sums, gradients)
+            return ops.depend(loss, added), True
+        return loss, self.updater(gradients, self.one)
+
+    def compile_update(self) -> None:
+        """Compile what :meth:`update` calls, if there is accumulation at all."""
+        if self.accumulates:
+            self._finish.compile(self.one)
+
+    def update(self, micro_steps: int) -> Tensor:
+        """End a group of accumulated micro-steps with one update; tells if it was finite."""
+        return self._finish(Tensor(float(micro_steps), ms.float32))
+
+
+class _FinishGroup(nn.Cell):
+    def __init__(self, updater: _Update, sums) -> None:
+        super().__init__(auto_prefix=False)
+        self.updater = updater
+        self.sums = sums
+        self.hyper_map = ops.HyperMap()
+
+    def construct(self, micro_steps):
+        finite = self.updater(self.sums, micro_steps)
+        sums = ops.depend(self.sums, finite)
+        return ops.depend(finite, self.hyper_map(_clear, sums))

