@@ -1,0 +1,142 @@
+"""Rules between keys, which no key can check alone.
+
+Each rule reads the flat values and yields problems (nothing can come of it) or notices (MindCV
+goes on, perhaps with a warning, and so do we). Rules about training don't bind validate.py, which
+reads the same recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mindcv_ghost.config.auto_augment import notices_of_auto_augment
+
+__all__ = ["INTERPOLATIONS", "check_rules", "notices_of"]
+
+Values = dict[str, Any]
+Rule = Callable[[Values], Iterator[tuple[tuple[str, ...], str]]]
+
+# vision.RandomCropDecodeResize of MindSpore 2.8 takes these; ANTIALIAS wants a PIL image.
+INTERPOLATIONS = ("bilinear", "linear", "bicubic", "cubic", "nearest", "area", "pilcubic")
+
+
+def _sources(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+    if v["pretrained"] and v["ckpt_path"]:
+        yield (
+            ("pretrained", "ckpt_path"),
+            "the network can start from one only: set pretrained: false, or leave ckpt_path out",
+        )
+    if v["dataset_download"] and v["dataset"] in ("imagenet", "folder", ""):
+        yield (
+            ("dataset_download", "dataset"),
+            "only mnist, cifar10 and cifar100 can be downloaded: set dataset_download: false and "
+            "point data_dir at the images",
+        )
+    if len(v["mean"]) != len(v["std"]):
+        yield ("mean", "std"), "need equally many numbers, one a channel"
+    if v["auto_augment"] and v["interpolation"] == "pilcubic":
+        # vision.RandomRotation and RandomAffine: "Invalid InterpolationMode" (MindSpore 2.8).
+        yield (
+            ("interpolation", "auto_augment"),
+            "the policy's rotations can't use pilcubic: set interpolation: bicubic",
+        )
+
+
+def _batches(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key in ("mixup", "cutmix"):
+        if v[key] and v["batch_size"] % 2 and v["batch_size"] > 1:
+            yield (
+                (key, "batch_size"),
+                f"{key} mixes pairs of images: make batch_size even, or set {key}: 0",
+            )
+            break
+    if v["num_samples"] and v["aug_repeats"] > 0:
+        yield (
+            ("num_samples", "aug_repeats"),
+            "can't be used together: set aug_repeats: 0, or leave num_samples out",
+        )
+    if v["aug_splits"] and not v["auto_augment"]:
+        yield (
+            ("aug_splits", "auto_augment"),
+            "augmentation splits need a policy: set auto_augment: augmix-m5, or aug_splits: 0",
+        )
+    if v["loss"] == "jsd" and not v["aug_splits"]:
+        yield ("loss", "aug_splits"), "jsd compares augmentation splits: set aug_splits: 3"
+
+
+def _learning_rate(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+    name = v["scheduler"]
+    falling = ("cosine_decay", "warmup_cosine_decay", "one_cycle", "cyclic")
+    if name in falling and v["min_lr"] > v["lr"] > 0:
+        yield ("min_lr", "lr"), f"{name} falls from lr to min_lr: make min_lr the smaller"
+    if name in ("one_cycle", "cyclic"):
+        if v["warmup_epochs"]:
+            yield (
+                ("scheduler", "warmup_epochs"),
+                f"{name} rises by itself: set warmup_epochs: 0",
+            )
+        if v["lr_epoch_stair"]:
+            yield (
+                ("scheduler", "lr_epoch_stair"),
+                f"{name} changes every step: set lr_epoch_stair: false",
+            )
+    if name == "one_cycle" and v["min_lr"] == 0:
+        yield ("scheduler", "min_lr"), "one_cycle divides by min_lr: make it larger than 0"
+    # nn.SGD: "If nesterov is True, momentum must be positive".
+    if v["opt"] in ("sgd", "momentum", "nesterov") and v["use_nesterov"] and v["momentum"] == 0:
+        yield ("use_nesterov", "momentum"), "Nesterov's momentum needs one: set momentum: 0.9"
+
+
+def _checkpoints(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+    if v["ckpt_save_policy"] == "top_k" and not v["val_while_train"]:
+        yield (
+            ("ckpt_save_policy", "val_while_train"),
+            "top_k keeps the checkpoints that validate best: set val_while_train: true, or "
+            "ckpt_save_policy: latest_k",
+        )
+
+
+_ALWAYS: tuple[Rule, ...] = (_sources,)
+_TRAINING: tuple[Rule, ...] = (_batches, _learning_rate, _checkpoints)
+
+
+def check_rules(values: Values, script: str) -> list[tuple[tuple[str, ...], str]]:
+    """Return every contradiction: the keys that take part, and how to mend it.
+
+    Args:
+        values: all keys, read.
+        script: "train" or "validate".
+    """
+    rules = _ALWAYS + (_TRAINING if script == "train" else ())
+    return [found for rule in rules for found in rule(values)]
+
+
+def notices_of(values: Values, script: str) -> list[str]:
+    """Return what MindCV accepts too, but doesn't do as written."""
+    notices = notices_of_auto_augment(values["auto_augment"]) if values["auto_augment"] else []
+    if script != "train":
+        return notices
+    v = values
+    if v["loss_scale_type"] == "dynamic" and not v["drop_overflow_update"]:
+        notices.append(
+            "loss_scale_type dynamic skips steps that overflow, whatever drop_overflow_update says"
+        )
+    if (v["mixup"] or v["cutmix"]) and v["batch_size"] == 1:
+        notices.append("batch_size 1 has no pairs: mixup and cutmix are off")
+    if v["lr"] == 0:
+        notices.append("lr 0: nothing will be learnt")
+    if v["warmup_epochs"] > v["epoch_size"]:
+        notices.append(
+            f"warmup_epochs {v['warmup_epochs']} is longer than epoch_size {v['epoch_size']}: the "
+            "learning rate never reaches lr"
+        )
+    elif (
+        v["scheduler"] in ("cosine_decay", "warmup_cosine_decay")
+        and v["warmup_epochs"] + v["decay_epochs"] > v["epoch_size"]
+    ):
+        notices.append(
+            f"warmup_epochs {v['warmup_epochs']} + decay_epochs {v['decay_epochs']} is more than "
+            f"epoch_size {v['epoch_size']}: the learning rate never reaches min_lr"
+        )
+    return notices

@@ -1,0 +1,121 @@
+"""Keys that don't go together, and what MindCV accepts without doing it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mindcv_ghost.config import load_config
+
+CONTRADICTIONS = [
+    ("mixup: 0.2\nbatch_size: 7", ["mixup 0.2", "recipe.yaml:1", "batch_size 7", "even"]),
+    ("cutmix: 1.0\nbatch_size: 75", ["cutmix mixes pairs"]),
+    ("aug_splits: 3", ["auto_augment null (default)", "need a policy"]),
+    ("num_samples: 100\naug_repeats: 3", ["can't be used together"]),
+    ("loss: jsd", ["set aug_splits: 3"]),
+    ("scheduler: one_cycle", ["one_cycle rises by itself: set warmup_epochs: 0"]),
+    ("scheduler: cyclic\nwarmup_epochs: 0\nlr_epoch_stair: true", ["lr_epoch_stair: false"]),
+    ("scheduler: one_cycle\nwarmup_epochs: 0\nmin_lr: 0", ["divides by min_lr"]),
+    ("lr: 1e-4\nmin_lr: 1e-3", ["make min_lr the smaller"]),
+    ("opt: sgd\nuse_nesterov: true\nmomentum: 0", ["set momentum: 0.9"]),
+    ("ckpt_save_policy: top_k", ["val_while_train false (default)", "set val_while_train: true"]),
+]
+ALWAYS = [
+    ("pretrained: true\nckpt_path: a.ckpt", ["can start from one only"]),
+    ("dataset_download: true", ["only mnist, cifar10 and cifar100 can be downloaded"]),
+    ("mean: [1, 2, 3]\nstd: [1]", ["equally many numbers"]),
+    ("interpolation: pilcubic\nauto_augment: randaug", ["set interpolation: bicubic"]),
+    ("interpolation: antialias", ["needs PIL images", "give bicubic"]),
+]
+
+
+@pytest.mark.parametrize(("text", "parts"), CONTRADICTIONS + ALWAYS)
+def test_contradiction_names_both_keys_where_they_stand_and_the_remedy(text, parts, refused):
+    message = refused(text)
+    assert len(message.splitlines()) == 1
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(("text", "parts"), CONTRADICTIONS)
+def test_rules_of_training_do_not_bind_validation(text, parts, load):
+    load(text, script="validate")
+
+
+@pytest.mark.parametrize(("text", "parts"), ALWAYS)
+def test_rules_of_data_and_weights_bind_validation_too(text, parts, refused):
+    assert parts[0] in refused(text, script="validate")
+
+
+def test_contradiction_between_recipe_and_option_names_both(refused):
+    message = refused("mixup: 0.2", "--batch_size", "7")
+    assert "recipe.yaml:1) with batch_size 7 (--batch_size): " in message
+
+
+def test_key_that_was_not_understood_takes_part_in_no_rule(refused):
+    message = refused("ckpt_save_policy: top_k\nval_while_trian: true\n")
+    assert len(message.splitlines()) == 1
+    assert "did you mean val_while_train?" in message
+
+
+def test_command_line_chooses_between_pretrained_and_checkpoint(load):
+    config = load("pretrained: true", "--ckpt_path", "best.ckpt", script="validate")
+    assert (config.model.pretrained, config.model.ckpt_path) == (False, "best.ckpt")
+    assert "pretrained is ignored, --ckpt_path is given" in config.notices[0]
+    config = load("ckpt_path: best.ckpt", "--pretrained")
+    assert (config.model.pretrained, config.model.ckpt_path) == (True, "")
+
+
+def test_pretrained_and_checkpoint_both_on_the_command_line_are_refused(refused):
+    assert "can start from one only" in refused(None, "--pretrained", "--ckpt_path", "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--scheduler", "one_cycle", "--warmup_epochs", "0"],
+        ["--scheduler", "constant", "--min_lr", "1", "--lr", "0.1"],
+        ["--mixup", "0.2", "--batch_size", "1"],
+        ["--dataset", "cifar10", "--dataset_download"],
+        ["--aug_splits", "3", "--auto_augment", "augmix-m5", "--loss", "jsd"],
+        ["--ckpt_save_policy", "top_k", "--val_while_train"],
+        ["--num_samples", "8", "--aug_repeats", "0"],
+    ],
+)
+def test_what_goes_together_is_taken(words):
+    load_config(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("loss_scale_type: dynamic", "whatever drop_overflow_update says"),
+        ("interpolation: lanczos", "recipe.yaml:1: interpolation lanczos is unknown: bilinear is"),
+        ("auto_augment: randaug-m9-inc0", "MindCV takes inc0 for inc1"),
+        ("auto_augment: randaug-m9-fast", "'fast' has no number and is ignored"),
+        ("auto_augment: autoaug-mstd1.0", "MindCV's mstd is 0.5, whatever is given"),
+        ("mixup: 0.2\nbatch_size: 1", "mixup and cutmix are off"),
+        ("lr: 0", "nothing will be learnt"),
+        ("epoch_size: 1\n", "warmup_epochs 3 is longer than epoch_size 1"),
+        ("epoch_size: 90\ndecay_epochs: 100", "the learning rate never reaches min_lr"),
+        ("filter_bias_and_bn: true", "today's weight_decay_filter: norm_and_bias"),
+        ("config: a.yaml", "config is ignored in a recipe"),
+    ],
+)
+def test_what_mindcv_accepts_but_does_otherwise_is_a_notice(text, part, load):
+    notices = load(text).notices
+    assert [part in notice for notice in notices].count(True) == 1
+    assert all("\n" not in notice for notice in notices)
+
+
+def test_unknown_interpolation_becomes_bilinear(load):
+    assert load("interpolation: lanczos").augment.interpolation == "bilinear"
+    assert load("interpolation: lanczos", "--interpolation", "bicubic").notices[:-1] == ()
+
+
+def test_keys_of_older_recipes_mean_what_they_meant(load, refused):
+    assert load("filter_bias_and_bn: True").optimizer.weight_decay_filter == "norm_and_bias"
+    assert load("filter_bias_and_bn: False").optimizer.weight_decay_filter == "disable"
+    assert load("dynamic_loss_scale: true").amp.loss_scale_type == "dynamic"
+    both = load("filter_bias_and_bn: true\nweight_decay_filter: auto\n")
+    assert both.optimizer.weight_decay_filter == "auto"
+    assert "filter_bias_and_bn is true or false" in refused("filter_bias_and_bn: 3")

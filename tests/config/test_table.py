@@ -1,0 +1,129 @@
+"""The table of keys against MindCV's."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mindcv_ghost.config import ADDITIONS, DEVIATIONS, KEYS, SECTIONS, Config, load_config
+from mindcv_ghost.config.kinds import Bool, Either, Float, Int, Nullable, Numbers, OneOrMore, Text
+
+FACTS = Path(__file__).parents[1] / "data" / "mindcv_config_keys.csv"
+
+with FACTS.open(encoding="utf-8") as file:
+    ROWS = [row for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+MINDCV = {row["key"]: row for row in ROWS if row["key"] != "config"}
+
+# MindCV's type -> kinds that take at least what it takes
+TYPES = {
+    "int": (Int,),
+    "float": (Float,),
+    "str": (Text, Int, Either),
+    "str2bool": (Bool,),
+    "bool": (Bool,),
+    "tuple": (Numbers,),
+    "list": (Numbers,),
+}
+
+
+def innermost(kind):
+    while isinstance(kind, (Nullable, OneOrMore)):
+        kind = kind.kind if isinstance(kind, Nullable) else kind.one
+    return kind
+
+
+def plain(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def test_every_key_of_mindcv_exists_and_no_other_but_the_additions():
+    assert set(KEYS) == set(MINDCV) | set(ADDITIONS)
+    assert not set(MINDCV) & set(ADDITIONS)
+    assert set(DEVIATIONS) <= set(MINDCV)
+
+
+@pytest.mark.parametrize("name", sorted(MINDCV))
+def test_default_is_mindcvs_unless_it_is_a_deviation(name):
+    theirs = plain(ast.literal_eval(MINDCV[name]["mindcv_default"]))
+    assert (KEYS[name].default == theirs) == (name not in DEVIATIONS)
+    if name not in DEVIATIONS:
+        assert type(KEYS[name].default) is type(theirs)
+
+
+@pytest.mark.parametrize("name", sorted(MINDCV))
+def test_type_is_mindcvs(name):
+    assert isinstance(innermost(KEYS[name].kind), TYPES[MINDCV[name]["mindcv_type"]])
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MINDCV if MINDCV[n]["choices"]))
+def test_choices_hold_all_of_mindcvs(name):
+    assert set(MINDCV[name]["choices"].split("|")) <= set(KEYS[name].kind.choices)
+
+
+@pytest.mark.parametrize("name", sorted(KEYS))
+def test_default_is_legal_and_written_so_that_it_reads_the_same(name, tmp_path):
+    line = next(line for line in Config().to_yaml().splitlines() if line.startswith(f"{name}:"))
+    path = tmp_path / "one.yaml"
+    path.write_text(line, encoding="utf-8")
+    # batch_size and others have no part in a rule at their defaults.
+    config = load_config(["--config", str(path)])
+    assert config.flat()[name] == KEYS[name].default
+    assert config.explicit == {name}
+
+
+def test_without_words_everything_has_its_default():
+    assert load_config([]) == Config()
+    assert load_config([]).flat() == {name: key.default for name, key in KEYS.items()}
+
+
+def test_sections_hold_each_key_once():
+    config = Config()
+    for name, key in KEYS.items():
+        holders = [s for s in SECTIONS if hasattr(getattr(config, s), name)]
+        assert holders == [key.section]
+
+
+def test_every_key_says_what_it_is_and_what_is_legal():
+    for key in KEYS.values():
+        assert key.help and key.kind.legal, key.name
+
+
+def test_help_names_every_key_within_the_width_of_a_terminal(capsys):
+    with pytest.raises(SystemExit) as ended:
+        load_config(["--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for name in KEYS:
+        assert f"  --{name} " in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_comes_even_if_something_else_is_wrong(capsys):
+    with pytest.raises(SystemExit) as ended:
+        load_config(["--lr", "abc", "-h"], script="validate")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: validate.py")
+
+
+def test_version_is_printed(capsys):
+    from mindcv_ghost.version import __version__
+
+    with pytest.raises(SystemExit) as ended:
+        load_config(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"mindcv_ghost {__version__}\n"
+
+
+def test_configuration_is_loaded_without_numpy_mindspore_and_mindcv():
+    code = (
+        "import sys; from mindcv_ghost.config import load_config; load_config([]);"
+        "print(sorted({'numpy', 'mindspore', 'mindcv'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
