@@ -129,11 +129,13 @@ class CheckpointKeeper:
         folder: the run folder; it must exist.
         model: name of the model.
         keep: how many numbered files stay.
-        policy: ``latest_k`` or ``top_k`` (by top-1).
+        policy: ``latest_k``, ``top_k`` (by top-1), or None: all of them stay.
         interval: epochs between numbered files.
     """
 
-    def __init__(self, folder, model: str, keep: int, policy: str, interval: int) -> None:
+    def __init__(
+        self, folder: str | os.PathLike, model: str, keep: int, policy: str | None, interval: int
+    ) -> None:
         self.folder = Path(folder)
         self.model = model
         self.keep = keep
@@ -160,7 +162,7 @@ class CheckpointKeeper:
         if is_best:
             self.best = top1
             _copy(last, self.folder / "best.ckpt")
-        if epoch % self.interval == 0 and (self.policy == "latest_k" or top1 is not None):
+        if epoch % self.interval == 0 and (self.policy != "top_k" or top1 is not None):
             path = self.folder / f"{self.model}-{epoch}_{steps}.ckpt"
             _copy(last, path)
             self._kept.append((top1 if self.policy == "top_k" else epoch, path))
@@ -168,7 +170,7 @@ class CheckpointKeeper:
         return is_best
 
     def _drop(self) -> None:
-        while len(self._kept) > self.keep:
+        while self.policy is not None and len(self._kept) > self.keep:
             # The lowest goes; of equals the newest, so that the earliest stays, as for best.ckpt.
             worst = min(reversed(self._kept), key=lambda each: each[0])
             self._kept.remove(worst)

@@ -87,15 +87,15 @@ class Evaluator:
         self.network = _Logits(network)
         self.num_classes = num_classes
         self.collectives = collectives
-        self.graph_mode = graph_mode
         self.k = min(5, num_classes)
+        self._compiled = not graph_mode
 
     def run(self, batches: Iterable) -> Evaluation:
         """Evaluate.
 
         Args:
-            batches: yields ``image (N, C, H, W)``, ``label (N,)``, ``valid (N,)`` as tensors:
-                valid is 0 for padding, 1 for an image, 2 for one that couldn't be read.
+            batches: yields tensors ``image (N, C, H, W)``, ``label (N,)`` and ``valid (N,)``: 0
+                where a batch is filled up, 1 for an image, 2 for one that couldn't be decoded.
         """
         self.network.set_train(False)
         confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
@@ -103,16 +103,18 @@ class Evaluator:
         correct = np.zeros(2, np.int64)
         loss_sum, compile_seconds = 0.0, 0.0
         started = time.perf_counter()
-        for number, (image, label, valid) in enumerate(batches):
-            if number == 0 and self.graph_mode:
+        for image, label, valid in batches:
+            if not self._compiled:
                 before = time.perf_counter()
                 self.network.compile(image)
                 compile_seconds = time.perf_counter() - before
+                self._compiled = True
             logits = self.network(image).asnumpy()
             label, valid = label.asnumpy(), valid.asnumpy()
             np.add.at(unreadable, label[valid == 2], 1)
-            counts = count_batch(logits[valid == 1], label[valid == 1], self.k)
-            np.add.at(confusion, (label[valid == 1], counts.predicted), 1)
+            label, logits = label[valid == 1], logits[valid == 1]
+            counts = count_batch(logits, label, self.k)
+            np.add.at(confusion, (label, counts.predicted), 1)
             correct += (counts.correct, counts.correct_topk)
             loss_sum += counts.loss_sum
         seconds = time.perf_counter() - started - compile_seconds

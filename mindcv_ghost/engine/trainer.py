@@ -10,11 +10,12 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import mindspore as ms
+import mindspore.dataset as ds
 import numpy as np
 from mindspore import nn
 
@@ -45,9 +46,11 @@ class BatchSource(Protocol):
     steps_per_epoch: int
     images_per_epoch: int
 
-    def epoch(self, epoch: int): ...
+    def epoch(self, epoch: int) -> Iterable:
+        """Give the batches ``(image, label)`` of one epoch (from 0)."""
 
-    def whole_run(self, first_epoch: int, epochs: int): ...
+    def whole_run(self, first_epoch: int, epochs: int) -> ds.Dataset:
+        """Make one pipeline of ``epochs * steps_per_epoch`` batches, for sink mode."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Trainer:
         log: where to write; rank 0 only.
         evaluate: validates the network as it is, or None.
         ema: averaged weights; validation then uses them.
+        bad_images: tells which images this rank couldn't read so far, and why.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class Trainer:
         log: TrainLog | None = None,
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
+        bad_images: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self.step = step
         self.batches = batches
@@ -142,6 +147,8 @@ class Trainer:
         self.log = log
         self.evaluate = evaluate
         self.ema = ema
+        self.bad_images = bad_images
+        self._bad_told: set[str] = set()
         self._network = step.network.network
         self._compiled = False
         self._between_epochs_seconds = 0.0
@@ -161,14 +168,15 @@ class Trainer:
         """
         summary, started = Summary(), time.perf_counter()
         epochs = self.settings.epochs
-        for epoch, dataset in enumerate(self._datasets(), start=1):
-            stats = self._train_epoch(epoch, dataset)
+        for epoch, batches in enumerate(self._epochs(), start=1):
+            stats = self._train_epoch(epoch, batches)
             before = time.perf_counter()
             self._average_statistics()
             due = epoch % self.settings.val_interval == 0 or epoch == epochs
             evaluation = self._validate() if self.evaluate is not None and due else None
             if evaluation is not None:
                 stats.compile_seconds += evaluation.compile_seconds
+            self._tell_bad_images()
             is_best = self._write(epoch, stats, evaluation)
             if is_best:
                 summary.best_top1, summary.best_epoch = evaluation.top1, epoch
@@ -180,22 +188,22 @@ class Trainer:
         summary.seconds = time.perf_counter() - started
         return summary
 
-    def _datasets(self) -> Iterator:
+    def _epochs(self) -> Iterator[Iterator]:
+        """Yield each epoch's batches; in sink mode empty tuples, as the device has its own."""
         epochs = self.settings.epochs
         if not self.settings.sink:
             for epoch in range(epochs):
-                yield _as_batches(self.batches.epoch(epoch))
+                yield iter(self.batches.epoch(epoch))
             return
-        # The queue to the device is made once a run; a new data set would need a new graph.
+        # The queue to the device is made once a run: a new data set would need a new graph.
         dataset = self.batches.whole_run(0, epochs)
-        helper = ms.DatasetHelper(dataset, dataset_sink_mode=True, sink_size=1, epoch_num=epochs)
+        helper = ms.DatasetHelper(dataset, dataset_sink_mode=True, sink_size=1, epoch_num=1)
         self._sink_step = ms.connect_network_with_dataset(self.step, helper)
         for _ in range(epochs):
             yield _sunk_batches(helper, self.batches.steps_per_epoch)
-            helper.continue_send()
         helper.stop_send()
 
-    def _train_epoch(self, epoch: int, dataset) -> EpochStats:
+    def _train_epoch(self, epoch: int, batches: Iterator) -> EpochStats:
         self.step.set_train()
         stats = EpochStats()
         losses = _LossMean(epoch)
@@ -211,8 +219,8 @@ class Trainer:
             log_interval=self.settings.log_interval,
             between_epochs_seconds=self._between_epochs_seconds,
         )
-        with progress, contextlib.closing(dataset):
-            for number, inputs in enumerate(dataset, start=1):
+        with progress, contextlib.closing(batches):
+            for number, inputs in enumerate(batches, start=1):
                 if not self._compiled:
                     stats.compile_seconds += self._compile(inputs)
                 loss, finite = self._call(inputs)
@@ -265,6 +273,12 @@ class Trainer:
             return self.evaluate()
         with self.ema.applied():
             return self.evaluate()
+
+    def _tell_bad_images(self) -> None:
+        for name, reason in self.bad_images().items():
+            if name not in self._bad_told:
+                self._bad_told.add(name)
+                _logger.warning("%s can't be read: %s", name, reason)
 
     def _write(self, epoch: int, stats: EpochStats, evaluation: Evaluation | None) -> bool:
         if self.log is None:
@@ -351,15 +365,6 @@ class _LossMean:
 
     def mean(self) -> float:
         return self._sum / self._count
-
-
-def _as_batches(dataset) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
-    iterator = dataset.create_tuple_iterator(num_epochs=1)
-    try:
-        yield from iterator
-    finally:
-        # Ends the pipeline's threads now and not at some later garbage collection.
-        del iterator
 
 
 def _sunk_batches(helper, steps: int) -> Iterator[tuple]:

@@ -165,6 +165,10 @@ def test_top_k_keeps_the_best_and_of_equals_the_earlier(tmp_path):
     assert value(tmp_path / "net-4_7.ckpt") == 4.0
 
 
+def test_without_a_policy_all_stay(tmp_path):
+    assert len(keep(tmp_path, None, [None] * 4)) == 4
+
+
 def test_the_interval_thins_the_numbered_files_but_not_the_last(tmp_path):
     assert keep(tmp_path, "latest_k", [None] * 5, interval=2) == ["net-2_7.ckpt", "net-4_7.ckpt"]
     assert value(tmp_path / "last.ckpt") == 5.0

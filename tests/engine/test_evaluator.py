@@ -19,7 +19,7 @@ class Passing(nn.Cell):
 
 def batches_of(logits, labels, size, valid=None):
     """Cut a set into batches of one shape, padded with rows that mustn't count."""
-    valid = np.ones(len(labels), np.int32) if valid is None else valid
+    valid = np.ones(len(labels)) if valid is None else valid
     out = []
     for start in range(0, len(labels), size):
         part = slice(start, start + size)
