@@ -1,0 +1,296 @@
+"""Batches for training and evaluation: our order of images, MindSpore's C++ pipeline.
+
+One ``GeneratorDataset`` reads the files ahead in threads (never in processes: these need shared
+memory and outlive a killed parent), C++ ``map`` operations decode and augment in ``workers``
+threads, and one batch operation ends it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import mindspore as ms
+import mindspore.dataset as ds
+import mindspore.dataset.transforms as data_ops
+import numpy as np
+
+from mindcv_ghost.data.batches import Batches, set_pipeline_seed
+from mindcv_ghost.data.seeded import Mix, SeededOp
+from mindcv_ghost.data.sharding import EvalShard, TrainShard, epoch_order, mix_seed, sample_seeds
+from mindcv_ghost.data.sources import Source
+from mindcv_ghost.data.stream import SampleStream, SizedStream, blank_image, read_or_replace
+from mindcv_ghost.data.transforms import Augment, eval_transforms, train_transforms
+from mindcv_ghost.errors import DataError
+
+__all__ = ["EvalLoader", "TrainLoader"]
+
+
+class TrainLoader:
+    """Training batches of one rank.
+
+    Args:
+        source: the training split.
+        augment: settings of the transforms (an ``Augment`` or a Config's section of its fields).
+        batch_size: images a batch on this rank.
+        num_classes: width of one-hot and mixed labels.
+        rank, size: this rank's place among how many; together the ranks' ``k``-th batches are
+            what one rank with ``size * batch_size`` images a batch would see.
+        seed: with the epoch it decides the order and what happens to each image; C++ operations
+            also draw by rank and by the number of workers.
+        shuffle: False keeps the order of the set.
+        num_samples: images an epoch, of all ranks together, drawn anew each time.
+        drop_remainder: leave out the samples after the last whole batch.
+        workers: threads of each operation; at most one a core.
+        one_hot: labels as float32 (N, num_classes); mixup and cutmix make them so anyway.
+
+    Attributes:
+        steps_per_epoch: batches an epoch, the same on every rank.
+        images_per_epoch: images an epoch that all ranks train on.
+
+    Raises:
+        DataError: if the ranks need more images than there are for one batch, or a setting of the
+            transforms can't be.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        augment: Augment,
+        *,
+        batch_size: int,
+        num_classes: int,
+        rank: int = 0,
+        size: int = 1,
+        seed: int = 42,
+        shuffle: bool = True,
+        num_samples: int | None = None,
+        drop_remainder: bool = True,
+        workers: int = 1,
+        one_hot: bool = False,
+    ):
+        self.source, self._seed, self._one_hot = source, seed, one_hot
+        self._num_classes, self._workers = num_classes, _clamp(workers)
+        self._order = {
+            "shuffle": shuffle,
+            "num_samples": num_samples,
+            "aug_repeats": int(augment.aug_repeats or 0),
+        }
+        total = min(len(source), num_samples or len(source))
+        self._shard = TrainShard(total, batch_size, rank, size, drop_remainder)
+        self.steps_per_epoch = self._shard.steps
+        self.images_per_epoch = self._shard.samples * size
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{total:,} training images don't fill one batch of {batch_size} on each of {size} "
+                f"rank{'s' if size > 1 else ''} ({batch_size * size:,} images): lower batch_size "
+                f"to at most {max(total // size, 1)} or set drop_remainder: false."
+            )
+        self._transforms = train_transforms(source.kind, augment, source.in_channels)
+        self._mix = None
+        if augment.mixup or augment.cutmix:
+            self._mix = Mix(
+                mixup=augment.mixup,
+                cutmix=augment.cutmix,
+                prob=augment.cutmix_prob,
+                num_classes=num_classes,
+            )
+        self._needs_seeds = self._mix is not None or self._transforms.needs_seeds
+
+    def indices(self, epoch: int) -> np.ndarray:
+        """Indices of the images this rank reads in an epoch, in order: batch ``k`` has
+        ``[k * batch_size : (k + 1) * batch_size]`` (bad ones among them are replaced)."""
+        order = epoch_order(len(self.source), seed=self._seed, epoch=epoch, **self._order)
+        return order[self._shard.positions()]
+
+    def epoch(self, epoch: int) -> Batches:
+        """One epoch of batches: image, float32 (N, C, H, W), and label, int32 (N,) or float32
+        (N, num_classes)."""
+        stream = SampleStream(
+            self.source, lambda: self._items(range(epoch, epoch + 1)), self._row, self._workers
+        )
+        return Batches(
+            self._dataset(stream),
+            self.source,
+            rows=self._shard.samples * self._transforms.splits,
+            batch_rows=self._shard.batch_size * self._transforms.splits,
+            seed=self._pipeline_seed(epoch),
+        )
+
+    def whole_run(self, first_epoch: int, epochs: int) -> ds.Dataset:
+        """Several epochs in one pipeline of ``epochs * steps_per_epoch`` batches, for sink mode.
+
+        To MindSpore it is one long epoch (``epoch_num=1``), so that no pass repeats another. The
+        order is that of ``epoch``; what C++ operations draw differs after the first epoch.
+        """
+        passes = range(first_epoch, first_epoch + epochs)
+        stream = SizedStream(
+            self.source,
+            lambda: self._items(passes),
+            self._row,
+            self._workers,
+            length=self._shard.samples * epochs,
+        )
+        dataset = self._dataset(stream)
+        set_pipeline_seed(self._pipeline_seed(first_epoch))
+        return dataset
+
+    def _pipeline_seed(self, epoch: int) -> int:
+        return mix_seed(self._seed, epoch, self._shard.rank)
+
+    def _dataset(self, stream: SampleStream) -> ds.Dataset:
+        columns = ["image", "label", "key"] if self._needs_seeds else ["image", "label"]
+        return self._batches(_generator(stream, columns))
+
+    def _items(self, epochs: range) -> Iterator[tuple]:
+        for epoch in epochs:
+            indices = self.indices(epoch)
+            seeds = sample_seeds(self._shard.positions(), seed=self._seed, epoch=epoch)
+            for place in range(len(indices)):
+                yield indices, place, seeds[place]
+
+    def _row(self, item: tuple) -> tuple:
+        indices, place, seed = item
+        image, label = read_or_replace(self.source, indices, place)
+        row = (image, np.array(label, np.int32))
+        return (*row, np.array(seed)) if self._needs_seeds else row
+
+    def _batches(self, dataset: ds.Dataset) -> ds.Dataset:
+        workers, steps = self._workers, self._transforms
+        dataset = _map(dataset, steps.before, "image", workers)
+        if steps.splits == 3:
+            dataset = self._three_copies(dataset)
+        else:
+            dataset = _map(dataset, steps.middle + steps.after, "image", workers)
+        if self._one_hot and self._mix is None:
+            one_hot = [data_ops.OneHot(self._num_classes), data_ops.TypeCast(ms.float32)]
+            dataset = _map(dataset, one_hot, "label", 1)
+        dataset = dataset.batch(self._shard.batch_size, num_parallel_workers=1)
+        if steps.splits == 3:
+            dataset = dataset.map(
+                _concatenate,
+                ["clean", "first", "second", "label"],
+                ["image", "label"],
+                num_parallel_workers=1,
+                python_multiprocessing=False,
+            )
+        if self._mix is not None:
+            dataset = dataset.map(
+                lambda images, labels, keys: self._mix(images, labels, keys[0]),
+                ["image", "label", "key"],
+                ["image", "label"],
+                num_parallel_workers=1,
+                python_multiprocessing=False,
+            )
+        return dataset.project(["image", "label"])
+
+    def _three_copies(self, dataset: ds.Dataset) -> ds.Dataset:
+        """Columns clean, first and second in place of image; MindCV's own way of doing this fails
+        under MindSpore 2 ("unexpected keyword argument 'column_order'")."""
+        workers, steps = self._workers, self._transforms
+        dataset = dataset.map(data_ops.Duplicate(), ["image"], ["clean", "first"])
+        dataset = dataset.map(data_ops.Duplicate(), ["first"], ["first", "second"])
+        for salt, column in enumerate(("clean", "first", "second")):
+            ops = (steps.middle if salt else []) + steps.after
+            dataset = _map(dataset, ops, column, workers, salt)
+        return dataset
+
+
+class EvalLoader:
+    """Batches in which every image of a set comes exactly once, over all ranks together.
+
+    Args:
+        source: the split.
+        augment: settings; ``image_resize``, ``crop_pct``, ``interpolation``, ``mean``, ``std``.
+        batch_size: images a batch on this rank, any.
+        rank, size: this rank's place among how many.
+        workers: threads of each operation; at most one a core.
+
+    Attributes:
+        steps: batches, the same on every rank.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        augment: Augment,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        size: int = 1,
+        workers: int = 1,
+    ):
+        self.source = source
+        self._shard = EvalShard(len(source), batch_size, rank, size)
+        self._workers = _clamp(workers)
+        self._transforms = eval_transforms(source.kind, augment, source.in_channels)
+        self._blank = blank_image(source)
+        self.steps = self._shard.steps
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Places in the source of this rank's images, in order, -1 where batches are filled up."""
+        return self._shard.indices()
+
+    def batches(self) -> Batches:
+        """All batches, of one shape: image, float32 (N, C, H, W), label, int32 (N,), and valid,
+        int32 (N,).
+
+        valid is 0 where the last batches are filled up, 1 for an image, and 2 for one that is bad
+        while ``on_bad_image`` is "skip": it counts, as not recognised, and has a black image.
+        """
+        indices = self.indices
+        stream = SampleStream(self.source, indices.tolist, self._row, self._workers)
+        dataset = _generator(stream, ["image", "label", "valid"])
+        dataset = _map(dataset, self._transforms, "image", self._workers)
+        size = self._shard.batch_size
+        dataset = dataset.batch(size, num_parallel_workers=1)
+        return Batches(dataset, self.source, rows=len(indices), batch_rows=size, seed=0)
+
+    def _row(self, index: int) -> tuple:
+        image, label, valid = self._blank, 0, 0
+        if index >= 0:
+            try:
+                (image, label), valid = self.source[index], 1
+            except DataError:
+                if self.source.on_bad_image != "skip":
+                    raise
+                label, valid = self.source.label_of(index), 2
+        return image, np.array(label, np.int32), np.array(valid, np.int32)
+
+
+def _generator(stream: SampleStream, columns: list[str]) -> ds.GeneratorDataset:
+    return ds.GeneratorDataset(
+        stream, columns, num_parallel_workers=1, python_multiprocessing=False
+    )
+
+
+def _map(dataset: ds.Dataset, ops: list, column: str, workers: int, salt: int = 0) -> ds.Dataset:
+    """Apply operations to a column; a ``SeededOp`` also gets the row's key.
+
+    ``salt`` tells columns apart that are made of one row.
+    """
+    for seeded, group in itertools.groupby(ops, lambda op: isinstance(op, SeededOp)):
+        if not seeded:
+            dataset = dataset.map(list(group), column, num_parallel_workers=workers)
+            continue
+        for op in group:
+            salt += 16
+            dataset = dataset.map(
+                lambda image, key, op=op, salt=salt: (op(image, int(key) ^ salt), key),
+                [column, "key"],
+                [column, "key"],
+                num_parallel_workers=workers,
+                python_multiprocessing=False,
+            )
+    return dataset
+
+
+def _concatenate(clean, first, second, label):
+    return np.concatenate((clean, first, second)), np.concatenate((label, label, label))
+
+
+def _clamp(workers: int) -> int:
+    """MindSpore refuses more threads than cores ("exceeds the boundary between 1 and 2")."""
+    return max(1, min(workers, os.cpu_count() or 1))
