@@ -1,0 +1,179 @@
+"""The run's numbers as ``metrics.csv``: a row an epoch, safe on the disk before the next begins."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from pathlib import Path
+
+from mindcv_ghost.report import ReportError
+
+__all__ = ["MetricsLog", "last_run", "read_metrics", "topk_name"]
+
+_WHOLE_NUMBERS = ("epoch", "step")
+
+
+def topk_name(num_classes: int) -> str:
+    """Name the second accuracy: top-5 says nothing where there are fewer than five classes.
+
+    >>> topk_name(1000), topk_name(10), topk_name(3)
+    ('top5', 'top5', 'top3')
+    """
+    return f"top{min(5, num_classes)}"
+
+
+def columns(num_classes: int) -> tuple[str, ...]:
+    """Name the columns of ``metrics.csv`` for a task with ``num_classes`` classes.
+
+    >>> columns(3)[4:7]
+    ('val_loss', 'top1', 'top3')
+    """
+    topk = topk_name(num_classes)
+    accuracies = ("top1",) if topk == "top1" else ("top1", topk)
+    return (
+        *("epoch", "step", "loss", "lr", "val_loss"),
+        *accuracies,
+        *("images_per_second", "epoch_seconds", "compile_seconds"),
+    )
+
+
+class MetricsLog:
+    """Append epochs to ``metrics.csv``; what was appended survives a crash of the machine.
+
+    Args:
+        path: the CSV file; created with its folder and its header, or continued.
+        num_classes: classes of the task, which name the top-k column.
+
+    Raises:
+        ReportError: if the file exists with another header (named beside ours), or isn't text.
+    """
+
+    def __init__(self, path: str | os.PathLike, num_classes: int) -> None:
+        self.path = Path(path)
+        self.columns = columns(num_classes)
+        self.topk = topk_name(num_classes)
+        self._open()
+
+    def append(self, **values: float | int | None) -> None:
+        """Write one epoch and wait until the disk has it.
+
+        Args:
+            **values: by column name (``epoch=3, loss=0.5, ...``), and ``topk`` for the top-k column
+                whatever its k. Missing or None: not measured in this epoch, an empty cell.
+
+        Raises:
+            TypeError: if a name is no column, which is a mistake in the calling code.
+        """
+        if "topk" in values:
+            topk = values.pop("topk")
+            values.setdefault(self.topk, topk)
+        unknown = [name for name in values if name not in self.columns]
+        if unknown:
+            raise TypeError(f"no such metric: {', '.join(unknown)} (there is {self.columns})")
+        row = io.StringIO()
+        cells = (_cell(name, values.get(name)) for name in self.columns)
+        csv.writer(row, lineterminator="\n").writerow(cells)
+        _append(self.path, row.getvalue())
+
+    def _open(self) -> None:
+        header = ",".join(self.columns)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = _read(self.path) if self.path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if not whole:
+            # Also a file whose header was cut: it holds no row yet.
+            if text and not header.startswith(text):
+                raise _other_header(self.path, text, header)
+            self.path.write_text("", encoding="utf-8")
+            _append(self.path, header + "\n")
+            return
+        found = whole.split("\n", 1)[0].rstrip("\r")
+        if found != header:
+            raise _other_header(self.path, found, header)
+        if whole != text:
+            # The last row was cut by a kill; the next row must not be glued to it.
+            os.truncate(self.path, len(whole.encode("utf-8")))
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]:
+    """Read ``metrics.csv`` back: one dict an epoch, None where a cell is empty.
+
+    A last row without its line end was cut while it was written and is left out.
+
+    Args:
+        path: the CSV file.
+
+    Raises:
+        ReportError: if there is no such file, or it isn't one of ``MetricsLog``'s.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ReportError(f"no metrics file {path}: train first, its run folder holds metrics.csv")
+    text = _read(path)
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    header = lines[0].split(",") if lines else []
+    topk = [name for name in header if re.fullmatch(r"top[2-5]", name)]
+    if tuple(header) != columns(int(topk[0][3:]) if topk else 1):
+        first = lines[0] if lines else "nothing"
+        raise ReportError(f"{path} is not a metrics file of a training run: it starts with {first}")
+    rows = []
+    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+        if len(cells) != len(header):
+            raise ReportError(f"{path}:{number}: {len(cells)} cells, expected {len(header)}")
+        try:
+            rows.append({k: _value(k, cell) for k, cell in zip(header, cells)})
+        except ValueError as error:
+            raise ReportError(f"{path}:{number}: {error}") from None
+    return rows
+
+
+def last_run(rows: list[dict]) -> list[dict]:
+    """Keep the rows since the epochs last began anew: the latest of several runs into one folder.
+
+    >>> last_run([{"epoch": 1}, {"epoch": 2}, {"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
+    [{'epoch': 1}, {'epoch': 2}, {'epoch': 3}]
+    """
+    start = 0
+    for i in range(1, len(rows)):
+        if rows[i]["epoch"] <= rows[i - 1]["epoch"]:
+            start = i
+    return rows[start:]
+
+
+def _cell(name: str, value: float | int | None) -> str:
+    if value is None:
+        return ""
+    if name in _WHOLE_NUMBERS:
+        return str(int(value))
+    # Eight digits keep what a float32 holds; repr() would show the noise of its conversion.
+    return f"{float(value):.8g}"
+
+
+def _value(name: str, cell: str) -> float | int | None:
+    if cell == "":
+        return None
+    return int(cell) if name in _WHOLE_NUMBERS else float(cell)
+
+
+def _append(path: Path, text: str) -> None:
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ReportError(f"{path} is not a text file: move it away and start again") from None
+
+
+def _other_header(path: Path, found: str, expected: str) -> ReportError:
+    return ReportError(
+        f"{path} belongs to another kind of run.\n"
+        f"  its columns: {found}\n  this run's: {expected}\n"
+        "Give this run a folder of its own (--ckpt_save_dir), or move that file away."
+    )

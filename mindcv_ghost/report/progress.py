@@ -1,0 +1,172 @@
+"""Where a run is: a bar on a terminal, plain lines elsewhere; rank 0 alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from mindcv_ghost.report.logs import LOGGER_NAME
+
+__all__ = ["Progress", "format_duration"]
+
+_REFRESH_SECONDS = 0.5
+
+
+def format_duration(seconds: float | None) -> str:
+    """Write a duration as hours:minutes:seconds; ``-`` where it isn't known.
+
+    >>> format_duration(3723), format_duration(59.6), format_duration(200000), format_duration(None)
+    ('1:02:03', '0:01:00', '55:33:20', '-')
+    """
+    if seconds is None or seconds != seconds or seconds == float("inf"):
+        return "-"
+    whole = int(round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class Progress:
+    """Show the steps of one epoch: loss, learning rate, images/s, and the time left of the run.
+
+    On a terminal a tqdm bar, on standard error, which vanishes with its epoch; elsewhere a log line
+    every ``log_interval`` steps and at the epoch's end. The log file gets the lines in both cases.
+    The first step of an object is left out of the speed: it may hold the compilation of the graph.
+
+    Args:
+        total_steps: steps in this epoch.
+        epoch: this epoch, from 1.
+        epochs: epochs of the whole run.
+        enabled: False on every rank but 0: ``update`` then does nothing.
+        images_per_step: of all ranks together; 0: no images/s.
+        log_interval: steps between lines.
+        between_epochs_seconds: what an epoch costs beside its steps (validation, saving), so that
+            the time left counts it.
+        terminal: True or False to force the bar or the lines; None: what standard error is.
+        clock: returns seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        epoch: int,
+        epochs: int,
+        enabled: bool = True,
+        *,
+        images_per_step: int = 0,
+        log_interval: int = 100,
+        between_epochs_seconds: float = 0.0,
+        terminal: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total_steps, self.epoch, self.epochs = total_steps, epoch, epochs
+        self.enabled = enabled
+        self.step = 0
+        self._images_per_step = images_per_step
+        self._log_interval = max(1, log_interval)
+        self._between_epochs_seconds = between_epochs_seconds
+        self._clock = clock
+        self._logger = logging.getLogger(LOGGER_NAME)
+        self._first_step: int | None = None
+        self._first_time = self._shown_time = 0.0
+        self._bar = None
+        if enabled and (sys.stderr.isatty() if terminal is None else terminal):
+            self._bar = _make_bar(total_steps, f"epoch {epoch}/{epochs}")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(
+        self, loss: float | Callable[[], float], lr: float | Callable[[], float], steps: int = 1
+    ) -> None:
+        """Count ``steps`` more; show them if it is time.
+
+        Args:
+            loss: of the latest step, or a function without arguments that fetches it: called only
+                when it will be shown, since a fetch waits for the device. It must not talk to other
+                ranks: only rank 0 calls it.
+            lr: the learning rate of the latest step, or such a function.
+            steps: finished since the last call (sink mode finishes many at once).
+        """
+        if not self.enabled:
+            return
+        before, now = self.step, self._clock()
+        self.step += steps
+        if self._first_step is None:
+            self._first_step, self._first_time = self.step, now
+        last = self.step >= self.total_steps
+        line_due = last or before // self._log_interval != self.step // self._log_interval
+        bar_due = self._bar is not None and (last or now - self._shown_time >= _REFRESH_SECONDS)
+        if not (line_due or bar_due):
+            return
+        values = self._values(_number(loss), _number(lr), now)
+        if line_due:
+            head = f"epoch {self.epoch}/{self.epochs} step {self.step}/{self.total_steps}"
+            self._logger.info("%s %s", head, values, extra={"console": self._bar is None})
+        if bar_due:
+            self._shown_time = now
+            self._bar.n = self.step
+            self._bar.set_postfix_str(values)
+
+    def close(self) -> None:
+        """Take the bar away; calling it twice is harmless."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Speed from the first step to the latest; None before there are two."""
+        seconds = self._step_seconds(self._clock())
+        return self._images_per_step / seconds if seconds and self._images_per_step else None
+
+    def _step_seconds(self, now: float) -> float | None:
+        if self._first_step is None or self.step <= self._first_step or now <= self._first_time:
+            return None
+        return (now - self._first_time) / (self.step - self._first_step)
+
+    def _values(self, loss: float, lr: float, now: float) -> str:
+        seconds = self._step_seconds(now)
+        parts = [f"loss {loss:.4f}", f"lr {lr:.4f}" if lr >= 1e-3 or lr == 0 else f"lr {lr:.2e}"]
+        if self._images_per_step:
+            speed = f"{self._images_per_step / seconds:.1f}" if seconds else "-"
+            parts.append(f"{speed} images/s")
+        left = None
+        if seconds is not None:
+            epochs_left = self.epochs - self.epoch
+            steps_left = self.total_steps - self.step + epochs_left * self.total_steps
+            left = steps_left * seconds + (epochs_left + 1) * self._between_epochs_seconds
+        parts.append(f"eta {format_duration(left)}")
+        return " ".join(parts)
+
+
+def _number(value: float | Callable[[], float]) -> float:
+    return float(value() if callable(value) else value)
+
+
+def _make_bar(total: int, label: str) -> object:
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        # tqdm's watching thread would live on in processes that the data pipeline forks.
+        monitor_interval = 0
+
+    # A terminal may not tell its size (0 x 0, as under some launchers); tqdm then shows nothing.
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        width = 0
+    return Bar(
+        total=total,
+        desc=label,
+        leave=False,
+        dynamic_ncols=width > 0,
+        ncols=None if width > 0 else 100,
+        nrows=None if width > 0 else 24,
+        mininterval=_REFRESH_SECONDS,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
+    )

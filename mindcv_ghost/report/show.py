@@ -1,0 +1,82 @@
+"""Say what came out of a run and where everything lies: the end of ``make demo``.
+
+python -m mindcv_ghost.report.show runs/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from mindcv_ghost.errors import UserError
+from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.metrics import last_run, read_metrics
+from mindcv_ghost.report.progress import format_duration
+from mindcv_ghost.report.record import read_json
+
+__all__ = ["describe_run", "main"]
+
+_FILES = (
+    ("learning_curve.png", "learning curve"),
+    ("confusion.png", "confusion matrix"),
+    ("best.ckpt", "best checkpoint"),
+    ("last.ckpt", "last checkpoint"),
+    ("metrics.csv", "metrics"),
+    ("train.log", "log"),
+    ("events", "TensorBoard events"),
+    ("config.yaml", "configuration"),
+)
+
+
+def describe_run(run_folder: str) -> str:
+    """Compose the lines.
+
+    Args:
+        run_folder: what train.py wrote; with ``validate.json`` if the run was validated.
+
+    Raises:
+        ReportError: if there is no run in it.
+    """
+    folder = Path(run_folder)
+    facts = read_json(folder / "run.json")
+    rows = last_run(read_metrics(folder / "metrics.csv"))
+    if not rows:
+        raise ReportError(f"{folder} holds no finished epoch")
+    lines = [f"{facts['model']}: {facts['parameters']:,} parameters, {len(rows)} epochs"]
+    if facts.get("seconds") is not None:
+        ranks = facts["ranks"]
+        on = f"{ranks} x {facts['device']}" if ranks > 1 else facts["device"]
+        lines[0] += f" in {format_duration(facts['seconds'])} on {on}"
+    if (folder / "validate.json").is_file():
+        lines.append(_accuracy(read_json(folder / "validate.json")))
+    width = max(len(label) for _, label in _FILES)
+    for name, label in _FILES:
+        if (folder / name).exists():
+            lines.append(f"  {label:<{width}}  {folder / name}")
+    return "\n".join(lines)
+
+
+def _accuracy(validation: dict) -> str:
+    parts = [f"top-1 {validation['top1']:.2f} %"]
+    for name, value in validation.items():
+        if re.fullmatch(r"top[2-5]", name):
+            parts.append(f"top-{name[3:]} {value:.2f} %")
+    return f"{', '.join(parts)} of {validation['images']:,} validation images"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Show a run from the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.show")
+    parser.add_argument("run_folder", help="ckpt_save_dir of a training")
+    try:
+        print(describe_run(parser.parse_args(argv).run_folder))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
