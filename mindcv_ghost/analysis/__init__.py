@@ -1,0 +1,1 @@
+"""Measures of a network: parameters and operations (``complexity``)."""

@@ -1,0 +1,19 @@
+"""Building blocks, usable in anybody's MindSpore network."""
+
+from mindcv_ghost.layers.conv_norm_act import ConvNormAct
+from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
+from mindcv_ghost.layers.global_avg_pool import GlobalAvgPool
+from mindcv_ghost.layers.initializers import kaiming_normal_fan_out
+from mindcv_ghost.layers.max_pool import StemMaxPool
+from mindcv_ghost.layers.sync_batch_norm import SyncBatchNorm2d, convert_sync_batch_norm
+
+__all__ = [
+    "ConvNormAct",
+    "GhostModule",
+    "GlobalAvgPool",
+    "StemMaxPool",
+    "SyncBatchNorm2d",
+    "convert_sync_batch_norm",
+    "kaiming_normal_fan_out",
+    "split_channels",
+]

@@ -1,0 +1,147 @@
+"""Batch normalisation over the batch of all ranks, on every device.
+
+MindSpore's own ``nn.SyncBatchNorm`` is for Ascend alone; this one is made of stock operators.
+"""
+
+from __future__ import annotations
+
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
+
+__all__ = ["SyncBatchNorm2d", "convert_sync_batch_norm"]
+
+_PARAMETERS = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` whose batch statistics in training are those of all ranks together.
+
+    Made from an existing layer, whose very parameters (objects and names) it goes on using, so that
+    checkpoints and optimizers see no difference. It stays an ``nn.BatchNorm2d``: mixed precision
+    goes by that class. Needs a cluster (``mindspore.communication.init``) before it is made.
+
+    The gradients are exactly those of one batch norm over the global batch. AllReduce's own
+    gradient sums what comes back on all ranks, so that each rank computes its share of the gradient
+    of the sum of all ranks' losses; their mean over ranks, as data parallel training takes it, is
+    then that of the mean loss.
+
+    Args:
+        batch_norm: the layer to take over.
+
+    Inputs:
+        Tensor of shape (N, C, H, W); N may differ between ranks.
+
+    Outputs:
+        Tensor of shape (N, C, H, W), in the type that came in (float32 under ``to_float``).
+    """
+
+    def __init__(self, batch_norm: nn.BatchNorm2d) -> None:
+        super().__init__(batch_norm.num_features, eps=batch_norm.eps)
+        self.momentum = batch_norm.momentum  # the share of the new batch: 1 - the argument
+        for name in _PARAMETERS:
+            _take_over_parameter(self, name, getattr(batch_norm, name))
+        self.set_train(batch_norm.training)
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
+
+    def add_flags(self, **flags: bool) -> nn.Cell:
+        """Take flags as every cell does, but stay in float32 where mixed precision asks for less.
+
+        Stock batch norm keeps its statistics in float32 inside the operator. Here they would be
+        summed in half precision, and in graph mode the moving ones never be written (2.8.0).
+        """
+        if flags.get("fp16") or flags.get("bf16"):
+            flags.update(fp16=False, bf16=False, fp32=True)
+        return super().add_flags(**flags)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().construct(x)
+        channels = self.num_features
+        shift = ops.stop_gradient(ops.cast(self.moving_mean, mstype.float32))
+        # Sums of squares lose digits when the mean is large beside the spread; measured from the
+        # moving mean, which all ranks share and which comes close to the batch's, they don't. And
+        # one AllReduce (of float32: the CPU's takes no integers) carries all three sums.
+        centred = ops.cast(x, mstype.float32) - shift.reshape(1, channels, 1, 1)
+        count = ops.fill(mstype.float32, (1,), x.shape[0] * x.shape[2] * x.shape[3])
+        sums = (centred.sum(axis=(0, 2, 3)), ops.square(centred).sum(axis=(0, 2, 3)), count)
+        total = self.all_reduce(ops.concat(sums))
+        count = ops.stop_gradient(total[2 * channels :])
+        mean = total[:channels] / count
+        # Rounding may leave a constant channel's variance a hair below nought.
+        variance = ops.relu(total[channels : 2 * channels] / count - ops.square(mean))
+
+        scale = ops.cast(self.gamma, mstype.float32) * ops.rsqrt(variance + self.eps)
+        offset = ops.cast(self.beta, mstype.float32) - mean * scale
+        y = centred * scale.reshape(1, channels, 1, 1) + offset.reshape(1, channels, 1, 1)
+        y = ops.cast(y, x.dtype)
+        return ops.depend(y, self._track(mean + shift, variance, count))
+
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the moving statistics towards the global batch's (its variance unbiased, as BN)."""
+        unbiased = variance * (count / ops.maximum(count - 1.0, ops.ones_like(count)))
+        return (
+            self._move(self.moving_mean, mean),
+            self._move(self.moving_variance, unbiased),
+        )
+
+    def _move(self, moving: Parameter, batch: Tensor) -> Tensor:
+        step = ops.stop_gradient(ops.cast(batch, moving.dtype) - moving) * self.momentum
+        return ops.assign_add(moving, step)
+
+
+def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:
+    """Replace every ``nn.BatchNorm2d`` below ``network`` by one that sees all ranks' batches.
+
+    Works on any network, before mixed precision wraps its layers.
+
+    Args:
+        network: changed in place.
+        size: number of ranks; with 1 nothing changes.
+
+    Returns:
+        The network (a new layer, if the network is itself a batch norm).
+
+    Raises:
+        ValueError: if a layer can't be synchronised: a subclass of ``nn.BatchNorm2d`` with ideas of
+            its own, an ``nn.BatchNorm1d``, ``use_batch_statistics`` set, or NHWC.
+    """
+    if size == 1 or isinstance(network, SyncBatchNorm2d):
+        return network
+    if _is_convertible(network, "the network"):
+        return SyncBatchNorm2d(network)
+    replaced: dict[int, nn.Cell] = {}
+    for path, parent in list(network.cells_and_names()):
+        changed = False
+        for name, child in parent.name_cells().items():
+            if not _is_convertible(child, f"{path}.{name}".lstrip(".")):
+                continue
+            if id(child) not in replaced:
+                replaced[id(child)] = SyncBatchNorm2d(child)
+            # Not by setattr, which would prefix the parameters' names a second time.
+            parent._cells[name] = replaced[id(child)]
+            changed = True
+        if changed and isinstance(parent, nn.SequentialCell):
+            parent.cell_list = list(parent.cells())  # what its construct goes through
+    return network
+
+
+def _is_convertible(cell: nn.Cell, path: str) -> bool:
+    """Whether to replace a layer; a batch norm that can't be replaced is an error."""
+    if not isinstance(cell, (nn.BatchNorm1d, nn.BatchNorm2d)) or isinstance(cell, SyncBatchNorm2d):
+        return False
+    if (
+        type(cell) is not nn.BatchNorm2d
+        or cell.use_batch_statistics is not None
+        or cell.format != "NCHW"
+    ):
+        raise ValueError(
+            f"{path} is a {type(cell).__name__} (use_batch_statistics={cell.use_batch_statistics}, "
+            f"data_format={cell.format}); only a plain nn.BatchNorm2d (None, NCHW) can be "
+            f"synchronised over ranks"
+        )
+    return True
+
+
+def _take_over_parameter(cell: nn.Cell, name: str, parameter: Parameter) -> None:
+    # Not by setattr, which would rename the parameter.
+    cell._params[name] = parameter

@@ -1,0 +1,164 @@
+"""Parameters and MACs: the reference's numbers, and a network left as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+import mindcv_ghost  # noqa: F401
+from mindcv_ghost.analysis.complexity import (
+    count_macs,
+    count_moving_statistics,
+    count_parameters,
+    main,
+)
+
+REFERENCE = Path(__file__).parents[1] / "data" / "reference_counts.csv"
+with REFERENCE.open(encoding="utf-8", newline="") as file:
+    ROWS = list(csv.DictReader(file))
+
+
+# Their passes take seconds, and the blocks are those of the others.
+PARAMETERS_ONLY = (("ghost_resnet101", "2"), ("ghost_resnet101", "4"), ("ghost_resnet152", "4"))
+
+
+def settings_of(row: dict[str, str]) -> dict[str, int]:
+    return {key: int(row[key]) for key in ("ratio", "cheap_kernel_size") if row[key]}
+
+
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda r: "-".join([r["model"], r["ratio"], r["cheap_kernel_size"]])
+)
+def test_counts_are_the_references(row):
+    network = mindcv.create_model(row["model"], **settings_of(row))
+    assert count_parameters(network) == int(row["params"])
+    if (row["model"], row["ratio"]) in PARAMETERS_ONLY:
+        return
+    shape = (1, *map(int, row["input"].split("x")))
+    report = count_macs(network, shape)
+    assert report.parameters == int(row["params"])
+    assert report.macs == sum(layer.macs for layer in report.layers) == int(row["macs"])
+
+
+def test_moving_statistics_are_counted_apart():
+    network = mindcv.create_model("ghostnet_100")
+    # MindCV's page says 5.20M for this network: the two together.
+    assert count_parameters(network) == 5_182_508
+    assert count_parameters(network) + count_moving_statistics(network) == 5_204_476
+
+
+class Mixed(nn.Cell):
+    """One layer of each kind, one of them used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 6, 3, stride=2, pad_mode="pad", padding=1, group=2)
+        self.up = nn.Conv2dTranspose(6, 5, 2, stride=2, pad_mode="valid")
+        self.norm = nn.BatchNorm2d(5)
+        self.line = nn.Conv1d(5, 7, 3, pad_mode="valid")
+        self.linear = nn.Dense(7, 7)
+
+    def construct(self, x):
+        x = self.norm(self.up(self.grouped(x)))
+        x = self.line(x.reshape(x.shape[0], 5, -1))
+        x = x.swapaxes(1, 2)
+        return self.linear(self.linear(x))
+
+
+def test_every_kind_of_layer_is_counted_by_hand():
+    report = count_macs(Mixed(), (2, 4, 8, 8))
+    macs = {}
+    for layer in report.layers:
+        macs[layer.name] = macs.get(layer.name, 0) + layer.macs
+    assert macs == {
+        "grouped": 2 * (4 * 4) * 6 * (4 // 2) * 9,
+        "up": 2 * (4 * 4) * 6 * 5 * (2 * 2),
+        "line": 2 * 62 * 5 * 7 * 3,
+        "linear": 2 * (2 * 62 * 7 * 7),
+    }
+    assert [layer.name for layer in report.layers].count("linear") == 2
+    assert report.layers[0].output_shape == (2, 6, 4, 4)
+
+
+def test_counting_leaves_mode_flags_and_statistics_as_they_were():
+    before = ms.get_context("mode")
+    network = mindcv.create_model("ghost_resnet18", num_classes=3).set_train()
+    network.bn1.set_train(False)
+    statistics = network.bn1.moving_mean.asnumpy().copy()
+    flags = [cell.training for _, cell in network.cells_and_names()]
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        report = count_macs(network, (1, 3, 64, 64))
+        assert ms.get_context("mode") == ms.GRAPH_MODE
+    finally:
+        ms.set_context(mode=before)
+    assert report.macs > 0
+    assert [cell.training for _, cell in network.cells_and_names()] == flags
+    assert network.phase == "train"
+    np.testing.assert_array_equal(network.bn1.moving_mean.asnumpy(), statistics)
+    # Its hooks are gone: a later run adds no rows, and none of another network's.
+    rows = len(report.layers)
+    network(Tensor(np.zeros((1, 3, 64, 64), np.float32)))
+    assert len(report.layers) == rows
+    assert len(count_macs(network, (1, 3, 64, 64)).layers) == rows
+
+
+def test_a_network_under_mixed_precision_counts_the_same():
+    plain = count_macs(mindcv.create_model("ghost_resnet18"), (1, 3, 64, 64))
+    network = ms.amp.auto_mixed_precision(mindcv.create_model("ghost_resnet18"), "O2")
+    mixed = count_macs(network, (1, 3, 64, 64))
+    assert (mixed.parameters, mixed.macs) == (plain.parameters, plain.macs)
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    status = main(argv)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_command_prints_a_table(capsys):
+    status, out, _ = run(capsys, "ghost_resnet18", "resnet18", "--image_size", "64")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].split() == ["model", "input", "parameters", "moving_statistics", "macs"]
+    assert lines[1].split()[:3] == ["ghost_resnet18", "3x64x64", "6,132,072"]
+    assert lines[2].split()[:3] == ["resnet18", "3x64x64", "11,689,512"]
+
+
+def test_command_prints_json_with_a_row_a_layer(capsys):
+    argv = ["ghost_resnet18", "--model_args", "ratio=4", "--image_size", "64"]
+    status, out, _ = run(capsys, *argv, "--json", "--layers")
+    *layers, total = json.loads(out)
+    assert status == 0
+    assert total["parameters"] == 3_353_352
+    assert sum(layer["macs"] for layer in layers) == total["macs"]
+    assert layers[0]["layer"] == "conv1" and layers[-1]["layer"] == "classifier"
+
+
+def test_command_prints_csv(capsys):
+    status, out, _ = run(capsys, "ghost_resnet18", "--csv", "--image_size", "32")
+    (row,) = csv.DictReader(out.splitlines())
+    assert status == 0
+    assert (row["model"], row["parameters"]) == ("ghost_resnet18", "6132072")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["ghost_resnet19"], "there is no model 'ghost_resnet19'"),
+        (["ghost_resnet18", "--model_args", "ratio"], "--model_args takes name=value"),
+        (["ghost_resnet18", "--model_args", "ratio=65"], "ratio is 65, but a Ghost module of 64"),
+        (["ghost_resnet18", "--model_args", "ratoi=4"], "ratoi"),
+    ],
+)
+def test_command_refuses_what_it_cant_do_without_a_traceback(capsys, argv, message):
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and message in err

@@ -1,0 +1,23 @@
+"""Networks with nothing left at a value, like BN's zeros and ones, that hides a mistake."""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, nn
+
+
+def randomise(network: nn.Cell, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draw every parameter and moving statistic anew; return them by name, in float64."""
+    random = np.random.RandomState(seed)
+    drawn = {}
+    for name, parameter in network.parameters_dict().items():
+        noise = random.standard_normal(parameter.shape)
+        if name.endswith("weight"):
+            value = noise * np.sqrt(2.0 / np.prod(parameter.shape[1:]))
+        elif name.endswith(("gamma", "moving_variance")):
+            value = 1.0 + 0.3 * np.tanh(noise)
+        else:
+            value = 0.3 * noise
+        parameter.set_data(Tensor(value.astype(np.float32)))
+        drawn[name] = value.astype(np.float32).astype(np.float64)
+    return drawn
