@@ -168,5 +168,5 @@ def _make_bar(total: int, label: str) -> object:
         ncols=None if width > 0 else 100,
         nrows=None if width > 0 else 24,
         mininterval=_REFRESH_SECONDS,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
     )

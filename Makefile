@@ -1,0 +1,69 @@
+# `make demo` and `make test` are all that a fresh machine needs: Python 3.9 to 3.12 and make.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.9 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' \
+	2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+RANKS ?= 2
+
+# Open MPI refuses to start as root, as in most containers, and more ranks than cores, unless told.
+export OMPI_ALLOW_RUN_AS_ROOT = 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
+MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
+
+.PHONY: help demo test test-slow test-all lint format pages clean
+
+help:
+	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
+	@echo "make test       set up, run the tests (about 10 minutes on 2 cores)"
+	@echo "make test-slow  the tests that take minutes each"
+	@echo "make lint       ruff"
+	@echo "make pages      draw the figures and tables of the model page anew"
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.9 to 3.12 with venv found. Install one \
+	(Debian: apt-get install python3 python3-venv), or give it: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.demo: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo]'
+	@touch $@
+
+$(VENV)/.test: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo,test]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(MPIRUN) $(BIN)/python train.py --config configs/ghostnet/ghost_resnet50_digits.yaml \
+		--ckpt_save_dir $(RUN)
+	$(BIN)/python validate.py --config configs/ghostnet/ghost_resnet50_digits.yaml \
+		--ckpt_path $(RUN)/best.ckpt --confusion $(RUN)/confusion.png | tee $(RUN)/validate.txt
+	@tail -n 1 $(RUN)/validate.txt > $(RUN)/validate.json
+	@$(BIN)/python -m mindcv_ghost.report.plots $(RUN)/metrics.csv $(RUN)/learning_curve.png
+	@$(BIN)/python -m mindcv_ghost.report.show $(RUN)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pages: $(VENV)/.demo
+	$(BIN)/python -m mindcv_ghost.report.figures configs/ghostnet/ghost_module.png
+	$(BIN)/python -m mindcv_ghost.report.tables
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,85 @@
+"""What does jit_level O0 save on the CPU? Ours is O0; the rival is MindSpore's default level.
+
+Trains MindCV's ResNet-50 by this project's step (learning rates as a list, momentum), a process a
+measurement, the two levels in turn, and prints the medians and the ratio of each pair.
+
+    python benchmarks/jit_level.py [--pairs 5] [--steps 8]
+
+Predicted: the default level takes about 1.6 times as long (0.40 s against 0.245 s a step had been
+measured for MindCV's own trainer, MindSpore 2.8.0, 2 cores). For what came out see README.md here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("GLOG_v", "3")
+
+
+def measure(level: str, steps: int) -> float:
+    """Median seconds of a training step at a level; ``default`` leaves MindSpore's choice."""
+    import mindcv
+    import mindspore as ms
+    import numpy as np
+
+    from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+    from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_device("CPU")
+    if level != "default":
+        ms.set_context(jit_config={"jit_level": level})
+    ms.set_seed(1)
+    network = mindcv.create_model("resnet50", num_classes=10)
+    settings = OptimizerSettings("momentum", weight_decay=1e-4)
+    optimizer = create_optimizer(network, settings, [0.01] * 1000, "CPU")
+    step = TrainStep(NetworkWithLoss(network, mindcv.create_loss("CE")), optimizer)
+    step.set_train()
+    rng = np.random.default_rng(0)
+    image = ms.Tensor(rng.normal(size=(16, 3, 64, 64)).astype(np.float32))
+    label = ms.Tensor(rng.integers(0, 10, 16).astype(np.int32))
+    seconds = []
+    for _ in range(steps + 3):
+        started = time.perf_counter()
+        step(image, label)[0].asnumpy()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[3:])
+
+
+def main() -> None:
+    """Measure in turn, print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--level", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.level:
+        print(measure(arguments.level, arguments.steps))
+        return
+    results = {"O0": [], "default": []}
+    for _ in range(arguments.pairs):
+        for level, values in results.items():
+            command = [sys.executable, __file__, "--level", level, "--steps", str(arguments.steps)]
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            values.append(float(out.strip().splitlines()[-1]))
+    ratios = [slow / fast for fast, slow in zip(results["O0"], results["default"])]
+    print(
+        json.dumps(
+            {
+                "O0_seconds": round(statistics.median(results["O0"]), 4),
+                "default_seconds": round(statistics.median(results["default"]), 4),
+                "default_by_O0_median": round(statistics.median(ratios), 3),
+                "default_by_O0": [round(ratio, 3) for ratio in ratios],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

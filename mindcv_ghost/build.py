@@ -1,0 +1,365 @@
+"""The one composition root: Config and World in, a run that is ready to start out.
+
+The whole Config stops here; below it travels one section or plain values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindcv
+import mindspore as ms
+from mindspore import nn
+
+import mindcv_ghost  # noqa: F401 (registers the zoo)
+from mindcv_ghost import compat
+from mindcv_ghost.config import Config
+from mindcv_ghost.data import (
+    EvalLoader,
+    Source,
+    TrainLoader,
+    check_splits,
+    class_names,
+    open_source,
+)
+from mindcv_ghost.engine.checkpoint import CheckpointKeeper, load_weights
+from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.engine.evaluator import Evaluation, Evaluator
+from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer, create_schedule
+from mindcv_ghost.engine.run_folder import RunFolder, now, source_commit
+from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
+from mindcv_ghost.engine.trainer import (
+    Trainer,
+    TrainerSettings,
+    TrainLog,
+    trainable_parameters,
+    updates_per_epoch,
+)
+from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.launch import World
+from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
+from mindcv_ghost.report.events import EventsLog
+from mindcv_ghost.report.hardware import describe_hardware
+from mindcv_ghost.report.metrics import MetricsLog
+from mindcv_ghost.session import Session
+
+__all__ = ["TrainingRun", "ValidationRun", "training", "validation"]
+
+_logger = logging.getLogger("mindcv_ghost")
+
+
+@dataclass
+class TrainingRun:
+    """A training that is ready to start: ``trainer.run()``, then ``facts`` for ``run.json``."""
+
+    trainer: Trainer
+    facts: dict
+
+
+@dataclass
+class ValidationRun:
+    """A validation that is ready to start, and what is told of its result."""
+
+    evaluator: Evaluator
+    loader: EvalLoader
+    facts: dict
+    class_names: tuple[str, ...]
+
+    def run(self) -> Evaluation:
+        """Evaluate the whole set; the result is the same on every rank."""
+        return self.evaluator.run(self.loader.batches())
+
+
+def training(config: Config, world: World, session: Session) -> TrainingRun:
+    """Put a training together.
+
+    Args:
+        config: what was asked for.
+        world: this process among its job's.
+        session: device and run folder, with the ranks already joined.
+
+    Raises:
+        UserError: if data, checkpoint, model or run folder aren't as they should be.
+    """
+    ms.set_seed(config.system.seed + world.rank)
+    collectives = Collectives(world.rank, world.size)
+    train_set, val_set = _open_sets(config)
+    num_classes = check_splits(train_set, val_set, config.model.num_classes)
+    batches = _train_loader(config, train_set, num_classes, world)
+    network = _network(config, num_classes)
+    parameters = trainable_parameters(network)
+    if config.train.sync_bn:
+        network = convert_sync_batch_norm(network, world.size)
+    collectives.broadcast_parameters(network)
+
+    accumulation = config.train.gradient_accumulation_steps
+    schedule = _schedule(config, updates_per_epoch(batches.steps_per_epoch, accumulation))
+    ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
+    step = TrainStep(
+        NetworkWithLoss(_mixed(network, config.amp.amp_level, config), _loss(config)),
+        create_optimizer(network, _optimizer_settings(config), schedule, session.device),
+        _loss_scale(config),
+        clip_norm=config.train.clip_value if config.train.clip_grad else None,
+        ema=ema,
+        accumulation_steps=accumulation,
+        ranks=world.size,
+    )
+    evaluate = None
+    if val_set is not None:
+        evaluator = Evaluator(
+            step.network.network, num_classes, collectives, config.system.mode == 0
+        )
+        val_loader = _eval_loader(config, val_set, world)
+
+        def evaluate() -> Evaluation:
+            return evaluator.run(val_loader.batches())
+
+    facts = _facts(config, world, session.device, num_classes, parameters)
+    facts.update(
+        train_images=len(train_set),
+        val_images=None if val_set is None else len(val_set),
+        steps_per_epoch=batches.steps_per_epoch,
+        global_batch_size=config.dataset.batch_size * world.size * accumulation,
+    )
+    log = None
+    if session.folder is not None:
+        session.folder.write_config(config.to_yaml())
+        session.folder.write_facts(facts)
+        log = _train_log(config, session.folder, num_classes)
+
+    def bad_images() -> dict[str, str]:
+        return {**train_set.bad, **(val_set.bad if val_set is not None else {})}
+
+    trainer = Trainer(
+        *(step, batches, _trainer_settings(config, session.device), schedule, collectives),
+        *(log, evaluate, ema, bad_images),
+    )
+    return TrainingRun(trainer, facts)
+
+
+def validation(config: Config, world: World, session: Session) -> ValidationRun:
+    """Put a validation together; arguments and errors as for :func:`training`."""
+    if not config.model.ckpt_path and not config.model.pretrained:
+        raise ConfigError(
+            "validate.py needs weights: give --ckpt_path FILE.ckpt (train.py writes best.ckpt and "
+            "last.ckpt into its run folder), or --pretrained true for a model that MindCV publishes."
+        )
+    ms.set_seed(config.system.seed)
+    data = config.dataset
+    # Labels are those of the training split where it is there: a class that is missing in the
+    # validation split must not shift the others.
+    classes = class_names(data.dataset, data.data_dir, data.train_split)
+    val_set = _open(config, data.val_split, classes)
+    num_classes = check_splits(None, val_set, config.model.num_classes)
+    network = _network(config, num_classes)
+    parameters = trainable_parameters(network)
+    network = _mixed(network, config.amp.val_amp_level, config)
+    evaluator = Evaluator(
+        network, num_classes, Collectives(world.rank, world.size), config.system.mode == 0
+    )
+    facts = _facts(config, world, session.device, num_classes, parameters)
+    loader = _eval_loader(config, val_set, world)
+    facts.update(
+        checkpoint=config.model.ckpt_path,
+        ema=config.evaluate.use_ema,
+        batch_size=data.batch_size,
+        steps=loader.steps,
+    )
+    return ValidationRun(evaluator, loader, facts, classes or val_set.classes)
+
+
+def _open_sets(config: Config):
+    train_set = _open(config, config.dataset.train_split)
+    if not config.system.val_while_train:
+        return train_set, None
+    return train_set, _open(config, config.dataset.val_split, train_set.classes or None)
+
+
+def _open(config: Config, split: str, classes: tuple[str, ...] | None = None) -> Source:
+    data = config.dataset
+    return open_source(
+        data.dataset,
+        data.data_dir,
+        split,
+        download=data.dataset_download,
+        on_bad_image=data.on_bad_image,
+        in_channels=config.model.in_channels,
+        classes=classes,
+    )
+
+
+def _train_loader(config: Config, source: Source, num_classes: int, world: World) -> TrainLoader:
+    data, augment = config.dataset, config.augment
+    return TrainLoader(
+        source,
+        augment=augment,
+        num_classes=num_classes,
+        batch_size=data.batch_size,
+        rank=world.rank,
+        size=world.size,
+        seed=config.system.seed,
+        shuffle=data.shuffle,
+        num_samples=data.num_samples,
+        drop_remainder=data.drop_remainder,
+        one_hot=config.loss.loss.lower() == "bce",
+        workers=config.workers,
+    )
+
+
+def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
+    return EvalLoader(
+        source,
+        augment=config.augment,
+        batch_size=config.dataset.batch_size,
+        rank=world.rank,
+        size=world.size,
+        workers=config.workers,
+    )
+
+
+def _network(config: Config, num_classes: int) -> nn.Cell:
+    model = config.model
+    if not mindcv.models.is_model(model.model):
+        near = difflib.get_close_matches(model.model, mindcv.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise ConfigError(
+            f"model {model.model!r} is neither MindCV's nor mindcv_ghost's{hint} "
+            "mindcv.list_models() names them all."
+        )
+    try:
+        network = mindcv.create_model(
+            model.model,
+            num_classes=num_classes,
+            in_channels=model.in_channels,
+            pretrained=model.pretrained,
+            drop_rate=model.drop_rate,
+            drop_path_rate=model.drop_path_rate,
+            **model.model_args,
+        )
+    except (TypeError, ValueError) as error:
+        # What a model raises for an option it doesn't have, or a value it can't take.
+        raise ConfigError(
+            f"model {model.model} can't be made with this num_classes, in_channels, drop_rate, "
+            f"drop_path_rate or model_args: {error}"
+        ) from error
+    if model.ckpt_path:
+        report = load_weights(
+            network, model.ckpt_path, config.evaluate.use_ema, reset_head=model.reset_head
+        )
+        fresh = f"; new: {', '.join(report.reset)}" if report.reset else ""
+        kind = "averaged weights" if report.ema else "weights"
+        _logger.info("%d %s from %s%s", report.loaded, kind, model.ckpt_path, fresh)
+    return network
+
+
+def _mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:
+    classes = []
+    for name in config.amp.cast_classes:
+        if not isinstance(getattr(nn, name, None), type):
+            raise ConfigError(f"amp_cast_list: mindspore.nn has no cell {name!r}")
+        classes.append(getattr(nn, name))
+    return mixed_precision(network, level, tuple(classes))
+
+
+def _loss(config: Config) -> nn.Cell:
+    loss = config.loss
+    return mindcv.create_loss(
+        name=loss.loss,
+        reduction=loss.reduction,
+        label_smoothing=loss.label_smoothing,
+        aux_factor=loss.aux_factor,
+    )
+
+
+def _schedule(config: Config, updates: int) -> list[float]:
+    lr = config.scheduler
+    return create_schedule(
+        updates,
+        config.train.epoch_size,
+        scheduler=lr.scheduler,
+        lr=lr.lr,
+        min_lr=lr.min_lr,
+        warmup_epochs=lr.warmup_epochs,
+        warmup_factor=lr.warmup_factor,
+        decay_epochs=lr.decay_epochs,
+        decay_rate=lr.decay_rate,
+        milestones=list(lr.multi_step_decay_milestones),
+        lr_epoch_stair=lr.lr_epoch_stair,
+        num_cycles=lr.num_cycles,
+        cycle_decay=lr.cycle_decay,
+    )
+
+
+def _optimizer_settings(config: Config) -> OptimizerSettings:
+    opt = config.optimizer
+    return OptimizerSettings(
+        opt=opt.opt,
+        momentum=opt.momentum,
+        weight_decay=opt.weight_decay,
+        nesterov=opt.use_nesterov or opt.opt == "nesterov",
+        weight_decay_filter=opt.weight_decay_filter,
+        layer_decay=opt.layer_decay,
+        eps=opt.eps,
+    )
+
+
+def _loss_scale(config: Config) -> LossScale:
+    amp = config.amp
+    # "auto" leaves the choice to mindspore.Model, which scales dynamically where float16 is used.
+    kind = amp.loss_scale_type.lower()
+    dynamic = kind == "dynamic" or (kind == "auto" and amp.amp_level != "O0")
+    return LossScale(amp.loss_scale, dynamic, amp.drop_overflow_update)
+
+
+def _trainer_settings(config: Config, device: str) -> TrainerSettings:
+    sink = config.train.dataset_sink_mode and config.system.mode == 0 and device != "CPU"
+    if config.train.dataset_sink_mode and not sink and "dataset_sink_mode" in config.explicit:
+        _logger.info("dataset_sink_mode is off: %s in this mode has no queue to sink to", device)
+    return TrainerSettings(
+        epochs=config.train.epoch_size,
+        log_interval=config.system.log_interval,
+        val_interval=config.system.val_interval,
+        graph_mode=config.system.mode == 0,
+        sink=sink,
+    )
+
+
+def _train_log(config: Config, folder: RunFolder, num_classes: int) -> TrainLog:
+    keep = config.checkpoint
+    earlier = folder.set_aside("metrics.csv")
+    if earlier is not None:
+        _logger.info("metrics of an earlier run kept as %s", earlier)
+    return TrainLog(
+        MetricsLog(folder.path / "metrics.csv", num_classes),
+        EventsLog(folder.path / "events"),
+        CheckpointKeeper(
+            folder.path,
+            config.model.model,
+            keep.keep_checkpoint_max,
+            keep.ckpt_save_policy,
+            keep.ckpt_save_interval,
+        ),
+    )
+
+
+def _facts(config: Config, world: World, device: str, num_classes: int, parameters: int) -> dict:
+    return {
+        "model": config.model.model,
+        "recipe": Path(config.path).name if config.path else None,
+        "num_classes": num_classes,
+        "parameters": parameters,
+        "device": device,
+        "ranks": world.size,
+        "launcher": world.launcher,
+        "mode": "graph" if config.system.mode == 0 else "pynative",
+        "jit_level": config.system.jit_level or compat.default_jit_level(device),
+        "seed": config.system.seed,
+        "versions": compat.installed_versions(),
+        "commit": source_commit(),
+        "hardware": describe_hardware(),
+        "date": now(),
+    }

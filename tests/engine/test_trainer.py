@@ -1,0 +1,160 @@
+"""The loop around the step: what it measures, when it stops, what it writes."""
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindcv_ghost.engine import trainer as trainer_module
+from mindcv_ghost.engine.checkpoint import CheckpointKeeper
+from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.evaluator import Evaluation
+from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
+from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, TrainingDiverged, TrainLog
+from mindcv_ghost.report.events import EventsLog
+from mindcv_ghost.report.metrics import MetricsLog, read_metrics
+
+from .networks import CLASSES, CrossEntropy, Linear, batch
+
+STEPS = 5
+
+
+class Batches:
+    """Five batches of four; each epoch the same."""
+
+    steps_per_epoch = STEPS
+    images_per_epoch = 4 * STEPS
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def epoch(self, epoch):
+        try:
+            for step in range(STEPS):
+                yield batch(4, seed=step)
+        finally:
+            self.closed += 1
+
+    def whole_run(self, first_epoch, epochs):
+        return ("data set", first_epoch, epochs)
+
+
+def evaluation(top1: float) -> Evaluation:
+    zero = np.zeros((CLASSES, CLASSES), int)
+    return Evaluation(100, int(top1), 100, CLASSES, 0.5, 0, 1.0, 0.0, zero, zero[0])
+
+
+def make(folder, accuracies=(), step=None, **settings):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = Linear()
+    schedule = [0.1, 0.05, 0.025] * 10
+    optimizer = create_optimizer(network, OptimizerSettings("momentum"), schedule, "CPU")
+    step = TrainStep(NetworkWithLoss(network, CrossEntropy()), optimizer, **(step or {}))
+    log = TrainLog(
+        MetricsLog(folder / "metrics.csv", CLASSES),
+        EventsLog(folder / "events", enabled=False),
+        CheckpointKeeper(folder, "linear", 2, "latest_k", 1),
+    )
+    remaining = iter(accuracies)
+    evaluate = (lambda: evaluation(next(remaining))) if accuracies else None
+    batches = Batches()
+    settings = TrainerSettings(**settings)
+    return Trainer(step, batches, settings, schedule, Collectives(), log, evaluate), batches
+
+
+def test_each_epoch_writes_a_row_and_ends_its_batches(tmp_path):
+    trainer, batches = make(tmp_path, accuracies=(50, 70, 60), epochs=3)
+    summary = trainer.run()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row["step"] for row in rows] == [5, 10, 15]
+    assert [row["top1"] for row in rows] == [50, 70, 60]
+    assert rows[2]["loss"] < rows[0]["loss"]
+    assert (summary.best_top1, summary.best_epoch, summary.epochs) == (70, 2, 3)
+    assert batches.closed == 3
+    assert rows[0]["compile_seconds"] > 0
+    assert rows[1]["compile_seconds"] == 0
+
+
+def test_the_logged_rate_is_that_of_the_latest_update(tmp_path):
+    trainer, _ = make(tmp_path, epochs=1)
+    trainer.run()
+    assert read_metrics(tmp_path / "metrics.csv")[0]["lr"] == pytest.approx(0.05)  # the 5th
+
+
+def test_the_last_group_of_an_epoch_may_be_short(tmp_path):
+    trainer, _ = make(tmp_path, step={"accumulation_steps": 2}, epochs=2)
+    trainer.run()
+    assert trainer.step.updates_done == 6
+
+
+def test_the_interval_thins_validations_but_not_the_last(tmp_path):
+    trainer, _ = make(tmp_path, accuracies=(50, 60, 70), epochs=5, val_interval=2)
+    trainer.run()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row["top1"] for row in rows] == [None, 50, None, 60, 70]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    trainer, batches = make(tmp_path, epochs=3)
+    epoch = batches.epoch
+    bad = (Tensor(np.full((4, 4), np.nan, np.float32)), Tensor(np.zeros(4, np.int32)))
+    batches.epoch = lambda n: epoch(n) if n == 0 else iter_of([bad] * STEPS)
+    with pytest.raises(TrainingDiverged, match="became nan at step 1 of epoch 2"):
+        trainer.run()
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 1
+    assert {p.name for p in tmp_path.glob("*.ckpt")} == {"last.ckpt", "linear-1_5.ckpt"}
+
+
+def iter_of(items):
+    yield from items
+
+
+def test_sink_mode_makes_one_queue_and_counts_every_step(tmp_path, monkeypatch):
+    # MindSpore has no queue on the CPU: what stands in keeps to DatasetHelper's contract.
+    made = []
+
+    class Helper:
+        def __init__(self, dataset, dataset_sink_mode, sink_size, epoch_num):
+            made.append((dataset, dataset_sink_mode, sink_size, epoch_num))
+            self.stopped = False
+
+        def __iter__(self):
+            return iter([()])  # sink_size 1: one step each time it is iterated
+
+        def stop_send(self):
+            made.append("stopped")
+
+    calls = []
+
+    def connect(step, helper):
+        def run():
+            calls.append(1)
+            return step(*batch(4, seed=len(calls) % STEPS))
+
+        return run
+
+    monkeypatch.setattr(trainer_module.ms, "DatasetHelper", Helper)
+    monkeypatch.setattr(trainer_module.ms, "connect_network_with_dataset", connect)
+    trainer, _ = make(tmp_path, epochs=3, sink=True)
+    trainer.run()
+    assert made == [(("data set", 0, 3), True, 1, 1), "stopped"]
+    assert len(calls) == 3 * STEPS
+    assert trainer.step.updates_done == 15
+
+
+def test_bad_images_are_named_once(tmp_path, caplog):
+    trainer, _ = make(tmp_path, epochs=2)
+    trainer.bad_images = lambda: {"a.jpg": "cut"}
+    trainer_module._logger.propagate = True
+    with caplog.at_level("WARNING"):
+        trainer.run()
+    assert [r.getMessage() for r in caplog.records] == ["a.jpg can't be read: cut"]
+
+
+def test_updates_are_counted_up():
+    assert trainer_module.updates_per_epoch(7, 3) == math.ceil(7 / 3)
