@@ -146,7 +146,7 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     if not config.model.ckpt_path and not config.model.pretrained:
         raise ConfigError(
             "validate.py needs weights: give --ckpt_path FILE.ckpt (train.py writes best.ckpt and "
-            "last.ckpt into its run folder), or --pretrained true for a model that MindCV publishes."
+            "last.ckpt into its run folder), or --pretrained true for a model with published ones."
         )
     ms.set_seed(config.system.seed)
     data = config.dataset

@@ -54,7 +54,7 @@ def check_versions(versions: dict[str, str], device: str) -> list[str]:
     mindspore, numpy = versions["mindspore"], versions["numpy"]
     if int(numpy.split(".")[0]) >= 2:
         raise UserError(
-            f"NumPy {numpy} is installed, MindSpore {mindspore} needs one below 2 (its operators fail "
+            f"NumPy {numpy} is installed, MindSpore {mindspore} needs one below 2 (operators fail "
             "with 'numpy.core.multiarray failed to import'). Run: pip install 'numpy<2'"
         )
     warnings = []

@@ -1,4 +1,4 @@
-"""What surrounds a run: run folder, log, device, the cluster of ranks; and what is said about it."""
+"""What surrounds a run: its folder, log, device and ranks; and what is said about it."""
 
 from __future__ import annotations
 

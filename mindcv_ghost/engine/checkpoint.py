@@ -1,4 +1,4 @@
-"""Checkpoints: written so that a reader never sees half a file, loaded so that nothing is silent."""
+"""Checkpoints: a reader never sees half a file, and nothing is loaded or left out in silence."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def load_weights(
     averaged = {k[len(_EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(_EMA_PREFIX)}
     if use_ema and not averaged:
         raise CheckpointError(
-            f"{path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was trained "
-            "without ema. Leave out --use_ema."
+            f"{path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was "
+            "trained without ema. Leave out --use_ema."
         )
     plain = {k: v for k, v in stored.items() if not k.startswith(_EMA_PREFIX)}
     weights = averaged if use_ema else plain
@@ -211,8 +211,8 @@ def _mismatch(path, wanted, weights, missing, unexpected, wrong, is_head) -> str
     if is_head and not missing and not unexpected:
         lines.append(
             f"Only the classifier differs: the file was trained for {weights[wrong[0]].shape[0]} "
-            f"classes, the network has {wanted[wrong[0]].shape[0]}. --reset_head true starts with a "
-            "new classifier, --num_classes makes the network fit the file."
+            f"classes, the network has {wanted[wrong[0]].shape[0]}. --reset_head true starts with "
+            "a new classifier, --num_classes makes the network fit the file."
         )
     else:
         lines.append(

@@ -57,7 +57,7 @@ class Collectives:
         Returns:
             An array of shape ``(size, *values.shape)``.
         """
-        values = np.ascontiguousarray(values)
+        values = np.asarray(values)
         if self._sum is None:
             return values[np.newaxis].copy()
         data = np.frombuffer(values.tobytes(), np.uint8)
@@ -86,7 +86,7 @@ class Collectives:
             self._scatter(floats, self.sum(flat if self.rank == 0 else np.zeros_like(flat)))
         for p in parameters:
             if p.dtype != ms.float32:
-                p.set_data(ms.Tensor(self.gather(p.asnumpy())[0], p.dtype))
+                p.set_data(ms.Tensor(np.asarray(self.gather(p.asnumpy())[0]), p.dtype))
         self.assert_equal(network)
 
     def average(self, parameters: list[ms.Parameter]) -> None:

@@ -10,8 +10,8 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 __all__ = ["EMA_WARMUP_STEPS", "EmaWeights"]
 
-# The decay of update t is ``decay * (1 - exp(-t / 2000))``, as in MindCV's TrainStep: early weights,
-# which are far from good, leave the average quickly.
+# The decay of update t is ``decay * (1 - exp(-t / 2000))``, as in MindCV's TrainStep: early
+# weights, which are far from good, leave the average quickly.
 EMA_WARMUP_STEPS = 2000
 
 _update = ops.MultitypeFuncGraph("ema_update")
@@ -49,7 +49,7 @@ class EmaWeights(nn.Cell):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block the network computes with the averages; afterwards with its own again."""
+        """Let the network compute with the averages; afterwards with its own weights again."""
         own = [p.asnumpy().copy() for p in self.values]
         try:
             for p, average in zip(self.values, self.averages):

@@ -100,7 +100,7 @@ def layer_decay_groups(
     """Group parameters for layer-wise learning-rate decay: layer i of n learns at decay**(n - i).
 
     MindCV 0.3's own grouping looks for a ``group_matcher`` or ``pretrained_cfg`` of the network,
-    which none of its models has; every parameter then lands in the head's group, and nothing decays.
+    which none of its models has; every parameter lands in the head's group, and nothing decays.
     As there, parameters with one dimension and those the network names get no weight decay.
     """
     parameters = network.trainable_params()

@@ -58,7 +58,7 @@ class RunFolder:
         self._lock.close()
 
     def set_aside(self, name: str) -> Path | None:
-        """Rename an earlier run's file to the first free ``<stem>.<n><suffix>``; tell the new name."""
+        """Rename an earlier run's file to the first free ``<stem>.<n><suffix>`` and tell it."""
         old = self.path / name
         if not old.exists():
             return None

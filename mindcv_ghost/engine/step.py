@@ -2,7 +2,7 @@
 
 MindCV's TrainStep can't be used as it is: it clips each rank's gradients before the all-reduce (so
 that the result depends on the number of ranks), advances the learning rate at every micro-step
-under accumulation though the schedule is built otherwise, and refuses dynamic loss scale on the CPU.
+under accumulation though the schedule is built otherwise, and has no dynamic loss scale on the CPU.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class TrainStep(nn.Cell):
     """``(image, label) -> (loss, finite)``: one forward and backward pass, and an update when due.
 
     With ``accumulation_steps`` 1 a call is one update. With more, a call adds to the gradient sums
-    and :meth:`update` ends the group; the trainer calls it every ``accumulation_steps`` calls and at
-    an epoch's end, where the group may be shorter: the sum is divided by its true length. The
+    and :meth:`update` ends the group; the trainer calls it every ``accumulation_steps`` calls and
+    at an epoch's end, where the group may be shorter: the sum is divided by its true length. The
     optimizer, and with it the learning rate, advances once an update.
 
     Args:

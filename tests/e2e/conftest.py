@@ -93,7 +93,14 @@ def write_images(folder: Path, counts: dict[str, int], seed: int) -> None:
     """Classes that differ by colour and texture; JPEG, with one PNG a class."""
     rng = np.random.default_rng(seed)
     colours = np.array(
-        [[220, 40, 40], [40, 200, 60], [50, 60, 220], [220, 210, 40], [200, 60, 210], [60, 200, 210]]
+        [
+            [220, 40, 40],
+            [40, 200, 60],
+            [50, 60, 220],
+            [220, 210, 40],
+            [200, 60, 210],
+            [60, 200, 210],
+        ]
     )
     for label, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
@@ -136,7 +143,10 @@ def recipe(images: Path, **changes) -> list[str]:
     }
     args = []
     for key, value in options.items():
-        args += [f"--{key}", *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
+        args += [
+            f"--{key}",
+            *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)]),
+        ]
     return args
 
 

@@ -1,0 +1,111 @@
+"""Facts about processes on this host, and how one dies with another (Linux; see prctl(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+__all__ = [
+    "adopt_orphans",
+    "children",
+    "die_with_parent",
+    "launcher_alive",
+    "launcher_process",
+    "leave_at_once",
+    "msrun_options",
+]
+
+_LAUNCHERS = ("mpirun", "mpiexec", "orterun", "prterun", "prted", "orted", "srun", "slurmstepd")
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def _prctl(option: int, value: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however the parent dies."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it had died before
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what descendants leave behind when they die."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def leave_at_once(code: int) -> None:
+    """End this process without the interpreter's and MindSpore's way out."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def children() -> list[int]:
+    """This process's children that still run (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            state, parent = entry.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.append(int(entry.parent.name))
+    return found
+
+
+def launcher_process() -> str:
+    """The process that started this job's ranks here, as ``pid start-time``.
+
+    The nearest ancestor that is a known launcher, else the parent. The start time tells two
+    processes apart that had one number after the other.
+    """
+    pid = parent = os.getppid()
+    for _ in range(32):
+        name, above, started = _process(pid)
+        if name.startswith(_LAUNCHERS) or name.startswith("hydra") or "pmi_proxy" in name:
+            return f"{pid} {started}"
+        if above <= 1:
+            break
+        pid = above
+    return f"{parent} {_process(parent)[2]}"
+
+
+def launcher_alive(process: str) -> bool:
+    """Whether what ``launcher_process`` returned still runs (on Linux; elsewhere always)."""
+    pid, _, started = process.partition(" ")
+    return not started or _process(int(pid))[2] == started
+
+
+def msrun_options() -> tuple[int, bool] | None:
+    """The parent's ``--local_worker_num`` and ``--join``, if the parent is msrun.
+
+    msrun tells its ranks neither. Without ``--join True`` it ends as soon as they run, and its
+    end then means nothing.
+    """
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return None
+    if not any(Path(word).name.startswith("msrun") for word in words[:3]):
+        return None
+    options = dict(zip(words, words[1:]))
+    options.update(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    local = options.get("--local_worker_num", "8")
+    return (int(local) if local.isdigit() else 8), options.get("--join", "False") == "True"
+
+
+def _process(pid: int) -> tuple[str, int, str]:
+    """A process's name, parent and start time (Linux; elsewhere "", 0, "")."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", 0, ""
+    name, _, rest = text[text.index("(") + 1 :].rpartition(")")
+    fields = rest.split()
+    return name, int(fields[1]), fields[19]

@@ -1,0 +1,55 @@
+"""Runs on every rank of test_collectives.py's job; rank 0 prints OK if all is right."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mindcv_ghost.cluster import join, run_script
+from mindcv_ghost.launch import detect
+
+
+def main(argv: list[str]) -> int:
+    import numpy as np
+    from mindspore import Parameter, Tensor, nn
+
+    from mindcv_ghost.engine.collectives import Collectives
+
+    world = detect(os.environ)
+    with join(world, "CPU"):
+        collectives = Collectives(world.rank, world.size)
+        for dtype in (np.int64, np.float64, np.uint8, np.float32):
+            values = np.array([[1, 2**7 + world.rank], [0, 255]]).astype(dtype) * 1
+            rows = collectives.gather(values)
+            assert rows.shape == (world.size, 2, 2)
+            assert rows.dtype == dtype
+            for rank in range(world.size):
+                assert rows[rank, 0, 1] == 2**7 + rank
+        large = collectives.gather(np.int64(2**53 + 1 + world.rank))
+        assert large.tolist() == [2**53 + 1 + rank for rank in range(world.size)]
+        third = collectives.gather(np.float64(1 / 3 + world.rank))
+        assert third.tolist() == [1 / 3 + rank for rank in range(world.size)]
+
+        network = nn.Dense(3, 2, Tensor(np.full((2, 3), 1.5 + world.rank, np.float32)))
+        network.count = Parameter(Tensor(7 + world.rank), name="count", requires_grad=False)
+        try:
+            collectives.assert_equal(network)
+            raise SystemExit("differing parameters went unnoticed")
+        except RuntimeError as error:
+            assert "ranks [1] differ from those of rank 0" in str(error)
+        collectives.broadcast_parameters(network)
+        collectives.assert_equal(network)
+        assert float(network.weight.asnumpy()[0, 0]) == 1.5
+        assert int(network.count.asnumpy()) == 7
+
+        network.weight.set_data(Tensor(np.full((2, 3), 1.0 + world.rank, np.float32)))
+        collectives.average([network.weight])
+        assert float(network.weight.asnumpy()[1, 2]) == 1.5
+        collectives.barrier()
+    if world.is_main:
+        print("OK")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, sys.argv[1:]))
