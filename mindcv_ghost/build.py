@@ -16,6 +16,7 @@ from mindspore import nn
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
+from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.data import (
     EvalLoader,
@@ -36,7 +37,6 @@ from mindcv_ghost.engine.trainer import (
     Trainer,
     TrainerSettings,
     TrainLog,
-    trainable_parameters,
     updates_per_epoch,
 )
 from mindcv_ghost.errors import ConfigError
@@ -91,7 +91,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     num_classes = check_splits(train_set, val_set, config.model.num_classes)
     batches = _train_loader(config, train_set, num_classes, world)
     network = _network(config, num_classes)
-    parameters = trainable_parameters(network)
+    parameters = count_parameters(network)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
     collectives.broadcast_parameters(network)
@@ -156,7 +156,7 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     val_set = _open(config, data.val_split, classes)
     num_classes = check_splits(None, val_set, config.model.num_classes)
     network = _network(config, num_classes)
-    parameters = trainable_parameters(network)
+    parameters = count_parameters(network)
     network = _mixed(network, config.amp.val_amp_level, config)
     evaluator = Evaluator(
         network, num_classes, Collectives(world.rank, world.size), config.system.mode == 0

@@ -17,7 +17,6 @@ from typing import Protocol
 import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
-from mindspore import nn
 
 from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.collectives import Collectives
@@ -371,8 +370,3 @@ def _sunk_batches(helper, steps: int) -> Iterator[tuple]:
     for _ in range(steps):
         for _ in helper:
             yield ()
-
-
-def trainable_parameters(network: nn.Cell) -> int:
-    """Count weights that training changes; BN's moving statistics are none."""
-    return sum(p.size for p in network.trainable_params())
