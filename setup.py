@@ -6,7 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'"(.+?)"', (HERE / "mindcv_ghost" / "version.py").read_text()).group(1)
+VERSION = re.search(
+    r'__version__ = "(.+?)"', (HERE / "mindcv_ghost" / "version.py").read_text()
+).group(1)
 
 # MindSpore is not in install_requires: Ascend and GPU builds don't come from PyPI, and pip would
 # replace them by the CPU's. The extra `cpu` takes the release that the project is tested on; 2.9
