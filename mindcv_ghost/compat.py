@@ -96,9 +96,10 @@ def _is_available(device: str) -> bool:
 def default_jit_level(device: str) -> str:
     """Choose how far graphs are optimised.
 
-    On the CPU the default level costs 60 % with a list of learning rates or weight-decay groups
-    (MindCV's ResNet-50, batch 16, 64x64: 0.245 -> 0.40 s a step; 0.244 at O0). O2 on Ascend is what
-    MindCV's train.py sets.
+    On the CPU the default level costs MindCV's trainer 60 % with a list of learning rates or
+    weight-decay groups (ResNet-50, batch 16, 64x64: 0.245 -> 0.40 s a step; 0.244 at O0). With this
+    package's step the two levels were equal (benchmarks/jit_level.py), so O0 costs nothing. O2 on
+    Ascend is what MindCV's train.py sets.
     """
     return {"CPU": "O0", "GPU": "O0", "Ascend": "O2"}[device]
 

@@ -1,0 +1,125 @@
+"""How long from the start to the first AllReduce of 2 ranks? The rival: msrun, plain init().
+
+Ours is `mpirun -n 2` with mindcv_ghost.cluster, the rival `msrun` with MindSpore's own init() and
+nothing else. Both in turn; prints each start, the medians, the slowest and the ratio of medians.
+
+    python benchmarks/start_up.py [--pairs 10]
+
+Predicted: equal, as both import MindSpore (3 s) and register with a scheduler. For what came out
+see README.md here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+def first_all_reduce(started: float) -> None:
+    """Add up over the ranks, tell rank 0's time since the launcher was started."""
+    import mindspore as ms
+    from mindspore import communication, nn, ops
+
+    class Sum(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all_reduce = ops.AllReduce()
+
+        def construct(self, x):
+            return self.all_reduce(x)
+
+    total = float(Sum()(ms.Tensor([1.0], ms.float32)).asnumpy()[0])
+    assert total == 2.0
+    if communication.get_rank() == 0:
+        print(f"seconds {time.time() - started:.2f}", flush=True)
+
+
+def ours(argv: list[str]) -> int:
+    """A rank under this project's launching."""
+    from mindcv_ghost.cluster import join
+    from mindcv_ghost.launch import detect
+
+    with join(detect(os.environ), "CPU"):
+        first_all_reduce(float(argv[0]))
+    return 0
+
+
+def plain(started: str) -> None:
+    """A rank under MindSpore's own."""
+    os.environ.setdefault("GLOG_v", "3")
+    import mindspore as ms
+
+    ms.set_device("CPU")
+    ms.communication.init()
+    first_all_reduce(float(started))
+
+
+def measure(launcher: str) -> float:
+    """Start two ranks, return the seconds that rank 0 told."""
+    environ = dict(
+        os.environ,
+        PYTHONPATH=str(ROOT),
+        PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+    )
+    if launcher == "mpirun":
+        command = [BIN / "mpirun", "--oversubscribe", "-n", 2, sys.executable]
+    else:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [BIN / "msrun", "--worker_num", 2, "--local_worker_num", 2]
+        command += ["--master_port", port, "--join", "True"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(c) for c in [*command, __file__, "--rank", launcher, time.time()]]
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+        logs = "".join(p.read_text(errors="replace") for p in Path(folder).glob("worker_*.log"))
+    lines = [line for line in (done.stdout + logs).splitlines() if line.startswith("seconds ")]
+    if not lines:
+        raise SystemExit(f"{launcher} failed:\n{done.stdout}{done.stderr}{logs}")
+    return float(lines[0].split()[1])
+
+
+def main() -> None:
+    """Measure in turn, print a line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=10)
+    pairs = parser.parse_args().pairs
+    seconds: dict[str, list[float]] = {"mpirun": [], "msrun": []}
+    for _ in range(pairs):
+        for launcher, values in seconds.items():
+            values.append(measure(launcher))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print(
+        json.dumps(
+            {
+                **seconds,
+                "median": medians,
+                "slowest": {name: max(values) for name, values in seconds.items()},
+                "mpirun_by_msrun": round(medians["mpirun"] / medians["msrun"], 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--rank"] and sys.argv[2] == "mpirun":
+        from mindcv_ghost.cluster import run_script
+
+        sys.exit(run_script(ours, sys.argv[3:]))
+    elif sys.argv[1:2] == ["--rank"]:
+        plain(sys.argv[3])
+    else:
+        main()
