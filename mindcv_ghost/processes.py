@@ -101,11 +101,13 @@ def msrun_options() -> tuple[int, bool] | None:
 
 
 def _process(pid: int) -> tuple[str, int, str]:
-    """A process's name, parent and start time (Linux; elsewhere "", 0, "")."""
+    """A process's name, parent and start time; "", 0, "" if it has ended (or not on Linux)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "", 0, ""
     name, _, rest = text[text.index("(") + 1 :].rpartition(")")
     fields = rest.split()
+    if fields[0] == "Z":  # it has ended, though nobody has asked for its status yet
+        return "", 0, ""
     return name, int(fields[1]), fields[19]
