@@ -85,6 +85,11 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     Raises:
         UserError: if data, checkpoint, model or run folder aren't as they should be.
     """
+    if config.checkpoint.resume_opt and config.model.ckpt_path:
+        raise ConfigError(
+            "resume_opt: a stopped run can't be continued yet, its optimizer's state isn't kept. "
+            "Leave resume_opt out to start a new run from the weights of --ckpt_path."
+        )
     ms.set_seed(config.system.seed + world.rank)
     collectives = Collectives(world.rank, world.size)
     train_set, val_set = _open_sets(config)

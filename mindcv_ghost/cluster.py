@@ -68,8 +68,9 @@ def prepare_environment(world: World) -> None:
     os.environ.setdefault("MS_NODE_TIMEOUT", _COLLECTIVE_SECONDS)
     if world.size == 1:
         return
-    # A rank that finds its scheduler or a peer busy asks again after 3 to 5 seconds by default,
-    # several times on a loaded machine: 20 of 20 starts took 4 to 35 s (2.8, load 4 on 2 cores).
+    # By default a rank that finds its scheduler or a peer busy waits seconds before it asks again,
+    # several times on a loaded machine: 20 starts took 4 to 35 s (MindSpore 2.8, load 4 on 2
+    # cores), 6 with these intervals 4 to 10 s.
     os.environ.setdefault("MS_RETRY_INTERVAL_LOWER", "0.1")
     os.environ.setdefault("MS_RETRY_INTERVAL_UPPER", "0.3")
     if world.launcher == "openmpi":

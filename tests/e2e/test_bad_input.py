@@ -147,3 +147,9 @@ def test_distribute_true_without_a_launcher_is_refused(scripts, images):
 def test_a_model_argument_that_cannot_be_is_named(scripts, images, argument, told):
     text = refused(scripts.train(*recipe(images), "--model_args", argument, status=2))
     assert told in text
+
+
+def test_resuming_is_refused_and_not_ignored(scripts, images):
+    options = recipe(images, ckpt_path="a.ckpt", resume_opt="true")
+    text = refused(scripts.train(*options, status=2))
+    assert "a stopped run can't be continued yet" in text
