@@ -115,14 +115,22 @@ class Lifeline:
 
     # -- what the guard calls ---------------------------------------------------------------
 
-    def barrier(self, name: str) -> None:
-        """Wait until all ranks have come here."""
+    def arrive(self, name: str) -> None:
+        """Say that this rank has come to a barrier."""
         if self.world.rank == 0:
             self._arrive(name, 0)
         else:
             self._channels[0].send(at=name)
+
+    def barrier(self, name: str, timeout_seconds: float | None = None) -> None:
+        """Wait until all ranks have come here."""
+        self.arrive(name)
+        self.pass_with_the_others(name, timeout_seconds)
+
+    def pass_with_the_others(self, name: str, timeout_seconds: float | None = None) -> None:
+        """Wait until all ranks have come to a barrier, without being one of them."""
         with self._changed:
-            self._changed.wait_for(lambda: name in self._passed)
+            self._changed.wait_for(lambda: name in self._passed, timeout_seconds)
 
     def await_all(self, timeout_seconds: float | None = None) -> bool:
         """Rank 0: wait until every rank's guard is on the line; False after the time given."""
