@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from mindcv_ghost.errors import LaunchError, UserError
-from mindcv_ghost.guard import ALL_LEFT, Ward, open_line, split
+from mindcv_ghost.guard import Ward, open_line, split
 from mindcv_ghost.launch import (
     LOCAL_SIZE,
     World,
@@ -326,18 +326,13 @@ def _run_msrun_scheduler() -> int:
     prepare_environment(dataclasses.replace(world, size=1))
     scheduler = SchedulerProcess(host, port, world.size, log=sys.stderr.buffer)
 
-    verdict: list[int] = []
-
     def end(code: int) -> None:
-        verdict.append(code)
         scheduler.kill()
         leave_at_once(code)
 
     def hold_line() -> None:
         with contextlib.suppress(LaunchError):
-            open_line(world, end).pass_with_the_others(ALL_LEFT)
-            end(0)
+            open_line(world, end)
 
     threading.Thread(target=hold_line, daemon=True).start()
-    code = scheduler.process.wait()
-    return verdict[0] if verdict else code
+    return scheduler.process.wait()

@@ -36,9 +36,7 @@ from mindcv_ghost.processes import (
 from mindcv_ghost.rendezvous import Channel, meeting_point
 from mindcv_ghost.scheduler import SchedulerProcess
 
-__all__ = ["ALL_LEFT", "Guard", "Ward", "open_line", "split"]
-
-ALL_LEFT = "all ranks have left the cluster"
+__all__ = ["Guard", "Ward", "open_line", "split"]
 
 _POLL_SECONDS = 0.25
 _EXIT_SECONDS = 20.0
@@ -150,12 +148,9 @@ class Guard:
         threading.Thread(target=self._follow_launcher, daemon=True).start()
         status = self._wait()
         if self.line.finished:
-            # By itself the scheduler would take 4 more seconds to end (2.8).
-            if self.world.is_main:
-                self.line.barrier(ALL_LEFT, _EXIT_SECONDS)
-            else:
-                self.line.arrive(ALL_LEFT)
-            self.end(0)
+            if self.scheduler:
+                self.scheduler.wait()
+            leave_at_once(0)
         self._report(self._how_it_ended(status))
         threading.Event().wait()  # rank 0's verdict ends this process
 
@@ -277,7 +272,7 @@ class Guard:
                 os.kill(self.child, signal.SIGKILL)
         if self.scheduler:
             self.scheduler.kill()
-        for _ in range(20 if code else 0):
+        for _ in range(20):
             orphans = children()
             if not orphans:
                 break

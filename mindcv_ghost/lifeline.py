@@ -115,22 +115,14 @@ class Lifeline:
 
     # -- what the guard calls ---------------------------------------------------------------
 
-    def arrive(self, name: str) -> None:
-        """Say that this rank has come to a barrier."""
+    def barrier(self, name: str) -> None:
+        """Wait until all ranks have come here."""
         if self.world.rank == 0:
             self._arrive(name, 0)
         else:
             self._channels[0].send(at=name)
-
-    def barrier(self, name: str, timeout_seconds: float | None = None) -> None:
-        """Wait until all ranks have come here."""
-        self.arrive(name)
-        self.pass_with_the_others(name, timeout_seconds)
-
-    def pass_with_the_others(self, name: str, timeout_seconds: float | None = None) -> None:
-        """Wait until all ranks have come to a barrier, without being one of them."""
         with self._changed:
-            self._changed.wait_for(lambda: name in self._passed, timeout_seconds)
+            self._changed.wait_for(lambda: name in self._passed)
 
     def await_all(self, timeout_seconds: float | None = None) -> bool:
         """Rank 0: wait until every rank's guard is on the line; False after the time given."""

@@ -24,6 +24,7 @@ from mindcv_ghost.processes import die_with_parent
 
 __all__ = ["SchedulerProcess", "main"]
 
+_UNREGISTER_SECONDS = 10.0
 _START_SECONDS = 180.0
 _ATTEMPTS = 3
 
@@ -118,6 +119,12 @@ class SchedulerProcess:
         if code is None:
             return ""
         return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+    def wait(self) -> None:
+        """Wait for its orderly end, when all ranks have unregistered; but not for ever."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_UNREGISTER_SECONDS)
+        self.kill()
 
     def kill(self) -> None:
         """End it now."""
