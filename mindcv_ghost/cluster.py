@@ -171,10 +171,9 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
     # Ranks that register together need the fewest of MindSpore's half-second retries.
     ward.ask("the cluster")
     ward.answer("the cluster")
-    if device_target == "CPU":
-        mindspore.set_device("CPU")
-    else:
-        mindspore.set_device(device_target, world.local_rank)
+    # Without a number: compat has named the device already, and MindSpore 2.8 refuses a second
+    # call with another number ("can not be modified"). Which device a rank takes is init()'s choice.
+    mindspore.set_device(device_target)
     with _short_sleeps() if device_target == "CPU" else contextlib.nullcontext():
         mindspore.communication.init()
     mindspore.set_auto_parallel_context(
