@@ -172,7 +172,7 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
     ward.ask("the cluster")
     ward.answer("the cluster")
     # Without a number: compat has named the device already, and MindSpore 2.8 refuses a second
-    # call with another number ("can not be modified"). Which device a rank takes is init()'s choice.
+    # call with another number ("can not be modified"). init() chooses which device a rank takes.
     mindspore.set_device(device_target)
     with _short_sleeps() if device_target == "CPU" else contextlib.nullcontext():
         mindspore.communication.init()
