@@ -44,12 +44,13 @@ from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.hardware import describe_hardware
+from mindcv_ghost.report.logs import LOGGER_NAME
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.session import Session
 
 __all__ = ["TrainingRun", "ValidationRun", "training", "validation"]
 
-_logger = logging.getLogger("mindcv_ghost")
+_logger = logging.getLogger(LOGGER_NAME)
 
 
 @dataclass
@@ -132,6 +133,8 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     )
     log = None
     if session.folder is not None:
+        # Only here: source_commit() starts git, which has no business on eight ranks.
+        facts.update(commit=source_commit(), hardware=describe_hardware(), date=now())
         session.folder.write_config(config.to_yaml())
         session.folder.write_facts(facts)
         log = _train_log(config, session.folder, num_classes)
@@ -364,7 +367,4 @@ def _facts(config: Config, world: World, device: str, num_classes: int, paramete
         "jit_level": config.system.jit_level or compat.default_jit_level(device),
         "seed": config.system.seed,
         "versions": compat.installed_versions(),
-        "commit": source_commit(),
-        "hardware": describe_hardware(),
-        "date": now(),
     }

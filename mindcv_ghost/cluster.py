@@ -68,9 +68,9 @@ def prepare_environment(world: World) -> None:
     os.environ.setdefault("MS_NODE_TIMEOUT", _COLLECTIVE_SECONDS)
     if world.size == 1:
         return
-    # By default a rank that finds its scheduler or a peer busy waits seconds before it asks again,
-    # several times on a loaded machine: 20 starts took 4 to 35 s (MindSpore 2.8, load 4 on 2
-    # cores), 6 with these intervals 4 to 10 s.
+    # By default a rank that doesn't find its scheduler waits seconds before it asks again (2.8).
+    # On a loaded machine starts took 4 to 35 s without these and, in only 6 tries, 4 to 10 s with
+    # them; two slow ones that were traced had lost their time before the cluster formed.
     os.environ.setdefault("MS_RETRY_INTERVAL_LOWER", "0.1")
     os.environ.setdefault("MS_RETRY_INTERVAL_UPPER", "0.3")
     if world.launcher == "openmpi":
@@ -131,7 +131,7 @@ def join(world: World, device_target: str) -> Iterator[None]:
 
     Args:
         world: this process's place in the job.
-        device_target: ``Ascend``, ``GPU`` or ``CPU``; the device's number is the local rank.
+        device_target: ``Ascend``, ``GPU`` or ``CPU``; MindSpore's init() chooses its number.
 
     Raises:
         LaunchError: if this isn't inside ``run_script``.

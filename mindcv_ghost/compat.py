@@ -5,15 +5,12 @@ The only file that asks for versions; the others take what these functions answe
 
 from __future__ import annotations
 
-import logging
 import platform
 from importlib import metadata
 
 from mindcv_ghost.errors import ConfigError, UserError
 
 __all__ = ["check_versions", "default_jit_level", "installed_versions", "resolve_device", "set_up"]
-
-_logger = logging.getLogger("mindcv_ghost")
 
 _DEVICES = ("Ascend", "GPU", "CPU")
 # Releases whose bundled oneDNN takes its reference kernel for every convolution above 1x1 on the

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "LaunchError", "UserError"]
+import functools
+import sys
+from typing import Callable, TypeVar
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "LaunchError",
+    "UserError",
+    "tells_user_errors",
+]
+
+_Arguments = TypeVar("_Arguments")
 
 
 class UserError(Exception):
@@ -27,3 +40,17 @@ class CheckpointError(UserError):
 
 class LaunchError(UserError):
     """The processes of a job can't become one cluster."""
+
+
+def tells_user_errors(main: Callable[[_Arguments], int]) -> Callable[[_Arguments], int]:
+    """Let a command's ``main(argv) -> status`` end a UserError with ``error: ...`` and status 2."""
+
+    @functools.wraps(main)
+    def telling(argv: _Arguments = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return telling

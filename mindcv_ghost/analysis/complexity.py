@@ -24,7 +24,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindcv_ghost.errors import ConfigError, UserError
+from mindcv_ghost.errors import ConfigError, tells_user_errors
 
 __all__ = [
     "ComplexityReport",
@@ -268,16 +268,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@tells_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table, CSV or JSON of the models on the command line; return the exit status."""
     args = _parser().parse_args(argv)
     rows: list[dict[str, Any]] = []
-    try:
-        for name in args.models:
-            rows += _report_rows(name, _measure(name, args), args.layers)
-    except UserError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    for name in args.models:
+        rows += _report_rows(name, _measure(name, args), args.layers)
     if args.json:
         print(json.dumps(rows, indent=2))
     elif args.csv:

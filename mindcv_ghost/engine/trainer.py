@@ -262,10 +262,8 @@ class Trainer:
 
     def _average_statistics(self) -> None:
         """Give all ranks the mean of their BN statistics, so that they evaluate one network."""
-        parameters = list(self._network.get_parameters())
-        if self.ema is not None:
-            parameters += list(self.ema.averages)
-        self.collectives.average([p for p in parameters if p.name.endswith(_STATISTICS)])
+        statistics = [p for p in self._saved_parameters() if p.name.endswith(_STATISTICS)]
+        self.collectives.average(statistics)
 
     def _validate(self) -> Evaluation:
         if self.ema is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure, save_png
 
 __all__ = ["draw_ghost_module", "main"]
@@ -179,15 +179,12 @@ def _bracket(axes: Any, top: float, bottom: float, text: str, colour: str) -> No
               linespacing=1.3)  # fmt: skip
 
 
+@tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw the figure from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.figures")
     parser.add_argument("png", help="where the picture goes")
-    try:
-        draw_ghost_module(parser.parse_args(argv).png)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    draw_ghost_module(parser.parse_args(argv).png)
     return 0
 
 

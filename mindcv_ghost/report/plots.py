@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.files import write_bytes, write_text
 from mindcv_ghost.report.metrics import last_run, read_metrics
@@ -258,17 +258,14 @@ def _finish_axes(axes: Any) -> None:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
 
 
+@tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw a learning curve from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.plots")
     parser.add_argument("metrics_csv", help="metrics.csv of a run folder")
     parser.add_argument("png", help="where the picture goes")
     arguments = parser.parse_args(argv)
-    try:
-        plot_learning_curve(arguments.metrics_csv, arguments.png)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    plot_learning_curve(arguments.metrics_csv, arguments.png)
     return 0
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.files import write_text
 from mindcv_ghost.report.metrics import last_run, read_metrics
@@ -154,6 +154,7 @@ def _without_places(text: str) -> str:
     return text
 
 
+@tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Record a run from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.record")
@@ -161,11 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="the JSON file, e.g. results/NAME.json")
     parser.add_argument("--allow_dirty", action="store_true", help="also what no commit holds")
     arguments = parser.parse_args(argv)
-    try:
-        result = record_run(arguments.run_folder, arguments.out, allow_dirty=arguments.allow_dirty)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = record_run(arguments.run_folder, arguments.out, allow_dirty=arguments.allow_dirty)
     print(
         f"{arguments.out}: top-1 {result['top1']:.2f} %; now python -m mindcv_ghost.report.tables"
     )

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
@@ -66,15 +66,12 @@ def _accuracy(validation: dict) -> str:
     return f"{', '.join(parts)} of {validation['images']:,} validation images"
 
 
+@tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Show a run from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.show")
     parser.add_argument("run_folder", help="ckpt_save_dir of a training")
-    try:
-        print(describe_run(parser.parse_args(argv).run_folder))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(describe_run(parser.parse_args(argv).run_folder))
     return 0
 
 

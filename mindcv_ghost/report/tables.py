@@ -16,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.files import write_text
 from mindcv_ghost.report.progress import format_duration
@@ -282,18 +282,15 @@ def _table(head: tuple, rows: list[tuple]) -> str:
     return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
+@tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Bring the tables up to date, or check that they are; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.tables")
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 if stale")
     parser.add_argument("--root", default=".", help="the project's folder")
     arguments = parser.parse_args(argv)
-    try:
-        sources = Sources(arguments.root)
-        new = {page: fill(page, page.read_text("utf-8"), sources) for page in pages(arguments.root)}
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sources = Sources(arguments.root)
+    new = {page: fill(page, page.read_text("utf-8"), sources) for page in pages(arguments.root)}
     stale = [page for page, text in new.items() if page.read_text("utf-8") != text]
     for page in stale:
         if arguments.check:

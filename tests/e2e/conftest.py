@@ -34,17 +34,24 @@ class Done:
         return json.loads(self.out.strip().splitlines()[-1])
 
 
+def launcher_environment() -> dict[str, str]:
+    """This process's environment without what launchers set; Open MPI may be started as root."""
+    launchers = ("OMPI_", "PMI", "SLURM_")
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(launchers)},
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
+
+
 class Scripts:
     """Starts train.py and validate.py in a folder of the test's own."""
 
     def __init__(self, cwd: Path) -> None:
         self.cwd = cwd
-        self.environ = dict(
-            {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "SLURM_"))},
-            PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",  # as in an activated environment
-            OMPI_ALLOW_RUN_AS_ROOT="1",
-            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-        )
+        self.environ = launcher_environment()
+        # As in an activated environment.
+        self.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, *command: str, status: int | None = 0, timeout: int = 240) -> Done:
         process = subprocess.Popen(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
+from .conftest import BIN, ROOT, launcher_environment
+
 RANK = [sys.executable, str(Path(__file__).with_name("cluster_rank.py"))]
 END_SECONDS = 30  # what users are promised from the death of a rank to the end of the job
 START_SECONDS = 100  # generous: the machine may be busy; start-up is measured in benchmarks/
@@ -30,15 +30,7 @@ class Job:
 
     def start(self, *command: str, **environ: str) -> None:
         name, value = self.mark.split("=")
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "SLURM"))}
-        environ = {
-            **clean,
-            name: value,
-            "PYTHONPATH": str(ROOT),
-            "OMPI_ALLOW_RUN_AS_ROOT": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            **environ,
-        }
+        environ = {**launcher_environment(), name: value, "PYTHONPATH": str(ROOT), **environ}
         self.starters.append(
             subprocess.Popen(
                 command,
