@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         session.log_start(run.facts)
         summary = run.trainer.run()
         session.log_end(opened, run.facts, summary)
-    return 0
+    return summary.status
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The whole Config stops here; below it travels one section or plain values.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
+from mindcv_ghost.continuation import open_saver, pick, settings_of
 from mindcv_ghost.data import (
     EvalLoader,
     Source,
@@ -26,26 +28,21 @@ from mindcv_ghost.data import (
     class_names,
     open_source,
 )
-from mindcv_ghost.engine.checkpoint import CheckpointKeeper, load_weights
+from mindcv_ghost.engine.checkpoint import load_weights
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation, Evaluator
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer, create_schedule
-from mindcv_ghost.engine.run_folder import RunFolder, now, source_commit
+from mindcv_ghost.engine.run_folder import now, source_commit
+from mindcv_ghost.engine.saver import check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
-from mindcv_ghost.engine.trainer import (
-    Trainer,
-    TrainerSettings,
-    TrainLog,
-    updates_per_epoch,
-)
+from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
-from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.logs import LOGGER_NAME
-from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.session import Session
 
 __all__ = ["TrainingRun", "ValidationRun", "training", "validation"]
@@ -88,22 +85,29 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     """
     if config.checkpoint.resume_opt and config.model.ckpt_path:
         raise ConfigError(
-            "resume_opt: a stopped run can't be continued yet, its optimizer's state isn't kept. "
-            "Leave resume_opt out to start a new run from the weights of --ckpt_path."
+            "resume_opt: a .ckpt file doesn't hold what an exact continuation needs. Continue a "
+            "stopped run with --resume auto (or --resume RUN_FOLDER), or leave resume_opt out to "
+            "start a new run from the weights of --ckpt_path."
         )
     ms.set_seed(config.system.seed + world.rank)
     collectives = Collectives(world.rank, world.size)
     train_set, val_set = _open_sets(config)
     num_classes = check_splits(train_set, val_set, config.model.num_classes)
     batches = _train_loader(config, train_set, num_classes, world)
-    network = _network(config, num_classes)
+    settings = None
+    if session.folder is not None:
+        settings = settings_of(config, world, train_set, num_classes)
+    run_folder = None if session.folder is None else session.folder.path
+    earlier = pick(config.checkpoint.resume, run_folder, settings, collectives)
+    network = _network(config, num_classes, start_weights=earlier is None)
     parameters = count_parameters(network)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
     collectives.broadcast_parameters(network)
 
     accumulation = config.train.gradient_accumulation_steps
-    schedule = _schedule(config, updates_per_epoch(batches.steps_per_epoch, accumulation))
+    updates = updates_per_epoch(batches.steps_per_epoch, accumulation)
+    schedule = _schedule(config, updates)
     ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
     step = TrainStep(
         NetworkWithLoss(_mixed(network, config.amp.amp_level, config), _loss(config)),
@@ -131,21 +135,34 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         steps_per_epoch=batches.steps_per_epoch,
         global_batch_size=config.dataset.batch_size * world.size * accumulation,
     )
-    log = None
+    saver = None
     if session.folder is not None:
         # Only here: source_commit() starts git, which has no business on eight ranks.
         facts.update(commit=source_commit(), hardware=describe_hardware(), date=now())
+        saver = open_saver(config, session.folder, num_classes, earlier)
         session.folder.write_config(config.to_yaml())
         session.folder.write_facts(facts)
-        log = _train_log(config, session.folder, num_classes)
+        saver.facts = {
+            "model": config.model.model,
+            "settings": settings,
+            "ranks": world.size,
+            "steps_per_epoch": batches.steps_per_epoch,
+            "updates_per_epoch": updates,
+            "versions": facts["versions"],
+        }
 
     def bad_images() -> dict[str, str]:
         return {**train_set.bad, **(val_set.bad if val_set is not None else {})}
 
     trainer = Trainer(
         *(step, batches, _trainer_settings(config, session.device), schedule, collectives),
-        *(log, evaluate, ema, bad_images),
+        *(saver, evaluate, ema, bad_images),
     )
+    if earlier is not None:
+        earlier.take_up(trainer, updates)
+    if saver is not None:
+        weights = sum(p.size * p.itemsize for p in network.get_parameters())
+        check_space(session.folder.path, trainer.state.bytes, weights * (2 if ema else 1))
     return TrainingRun(trainer, facts)
 
 
@@ -229,8 +246,10 @@ def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
     )
 
 
-def _network(config: Config, num_classes: int) -> nn.Cell:
+def _network(config: Config, num_classes: int, start_weights: bool = True) -> nn.Cell:
     model = config.model
+    if not start_weights:  # others will come; the files of the start may be gone by now
+        model = dataclasses.replace(model, pretrained=False, ckpt_path="")
     if not mindcv.models.is_model(model.model):
         near = difflib.get_close_matches(model.model, mindcv.list_models(), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
@@ -329,27 +348,17 @@ def _trainer_settings(config: Config, device: str) -> TrainerSettings:
         _logger.info("dataset_sink_mode is off: %s in this mode has no queue to sink to", device)
     return TrainerSettings(
         epochs=config.train.epoch_size,
-        log_interval=config.system.log_interval,
         val_interval=config.system.val_interval,
         graph_mode=config.system.mode == 0,
         sink=sink,
-    )
-
-
-def _train_log(config: Config, folder: RunFolder, num_classes: int) -> TrainLog:
-    keep = config.checkpoint
-    earlier = folder.set_aside("metrics.csv")
-    if earlier is not None:
-        _logger.info("metrics of an earlier run kept as %s", earlier)
-    return TrainLog(
-        MetricsLog(folder.path / "metrics.csv", num_classes),
-        EventsLog(folder.path / "events"),
-        CheckpointKeeper(
-            folder.path,
-            config.model.model,
-            keep.keep_checkpoint_max,
-            keep.ckpt_save_policy,
-            keep.ckpt_save_interval,
+        steps=StepSettings(
+            log_interval=config.system.log_interval,
+            save_every_steps=config.checkpoint.save_every_steps,
+            save_every_minutes=config.checkpoint.save_every_minutes,
+            nan_patience=config.train.nan_patience,
+            # The CPU computes while it is called. Devices run behind; two batches keep them busy.
+            in_flight=0 if device == "CPU" else 2,
+            report_folder=Path(config.checkpoint.ckpt_save_dir),
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ def log_end(session: Session, facts: dict, summary: Summary) -> None:
     """Say what came out and where it lies; complete ``run.json``."""
     if session.folder is None:
         return
+    if summary.stopped_by:
+        facts = dict(facts, stopped_by=signal.Signals(summary.stopped_by).name)
     facts = dict(
         facts,
         epochs=summary.epochs,
@@ -117,6 +120,8 @@ def log_end(session: Session, facts: dict, summary: Summary) -> None:
         format_duration(summary.seconds),
         summary.compile_seconds,
     )
+    if summary.stopped_by:
+        _logger.info("everything is saved; the same command with --resume auto goes on from here")
     if summary.best_top1 is not None:
         _logger.info("best top1 %.2f %% in epoch %d", summary.best_top1, summary.best_epoch)
     _logger.info("run folder: %s", session.folder.path)

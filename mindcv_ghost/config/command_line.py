@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"-(\d|\.\d)|-\.?(inf|nan)", re.IGNORECASE)
 _ELSEWHERE = {
     **{"epochs": "epoch_size", "num_epochs": "epoch_size", "learning_rate": "lr"},
     **{"workers": "num_parallel_workers", "num_workers": "num_parallel_workers"},
-    **{"optimizer": "opt", "wd": "weight_decay", "resume": "resume_opt", "arch": "model"},
+    **{"optimizer": "opt", "wd": "weight_decay", "arch": "model"},
     **{"checkpoint": "ckpt_path", "ckpt": "ckpt_path", "weights": "ckpt_path"},
     **{"output": "ckpt_save_dir", "output_dir": "ckpt_save_dir", "save_dir": "ckpt_save_dir"},
     **{"device": "device_target", "smoothing": "label_smoothing", "img_size": "image_resize"},

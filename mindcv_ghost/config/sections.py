@@ -219,7 +219,18 @@ class ModelConfig:
 class CheckpointConfig:
     """What is kept."""
 
-    resume_opt: bool = _key(False, Bool(), "also take up the optimizer's state")
+    resume: str = _key(
+        "",
+        Text(legal="auto, a run folder or a file of its resume folder", empty=True),
+        "continue a stopped run where it stopped; auto: the one in ckpt_save_dir, if there is one",
+    )
+    resume_opt: bool = _key(False, Bool(), "MindCV's way of continuing; use resume instead")
+    save_every_steps: int | None = _key(
+        None, Nullable(Int(1)), "batches between checkpoints within an epoch, null for none"
+    )
+    save_every_minutes: float | None = _key(
+        10.0, Nullable(Float(above=0)), "minutes between checkpoints within an epoch, null for none"
+    )
     keep_checkpoint_max: int = _key(10, Int(1), "how many checkpoints are kept")
     ckpt_save_dir: str = _key("./ckpt", Text(legal="a folder"), "run folder")
     ckpt_save_interval: int = _key(1, Int(1), "epochs between checkpoints")
@@ -242,6 +253,9 @@ class TrainConfig:
     clip_value: float = _key(15.0, Float(above=0), "largest norm")
     gradient_accumulation_steps: int = _key(1, Int(1), "batches that one update takes")
     sync_bn: bool = _key(False, Bool(), "batch normalisation over all devices")
+    nan_patience: int = _key(
+        20, Int(1), "steps in a row without usable numbers that a dynamic loss scale may skip"
+    )
 
 
 @dataclass(frozen=True)

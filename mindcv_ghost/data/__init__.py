@@ -18,6 +18,7 @@ _HOMES = {
     "TrainLoader": "loader",
     "check_splits": "sources",
     "class_names": "sources",
+    "fingerprint": "sources",
     "open_source": "sources",
 }
 __all__ = sorted(_HOMES)

@@ -24,16 +24,33 @@ class Batches:
     Sets MindSpore's seed at the right moment (it is taken when the iterator is made, not when the
     pipeline is), ends the pipeline's threads when the loop is left, early or not, and raises the
     source's DataError at the batch that a bad image would have been in.
+
+    Args:
+        dataset: the pipeline, batched.
+        source: where its images come from.
+        rows: images in the whole pass.
+        batch_rows: images a batch.
+        seed: for what the pipeline draws.
+        skip: batches that an earlier process has had.
     """
 
     def __init__(
-        self, dataset: ds.Dataset, source: Source, *, rows: int, batch_rows: int, seed: int
+        self,
+        dataset: ds.Dataset,
+        source: Source,
+        *,
+        rows: int,
+        batch_rows: int,
+        seed: int,
+        skip: int = 0,
     ):
-        self.dataset, self._source = dataset, source
-        self._rows, self._batch_rows, self._seed = rows, batch_rows, seed
+        # Skipped batches are made and thrown away: what the pipeline draws for the others depends
+        # on what it drew before.
+        self.dataset, self._source = dataset.skip(skip) if skip else dataset, source
+        self._rows, self._batch_rows, self._seed = rows - skip * batch_rows, batch_rows, seed
 
     def __len__(self) -> int:
-        return -(-self._rows // self._batch_rows)
+        return max(0, -(-self._rows // self._batch_rows))
 
     def __iter__(self) -> Iterator[list[ms.Tensor]]:
         return self.create_tuple_iterator()
@@ -44,6 +61,8 @@ class Batches:
         """As MindSpore's, for one epoch: lists of Tensors, or of arrays."""
         if num_epochs != 1:
             raise ValueError("one epoch at a time: each has an order of its own")
+        if self._rows <= 0:
+            return
         self._source.failure = None
         set_pipeline_seed(self._seed)
         iterator = self.dataset.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)

@@ -104,9 +104,15 @@ class TrainLoader:
         order = epoch_order(len(self.source), seed=self._seed, epoch=epoch, **self._order)
         return order[self._shard.positions()]
 
-    def epoch(self, epoch: int) -> Batches:
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Names of the images of a batch; epoch and step count from 0."""
+        size = self._shard.batch_size
+        indices = self.indices(epoch)[step * size : (step + 1) * size]
+        return [self.source.name_of(int(index)) for index in indices]
+
+    def epoch(self, epoch: int, skip: int = 0) -> Batches:
         """One epoch of batches: image, float32 (N, C, H, W), and label, int32 (N,) or float32
-        (N, num_classes)."""
+        (N, num_classes). The first ``skip`` of them are left out, the others are the same."""
         stream = SampleStream(
             self.source, lambda: self._items(range(epoch, epoch + 1)), self._row, self._workers
         )
@@ -116,10 +122,12 @@ class TrainLoader:
             rows=self._shard.samples * self._transforms.splits,
             batch_rows=self._shard.batch_size * self._transforms.splits,
             seed=self._pipeline_seed(epoch),
+            skip=skip,
         )
 
-    def whole_run(self, first_epoch: int, epochs: int) -> ds.Dataset:
+    def whole_run(self, first_epoch: int, epochs: int, skip: int = 0) -> ds.Dataset:
         """Several epochs in one pipeline of ``epochs * steps_per_epoch`` batches, for sink mode.
+        The first ``skip`` batches are left out.
 
         To MindSpore it is one long epoch (``epoch_num=1``), so that no pass repeats another. The
         order is that of ``epoch``; what C++ operations draw differs after the first epoch.
@@ -134,7 +142,7 @@ class TrainLoader:
         )
         dataset = self._dataset(stream)
         set_pipeline_seed(self._pipeline_seed(first_epoch))
-        return dataset
+        return dataset.skip(skip) if skip else dataset
 
     def _pipeline_seed(self, epoch: int) -> int:
         return mix_seed(self._seed, epoch, self._shard.rank)

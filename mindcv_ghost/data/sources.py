@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from mindcv_ghost.data.image_folder import (
 )
 from mindcv_ghost.errors import DataError
 
-__all__ = ["FOLDER_NAMES", "Source", "check_splits", "class_names", "open_source"]
+__all__ = ["FOLDER_NAMES", "Source", "check_splits", "class_names", "fingerprint", "open_source"]
 
 FOLDER_NAMES = ("imagenet", "", "folder")
 _log = logging.getLogger("mindcv_ghost.data")
@@ -116,6 +117,20 @@ def class_names(name: str, data_dir: str, split: str) -> tuple[str, ...] | None:
     if name.lower() not in FOLDER_NAMES or not os.path.isdir(os.path.join(data_dir, split)):
         return None
     return tuple(class_folders(os.path.join(data_dir, split)))
+
+
+def fingerprint(source: Source) -> str:
+    """A digest of a set's images by name and place, label by label; the pixels don't count.
+
+    Orders are permutations of places: two runs read the same images only if this is equal.
+    """
+    digest = hashlib.sha256(f"{len(source)} {source.num_classes}".encode())
+    root = os.path.join(source.root, "")
+    for index in range(len(source)):
+        name = source.name_of(index)
+        name = name[len(root) :] if name.startswith(root) else name
+        digest.update(os.fsencode(name) + b"\0")
+    return digest.hexdigest()
 
 
 def check_splits(train: Source | None, val: Source | None, num_classes: int | None) -> int:

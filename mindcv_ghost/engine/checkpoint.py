@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from mindspore import nn
 
 from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.report.files import give_name, replacing
 
 __all__ = ["CheckpointKeeper", "LoadReport", "load_weights", "save_weights"]
 
@@ -57,22 +57,14 @@ def save_weights(parameters: list[ms.Parameter], path: str | os.PathLike) -> Non
     Raises:
         OSError: if it can't be written; an older file of that name is then untouched.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.saving.ckpt")
     entries = [{"name": p.name, "data": p} for p in parameters]
-    try:
+    with replacing(path, suffix=".tmp.ckpt") as temporary:
         try:
             ms.save_checkpoint(entries, str(temporary))
         except Exception as error:
-            raise OSError(f"{path} can't be written: {_last_line(error)}") from error
-        os.chmod(temporary, 0o644)  # MindSpore leaves its files read-only for the owner alone
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        for leftover in (temporary, temporary.with_suffix(".tmp")):
             with contextlib.suppress(OSError):
-                leftover.unlink()
+                temporary.with_suffix(".tmp").unlink()  # where MindSpore writes before it renames
+            raise OSError(f"{path} can't be written: {_last_line(error)}") from error
 
 
 def load_weights(
@@ -160,14 +152,24 @@ class CheckpointKeeper:
         save_weights(parameters, last)
         is_best = top1 is not None and (self.best is None or top1 > self.best)
         if is_best:
+            give_name(last, self.folder / "best.ckpt")
             self.best = top1
-            _copy(last, self.folder / "best.ckpt")
         if epoch % self.interval == 0 and (self.policy != "top_k" or top1 is not None):
             path = self.folder / f"{self.model}-{epoch}_{steps}.ckpt"
-            _copy(last, path)
+            give_name(last, path)
             self._kept.append((top1 if self.policy == "top_k" else epoch, path))
             self._drop()
         return is_best
+
+    def facts(self) -> dict:
+        """What a resumed run has to know of the files so far; JSON can hold it."""
+        kept = [[score, path.name] for score, path in self._kept]
+        return {"best": self.best, "kept": kept}
+
+    def take_up(self, facts: dict) -> None:
+        """Go on where :meth:`facts` was asked for."""
+        self.best = facts["best"]
+        self._kept = [(score, self.folder / Path(name).name) for score, name in facts["kept"]]
 
     def _drop(self) -> None:
         while self.policy is not None and len(self._kept) > self.keep:
@@ -219,30 +221,6 @@ def _mismatch(path, wanted, weights, missing, unexpected, wrong, is_head) -> str
             "Check that --model (and --model_args) are those that the file was trained with."
         )
     return "\n".join(lines)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Give ``source`` a second name: a hard link, or a copy where the file system has none."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        _sync(temporary)
-    os.replace(temporary, target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        # Some network file systems refuse to sync a folder; the rename stands all the same.
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _last_line(error: BaseException) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
 __all__ = ["Collectives"]
+
+_PIECE = 1 << 22  # float32 numbers that an all-reduce of bulk data takes at once: 16 MB
 
 
 class _AllReduceSum(nn.Cell):
@@ -49,8 +52,6 @@ class Collectives:
     def gather(self, values: np.ndarray) -> np.ndarray:
         """Collect every rank's array, bit for bit, whatever its data type.
 
-        The bytes travel as float32 numbers below 256, which AllReduce adds to zeros without error.
-
         Args:
             values: an array of equal shape and data type on all ranks.
 
@@ -60,11 +61,55 @@ class Collectives:
         values = np.asarray(values)
         if self._sum is None:
             return values[np.newaxis].copy()
-        data = np.frombuffer(values.tobytes(), np.uint8)
-        rows = np.zeros((self.size, data.size), np.float32)
-        rows[self.rank] = data
-        rows = self.sum(rows).astype(np.uint8)
-        return np.frombuffer(rows.tobytes(), values.dtype).reshape(self.size, *values.shape).copy()
+        return np.stack([self.broadcast(values, root) for root in range(self.size)])
+
+    def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
+        """Give every rank the root's array, bit for bit, whatever its data type.
+
+        Two bytes at a time travel as a float32 number below 65536, which AllReduce adds to zeros
+        without error. Sending float32 as it is would turn -0.0 into 0.0.
+
+        Args:
+            values: an array of equal shape and data type on all ranks; the root's counts.
+            root: whose.
+        """
+        values = np.asarray(values)
+        if self._sum is None:
+            return values
+        data = values.tobytes() if self.rank == root else bytes(values.nbytes)
+        halves = np.frombuffer(data + bytes(len(data) % 2), np.uint16)
+        parts = [
+            self.sum(halves[start : start + _PIECE].astype(np.float32)).astype(np.uint16)
+            for start in range(0, len(halves), _PIECE)
+        ]
+        data = b"".join(part.tobytes() for part in parts)[: values.nbytes]
+        return np.frombuffer(data, values.dtype).reshape(values.shape).copy()
+
+    def broadcast_arrays(self, arrays: list[np.ndarray], root: int = 0) -> list[np.ndarray]:
+        """Broadcast many arrays as one: MindSpore compiles an all-reduce for each shape it meets.
+
+        Args:
+            arrays: of equal shapes and data types on all ranks.
+            root: whose values count.
+        """
+        if self._sum is None:
+            return arrays
+        data = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
+        data = self.broadcast(data, root)
+        ends = np.cumsum([array.nbytes for array in arrays])
+        return [
+            data[end - array.nbytes : end].view(array.dtype).reshape(array.shape)
+            for array, end in zip(arrays, ends)
+        ]
+
+    def broadcast_object(self, value: object) -> object:
+        """Give every rank rank 0's value, which must be what JSON can hold."""
+        if self._sum is None:
+            return value
+        data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        size = int(self.broadcast(np.array(data.size, np.int64)))
+        data = self.broadcast(data if self.rank == 0 else np.zeros(size, np.uint8))
+        return json.loads(data.tobytes())
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""
@@ -79,14 +124,9 @@ class Collectives:
         if self.size == 1:
             return
         parameters = list(network.get_parameters())
-        floats = [p for p in parameters if p.dtype == ms.float32]
-        if floats:
-            flat = np.concatenate([p.asnumpy().ravel() for p in floats])
-            # -0.0 + 0.0 is 0.0: the sign of a zero may be lost, on every rank alike.
-            self._scatter(floats, self.sum(flat if self.rank == 0 else np.zeros_like(flat)))
-        for p in parameters:
-            if p.dtype != ms.float32:
-                p.set_data(ms.Tensor(np.asarray(self.gather(p.asnumpy())[0]), p.dtype))
+        values = self.broadcast_arrays([p.asnumpy() for p in parameters])
+        for p, value in zip(parameters, values):
+            p.set_data(ms.Tensor(value, p.dtype))
         self.assert_equal(network)
 
     def average(self, parameters: list[ms.Parameter]) -> None:

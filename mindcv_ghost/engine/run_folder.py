@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mindcv_ghost.errors import UserError
-from mindcv_ghost.report.files import write_text
+from mindcv_ghost.report.files import write_bytes
 
 __all__ = ["RunFolder", "RunFolderError"]
 
@@ -78,7 +78,7 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         try:
-            write_text(self.path / name, text)
+            write_bytes(self.path / name, text.encode())
         except OSError as error:
             raise RunFolderError(
                 f"{self.path / name} can't be written ({error.strerror}). Free some space, or give "

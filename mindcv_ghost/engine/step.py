@@ -8,6 +8,7 @@ under accumulation though the schedule is built otherwise, and has no dynamic lo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
@@ -15,7 +16,7 @@ from mindspore.amp import all_finite, auto_mixed_precision
 
 from mindcv_ghost.engine.ema import EmaWeights
 
-__all__ = ["LossScale", "NetworkWithLoss", "TrainStep", "mixed_precision"]
+__all__ = ["LossScale", "NetworkWithLoss", "Outcome", "TrainStep", "mixed_precision"]
 
 _scale_gradient = ops.MultitypeFuncGraph("scale_gradient")
 
@@ -102,15 +103,37 @@ class NetworkWithLoss(nn.Cell):
         return self.loss(ops.cast(logits, ms.float32), label)
 
 
+class Outcome(NamedTuple):
+    """What a rank learns from an update; the same on all ranks, so that they act alike.
+
+    Args:
+        finite: whether the gradients were finite.
+        stop: whether a rank has asked to stop after this update.
+        save: whether a rank has asked for a checkpoint after this update.
+    """
+
+    finite: bool
+    stop: bool
+    save: bool
+
+    @classmethod
+    def read(cls, values: Tensor) -> Outcome:
+        """Fetch it from the device; waits until the update is done."""
+        return cls(*(bool(value) for value in values.asnumpy()))
+
+
 class _Update(nn.Cell):
     """From summed, scaled, local gradients to changed parameters.
 
     The order matters: all-reduce, then unscale, then look for overflow, then clip. A NaN or an
     infinity of any rank survives the sum, so all ranks see the same overflow without asking each
     other, and the clipped norm is that of the global batch.
+
+    The ranks' requests travel along, added up like the gradients: whatever the moment at which a
+    rank asks, all learn of it from the same update. It costs one all-reduce of two numbers.
     """
 
-    def __init__(self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer) -> None:
+    def __init__(self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.reducer = reducer
@@ -125,6 +148,8 @@ class _Update(nn.Cell):
         self.good_updates = Parameter(
             Tensor(0, ms.int32), name="loss_scale_good_updates", requires_grad=False
         )
+        self.requests = Parameter(Tensor([0.0, 0.0], ms.float32), "requests", requires_grad=False)
+        self.share = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
         self.hyper_map = ops.HyperMap()
 
     def construct(self, gradients, micro_steps):
@@ -139,7 +164,7 @@ class _Update(nn.Cell):
             finite = ops.depend(finite, self._apply(gradients))
         if self.dynamic:
             finite = ops.depend(finite, self._adjust_scale(finite))
-        return finite
+        return ops.concat((ops.cast(finite, ms.float32).reshape(1), self.share(self.requests)))
 
     def _apply(self, gradients):
         if self.clip_norm is not None:
@@ -160,7 +185,9 @@ class _Update(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """``(image, label) -> (loss, finite)``: one forward and backward pass, and an update when due.
+    """``(image, label) -> (loss, outcome)``: one forward and backward pass, an update when due.
+
+    The outcome is what :meth:`Outcome.read` reads.
 
     With ``accumulation_steps`` 1 a call is one update. With more, a call adds to the gradient sums
     and :meth:`update` ends the group; the trainer calls it every ``accumulation_steps`` calls and
@@ -197,7 +224,8 @@ class TrainStep(nn.Cell):
         reducer = nn.Identity()
         if ranks > 1:
             reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
-        self.updater = _Update(optimizer, loss_scale or LossScale(), clip_norm, ema, reducer)
+        loss_scale = loss_scale or LossScale()
+        self.updater = _Update(optimizer, loss_scale, clip_norm, ema, reducer, ranks)
         self.updater.set_train()
         self.sums = None
         if self.accumulates:
@@ -219,6 +247,24 @@ class TrainStep(nn.Cell):
         """Updates that the optimizer has made; those skipped for overflow don't count."""
         return int(self.updater.optimizer.global_step.asnumpy()[0])
 
+    def set_updates_done(self, updates: int) -> None:
+        """Move the optimizer to another place of its schedule."""
+        self.updater.optimizer.global_step.set_data(Tensor([updates], ms.int32))
+
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether an update with gradients that aren't finite is left out."""
+        return self.updater.skip_overflow
+
+    @property
+    def scale_can_fall(self) -> bool:
+        """Whether a lower loss scale may still mend an overflow."""
+        return self.updater.dynamic and self.scale > 1
+
+    def request(self, stop: bool, save: bool) -> None:
+        """Ask all ranks to stop, or to save, after the next update; False withdraws it."""
+        self.updater.requests.set_data(Tensor([float(stop), float(save)], ms.float32))
+
     def _scaled_loss(self, image, label):
         loss = self.network(image, label)
         return loss * self.updater.scale, loss
@@ -227,7 +273,7 @@ class TrainStep(nn.Cell):
         (_, loss), gradients = self.value_and_grad(image, label)
         if self.accumulates:
             added = self.hyper_map(_add_gradient, self.sums, gradients)
-            return ops.depend(loss, added), True
+            return ops.depend(loss, added), self.one
         return loss, self.updater(gradients, self.one)
 
     def compile_update(self) -> None:
@@ -236,7 +282,7 @@ class TrainStep(nn.Cell):
             self._finish.compile(self.one)
 
     def update(self, micro_steps: int) -> Tensor:
-        """End a group of accumulated micro-steps with one update; tells if it was finite."""
+        """End a group of accumulated micro-steps with one update; gives its outcome."""
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
@@ -248,6 +294,6 @@ class _FinishGroup(nn.Cell):
         self.hyper_map = ops.HyperMap()
 
     def construct(self, micro_steps):
-        finite = self.updater(self.sums, micro_steps)
-        sums = ops.depend(self.sums, finite)
-        return ops.depend(finite, self.hyper_map(_clear, sums))
+        outcome = self.updater(self.sums, micro_steps)
+        sums = ops.depend(self.sums, outcome)
+        return ops.depend(outcome, self.hyper_map(_clear, sums))

@@ -1,55 +1,37 @@
 """The training loop: epochs, validation, checkpoints, and the numbers of a run.
 
 A loop of our own around MindSpore cells instead of ``mindspore.train.Model``: Model offers neither
-an update every few micro-steps with a schedule to match, nor dynamic loss scale on the CPU.
+an update every few micro-steps with a schedule to match, nor dynamic loss scale on the CPU, nor a
+stop and an exact restart in the middle of an epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
+import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import mindspore as ms
-import mindspore.dataset as ds
 import numpy as np
 
-from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.engine.epoch import BatchSource, EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
+from mindcv_ghost.engine.live_state import LiveState
+from mindcv_ghost.engine.saver import DiskError, Saver
+from mindcv_ghost.engine.signals import StopSignals, exit_status
 from mindcv_ghost.engine.step import TrainStep
-from mindcv_ghost.errors import UserError
-from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.logs import LOGGER_NAME
-from mindcv_ghost.report.metrics import MetricsLog
-from mindcv_ghost.report.progress import Progress, format_duration
+from mindcv_ghost.report.progress import format_duration
 
-__all__ = ["TrainLog", "Trainer", "TrainerSettings", "TrainingDiverged", "updates_per_epoch"]
+__all__ = ["Summary", "Trainer", "TrainerSettings", "updates_per_epoch"]
 
 _logger = logging.getLogger(LOGGER_NAME)
 _STATISTICS = ("moving_mean", "moving_variance")
-
-
-class TrainingDiverged(UserError):
-    """The loss is no longer a number."""
-
-
-class BatchSource(Protocol):
-    """One rank's share of the training set, epoch by epoch."""
-
-    steps_per_epoch: int
-    images_per_epoch: int
-
-    def epoch(self, epoch: int) -> Iterable:
-        """Give the batches ``(image, label)`` of one epoch (from 0)."""
-
-    def whole_run(self, first_epoch: int, epochs: int) -> ds.Dataset:
-        """Make one pipeline of ``epochs * steps_per_epoch`` batches, for sink mode."""
 
 
 @dataclass(frozen=True)
@@ -58,48 +40,39 @@ class TrainerSettings:
 
     Args:
         epochs: to train.
-        log_interval: steps between progress lines.
         val_interval: epochs between validations; the last epoch is always validated.
         graph_mode: whether steps are compiled.
         sink: let the device fetch its batches from a queue (Ascend and GPU only).
+        steps: of the loop inside an epoch.
     """
 
     epochs: int
-    log_interval: int = 100
     val_interval: int = 1
     graph_mode: bool = True
     sink: bool = False
-
-
-@dataclass(frozen=True)
-class TrainLog:
-    """Where rank 0 writes; None on the other ranks."""
-
-    metrics: MetricsLog
-    events: EventsLog
-    checkpoints: CheckpointKeeper
-
-
-@dataclass
-class EpochStats:
-    loss: float = math.nan
-    lr: float = math.nan
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    overflows: int = 0
-    images_per_second: float = 0.0
+    steps: StepSettings = field(default_factory=StepSettings)
 
 
 @dataclass
 class Summary:
-    """What a run came to; accuracies are in percent."""
+    """What a run came to; accuracies are in percent.
+
+    Attributes:
+        stopped_by: the signal that stopped it before its end, or 0.
+    """
 
     epochs: int = 0
     best_top1: float | None = None
     best_epoch: int | None = None
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    stopped_by: int = 0
     last: EpochStats = field(default_factory=EpochStats)
+
+    @property
+    def status(self) -> int:
+        """The exit status that tells how it ended."""
+        return exit_status(self.stopped_by) if self.stopped_by else 0
 
 
 def updates_per_epoch(micro_steps: int, accumulation_steps: int) -> int:
@@ -120,7 +93,7 @@ class Trainer:
         settings: see :class:`TrainerSettings`.
         schedule: learning rate of every update of the run.
         collectives: to the other ranks.
-        log: where to write; rank 0 only.
+        saver: where to write; rank 0 only.
         evaluate: validates the network as it is, or None.
         ema: averaged weights; validation then uses them.
         bad_images: tells which images this rank couldn't read so far, and why.
@@ -133,7 +106,7 @@ class Trainer:
         settings: TrainerSettings,
         schedule: list[float],
         collectives: Collectives,
-        log: TrainLog | None = None,
+        saver: Saver | None = None,
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
         bad_images: Callable[[], dict[str, str]] = dict,
@@ -143,122 +116,174 @@ class Trainer:
         self.settings = settings
         self.schedule = schedule
         self.collectives = collectives
-        self.log = log
+        self.saver = saver
         self.evaluate = evaluate
         self.ema = ema
         self.bad_images = bad_images
+        self.state = LiveState(step, collectives)
+        self.position = Position()
+        self.signals = StopSignals(guarded=collectives.size > 1)
+        self._summary = Summary()
+        self._earlier: dict = {}
         self._bad_told: set[str] = set()
         self._network = step.network.network
         self._compiled = False
         self._between_epochs_seconds = 0.0
+        self._started = time.perf_counter()
 
-    @property
-    def lr(self) -> float:
-        """Learning rate of the latest update; it waits while overflows are skipped."""
-        done = self.step.updates_done
-        return float(self.schedule[min(max(done - 1, 0), len(self.schedule) - 1)])
+    def take_up(self, facts: dict, arrays: dict | None, updates: int) -> None:
+        """Go on where a state was saved; every rank has to call it.
+
+        Args:
+            facts: of the state.
+            arrays: of the state, on rank 0.
+            updates: an epoch has now. The state may come from a run with another number of ranks,
+                and the schedule's place is then that of the same epoch.
+        """
+        position = facts["position"]
+        self.position = Position(position["epoch"], position["step"], position["batches"])
+        self.state.put_back(arrays, facts["ranks"] if position["step"] else 1)
+        if facts["updates_per_epoch"] != updates:
+            count = self.step.updates_done * updates / facts["updates_per_epoch"]
+            self.step.set_updates_done(round(count))
+        summary = facts["summary"]
+        self._earlier = facts["epoch_so_far"]
+        self._summary = Summary(position["epoch"], **summary)
 
     def run(self) -> Summary:
-        """Train all epochs.
+        """Train the epochs that are left.
 
         Raises:
-            TrainingDiverged: if the loss stops being a number; the checkpoints of earlier epochs
-                are left as they are.
+            TrainingDiverged: if loss, gradients or weights stop being numbers; the checkpoints
+                before are left as they are.
+            DiskError: if checkpoints can't be saved.
         """
-        summary, started = Summary(), time.perf_counter()
-        epochs = self.settings.epochs
-        for epoch, batches in enumerate(self._epochs(), start=1):
-            stats = self._train_epoch(epoch, batches)
-            before = time.perf_counter()
-            self._average_statistics()
-            due = epoch % self.settings.val_interval == 0 or epoch == epochs
-            evaluation = self._validate() if self.evaluate is not None and due else None
-            if evaluation is not None:
-                stats.compile_seconds += evaluation.compile_seconds
-            self._tell_bad_images()
-            is_best = self._write(epoch, stats, evaluation)
-            if is_best:
-                summary.best_top1, summary.best_epoch = evaluation.top1, epoch
-            self._between_epochs_seconds = time.perf_counter() - before
-            summary.epochs, summary.last = epoch, stats
-            summary.compile_seconds += stats.compile_seconds
+        summary = self._summary
+        self._started = time.perf_counter() - summary.seconds
+        with self.signals, contextlib.closing(self._epochs()) as epochs:
+            for epoch, batches in epochs:
+                stats, stopped = self._train_epoch(epoch, batches)
+                if not stopped:
+                    self._end_epoch(epoch, stats)
+                    self._save(EpochStats())
+                    stopped = epoch < self.settings.epochs and self._asked_between_epochs()
+                if stopped:
+                    summary.stopped_by = self._agree_on_signal()
+                    break
         # Rank 0 may still be writing; a rank that left now would look like one that died.
         self.collectives.barrier()
-        summary.seconds = time.perf_counter() - started
+        summary.seconds = time.perf_counter() - self._started
         return summary
 
-    def _epochs(self) -> Iterator[Iterator]:
-        """Yield each epoch's batches; in sink mode empty tuples, as the device has its own."""
-        epochs = self.settings.epochs
+    def _epochs(self) -> Iterator[tuple[int, Iterator]]:
+        """Yield epochs with their batches; in sink mode empty tuples, as the device has its own."""
+        first, epochs = self.position.epoch, self.settings.epochs
         if not self.settings.sink:
-            for epoch in range(epochs):
-                yield iter(self.batches.epoch(epoch))
+            for epoch in range(first, epochs):
+                yield epoch + 1, iter(self.batches.epoch(epoch, self.position.step))
             return
         # The queue to the device is made once a run: a new data set would need a new graph.
-        dataset = self.batches.whole_run(0, epochs)
+        dataset = self.batches.whole_run(first, epochs - first, self.position.step)
         helper = ms.DatasetHelper(dataset, dataset_sink_mode=True, sink_size=1, epoch_num=1)
-        self._sink_step = ms.connect_network_with_dataset(self.step, helper)
-        for _ in range(epochs):
-            yield _sunk_batches(helper, self.batches.steps_per_epoch)
-        helper.stop_send()
-
-    def _train_epoch(self, epoch: int, batches: Iterator) -> EpochStats:
-        self.step.set_train()
-        stats = EpochStats()
-        losses = _LossMean(epoch)
-        started = time.perf_counter()
-        overflows = []
-        micro_steps = 0
-        progress = Progress(
-            self.batches.steps_per_epoch,
-            epoch,
-            self.settings.epochs,
-            enabled=self.collectives.rank == 0,
-            images_per_step=self.batches.images_per_epoch // self.batches.steps_per_epoch,
-            log_interval=self.settings.log_interval,
-            between_epochs_seconds=self._between_epochs_seconds,
-        )
-        with progress, contextlib.closing(batches):
-            for number, inputs in enumerate(batches, start=1):
-                if not self._compiled:
-                    stats.compile_seconds += self._compile(inputs)
-                loss, finite = self._call(inputs)
-                losses.add(loss)
-                micro_steps += 1
-                last = number == self.batches.steps_per_epoch
-                if self.step.accumulates:
-                    if micro_steps == self.step.accumulation_steps or last:
-                        overflows.append(self.step.update(micro_steps))
-                        micro_steps = 0
-                else:
-                    overflows.append(finite)
-                if len(losses.pending) >= self.settings.log_interval or last:
-                    losses.fetch()
-                    stats.overflows += sum(not bool(each) for each in overflows)
-                    overflows.clear()
-                progress.update(lambda value=loss: float(value.asnumpy()), lambda: self.lr)
-        stats.seconds = time.perf_counter() - started - stats.compile_seconds
-        stats.lr = self.lr
-        stats.loss = float(self.collectives.gather(np.float64(losses.mean())).mean())
-        seconds = self.collectives.gather(np.array([stats.seconds, stats.compile_seconds])).max(0)
-        stats.seconds, stats.compile_seconds = float(seconds[0]), float(seconds[1])
-        stats.images_per_second = self.batches.images_per_epoch / stats.seconds
-        return stats
+        sunk = ms.connect_network_with_dataset(self.step, helper)
+        self._call = lambda _inputs: sunk()
+        try:
+            for epoch in range(first, epochs):
+                left = self.batches.steps_per_epoch - self.position.step
+                yield epoch + 1, _sunk_batches(helper, left)
+        finally:
+            helper.stop_send()
 
     def _call(self, inputs):
-        if self.settings.sink:
-            return self._sink_step()
         return self.step(*inputs)
 
     def _compile(self, inputs) -> float:
         """Compile before the first step, so that its time isn't taken for training time."""
-        self._compiled = True
-        if not self.settings.graph_mode or self.settings.sink:
+        compiled, self._compiled = self._compiled, True
+        if compiled or not self.settings.graph_mode or self.settings.sink:
             return 0.0
         started = time.perf_counter()
         self.step.compile(*inputs)
         self.step.compile_update()
         return time.perf_counter() - started
+
+    def _train_epoch(self, epoch: int, batches: Iterator) -> tuple[EpochStats, bool]:
+        run = EpochRun(
+            self.step,
+            self.settings.steps,
+            self.collectives,
+            self.signals,
+            epoch=epoch,
+            epochs=self.settings.epochs,
+            source=self.batches,
+            position=self.position,
+            schedule=self.schedule,
+            between_epochs_seconds=self._between_epochs_seconds,
+            save=self._save,
+        )
+        run.continue_from(self._earlier)
+        self._earlier = {}
+        stopped = run.train(batches, self._compile, self._call)
+        return run.finish(), stopped
+
+    def _end_epoch(self, epoch: int, stats: EpochStats) -> None:
+        started = time.perf_counter()
+        self._average_statistics()
+        last = epoch == self.settings.epochs
+        due = epoch % self.settings.val_interval == 0 or last
+        evaluation = self._validate() if self.evaluate is not None and due else None
+        if evaluation is not None:
+            stats.compile_seconds += evaluation.compile_seconds
+        self._tell_bad_images()
+        self.position.end_epoch()
+        summary = self._summary
+        summary.epochs, summary.last = epoch, stats
+        summary.compile_seconds += stats.compile_seconds
+        if self._write(epoch, stats, evaluation):
+            summary.best_top1, summary.best_epoch = evaluation.top1, epoch
+        self._between_epochs_seconds = time.perf_counter() - started
+
+    def _save(self, so_far: EpochStats) -> None:
+        """Save a state; every rank has to call it, rank 0 writes."""
+        within_epoch = self.position.step > 0
+        sums = self.collectives.gather(np.array([so_far.loss_sum, so_far.losses], np.float64))
+        arrays = self.state.take(each_rank=within_epoch)
+        if self.saver is None:
+            return
+        summary = self._summary
+        summary.seconds = time.perf_counter() - self._started
+        saved = self.saver.save_state(
+            arrays,
+            {
+                "position": vars(self.position).copy(),
+                "epoch_so_far": {**so_far.facts(), "sums": sums.tolist()} if within_epoch else {},
+                "summary": {
+                    "best_top1": summary.best_top1,
+                    "best_epoch": summary.best_epoch,
+                    "seconds": summary.seconds,
+                    "compile_seconds": summary.compile_seconds,
+                },
+            },
+        )
+        if not saved and (self.position.epoch == self.settings.epochs or self.signals.number):
+            raise DiskError(
+                "the run ends without its last state: the disk didn't take it (see above). What "
+                "was saved before stands; make room and continue with --resume auto."
+            )
+
+    def _asked_between_epochs(self) -> bool:
+        return bool(self.collectives.gather(np.array(self.signals.poll() != 0)).any())
+
+    def _agree_on_signal(self) -> int:
+        """The signal that counts, the same on every rank: the one with the highest exit status."""
+        numbers = self.collectives.gather(np.array(self.signals.number)).tolist()
+        number = max((n for n in numbers if n), key=exit_status, default=int(signal.SIGTERM))
+        done, total = self.position.step, self.batches.steps_per_epoch
+        where = f"{done} of {total} batches of epoch {self.position.epoch + 1}"
+        if not done:
+            where = f"epoch {self.position.epoch} of {self.settings.epochs}"
+        _logger.info("stopped by %s after %s", signal.Signals(number).name, where)
+        return number
 
     def _average_statistics(self) -> None:
         """Give all ranks the mean of their BN statistics, so that they evaluate one network."""
@@ -278,15 +303,11 @@ class Trainer:
                 _logger.warning("%s can't be read: %s", name, reason)
 
     def _write(self, epoch: int, stats: EpochStats, evaluation: Evaluation | None) -> bool:
-        if self.log is None:
+        if self.saver is None:
             return False
-        top1 = None if evaluation is None else evaluation.top1
-        is_best = self.log.checkpoints.save(
-            self._saved_parameters(), epoch, self.batches.steps_per_epoch, top1
-        )
         row = {
             "epoch": epoch,
-            "step": epoch * self.batches.steps_per_epoch,
+            "step": self.position.batches,
             "loss": stats.loss,
             "lr": stats.lr,
             "images_per_second": stats.images_per_second,
@@ -295,7 +316,8 @@ class Trainer:
         }
         if evaluation is not None:
             row.update(val_loss=evaluation.loss, top1=evaluation.top1, topk=evaluation.topk)
-        self.log.metrics.append(**row)
+        steps = self.batches.steps_per_epoch
+        is_best = self.saver.end_epoch(self._saved_parameters(), row, steps)
         self._write_events(epoch, stats, evaluation)
         _logger.info("%s", self._line(epoch, stats, evaluation, is_best))
         return is_best
@@ -310,7 +332,7 @@ class Trainer:
             values["val/loss"] = evaluation.loss
             values["val/top1"] = evaluation.top1
             values[f"val/top{evaluation.k}"] = evaluation.topk
-        self.log.events.scalars(epoch, values)
+        self.saver.events.scalars(epoch, values)
 
     def _line(self, epoch, stats: EpochStats, evaluation: Evaluation | None, is_best) -> str:
         parts = [f"epoch {epoch}/{self.settings.epochs}: loss {stats.loss:.4f}"]
@@ -332,36 +354,6 @@ class Trainer:
         if self.ema is not None:
             parameters += list(self.ema.averages)
         return parameters
-
-
-class _LossMean:
-    """Adds up losses without waiting for the device at every step."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.pending: list[ms.Tensor] = []
-        self._sum = 0.0
-        self._count = 0
-
-    def add(self, loss: ms.Tensor) -> None:
-        self.pending.append(loss)
-
-    def fetch(self) -> None:
-        for loss in self.pending:
-            value = float(loss.asnumpy())
-            self._count += 1
-            if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"the loss became {value} at step {self._count} of epoch {self.epoch}; the "
-                    "checkpoints of the epochs before stand. Try a lower --lr, a longer "
-                    "--warmup_epochs, --clip_grad true, or with amp_level O1-O3 a dynamic "
-                    "--loss_scale_type."
-                )
-            self._sum += value
-        self.pending.clear()
-
-    def mean(self) -> float:
-        return self._sum / self._count
 
 
 def _sunk_batches(helper, steps: int) -> Iterator[tuple]:

@@ -7,8 +7,10 @@ its being there).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import time
 from pathlib import Path
 
 from mindcv_ghost.report.logs import LOGGER_NAME
@@ -27,7 +29,7 @@ class EventsLog:
     def __init__(self, folder: str | os.PathLike, enabled: bool = True) -> None:
         self.folder = Path(folder)
         self._writer = None
-        self._writer_class = _find_writer() if enabled else None
+        self._tensorboard = _find_tensorboard() if enabled else None
 
     def __enter__(self) -> EventsLog:
         return self
@@ -38,7 +40,7 @@ class EventsLog:
     @property
     def active(self) -> bool:
         """Whether values are written."""
-        return self._writer_class is not None
+        return self._tensorboard is not None
 
     def scalars(self, step: int, values: dict[str, float | None]) -> None:
         """Write ``{"train/loss": 0.5, ...}`` for ``step``; None isn't written.
@@ -47,25 +49,53 @@ class EventsLog:
             step: the horizontal axis in TensorBoard: steps or epochs, the same for a tag always.
             values: by tag.
         """
-        if self._writer_class is None:
+        if self._tensorboard is None:
             return
-        if self._writer is None:
-            self._writer = self._writer_class(str(self.folder))
-        for tag, value in values.items():
-            if value is not None:
-                self._writer.add_scalar(tag, float(value), step)
-        self._writer.flush()
+        try:
+            if self._writer is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._writer = self._tensorboard.writer(str(self.folder / "events"))
+            for tag, value in values.items():
+                if value is not None:
+                    self._writer.write_event(self._tensorboard.event(tag, float(value), step))
+            self._writer.flush()
+        except OSError as error:
+            self._tensorboard = self._writer = None
+            logging.getLogger(LOGGER_NAME).warning(
+                "%s can't be written (%s): no more TensorBoard events", self.folder, error
+            )
 
     def close(self) -> None:
         """End the event file; calling it twice is harmless."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
             self._writer = None
 
 
-def _find_writer() -> type | None:
+class _TensorBoard:
+    """What is needed of tensorboardX.
+
+    Not its SummaryWriter: that one writes in a thread, which a full disk ends, and the training
+    then waits for ever to put an event into the thread's queue (tensorboardX 2.6).
+    """
+
+    def __init__(self) -> None:
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self.writer, self._event = event_file_writer.EventsWriter, event_pb2.Event
+        self._scalar = summary.scalar
+
+    def event(self, tag: str, value: float, step: int) -> object:
+        return self._event(
+            wall_time=time.time(), step=step, summary=self._scalar(tag, value, display_name=tag)
+        )
+
+
+def _find_tensorboard() -> _TensorBoard | None:
     try:
-        from tensorboardX import SummaryWriter
+        return _TensorBoard()
     except ImportError:
         return None
     except Exception as error:  # a protobuf that doesn't suit it raises TypeError
@@ -73,4 +103,3 @@ def _find_writer() -> type | None:
             "tensorboardX is installed but can't be imported (%s): no TensorBoard events", error
         )
         return None
-    return SummaryWriter

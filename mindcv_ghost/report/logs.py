@@ -54,10 +54,24 @@ def _file_handler(folder: Path, rank: int, name: str) -> logging.Handler:
     folder.mkdir(parents=True, exist_ok=True)
     stem = name if rank == 0 else f"{name}_rank{rank}"
     # delay: the file appears with its first line.
-    handler = logging.FileHandler(folder / f"{stem}.log", encoding="utf-8", delay=rank != 0)
+    handler = _File(folder / f"{stem}.log", encoding="utf-8", delay=rank != 0)
     handler.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handler.setFormatter(_Formatter())
     return handler
+
+
+class _File(logging.FileHandler):
+    """A log file that a full disk doesn't turn into a traceback for every line."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"warning: {self.baseFilename} has gaps: {error.strerror}\n")
 
 
 class _Formatter(logging.Formatter):

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.files import write_bytes
 
 __all__ = ["MetricsLog", "last_run", "read_metrics", "topk_name"]
 
@@ -42,9 +43,15 @@ def columns(num_classes: int) -> tuple[str, ...]:
 class MetricsLog:
     """Append epochs to ``metrics.csv``; what was appended survives a crash of the machine.
 
+    The file is replaced as a whole each time: it has some hundred bytes an epoch, and so it never
+    holds half a row.
+
     Args:
         path: the CSV file; created with its folder and its header, or continued.
         num_classes: classes of the task, which name the top-k column.
+
+    Attributes:
+        text: the whole file, as it should be.
 
     Raises:
         ReportError: if the file exists with another header (named beside ours), or isn't text.
@@ -54,6 +61,7 @@ class MetricsLog:
         self.path = Path(path)
         self.columns = columns(num_classes)
         self.topk = topk_name(num_classes)
+        self.text = ""
         self._open()
 
     def append(self, **values: float | int | None) -> None:
@@ -65,6 +73,7 @@ class MetricsLog:
 
         Raises:
             TypeError: if a name is no column, which is a mistake in the calling code.
+            OSError: if the disk doesn't take it; the row comes with the next that it takes.
         """
         if "topk" in values:
             topk = values.pop("topk")
@@ -75,7 +84,21 @@ class MetricsLog:
         row = io.StringIO()
         cells = (_cell(name, values.get(name)) for name in self.columns)
         csv.writer(row, lineterminator="\n").writerow(cells)
-        _append(self.path, row.getvalue())
+        self.text += row.getvalue()
+        self.write()
+
+    def write(self) -> None:
+        """Write all rows anew, also those that a full disk didn't take when they came.
+
+        Raises:
+            OSError: if the disk doesn't take them now; the file is then as before.
+        """
+        write_bytes(self.path, self.text.encode())
+
+    def take_up(self, text: str) -> None:
+        """Go on behind the rows of an earlier run: ``text`` is that run's :attr:`text`."""
+        self.text = text
+        self.write()
 
     def _open(self) -> None:
         header = ",".join(self.columns)
@@ -86,15 +109,13 @@ class MetricsLog:
             # Also a file whose header was cut: it holds no row yet.
             if text and not header.startswith(text):
                 raise _other_header(self.path, text, header)
-            self.path.write_text("", encoding="utf-8")
-            _append(self.path, header + "\n")
-            return
+            whole = header + "\n"
         found = whole.split("\n", 1)[0].rstrip("\r")
         if found != header:
             raise _other_header(self.path, found, header)
-        if whole != text:
-            # The last row was cut by a kill; the next row must not be glued to it.
-            os.truncate(self.path, len(whole.encode("utf-8")))
+        # A last row that a kill has cut is left out: the next must not be glued to it.
+        self.text = whole
+        self.write()
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]:
@@ -155,13 +176,6 @@ def _value(name: str, cell: str) -> float | int | None:
     if cell == "":
         return None
     return int(cell) if name in _WHOLE_NUMBERS else float(cell)
-
-
-def _append(path: Path, text: str) -> None:
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> str:

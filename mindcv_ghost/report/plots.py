@@ -14,6 +14,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,7 @@ def save_png(figure: Any, png: str | os.PathLike, dpi: int = 120) -> None:
     image = Image.open(out).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     out = io.BytesIO()
     image.save(out, format="png", optimize=True)
+    Path(png).parent.mkdir(parents=True, exist_ok=True)
     write_bytes(png, out.getvalue())
 
 

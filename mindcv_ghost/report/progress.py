@@ -39,6 +39,7 @@ class Progress:
         epoch: this epoch, from 1.
         epochs: epochs of the whole run.
         enabled: False on every rank but 0: ``update`` then does nothing.
+        done_steps: steps that an earlier process has done, in an epoch that was stopped.
         images_per_step: of all ranks together; 0: no images/s.
         log_interval: steps between lines.
         between_epochs_seconds: what an epoch costs beside its steps (validation, saving), so that
@@ -54,6 +55,7 @@ class Progress:
         epochs: int,
         enabled: bool = True,
         *,
+        done_steps: int = 0,
         images_per_step: int = 0,
         log_interval: int = 100,
         between_epochs_seconds: float = 0.0,
@@ -62,7 +64,7 @@ class Progress:
     ) -> None:
         self.total_steps, self.epoch, self.epochs = total_steps, epoch, epochs
         self.enabled = enabled
-        self.step = 0
+        self.step = done_steps
         self._images_per_step = images_per_step
         self._log_interval = max(1, log_interval)
         self._between_epochs_seconds = between_epochs_seconds

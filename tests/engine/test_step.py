@@ -9,7 +9,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
+from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep, mixed_precision
 
 from .networks import CrossEntropy, Linear, MeanProduct, batch, cross_entropy_gradient
 
@@ -113,12 +113,12 @@ def test_an_overflow_is_skipped_and_halves_the_dynamic_scale():
     network, step = make(loss_scale=LossScale(1024.0, dynamic=True), ema_decay=0.9)
     before = weight_of(network)
     bad = np.full((2, 4), np.inf, np.float32)
-    _, finite = step(Tensor(bad), Tensor(np.zeros(2, np.int32)))
-    assert not bool(finite)
+    _, outcome = step(Tensor(bad), Tensor(np.zeros(2, np.int32)))
+    assert Outcome.read(outcome) == (False, False, False)
     np.testing.assert_array_equal(weight_of(network), before)
     assert (step.scale, step.updates_done) == (512.0, 0)
     assert float(step.updater.ema.updates.asnumpy()) == 0
-    assert bool(step(*batch(4))[1])
+    assert Outcome.read(step(*batch(4))[1]).finite
     assert (step.scale, step.updates_done) == (512.0, 1)
 
 
@@ -137,8 +137,8 @@ def test_a_fixed_scale_applies_or_skips_an_overflow_as_it_is_told():
         make(loss_scale=LossScale(2.0, skip_overflow=True)),
         make(loss_scale=LossScale(2.0)),
     )
-    assert not bool(skipping(*bad)[1])
-    assert not bool(applying(*bad)[1])
+    assert not Outcome.read(skipping(*bad)[1]).finite
+    assert not Outcome.read(applying(*bad)[1]).finite
     assert np.isfinite(weight_of(kept)).all()
     assert np.isnan(weight_of(lost)).any()
     assert (skipping.scale, applying.scale) == (2.0, 2.0)
@@ -191,3 +191,14 @@ def test_every_amp_level_learns_with_float32_weights(level):
     losses = [float(step(x, y)[0].asnumpy()) for _ in range(6)]
     assert losses[-1] < 0.8 * losses[0]
     assert {str(p.dtype) for p in network.get_parameters()} == {"Float32"}
+
+
+def test_a_request_comes_back_with_the_next_update_and_no_earlier():
+    _, step = make(accumulation_steps=2)
+    x, y = batch(2)
+    assert Outcome.read(step.update(1)) == (True, False, False)
+    step.request(stop=True, save=False)
+    step(x, y)
+    assert Outcome.read(step.update(1)) == (True, True, False)
+    step.request(stop=False, save=True)
+    assert Outcome.read(step.update(1)) == (True, False, True)

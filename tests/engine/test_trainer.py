@@ -12,16 +12,21 @@ from mindspore import Tensor
 from mindcv_ghost.engine import trainer as trainer_module
 from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
+from mindcv_ghost.engine.losses import TrainingDiverged
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+from mindcv_ghost.engine.resume import ResumeFiles
+from mindcv_ghost.engine.saver import Saver
 from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, TrainingDiverged, TrainLog
+from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
 
 from .networks import CLASSES, CrossEntropy, Linear, batch
 
 STEPS = 5
+STEP_KEYS = {"save_every_steps", "save_every_minutes", "nan_patience", "in_flight"}
 
 
 class Batches:
@@ -33,15 +38,18 @@ class Batches:
     def __init__(self) -> None:
         self.closed = 0
 
-    def epoch(self, epoch):
+    def epoch(self, epoch, skip=0):
         try:
-            for step in range(STEPS):
+            for step in range(skip, STEPS):
                 yield batch(4, seed=step)
         finally:
             self.closed += 1
 
-    def whole_run(self, first_epoch, epochs):
-        return ("data set", first_epoch, epochs)
+    def whole_run(self, first_epoch, epochs, skip=0):
+        return ("data set", first_epoch, epochs, skip)
+
+    def names(self, epoch, step):
+        return [f"epoch {epoch} step {step} image {i}" for i in range(4)]
 
 
 def evaluation(top1: float) -> Evaluation:
@@ -55,16 +63,21 @@ def make(folder, accuracies=(), step=None, **settings):
     schedule = [0.1, 0.05, 0.025] * 10
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), schedule, "CPU")
     step = TrainStep(NetworkWithLoss(network, CrossEntropy()), optimizer, **(step or {}))
-    log = TrainLog(
+    saver = Saver(
         MetricsLog(folder / "metrics.csv", CLASSES),
         EventsLog(folder / "events", enabled=False),
         CheckpointKeeper(folder, "linear", 2, "latest_k", 1),
+        ResumeFiles(folder / "resume"),
+        {"ranks": 1, "updates_per_epoch": 5},
     )
     remaining = iter(accuracies)
     evaluate = (lambda: evaluation(next(remaining))) if accuracies else None
     batches = Batches()
-    settings = TrainerSettings(**settings)
-    return Trainer(step, batches, settings, schedule, Collectives(), log, evaluate), batches
+    steps = StepSettings(
+        report_folder=folder, **{k: settings.pop(k) for k in STEP_KEYS & {*settings}}
+    )
+    settings = TrainerSettings(steps=steps, **settings)
+    return Trainer(step, batches, settings, schedule, Collectives(), saver, evaluate), batches
 
 
 def test_each_epoch_writes_a_row_and_ends_its_batches(tmp_path):
@@ -103,8 +116,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_pat
     trainer, batches = make(tmp_path, epochs=3)
     epoch = batches.epoch
     bad = (Tensor(np.full((4, 4), np.nan, np.float32)), Tensor(np.zeros(4, np.int32)))
-    batches.epoch = lambda n: epoch(n) if n == 0 else iter_of([bad] * STEPS)
-    with pytest.raises(TrainingDiverged, match="became nan at step 1 of epoch 2"):
+    batches.epoch = lambda n, skip: epoch(n) if n == 0 else iter_of([bad] * STEPS)
+    with pytest.raises(TrainingDiverged, match="the loss became nan at step 1 of epoch 2"):
         trainer.run()
     assert len(read_metrics(tmp_path / "metrics.csv")) == 1
     assert {p.name for p in tmp_path.glob("*.ckpt")} == {"last.ckpt", "linear-1_5.ckpt"}
@@ -142,7 +155,7 @@ def test_sink_mode_makes_one_queue_and_counts_every_step(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module.ms, "connect_network_with_dataset", connect)
     trainer, _ = make(tmp_path, epochs=3, sink=True)
     trainer.run()
-    assert made == [(("data set", 0, 3), True, 1, 1), "stopped"]
+    assert made == [(("data set", 0, 3, 0), True, 1, 1), "stopped"]
     assert len(calls) == 3 * STEPS
     assert trainer.step.updates_done == 15
 
