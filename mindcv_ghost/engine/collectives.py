@@ -9,6 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from mindcv_ghost.engine.parameters import write
+
 __all__ = ["Collectives"]
 
 _PIECE = 1 << 22  # float32 numbers that an all-reduce of bulk data takes at once: 16 MB
@@ -126,7 +128,7 @@ class Collectives:
         parameters = list(network.get_parameters())
         values = self.broadcast_arrays([p.asnumpy() for p in parameters])
         for p, value in zip(parameters, values):
-            p.set_data(ms.Tensor(value, p.dtype))
+            write(p, value)
         self.assert_equal(network)
 
     def average(self, parameters: list[ms.Parameter]) -> None:
@@ -153,7 +155,7 @@ class Collectives:
         start = 0
         for p in parameters:
             part = flat[start : start + p.size].reshape(p.shape)
-            p.set_data(ms.Tensor(part, p.dtype))
+            write(p, part)
             start += p.size
 
 

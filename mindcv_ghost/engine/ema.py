@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindcv_ghost.engine.parameters import write
+
 __all__ = ["EMA_WARMUP_STEPS", "EmaWeights"]
 
 # The decay of update t is ``decay * (1 - exp(-t / 2000))``, as in MindCV's TrainStep: early
@@ -53,8 +55,8 @@ class EmaWeights(nn.Cell):
         own = [p.asnumpy().copy() for p in self.values]
         try:
             for p, average in zip(self.values, self.averages):
-                p.set_data(Tensor(average.asnumpy(), p.dtype))
+                write(p, average.asnumpy())
             yield
         finally:
             for p, value in zip(self.values, own):
-                p.set_data(Tensor(value, p.dtype))
+                write(p, value)

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.parameters import write
 from mindcv_ghost.engine.step import TrainStep
 
 __all__ = ["LiveState"]
@@ -86,8 +87,7 @@ class LiveState:
             )
             if source in (0, rank):
                 for name, value in zip(names, values):
-                    p = self.parameters[name]
-                    p.set_data(ms.Tensor(value, p.dtype))
+                    write(self.parameters[name], value)
 
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:

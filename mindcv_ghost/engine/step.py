@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.amp import all_finite, auto_mixed_precision
 
 from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.engine.parameters import write
 
 __all__ = ["LossScale", "NetworkWithLoss", "Outcome", "TrainStep", "mixed_precision"]
 
@@ -249,7 +251,7 @@ class TrainStep(nn.Cell):
 
     def set_updates_done(self, updates: int) -> None:
         """Move the optimizer to another place of its schedule."""
-        self.updater.optimizer.global_step.set_data(Tensor([updates], ms.int32))
+        write(self.updater.optimizer.global_step, np.array([updates], np.int32))
 
     @property
     def skips_overflow(self) -> bool:
@@ -263,7 +265,7 @@ class TrainStep(nn.Cell):
 
     def request(self, stop: bool, save: bool) -> None:
         """Ask all ranks to stop, or to save, after the next update; False withdraws it."""
-        self.updater.requests.set_data(Tensor([float(stop), float(save)], ms.float32))
+        write(self.updater.requests, np.array([stop, save], np.float32))
 
     def _scaled_loss(self, image, label):
         loss = self.network(image, label)

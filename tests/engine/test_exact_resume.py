@@ -1,0 +1,304 @@
+"""A run that is stopped anywhere and resumed ends as one that never was, bit for bit."""
+
+from __future__ import annotations
+
+import signal
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from mindcv_ghost.engine.checkpoint import CheckpointKeeper
+from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.engine.epoch import StepSettings
+from mindcv_ghost.engine.evaluator import Evaluation
+from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+from mindcv_ghost.engine.resume import ResumeFiles, find_state
+from mindcv_ghost.engine.saver import DiskError, Saver, check_space
+from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
+from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
+from mindcv_ghost.report import files
+from mindcv_ghost.report.events import EventsLog
+from mindcv_ghost.report.metrics import MetricsLog
+
+from .networks import CLASSES, CrossEntropy, Linear, batch
+
+STEPS, EPOCHS = 5, 3
+OPTIMIZERS = ("momentum", "sgd", "adamw", "rmsprop", "lion", "adan", "nadam", "adagrad")
+
+
+@pytest.fixture(autouse=True)
+def graph_mode():
+    # In PyNative mode MindSpore 2.8 itself isn't exact: of 25 equal runs of this network, several
+    # had losses that differ in the last bit.
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+class Batches:
+    """Other batches each epoch, one of which overflows; calls ``at`` before each."""
+
+    steps_per_epoch = STEPS
+    images_per_epoch = 16 * STEPS
+
+    def __init__(self, at) -> None:
+        self.at = at
+
+    def epoch(self, epoch, skip=0):
+        for step in range(skip, STEPS):
+            self.at(epoch, step)
+            # 16 x 3 logits: MindSpore 2.8 tries other splits of a kernel in its first 15 calls,
+            # and its exp rounds the last few of an odd split otherwise (the loss's last bit).
+            image, label = batch(16, seed=10 * epoch + step)
+            yield (image * np.inf if (epoch, step) == (0, 2) else image), label
+
+    def whole_run(self, first_epoch, epochs, skip=0):
+        raise AssertionError("sink mode")
+
+    def names(self, epoch, step):
+        return []
+
+
+def evaluation(network) -> Evaluation:
+    """Accuracies that follow from the weights, so that the best epoch can't be guessed."""
+    correct = int(abs(network.classifier.weight.asnumpy()).sum() * 1000) % 100
+    zero = np.zeros((CLASSES, CLASSES), int)
+    return Evaluation(100, correct, 100, CLASSES, 0.5, 0, 1.0, 0.0, zero, zero[0])
+
+
+def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
+    network = Linear()
+    schedule = [0.1 * 0.9**n for n in range(EPOCHS * STEPS)]
+    optimizer = create_optimizer(network, OptimizerSettings(opt), schedule, "CPU")
+    ema = EmaWeights(network, 0.9)
+    step = TrainStep(
+        NetworkWithLoss(network, CrossEntropy()),
+        optimizer,
+        LossScale(64.0, dynamic=True, window=3),
+        ema=ema,
+        accumulation_steps=accumulation,
+    )
+    updates = -(-STEPS // accumulation)
+    saver = Saver(
+        MetricsLog(folder / "metrics.csv", CLASSES),
+        EventsLog(folder / "events", enabled=False),
+        CheckpointKeeper(folder, "linear", 2, "top_k", 1),
+        ResumeFiles(folder / "resume"),
+        {"ranks": 1, "updates_per_epoch": updates},
+    )
+    settings = TrainerSettings(epochs=EPOCHS, steps=StepSettings(nan_patience=3, **steps))
+    trainer = Trainer(
+        *(step, Batches(at), settings, schedule, Collectives(), saver),
+        *(lambda: evaluation(network), ema),
+    )
+    return trainer, updates
+
+
+def resume(folder, **how):
+    trainer, updates = make(folder, **how)
+    state = find_state("auto", folder)
+    trainer.saver.take_up(state.facts, state.path)
+    trainer.take_up(state.facts, state.read(trainer.state.wanted(1)), updates)
+    return trainer
+
+
+def outcome(trainer, folder) -> tuple:
+    """What must not differ: every array, the rows without their clocks, the files that stay."""
+    arrays = {name: p.asnumpy().tobytes() for name, p in trainer.state.parameters.items()}
+    rows = [line.split(",")[:7] for line in (folder / "metrics.csv").read_text().splitlines()]
+    return arrays, rows, sorted(path.name for path in folder.glob("*.ckpt"))
+
+
+def stop_at(trainer, place):
+    def at(epoch, step):
+        if (epoch, step) == place:
+            trainer.signals.number = int(signal.SIGTERM)
+
+    trainer.batches.at = at
+
+
+@pytest.mark.parametrize(("accumulation", "in_flight"), [(1, 0), (2, 2)])
+def test_a_stop_anywhere_changes_nothing(tmp_path, accumulation, in_flight):
+    how = {"accumulation": accumulation, "in_flight": in_flight}
+    (tmp_path / "whole").mkdir()
+    whole, _ = make(tmp_path / "whole", **how)
+    whole.run()
+    wanted = outcome(whole, tmp_path / "whole")
+    assert len(wanted[1]) == EPOCHS + 1
+    for number in range(EPOCHS * STEPS):
+        folder = tmp_path / f"stopped{number}"
+        folder.mkdir()
+        trainer, _ = make(folder, **how)
+        stop_at(trainer, divmod(number, STEPS))
+        summary = trainer.run()
+        if number < EPOCHS * STEPS - 1:
+            assert summary.status == 143
+            assert number < trainer.position.batches <= number + accumulation + in_flight
+        again = resume(folder, **how)
+        assert again.run().status == 0
+        assert outcome(again, folder) == wanted
+
+
+@pytest.mark.parametrize("opt", OPTIMIZERS)
+def test_every_optimizer_s_state_is_kept(tmp_path, opt):
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole, _ = make(tmp_path / "whole", opt=opt)
+    whole.run()
+    trainer, _ = make(tmp_path / "stopped", opt=opt)
+    stop_at(trainer, (1, 2))
+    trainer.run()
+    again = resume(tmp_path / "stopped", opt=opt)
+    again.run()
+    assert outcome(again, tmp_path / "stopped") == outcome(whole, tmp_path / "whole")
+
+
+class Killed(BaseException):
+    """What a SIGKILL is to a process."""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_death_anywhere_even_within_a_save_changes_nothing(tmp_path, seed, monkeypatch):
+    """Three deaths a run, at random batches or after a random number of written pieces."""
+    draw = np.random.default_rng(seed)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, _ = make(tmp_path / "whole")
+    whole.run()
+    folder = tmp_path / "killed"
+    trainer, _ = make(folder, save_every_steps=int(draw.integers(1, 4)))
+    for _ in range(3):
+        place = divmod(int(draw.integers(trainer.position.batches, EPOCHS * STEPS)), STEPS)
+        pieces = int(draw.integers(0, 40)) if draw.random() < 0.5 else None
+        written = []
+
+        def die_at(epoch, step, place=place, pieces=pieces):
+            if pieces is None and (epoch, step) >= place:
+                raise Killed
+
+        def die_in(file, piece, pieces=pieces, written=written):
+            part = piece[: max(1, len(piece) // 3)]
+            written.append(file.write(part))
+            if pieces is not None and len(written) > pieces:
+                raise Killed
+            return len(part)
+
+        monkeypatch.setattr(files, "_write", die_in)
+        trainer.batches.at = die_at
+        try:
+            trainer.run()
+            break  # it was through before its time
+        except Killed:
+            pass
+        monkeypatch.undo()
+        found = find_state("auto", folder)
+        trainer = resume(folder) if found else make(folder)[0]
+    monkeypatch.undo()
+    trainer = resume(folder) if find_state("auto", folder) else make(folder)[0]
+    trainer.run()
+    assert outcome(trainer, folder)[:2] == outcome(whole, tmp_path / "whole")[:2]
+
+
+def test_between_epochs_the_schedule_s_place_follows_the_number_of_updates(tmp_path):
+    trainer, _ = make(tmp_path, accumulation=1)
+    stop_at(trainer, (1, 0))
+    trainer.run()
+    trainer.position.step = 0  # as if it had been saved at the epoch's end
+    again, updates = make(tmp_path, accumulation=2)
+    state = find_state("auto", tmp_path)
+    facts = {**state.facts, "position": {"epoch": 1, "step": 0, "batches": 5}}
+    done = again.step.updates_done
+    again.take_up(facts, state.read(again.state.wanted(1)), updates)
+    before = 5  # six batches, one of which overflowed
+    assert (done, again.step.updates_done) == (0, round(before * 3 / 5))
+
+
+def failing(monkeypatch, times):
+    """A disk that doesn't take the next ``times`` states."""
+    calls = []
+    real = files.write_bytes
+
+    def write(path, data):
+        if path.suffix == ".safetensors":
+            calls.append(path)
+            if len(calls) in times:
+                raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr("mindcv_ghost.engine.state_file.write_bytes", write)
+    return calls
+
+
+def test_a_full_disk_is_told_and_training_goes_on(tmp_path, monkeypatch, caplog):
+    for name in ("whole", "full"):
+        (tmp_path / name).mkdir()
+    whole, _ = make(tmp_path / "whole")
+    whole.run()
+    failing(monkeypatch, times=(2, 3))
+    trainer, _ = make(tmp_path / "full", save_every_steps=2)
+    from mindcv_ghost.engine import saver
+
+    saver._logger.propagate = True
+    with caplog.at_level("WARNING"):
+        trainer.run()
+    told = [r.getMessage() for r in caplog.records if "NOT SAVED" in r.getMessage()]
+    assert len(told) == 2
+    assert "No space left on device" in told[0] and "000001_epoch0_step2" in told[0]
+    assert outcome(trainer, tmp_path / "full") == outcome(whole, tmp_path / "whole")
+
+
+def test_the_third_save_in_a_row_that_fails_ends_the_run(tmp_path, monkeypatch):
+    failing(monkeypatch, times=(2, 4, 5, 6))
+    trainer, _ = make(tmp_path, save_every_steps=2)
+    with pytest.raises(DiskError, match="3rd save in a row.*--resume auto"):
+        trainer.run()
+    assert find_state("auto", tmp_path).facts["position"]["batches"] == 5
+
+
+def test_a_last_state_that_is_not_saved_is_no_success(tmp_path, monkeypatch):
+    failing(monkeypatch, times=(3,))
+    trainer, _ = make(tmp_path)
+    with pytest.raises(DiskError, match="ends without its last state"):
+        trainer.run()
+    assert find_state("auto", tmp_path).facts["position"]["epoch"] == 2
+
+
+def test_rows_that_a_full_disk_did_not_take_come_with_the_next(tmp_path, monkeypatch):
+    from mindcv_ghost.report import metrics
+
+    real, calls = metrics.write_bytes, []
+
+    def write(path, data):
+        calls.append(path)
+        if len(calls) == 2:  # the first is the header
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(metrics, "write_bytes", write)
+    trainer, _ = make(tmp_path)
+    trainer.run()
+    assert [row[0] for row in outcome(trainer, tmp_path)[1]] == ["epoch", "1", "2", "3"]
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    from mindcv_ghost.engine.losses import TrainingDiverged
+
+    trainer, _ = make(tmp_path)
+
+    def poison(epoch, step):
+        if epoch == 1:
+            values = trainer.ema.averages[0]
+            values.set_data(ms.Tensor(np.full(values.shape, np.nan, np.float32)))
+
+    trainer.batches.at = poison
+    with pytest.raises(TrainingDiverged, match=r"ema\.classifier\.weight holds values"):
+        trainer.run()
+    assert find_state("auto", tmp_path).facts["position"]["epoch"] == 1
+
+
+def test_too_little_space_is_refused_before_the_first_step(tmp_path):
+    check_space(tmp_path, 1000, 1000)
+    with pytest.raises(DiskError, match=r"MB of space left; two checkpoints take 2,000,000,\d+ MB"):
+        check_space(tmp_path, 10**15, 10**6)
+    with pytest.raises(DiskError, match="can't be written"):
+        check_space(tmp_path / "gone", 1, 1)

@@ -1,0 +1,63 @@
+"""When numbers go wrong: stop at once, or give the loss scale its chance."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mindcv_ghost.engine.losses import LossWatch
+
+
+def test_the_mean_is_that_of_the_finite_losses():
+    watch = LossWatch(patience=3, skips=True)
+    for loss in (1.0, math.inf, 3.0):
+        assert watch.add_loss(loss) is None
+    assert (watch.mean, watch.total, watch.count) == (2.0, 4.0, 2)
+    assert math.isnan(LossWatch().mean)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_bad_loss_whose_update_was_applied_stops_at_once(loss):
+    assert LossWatch(patience=20).add_loss(loss) == f"the loss became {loss}"
+
+
+def test_bad_gradients_that_were_applied_stop_at_once():
+    watch = LossWatch(patience=20)
+    assert watch.add_loss(0.5) is None
+    assert "gradients" in watch.add_update(finite=False, scale_can_fall=False)
+
+
+def test_a_falling_scale_gets_its_chance_without_counting():
+    watch = LossWatch(patience=2, skips=True)
+    for _ in range(24):  # from 2**24 down to 1
+        assert watch.add_loss(0.5) is None
+        assert watch.add_update(finite=False, scale_can_fall=True) is None
+    assert watch.overflows == 24
+    assert watch.add_update(finite=False, scale_can_fall=False) is None
+    assert "2 updates in a row" in watch.add_update(finite=False, scale_can_fall=False)
+
+
+def test_a_bad_loss_counts_whatever_the_scale():
+    watch = LossWatch(patience=2, skips=True)
+    for last in (False, True):
+        watch.add_loss(math.nan)
+        assert bool(watch.add_update(finite=False, scale_can_fall=True)) == last
+
+
+def test_a_good_update_in_between_starts_the_count_anew():
+    watch = LossWatch(patience=2, skips=True)
+    for _ in range(3):
+        watch.add_loss(math.nan)
+        assert watch.add_update(finite=False, scale_can_fall=False) is None
+        watch.add_loss(0.5)
+        assert watch.add_update(finite=True, scale_can_fall=False) is None
+    assert watch.overflows == 3
+
+
+def test_of_accumulated_batches_one_bad_loss_is_one_bad_update():
+    watch = LossWatch(patience=2, skips=True)
+    for last in (False, True):
+        watch.add_loss(math.inf)
+        watch.add_loss(0.5)
+        assert bool(watch.add_update(finite=False, scale_can_fall=False)) == last
