@@ -34,10 +34,15 @@ from mindcv_ghost.launch import (
     threads_per_rank,
 )
 from mindcv_ghost.lifeline import SCHEDULER, Failure
-from mindcv_ghost.processes import leave_at_once, msrun_options
+from mindcv_ghost.processes import (
+    keep_writing,
+    launcher_process,
+    leave_at_once,
+    msrun_options,
+)
 from mindcv_ghost.scheduler import SchedulerProcess
 
-__all__ = ["begin", "join", "prepare_environment", "run_script"]
+__all__ = ["begin", "heed_signals", "join", "prepare_environment", "run_script"]
 
 # Seconds that MindSpore's CPU collectives wait for a rank that is late, and its scheduler for a
 # heartbeat. The default of 30 ends a healthy job when one rank compiles or saves for longer; the
@@ -184,6 +189,31 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
 
 
 @contextlib.contextmanager
+def heed_signals() -> Iterator[None]:
+    """While inside, SIGTERM, SIGINT and SIGUSR1 are for this rank to act on, not the job's end.
+
+    The guard passes each on, once. The rank saves and returns a status from ``main``; all ranks
+    have to return then. A second SIGINT, and the end of what a launcher that has gone leaves to
+    them (a minute), end the job whatever the rank does. If the launcher is killed or dies on a
+    signal, the rank gets SIGTERM.
+
+    Set Python handlers before entering and restore them after leaving. They may run twice:
+    Slurm and users signal the rank's process itself, too. In a single process this does nothing.
+    """
+    ward = _state.ward
+    if ward is None:
+        yield
+        return
+    ward.ask("heed")
+    ward.answer("heed")
+    try:
+        yield
+    finally:
+        ward.ask("heed no more")
+        ward.answer("heed no more")
+
+
+@contextlib.contextmanager
 def _short_sleeps() -> Iterator[None]:
     """Wake MindSpore's CPU collectives from their sleep(3) while they look for each other.
 
@@ -209,8 +239,8 @@ def run_script(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
 
     A UserError becomes ``error: ...`` and status 2, Ctrl-C status 130, any other exception its
     traceback and status 1. With several ranks, rank 0 alone prints, and all ranks end with the
-    status of the one that failed; this function then doesn't return, because the interpreter's
-    own way out waits for peers that may be dead.
+    status of the one that failed; one that all of them return is no failure. This function then
+    doesn't return, because the interpreter's own way out waits for peers that may be dead.
 
     Args:
         main: takes the arguments, returns an exit status or None.
@@ -231,6 +261,7 @@ def run_script(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _state.ward = split(world)
+    keep_writing()
     _run_rank(world, _state.ward, main, argv)
     raise AssertionError("a rank ends its process")
 
@@ -258,15 +289,14 @@ def _run_rank(
                 nowhere = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))  # once is enough
             code = main(argv) or 0
-        if code:
-            ward.fail(Failure(world.rank, f"exit status {code}", code))
     except BaseException as error:
         failure = _failure(world, error)
         if failure:
             ward.fail(failure)
-    ward.ask("finish")
+        code = 0
+    ward.ask("finish", code=code)
     ward.answer("finish")
-    _leave()
+    _leave(code)
 
 
 def _failure(world: World, error: BaseException) -> Failure | None:
@@ -287,7 +317,7 @@ def _failure(world: World, error: BaseException) -> Failure | None:
     return Failure(world.rank, text, detail=traceback.format_exc())
 
 
-def _leave() -> None:
+def _leave(code: int) -> None:
     """Let MindSpore unregister from its cluster, and end.
 
     It does that in its exit functions, prints INFO lines there whatever GLOG_v says (2.8), and
@@ -306,7 +336,7 @@ def _leave() -> None:
         for text in log:
             if not text.startswith((b"[INFO]", b"[WARNING]")):
                 os.write(2, text)
-    leave_at_once(0)
+    leave_at_once(code)
 
 
 def _run_msrun_scheduler() -> int:
@@ -329,9 +359,11 @@ def _run_msrun_scheduler() -> int:
         scheduler.kill()
         leave_at_once(code)
 
+    launcher = launcher_process()
+
     def hold_line() -> None:
         with contextlib.suppress(LaunchError):
-            open_line(world, end)
+            open_line(world, end, launcher)
 
     threading.Thread(target=hold_line, daemon=True).start()
     return scheduler.process.wait()

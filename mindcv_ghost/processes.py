@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ __all__ = [
     "adopt_orphans",
     "children",
     "die_with_parent",
+    "is_stopped",
+    "keep_writing",
     "launcher_alive",
     "launcher_process",
     "leave_at_once",
@@ -57,6 +60,50 @@ def children() -> list[int]:
             if int(parent) == os.getpid() and state != "Z":
                 found.append(int(entry.parent.name))
     return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped (SIGSTOP, Ctrl-Z) and not gone on yet (Linux)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "T"
+
+
+class _Lasting(io.FileIO):
+    """A file descriptor that nobody may be reading any more."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # for native code, too
+            os.close(nowhere)
+            return len(data)
+
+
+def keep_writing() -> None:
+    """Have this process's output go nowhere, rather than fail, when its reader has gone.
+
+    mpirun is gone 0.5 s after a Ctrl-C, with the other ends of its ranks' pipes, while they still
+    save: a print must not end that.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if stream.fileno() == number:
+                stream.flush()
+                raw = _Lasting(number, "w", closefd=False)
+                fresh = io.TextIOWrapper(
+                    io.BufferedWriter(raw),
+                    encoding=stream.encoding,
+                    errors=stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                )
+                setattr(sys, name, fresh)
 
 
 def launcher_process() -> str:
