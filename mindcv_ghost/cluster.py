@@ -20,10 +20,12 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 
 from mindcv_ghost.errors import LaunchError, UserError
+from mindcv_ghost.front import spawn
 from mindcv_ghost.guard import Ward, open_line, split
 from mindcv_ghost.launch import (
     LOCAL_SIZE,
@@ -33,9 +35,10 @@ from mindcv_ghost.launch import (
     scheduler_address,
     threads_per_rank,
 )
-from mindcv_ghost.lifeline import SCHEDULER, Failure
+from mindcv_ghost.lifeline import SCHEDULER, Failure, Lifeline
 from mindcv_ghost.processes import (
     keep_writing,
+    launcher_alive,
     launcher_process,
     leave_at_once,
     msrun_options,
@@ -353,17 +356,30 @@ def _run_msrun_scheduler() -> int:
         )
     world = World(SCHEDULER, int(size), 0, int(size), "msrun")
     prepare_environment(dataclasses.replace(world, size=1))
+    launcher = launcher_process()
+    # On Ctrl-C, msrun kills the process that it knows; ranks that save then need the scheduler.
+    front = spawn()
     scheduler = SchedulerProcess(host, port, world.size, log=sys.stderr.buffer)
+    lines: list[Lifeline] = []
 
     def end(code: int) -> None:
         scheduler.kill()
         leave_at_once(code)
 
-    launcher = launcher_process()
-
     def hold_line() -> None:
         with contextlib.suppress(LaunchError):
-            open_line(world, end, launcher)
+            lines.append(open_line(world, end, launcher))
+
+    def front_gone() -> None:
+        time.sleep(3)  # msrun may be ending: then the ranks' guards know what to do
+        if not lines:
+            end(1)
+        if launcher_alive(launcher):
+            text = "the process that msrun started was killed"
+            lines[0].report(Failure(SCHEDULER, text, kind="signal"))
 
     threading.Thread(target=hold_line, daemon=True).start()
+    # Signals are for the ranks.
+    arguments = (lambda _: None, front_gone)
+    threading.Thread(target=front.listen, args=arguments, daemon=True).start()
     return scheduler.process.wait()

@@ -34,6 +34,7 @@ from mindcv_ghost.processes import (
     adopt_orphans,
     children,
     die_with_parent,
+    end_msrun_tails,
     is_stopped,
     launcher_alive,
     launcher_process,
@@ -383,4 +384,6 @@ class Guard:
                 with contextlib.suppress(OSError):
                     os.kill(orphan, signal.SIGKILL)
             time.sleep(0.01)
+        if self.world.launcher == "msrun" and self.follows and not launcher_alive(self.launcher):
+            end_msrun_tails()
         leave_at_once(code)

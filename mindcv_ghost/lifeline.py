@@ -320,6 +320,8 @@ class Lifeline:
             if self.world.rank == 1:  # one voice is enough
                 self._say(Failure(0, _DEATH, kind="death"))
             self._end(1)
+        elif self.world.rank == SCHEDULER:
+            self._end(0)  # by itself it would need seconds to see that all have left
 
     def _say(self, failure: Failure) -> None:
         self._write(failure.report(self.world.size))

@@ -14,6 +14,7 @@ __all__ = [
     "adopt_orphans",
     "children",
     "die_with_parent",
+    "end_msrun_tails",
     "is_stopped",
     "keep_writing",
     "launcher_alive",
@@ -145,6 +146,25 @@ def msrun_options() -> tuple[int, bool] | None:
     options.update(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
     local = options.get("--local_worker_num", "8")
     return (int(local) if local.isdigit() else 8), options.get("--join", "False") == "True"
+
+
+def end_msrun_tails() -> None:
+    """End the ``tail -f`` that shows this process's output, which msrun leaves when it is killed.
+
+    It would run for ever, and keep the pipe of whoever reads msrun's output open (2.8). A user's
+    own is told from msrun's by its environment.
+    """
+    with contextlib.suppress(OSError):
+        ours = os.fstat(1)
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")[:3]
+                if len(words) < 3 or words[:2] != [b"/usr/bin/tail", b"-f"]:
+                    continue
+                watched = os.stat(os.path.join(os.readlink(folder / "cwd").encode(), words[2]))
+                from_msrun = b"MS_SCHED_PORT=" in (folder / "environ").read_bytes()
+                if from_msrun and os.path.samestat(ours, watched):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _process(pid: int) -> tuple[str, int, str]:
