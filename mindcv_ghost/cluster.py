@@ -20,10 +20,12 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 
 from mindcv_ghost.errors import LaunchError, UserError
+from mindcv_ghost.front import spawn
 from mindcv_ghost.guard import Ward, open_line, split
 from mindcv_ghost.launch import (
     LOCAL_SIZE,
@@ -33,11 +35,17 @@ from mindcv_ghost.launch import (
     scheduler_address,
     threads_per_rank,
 )
-from mindcv_ghost.lifeline import SCHEDULER, Failure
-from mindcv_ghost.processes import leave_at_once, msrun_options
+from mindcv_ghost.lifeline import SCHEDULER, Failure, Lifeline
+from mindcv_ghost.processes import (
+    keep_writing,
+    launcher_alive,
+    launcher_process,
+    leave_at_once,
+    msrun_options,
+)
 from mindcv_ghost.scheduler import SchedulerProcess
 
-__all__ = ["begin", "join", "prepare_environment", "run_script"]
+__all__ = ["begin", "heed_signals", "join", "prepare_environment", "run_script"]
 
 # Seconds that MindSpore's CPU collectives wait for a rank that is late, and its scheduler for a
 # heartbeat. The default of 30 ends a healthy job when one rank compiles or saves for longer; the
@@ -184,6 +192,31 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
 
 
 @contextlib.contextmanager
+def heed_signals() -> Iterator[None]:
+    """While inside, SIGTERM, SIGINT and SIGUSR1 are for this rank to act on, not the job's end.
+
+    The guard passes each on, once. The rank saves and returns a status from ``main``; all ranks
+    have to return then. A second SIGINT, and the end of what a launcher that has gone leaves to
+    them (a minute), end the job whatever the rank does. If the launcher is killed or dies on a
+    signal, the rank gets SIGTERM.
+
+    Set Python handlers before entering and restore them after leaving. They may run twice:
+    Slurm and users signal the rank's process itself, too. In a single process this does nothing.
+    """
+    ward = _state.ward
+    if ward is None:
+        yield
+        return
+    ward.ask("heed")
+    ward.answer("heed")
+    try:
+        yield
+    finally:
+        ward.ask("heed no more")
+        ward.answer("heed no more")
+
+
+@contextlib.contextmanager
 def _short_sleeps() -> Iterator[None]:
     """Wake MindSpore's CPU collectives from their sleep(3) while they look for each other.
 
@@ -215,8 +248,8 @@ def run_script(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
 
     A UserError becomes ``error: ...`` and status 2, Ctrl-C status 130, any other exception its
     traceback and status 1. With several ranks, rank 0 alone prints, and all ranks end with the
-    status of the one that failed; this function then doesn't return, because the interpreter's
-    own way out waits for peers that may be dead.
+    status of the one that failed; one that all of them return is no failure. This function then
+    doesn't return, because the interpreter's own way out waits for peers that may be dead.
 
     Args:
         main: takes the arguments, returns an exit status or None.
@@ -237,6 +270,7 @@ def run_script(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _state.ward = split(world)
+    keep_writing()
     _run_rank(world, _state.ward, main, argv)
     raise AssertionError("a rank ends its process")
 
@@ -264,15 +298,14 @@ def _run_rank(
                 nowhere = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))  # once is enough
             code = main(argv) or 0
-        if code:
-            ward.fail(Failure(world.rank, f"exit status {code}", code))
     except BaseException as error:
         failure = _failure(world, error)
         if failure:
             ward.fail(failure)
-    ward.ask("finish")
+        code = 0
+    ward.ask("finish", code=code)
     ward.answer("finish")
-    _leave()
+    _leave(code)
 
 
 def _failure(world: World, error: BaseException) -> Failure | None:
@@ -293,7 +326,7 @@ def _failure(world: World, error: BaseException) -> Failure | None:
     return Failure(world.rank, text, detail=traceback.format_exc())
 
 
-def _leave() -> None:
+def _leave(code: int) -> None:
     """Let MindSpore unregister from its cluster, and end.
 
     It does that in its exit functions, prints INFO lines there whatever GLOG_v says (2.8), and
@@ -312,7 +345,7 @@ def _leave() -> None:
         for text in log:
             if not text.startswith((b"[INFO]", b"[WARNING]")):
                 os.write(2, text)
-    leave_at_once(0)
+    leave_at_once(code)
 
 
 def _run_msrun_scheduler() -> int:
@@ -329,7 +362,11 @@ def _run_msrun_scheduler() -> int:
         )
     world = World(SCHEDULER, int(size), 0, int(size), "msrun")
     prepare_environment(dataclasses.replace(world, size=1))
+    launcher = launcher_process()
+    # On Ctrl-C, msrun kills the process that it knows; ranks that save then need the scheduler.
+    front = spawn()
     scheduler = SchedulerProcess(host, port, world.size, log=sys.stderr.buffer)
+    lines: list[Lifeline] = []
 
     def end(code: int) -> None:
         scheduler.kill()
@@ -337,7 +374,18 @@ def _run_msrun_scheduler() -> int:
 
     def hold_line() -> None:
         with contextlib.suppress(LaunchError):
-            open_line(world, end)
+            lines.append(open_line(world, end, launcher))
+
+    def front_gone() -> None:
+        time.sleep(3)  # msrun may be ending: then the ranks' guards know what to do
+        if not lines:
+            end(1)
+        if launcher_alive(launcher):
+            text = "the process that msrun started was killed"
+            lines[0].report(Failure(SCHEDULER, text, kind="signal"))
 
     threading.Thread(target=hold_line, daemon=True).start()
+    # Signals are for the ranks.
+    arguments = (lambda _: None, front_gone)
+    threading.Thread(target=front.listen, args=arguments, daemon=True).start()
     return scheduler.process.wait()

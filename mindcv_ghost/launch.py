@@ -45,7 +45,10 @@ LOCAL_SIZE = "MINDCV_GHOST_LOCAL_SIZE"
 
 # A process that inherits these takes itself for a rank: MindSpore reads Open MPI's at import,
 # and msrun's decide its role. The scheduler must see none of them.
-_LAUNCHER_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "SLURM_", "MPI_LOCAL", "HYDI_")
+_LAUNCHER_PREFIXES = (
+    *("OMPI_", "PMIX_", "PRTE_", "SLURM_"),
+    *("PMI_", "MPI_LOCAL", "HYD", "I_MPI_"),
+)
 _LAUNCHER_NAMES = ("MS_ROLE", "MS_NODE_ID", "RANK_ID", "RANK_SIZE", "DEVICE_ID")
 
 
@@ -289,8 +292,7 @@ def scheduler_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
 def job_identity(environ: Mapping[str, str], world: World) -> str:
     """A text that all ranks of a job share and no other running job has; "" if there is none.
 
-    MPICH and Intel MPI give their ranks no such name: the caller then takes the process that
-    started the ranks.
+    MPICH gives its ranks no such name: the caller then takes the process that started the ranks.
     """
     if world.launcher == "openmpi":
         # Version 5: prterun-<host>-<pid>@1; version 4: a number, and mpirun's address.
@@ -300,7 +302,7 @@ def job_identity(environ: Mapping[str, str], world: World) -> str:
     elif world.launcher == "msrun":
         names = ("MS_SCHED_HOST", "MS_SCHED_PORT")
     else:
-        names = ("PMI_JOBID", "PMI_KVS")
+        names = ("PMI_JOBID", "PMI_KVS", "I_MPI_HYDRA_UUID")
     found = [f"{name}={environ[name]}" for name in names if environ.get(name)]
     return f"{world.launcher} {world.size} " + " ".join(found) if found else ""
 

@@ -115,14 +115,18 @@ class Lifeline:
 
     # -- what the guard calls ---------------------------------------------------------------
 
-    def barrier(self, name: str) -> None:
-        """Wait until all ranks have come here."""
+    def barrier(self, name: str, timeout_seconds: float | None = None) -> bool:
+        """Wait until all ranks have come here; False if they haven't in the time given."""
         if self.world.rank == 0:
             self._arrive(name, 0)
         else:
             self._channels[0].send(at=name)
+        return self.await_passed(name, timeout_seconds)
+
+    def await_passed(self, name: str, timeout_seconds: float | None = None) -> bool:
+        """Wait, without being one of them, until all ranks have come to a barrier."""
         with self._changed:
-            self._changed.wait_for(lambda: name in self._passed)
+            return self._changed.wait_for(lambda: name in self._passed, timeout_seconds)
 
     def await_all(self, timeout_seconds: float | None = None) -> bool:
         """Rank 0: wait until every rank's guard is on the line; False after the time given."""
@@ -153,7 +157,12 @@ class Lifeline:
         return next((host for host in hosts if not host.startswith("127.")), "127.0.0.1")
 
     def report(self, failure: Failure) -> None:
-        """Say that this rank (or its scheduler) failed; rank 0 then ends the job."""
+        """Say that this rank (or its scheduler) failed; rank 0 then ends the job.
+
+        After the common end there is nothing left to fail.
+        """
+        if self.finished:
+            return
         if self.world.rank == 0:
             self._add(failure)
             return
@@ -251,13 +260,17 @@ class Lifeline:
         """A rank that has finished won't come to where others wait for it."""
         with self._changed:
             finished = self._waiting.get(_FINISH, set())
+            # All have: then some are already on their way out, at barriers of their own. (Not
+            # ``self.finished``: a quick rank is at the next barrier before that is set here.)
+            if len(finished) == self.world.size:
+                return
             waited_for = [
                 (min(finished - here), name)
                 for name, here in self._waiting.items()
                 if name not in self._passed and finished - here
             ]
         for rank, name in waited_for:
-            text = f"it ended with status 0 while other ranks wait for it (at {name})"
+            text = f"it has ended while other ranks wait for it (at {name})"
             self._add(Failure(rank, text))
 
     def _add(self, failure: Failure) -> None:
@@ -307,6 +320,8 @@ class Lifeline:
             if self.world.rank == 1:  # one voice is enough
                 self._say(Failure(0, _DEATH, kind="death"))
             self._end(1)
+        elif self.world.rank == SCHEDULER:
+            self._end(0)  # by itself it would need seconds to see that all have left
 
     def _say(self, failure: Failure) -> None:
         self._write(failure.report(self.world.size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,9 @@ __all__ = [
     "adopt_orphans",
     "children",
     "die_with_parent",
+    "end_msrun_tails",
+    "is_stopped",
+    "keep_writing",
     "launcher_alive",
     "launcher_process",
     "leave_at_once",
@@ -59,6 +63,50 @@ def children() -> list[int]:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped (SIGSTOP, Ctrl-Z) and not gone on yet (Linux)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "T"
+
+
+class _Lasting(io.FileIO):
+    """A file descriptor that nobody may be reading any more."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # for native code, too
+            os.close(nowhere)
+            return len(data)
+
+
+def keep_writing() -> None:
+    """Have this process's output go nowhere, rather than fail, when its reader has gone.
+
+    mpirun is gone 0.5 s after a Ctrl-C, with the other ends of its ranks' pipes, while they still
+    save: a print must not end that.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if stream.fileno() == number:
+                stream.flush()
+                raw = _Lasting(number, "w", closefd=False)
+                fresh = io.TextIOWrapper(
+                    io.BufferedWriter(raw),
+                    encoding=stream.encoding,
+                    errors=stream.errors,
+                    line_buffering=stream.line_buffering,
+                    write_through=stream.write_through,
+                )
+                setattr(sys, name, fresh)
+
+
 def launcher_process() -> str:
     """The process that started this job's ranks here, as ``pid start-time``.
 
@@ -98,6 +146,25 @@ def msrun_options() -> tuple[int, bool] | None:
     options.update(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
     local = options.get("--local_worker_num", "8")
     return (int(local) if local.isdigit() else 8), options.get("--join", "False") == "True"
+
+
+def end_msrun_tails() -> None:
+    """End the ``tail -f`` that shows this process's output, which msrun leaves when it is killed.
+
+    It would run for ever, and keep the pipe of whoever reads msrun's output open (2.8). A user's
+    own is told from msrun's by its environment.
+    """
+    with contextlib.suppress(OSError):
+        ours = os.fstat(1)
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")[:3]
+                if len(words) < 3 or words[:2] != [b"/usr/bin/tail", b"-f"]:
+                    continue
+                watched = os.stat(os.path.join(os.readlink(folder / "cwd").encode(), words[2]))
+                from_msrun = b"MS_SCHED_PORT=" in (folder / "environ").read_bytes()
+                if from_msrun and os.path.samestat(ours, watched):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _process(pid: int) -> tuple[str, int, str]:

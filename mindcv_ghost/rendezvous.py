@@ -32,7 +32,6 @@ from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch import World, first_slurm_host, job_identity, scheduler_address
-from mindcv_ghost.processes import launcher_process
 
 __all__ = ["Channel", "Meeting", "accept", "connect", "meeting_point"]
 
@@ -88,8 +87,13 @@ class Meeting:
                 self.file.unlink()
 
 
-def meeting_point(world: World, environ: Mapping[str, str]) -> Meeting:
+def meeting_point(world: World, environ: Mapping[str, str], launcher: str) -> Meeting:
     """Where this job's ranks meet.
+
+    Args:
+        world: this process's place in the job.
+        environ: what the launcher left.
+        launcher: the process that started the ranks (``processes.launcher_process``).
 
     Raises:
         LaunchError: if the job spans hosts and nothing tells rank 0's address.
@@ -99,7 +103,7 @@ def meeting_point(world: World, environ: Mapping[str, str]) -> Meeting:
     # msrun's ranks go by the address alone, which all of them know for certain.
     msrun = world.launcher == "msrun" and address is not None
     if _loopback(address[0]) if msrun else world.one_host:
-        identity = identity or f"{world.launcher} {world.size} {launcher_process()}"
+        identity = identity or f"{world.launcher} {world.size} {launcher}"
         name = hashlib.sha256(identity.encode()).hexdigest()[:24]
         return Meeting(_private_directory() / f"{name}.json")
     if address:

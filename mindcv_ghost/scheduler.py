@@ -138,6 +138,7 @@ def main() -> None:
     # A launcher's SIGTERM is for the ranks, which need this process to end well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # By the kernel: a thread that watches the parent would never run, since MindSpore holds
     # Python's lock for as long as the scheduler is at work (2.8).
     die_with_parent(int(sys.argv[1]))

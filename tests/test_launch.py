@@ -116,7 +116,11 @@ def test_two_jobs_have_two_identities_and_the_ranks_of_one_share_theirs():
     assert job_identity(first, world) != job_identity(
         {"PMIX_NAMESPACE": "prterun-host-12@1"}, world
     )
-    assert job_identity({}, World(0, 2, 0, 2, "pmi")) == ""
+    intel = World(0, 2, 0, 2, "pmi")
+    assert job_identity({}, intel) == ""
+    assert job_identity({"I_MPI_HYDRA_UUID": "1"}, intel) != job_identity(
+        {"I_MPI_HYDRA_UUID": "2"}, intel
+    )
 
 
 def test_the_scheduler_s_address_is_both_or_neither():
@@ -139,5 +143,7 @@ def test_cores_are_shared_among_the_ranks_of_a_host():
 
 
 def test_a_process_that_is_no_rank_sees_nothing_of_the_launcher():
-    left = without_launcher({**OPEN_MPI, **INTEL, **SLURM, "PATH": "/bin", "MS_ROLE": "MS_WORKER"})
+    hydra = {"I_MPI_HYDRA_UUID": "1", "HYDI_CONTROL_FD": "9", "HYDRA_PROXY": "x"}
+    launchers = {**OPEN_MPI, **INTEL, **SLURM, **hydra, "MS_ROLE": "MS_WORKER"}
+    left = without_launcher({**launchers, "PATH": "/bin"})
     assert left == {"PATH": "/bin"}

@@ -1,17 +1,47 @@
 """A rank of test_cluster.py's jobs: joins, adds up, and does what it is told.
 
-cluster_rank.py WHAT [RANK]: ok | loop | raise | exit | early-raise | config
+cluster_rank.py WHAT [RANK]: ok | loop | raise | exit | return | early-raise | config
+cluster_rank.py heed | deaf: a training's loop; in the latter, the chosen rank hears nothing
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
-from mindcv_ghost.cluster import join, run_script
+from mindcv_ghost.cluster import heed_signals, join, run_script
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.launch import detect
+
+STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
+
+
+def heed(ranks, rank: int, deaf: bool) -> int:
+    """Steps until any rank has been told to stop, a save that takes two seconds, the status."""
+    import numpy as np
+
+    came = []
+    for number in STATUSES:
+        signal.signal(number, lambda number, _: came.append(number))
+    with heed_signals():
+        print(f"heeds {rank}", flush=True)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            while deaf and came:
+                time.sleep(1)
+            number = int(ranks.gather(np.array([max(came, default=0)], np.int32)).max())
+            if number:
+                break
+            time.sleep(0.05)
+        for _ in range(20):
+            print("saving", flush=True)  # mpirun may have gone: nobody reads it
+            time.sleep(0.1)
+        if os.environ.get("SAVED"):
+            with open(f"{os.environ['SAVED']}.{rank}", "w") as file:
+                file.write(",".join(signal.Signals(number).name for number in came))
+    return STATUSES.get(number, 1)
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +65,10 @@ def main(argv: list[str]) -> int:
             raise ValueError("in the midst of it")
         if what == "exit" and chosen:
             sys.exit(3)
+        if what == "return":
+            return 5
+        if what in ("heed", "deaf"):
+            return heed(ranks, world.rank, what == "deaf" and chosen)
         if what == "loop" or not chosen:
             deadline = time.monotonic() + 120
             while time.monotonic() < deadline:

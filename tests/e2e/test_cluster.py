@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,10 +43,21 @@ class Job:
             )
         )
 
-    def mpirun(self, *arguments: str, ranks: int = 2) -> None:
-        self.start(str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), *RANK, *arguments)
+    def mpirun(self, *arguments: str, ranks: int = 2, **environ: str) -> None:
+        launcher = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks)]
+        self.start(*launcher, *RANK, *arguments, **environ)
 
-    def srun(self, *arguments: str) -> None:
+    def msrun(self, folder: Path, *arguments: str, **environ: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = {"worker_num": 2, "local_worker_num": 2, "master_port": port, "join": True}
+        words = [f"--{name}={value}" for name, value in options.items()]
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        launcher = [str(BIN / "msrun"), *words, f"--log_dir={folder / 'msrun'}"]
+        self.start(*launcher, RANK[1], *arguments, PATH=path, **environ)
+
+    def srun(self, *arguments: str, **environ: str) -> None:
         """As srun starts two tasks: nobody ends the other one when one ends."""
         for rank in range(2):
             self.start(
@@ -56,6 +68,7 @@ class Job:
                 SLURM_PROCID=str(rank),
                 SLURM_LOCALID=str(rank),
                 SLURM_STEP_NUM_TASKS="2",
+                **environ,
             )
 
     @property
@@ -94,6 +107,15 @@ class Job:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def guard_of(job: Job, rank: int) -> int:
+    return parent_of(job.pids()[rank])
+
+
+def front_of(job: Job, rank: int) -> int:
+    """The process that the launcher started."""
+    return parent_of(guard_of(job, rank))
 
 
 @pytest.fixture
@@ -165,9 +187,8 @@ def test_nothing_is_orphaned_when_mpirun_is_killed(jobs):
     job = jobs()
     job.mpirun("loop")
     job.wait_for(r"joined", 2)
-    # Not the process that was started: PyPI's mpirun is a wrapper around prterun. A rank's parent
-    # is its guard, whose parent is what started it.
-    os.kill(parent_of(parent_of(job.pids()[0])), signal.SIGKILL)
+    # Not the process that was started: PyPI's mpirun is a wrapper around prterun.
+    os.kill(parent_of(front_of(job, 0)), signal.SIGKILL)
     assert job.end(END_SECONDS)[0] != 0
 
 
@@ -185,3 +206,111 @@ def test_a_user_s_error_is_told_once_with_status_2(jobs):
     assert job.end(START_SECONDS) == [2, 2]
     assert job.text.count("lr is 'fast', which isn't legal") == 1
     assert "Traceback" not in job.text
+
+
+SAVE_SECONDS = 15  # a step, the save of two seconds, and the end, on a busy machine
+
+
+class Heeding:
+    """A job in its training loop, which saves when it is told to stop."""
+
+    def __init__(self, job: Job, folder: Path, launcher: str, what: str = "heed") -> None:
+        self.job, self.saved = job, folder / "saved"
+        environ = {"SAVED": str(self.saved)}
+        if launcher == "srun":
+            job.srun(what, "1", **environ)
+        elif launcher == "mpirun":
+            job.mpirun(what, "1", **environ)
+        else:
+            job.msrun(folder, what, "1", **environ)
+        job.wait_for(r"heeds \d", 2)
+        time.sleep(0.5)
+
+    def signals_told(self) -> list[str]:
+        """What each rank heard, when it has saved."""
+        deadline = time.monotonic() + 1
+        files = [self.saved.with_name(f"saved.{rank}") for rank in range(2)]
+        while not all(file.exists() for file in files):
+            assert time.monotonic() < deadline, self.job.text
+            time.sleep(0.05)
+        return [file.read_text() for file in files]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 0)],
+    ids=["SIGTERM", "SIGINT", "SIGUSR1"],
+)
+@pytest.mark.parametrize("whom", ["front", "guard", "rank"])
+def test_a_signal_to_any_process_of_a_rank_lets_all_ranks_save(
+    jobs, tmp_path, whom, number, status
+):
+    job = jobs()
+    run = Heeding(job, tmp_path, "srun")
+    pid = {"front": front_of, "guard": guard_of, "rank": lambda job, rank: job.pids()[rank]}[whom]
+    os.kill(pid(job, 1), number)
+    assert job.end(SAVE_SECONDS) == [status, status], job.text
+    assert run.signals_told() == ["", number.name]
+    assert "failed" not in job.text
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "msrun"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=str)
+def test_ranks_save_although_their_launcher_ends_at_once(jobs, tmp_path, launcher, number):
+    job = jobs()
+    run = Heeding(job, tmp_path, launcher)
+    os.kill(parent_of(front_of(job, 0)), number)
+    job.end(SAVE_SECONDS)
+    assert [told.split(",")[0] for told in run.signals_told()] == ["SIGTERM", "SIGTERM"]
+
+
+def test_slurm_s_warning_to_mpirun_reaches_all_ranks(jobs, tmp_path):
+    job = jobs()
+    run = Heeding(job, tmp_path, "mpirun")
+    os.kill(parent_of(front_of(job, 0)), signal.SIGUSR1)
+    assert job.end(SAVE_SECONDS) == [0], job.text
+    assert run.signals_told() == ["SIGUSR1", "SIGUSR1"]
+
+
+def test_a_second_ctrl_c_ends_all_at_once_though_a_rank_is_deaf(jobs, tmp_path):
+    job = jobs()
+    Heeding(job, tmp_path, "srun", "deaf")
+    for _ in range(2):  # of one keystroke
+        os.kill(front_of(job, 1), signal.SIGINT)
+        time.sleep(0.05)
+    time.sleep(1)
+    assert len(job.alive()) >= 6, job.text
+    os.kill(front_of(job, 1), signal.SIGINT)
+    assert job.end(5) == [130, 130], job.text
+
+
+def test_a_deaf_rank_is_not_left_behind_by_a_killed_launcher(jobs, tmp_path):
+    job = jobs()
+    Heeding(job, tmp_path, "mpirun", "deaf")
+    os.kill(parent_of(front_of(job, 0)), signal.SIGKILL)
+    job.end(END_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGUSR1, 138, "ended by SIGUSR1"),
+    ],
+    ids=["SIGTERM", "SIGINT", "SIGUSR1"],
+)
+def test_a_signal_before_training_ends_the_job_and_says_so(jobs, number, status, told):
+    job = jobs()
+    job.srun("loop")
+    job.wait_for(r"joined", 2)
+    os.kill(front_of(job, 1), number)
+    assert job.end(5) == [status, status], job.text
+    assert f"rank 1 of 2 failed: {told}" in job.text
+
+
+def test_a_status_that_all_ranks_return_is_no_failure(jobs):
+    job = jobs()
+    job.srun("return")
+    assert job.end(START_SECONDS) == [5, 5]
+    assert "failed" not in job.text
