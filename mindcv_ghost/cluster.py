@@ -234,12 +234,6 @@ def _short_sleeps() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@contextlib.contextmanager
-def heed_signals() -> Iterator[None]:
-    """Placeholder until the guard forwards."""
-    yield
-
-
 # -- scripts ------------------------------------------------------------------------------------
 
 

@@ -49,10 +49,10 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._stack.enter_context(heed_signals())
             for number in _SIGNALS:
                 before = signal.signal(number, self._on_signal)
                 self._stack.callback(signal.signal, number, before)
+            self._stack.enter_context(heed_signals())
         return self
 
     def __exit__(self, *_: object) -> None:
