@@ -144,7 +144,9 @@ def _arrays(view: memoryview) -> dict[str, np.ndarray]:
         if entry.name in names:
             raise _Damaged(f"it has two parameters {entry.name!r}")
         names.add(entry.name)
-        if entry.kind not in ("str", ""):
+        if entry.kind == "str":
+            _check_text(entry)
+        elif entry.kind:
             arrays[entry.name] = _array(entry)
     if not arrays:
         raise _Damaged("no tensor is in it")
@@ -180,8 +182,10 @@ def _entry(view: memoryview) -> _Entry:
             name = _text(value, "a name")
         elif number == 2 and tensor is None and isinstance(value, memoryview):
             tensor = value
-        elif number == 3 and isinstance(value, memoryview):
+        elif number == 3 and not is_map and isinstance(value, memoryview):
             is_map = True
+            for _, part in _fields(value):  # passed over, but a damaged file is a damaged file
+                _tensor(name or "", part if isinstance(part, memoryview) else memoryview(b""), True)
         else:
             raise _Damaged(f"it is damaged: field {number} of an entry is unknown or stands twice")
     if not name or is_map == (tensor is not None):
@@ -189,7 +193,7 @@ def _entry(view: memoryview) -> _Entry:
     return _Entry(name) if is_map else _tensor(name, tensor)
 
 
-def _tensor(name: str, view: memoryview) -> _Entry:
+def _tensor(name: str, view: memoryview, in_map: bool = False) -> _Entry:
     """One ``TensorProto``; of a large parameter, a slice."""
     kind, content, dims = None, None, []
     for number, value in _fields(view):
@@ -206,7 +210,7 @@ def _tensor(name: str, view: memoryview) -> _Entry:
             raise _Damaged(f"{name!r} has more than {MAX_DIMENSIONS} dimensions")
     if kind is None or content is None:
         raise _Damaged(f"it is damaged: {name!r} has no type or no content")
-    if kind != "str" and kind not in _TYPES:
+    if kind != "str" and kind not in _TYPES and not in_map:  # a map's are "float32"
         raise _Damaged(f"{name!r} has the type {kind!r}; legal are {', '.join(_TYPES)} and str")
     return _Entry(name, kind, tuple(dims), [content])
 
@@ -235,6 +239,16 @@ def _array(entry: _Entry) -> np.ndarray:
     array = array.reshape(dims)
     array.flags.writeable = False
     return array
+
+
+def _check_text(entry: _Entry) -> None:
+    """Texts are passed over, but a damaged one tells of a damaged file."""
+    try:
+        sound = len(entry.parts) == 1 and bytes(entry.parts[0]).decode("utf-32-le")
+    except UnicodeDecodeError:
+        sound = ""
+    if not sound:
+        raise _Damaged(f"it is damaged: {entry.name!r} is no text")
 
 
 def _text(view: memoryview, what: str) -> str:

@@ -152,6 +152,8 @@ BAD = {
     "4-bit integers": (crafted(("a", [1], "Int4", b"\x12")), "the type 'Int4'"),
     "a Bool of 7": (crafted(("a", [2], "Bool", b"\x01\x07")), "other bytes than 0 and 1"),
     "texts alone": (crafted(("a", [0], "str", "x".encode("utf-32-le"))), "no tensor is in it"),
+    "a text that is none": (crafted(("a", [0], "str", b"x\0\0\x08")), "'a' is no text"),
+    "a map with a tensor cut off": (b"\x0a\x08\x0a\x01a\x1a\x03\x0a\x01\x08", "of another kind"),
     "an empty name": (crafted(("", [4], "Float32", FOUR)), "no name"),
     "a name of 2,000 letters": (crafted(("a" * 2000, [4], "Float32", FOUR)), "more than 1000"),
     "a name that isn't UTF-8": (
