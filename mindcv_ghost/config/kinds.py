@@ -15,6 +15,7 @@ from typing import Any
 from mindcv_ghost.config.given import CONTROL_CHARACTERS, Given, Wrong, did_you_mean, items_of
 
 __all__ = [
+    "MAX_TEXT",
     "NOT_FINITE",
     "NUMBER",
     "Bool",
@@ -32,6 +33,7 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
+MAX_TEXT = 4096  # characters, as Linux takes in a path: a longer name or path can't be meant
 _LARGEST = 2**31 - 1  # MindSpore's steps, sizes and counts are int32
 
 
@@ -172,6 +174,8 @@ class Text(Kind):
             return spelt[word.lower()]
         if CONTROL_CHARACTERS.search(word):
             raise Wrong(f"{self.legal} without control characters, in UTF-8")
+        if len(word) > MAX_TEXT:
+            raise Wrong(f"{self.legal} of at most {MAX_TEXT:,} characters")
         if self.check is not None:
             self.check(word)
         return word

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mindcv_ghost.config.given import CONTROL_CHARACTERS, Given, Wrong, items_of, shown
-from mindcv_ghost.config.kinds import NOT_FINITE, NUMBER, Bool, Float, Int, Kind
+from mindcv_ghost.config.kinds import MAX_TEXT, NOT_FINITE, NUMBER, Bool, Float, Int, Kind
 
 __all__ = ["Mapping"]
 
@@ -66,6 +66,8 @@ def _guess(given: Given) -> Any:
     text = given.value.strip()
     if CONTROL_CHARACTERS.search(text):
         raise Wrong("text without control characters, in UTF-8")
+    if len(text) > MAX_TEXT:
+        raise Wrong(f"text of at most {MAX_TEXT:,} characters")
     if not given.plain:
         return text
     if given.null:

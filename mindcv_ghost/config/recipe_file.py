@@ -2,13 +2,15 @@
 
 Only the structure is YAML's; the text of each value is read by its key's kind, so that ``1e-5``
 (text for PyYAML, which wants ``1.0e-5``) is a number, and a file and the command line refuse the
-same things. A document of any content gives problems, never a traceback, and can't cost more than
-:data:`MAX_NODES` nodes: aliases, which can grow without bound, aren't taken.
+same things. A document of any content gives problems, never a traceback, and a recipe with its
+bases can't cost more than :data:`MAX_BYTES` and :data:`MAX_NODES` nodes, about half a second:
+aliases, which can grow without bound, aren't taken.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 
 import yaml
@@ -17,7 +19,8 @@ from mindcv_ghost.config.given import Given, shown
 
 __all__ = ["MAX_BYTES", "MAX_NODES", "Recipe", "read_recipe"]
 
-MAX_BYTES = 1_000_000
+# 100 times the longest recipe of this package; 50 bases of a megabyte each took 23 s.
+MAX_BYTES = 250_000
 MAX_NODES = 10_000
 _MAX_DEPTH = 6
 _MAX_FILES = 50
@@ -44,11 +47,16 @@ class _Refused(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes (never objects), with bounds."""
+    """Composes nodes (never objects), with bounds.
 
-    def __init__(self, stream: str) -> None:
+    Args:
+        stream: the document.
+        nodes: how many there were in the files before.
+    """
+
+    def __init__(self, stream: str, nodes: int) -> None:
         super().__init__(stream)
-        self._depth = self._nodes = 0
+        self._depth, self.nodes = 0, nodes
 
     def compose_node(self, parent, index):  # type: ignore[no-untyped-def]
         mark = self.peek_event().start_mark
@@ -56,10 +64,10 @@ class _Loader(yaml.SafeLoader):
             problem = "aliases (*name) aren't taken; write the value out, or use _base_"
             raise _Refused(problem=problem, problem_mark=mark)
         self._depth += 1
-        self._nodes += 1
+        self.nodes += 1
         if self._depth > _MAX_DEPTH:
             raise _Refused(problem=f"nested deeper than {_MAX_DEPTH} levels", problem_mark=mark)
-        if self._nodes > MAX_NODES:
+        if self.nodes > MAX_NODES:
             raise _Refused(problem=f"more than {MAX_NODES} values", problem_mark=mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -86,6 +94,7 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._done: dict[str, dict[str, Given]] = {}
+        self._bytes = self._nodes = 0
 
     def resolve(self, path: str, where: str, chain: tuple[str, ...]) -> dict[str, Given]:
         """Return a file's settings over those of its bases."""
@@ -109,13 +118,14 @@ class _Reader:
         return entries
 
     def _read(self, path: str, where: str) -> dict[str, Given]:
-        text, problem = _text_of(path)
+        text, problem = _text_of(path, MAX_BYTES - self._bytes)
         if problem:
             self.problems.append(f"{where}: {problem}")
             return {}
+        self._bytes += len(text.encode("utf-8"))
         loader = None
         try:
-            loader = _Loader(text)
+            loader = _Loader(text, self._nodes)
             root = loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             self.problems.append(_yaml_problem(path, error))
@@ -134,6 +144,7 @@ class _Reader:
             return {}
         finally:
             if loader is not None:
+                self._nodes = loader.nodes
                 loader.dispose()
         return self._entries(path, root)
 
@@ -204,11 +215,23 @@ def _bases(given: Given | None, problems: list[str]) -> list[Given]:
     return bases
 
 
-def _text_of(path: str) -> tuple[str, str]:
-    """Return a file's text, and what is wrong with it ("" if nothing)."""
+def _text_of(path: str, most: int) -> tuple[str, str]:
+    """Return a file's text, and what is wrong with it ("" if nothing).
+
+    Args:
+        path: the file.
+        most: bytes it may have, after those that bases had.
+    """
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return "", (
+                    f"{_name(path)} is a pipe or a device; give a YAML file (every process of a "
+                    "job reads it)"
+                )
+            raw = file.read(most + 1)
     except FileNotFoundError:
         return "", _missing(path)
     except IsADirectoryError:
@@ -216,8 +239,12 @@ def _text_of(path: str) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return "", f"{_name(path)} can't be read: {reason}"
-    if len(raw) > MAX_BYTES:
-        return "", f"{_name(path)} is larger than {MAX_BYTES:,} bytes: that is no recipe"
+    if len(raw) > most:
+        with_bases = "" if most == MAX_BYTES else " with the _base_ files before it"
+        return (
+            "",
+            f"{_name(path)} is larger than {MAX_BYTES:,} bytes{with_bases}: that is no recipe",
+        )
     try:
         return raw.decode("utf-8-sig"), ""
     except UnicodeDecodeError as error:

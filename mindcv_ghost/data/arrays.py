@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and MNIST from their original binary files, through MindCV's downloads.
+"""CIFAR-10, CIFAR-100 and MNIST from their original binary files.
 
 The files are a header and then pixels, so they are mapped into memory instead of read by
 MindSpore's ``Cifar10Dataset`` and ``MnistDataset`` (a test holds the two equal): nothing is copied
@@ -7,7 +7,6 @@ at the start, the ranks of a machine share the pages, and a file of the wrong si
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from dataclasses import dataclass
@@ -28,12 +27,11 @@ __all__ = ["ARRAY_SETS", "ArraySource", "open_arrays"]
 class _ArraySet:
     """Where a set's files are and what is in them."""
 
-    folder: str  # as MindCV's download class unpacks it
+    folder: str  # as the archives have it, and MindCV's download class
     splits: dict[str, tuple[str, ...]]
     names_file: str
     num_classes: int
     label_bytes: int  # CIFAR-100 keeps a coarse label before the fine one
-    downloader: str
 
 
 _TRAIN_BATCHES = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
@@ -44,7 +42,6 @@ ARRAY_SETS = {
         "batches.meta.txt",
         10,
         1,
-        "Cifar10Download",
     ),
     "cifar100": _ArraySet(
         "cifar-100-binary",
@@ -52,7 +49,6 @@ ARRAY_SETS = {
         "fine_label_names.txt",
         100,
         2,
-        "Cifar100Download",
     ),
     "mnist": _ArraySet(
         "",
@@ -63,7 +59,6 @@ ARRAY_SETS = {
         "",
         10,
         0,
-        "MnistDownload",
     ),
 }
 _CIFAR_PIXELS = 3 * 32 * 32
@@ -144,9 +139,9 @@ def open_arrays(
 
     Args:
         name: "cifar10", "cifar100" or "mnist".
-        data_dir: folder with the binary files, or the one MindCV's download unpacked them in.
+        data_dir: folder with the binary files, or the one above it, as downloads leave it.
         split: "train", or "test" (also called "val").
-        download: fetch what is missing with MindCV's download class.
+        download: fetch what is missing (``data/download.py``).
         in_channels: 3 repeats MNIST's one channel.
 
     Raises:
@@ -202,26 +197,21 @@ def _find(name: str, layout: _ArraySet, data_dir: str, download: bool) -> str:
 
 
 def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
-    """Fetch a set with MindCV's class; of several ranks one does it and the others wait."""
-    from mindcv.data import dataset_download
+    """Fetch a set; of several ranks one does it and the others wait."""
+    from mindcv_ghost.data.download import download
 
-    os.makedirs(data_dir, exist_ok=True)
-    with _only_one(os.path.join(data_dir, f".{name}.lock")):
-        try:
-            getattr(dataset_download, layout.downloader)(data_dir).download()
-        except Exception as error:  # urllib, ssl, tarfile, zlib: each raises its own
-            raise DataError(
-                f"{name} can't be downloaded to {os.path.abspath(data_dir)}: {error}. Fetch its "
-                "binary files by hand and point --data_dir at their folder."
-            ) from error
-
-
-@contextlib.contextmanager
-def _only_one(path: str):
-    with open(path, "w") as lock:
+    try:
+        os.makedirs(data_dir, exist_ok=True)
+        lock = open(os.path.join(data_dir, f".{name}.lock"), "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise DataError(
+            f"{name} can't be downloaded to {os.path.abspath(data_dir)}: "
+            f"{error.strerror or error}. Give a --data_dir that can be written to."
+        ) from None
+    with lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        download(name, os.path.join(data_dir, layout.folder))
 
 
 def _read_records(path: str, size: int) -> np.ndarray:

@@ -32,15 +32,21 @@ __all__ = [
     "MAX_ASPECT",
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
+    "MAX_SCANNED_PIXELS",
     "MAX_SCANS",
     "jpeg_is_plain",
     "prepare",
 ]
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MiB decoded
+# Pillow's own limit against decompression bombs: 256 MiB decoded. One such image costs a reading
+# thread up to 0.8 GB (progressive JPEG, 4:4:4) in MindSpore's decoder and 1.0 (CMYK) in Pillow.
+MAX_PIXELS = 89_478_485
 MAX_ASPECT = 100  # scaling the short side to 256 blows a 1 x 100,000 image up to 20 GB
-MAX_FILE_BYTES = 256 * 2**20
+MAX_FILE_BYTES = 256 * 2**20  # the largest image as uncompressed BMP
 MAX_SCANS = 500  # cameras and encoders make up to about 20; each costs a pass over all pixels
+# Pixels times scans, 24 scans of the largest image: 1.1 MB of empty scans over 89 million pixels
+# kept MindSpore's decoder busy for 22 s (400 of them) and Pillow for 11 s (200, four colours).
+MAX_SCANNED_PIXELS = 2**31
 
 # "Corrupt EXIF data" and the like, once for many a file of ImageNet; what matters is an exception.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -117,8 +123,7 @@ def _walk(data: bytes) -> None:
         elif marker == _SOS and frame is not None:
             seen |= _scan(body, frame, quantizers, codes)
             scans += 1
-            if scans > MAX_SCANS:
-                raise BadImage(f"has more than {MAX_SCANS} scans, which would take hours to decode")
+            _refuse_scans(scans, frame.pixels)
             found = _next_marker(data, position)
             if found is None:
                 raise _NotPlain
@@ -142,6 +147,7 @@ class _Frame:
             raise _NotPlain
         if _size_problem(width, height):
             raise _NotPlain
+        self.pixels = width * height
         self.progressive = marker == _PROGRESSIVE
         self.components = {body[6 + 3 * k]: body[8 + 3 * k] for k in range(count)}
         across = [body[7 + 3 * k] >> 4 for k in range(count)]
@@ -222,6 +228,17 @@ def _scan(body: bytes, frame: _Frame, quantizers: set[int], codes: set[int]) -> 
     return seen
 
 
+def _refuse_scans(scans: int, pixels: int) -> None:
+    """Raise for a JPEG whose scans are a decompression bomb in time."""
+    if scans > MAX_SCANS:
+        raise BadImage(f"has more than {MAX_SCANS} scans, which would take hours to decode")
+    if scans * pixels > MAX_SCANNED_PIXELS:
+        raise BadImage(
+            f"has {scans} scans or more over {pixels:,} pixels, more than the limit of "
+            f"{MAX_SCANNED_PIXELS:,} scanned pixels against decompression bombs; save it anew"
+        )
+
+
 def _size_problem(width: int, height: int) -> str:
     """Why an image of this size isn't taken, or nothing."""
     if not width or not height:
@@ -229,14 +246,14 @@ def _size_problem(width: int, height: int) -> str:
     if width * height > MAX_PIXELS:
         return (
             f"is {width} x {height} pixels, more than the limit of {MAX_PIXELS:,} against "
-            "decompression bombs; scale it down"
+            "decompression bombs; scale it down (or raise MAX_PIXELS in data/image_file.py)"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         return f"is {width} x {height} pixels, one side over {MAX_ASPECT} times the other; crop it"
     return ""
 
 
-def _as_bmp(data: bytes) -> bytes:
+def _as_bmp(data: bytes) -> memoryview:
     """Decode with Pillow, all of it, to an uncompressed BMP of 8-bit RGB."""
     if not data:
         raise BadImage("is empty (0 bytes)")
@@ -245,6 +262,8 @@ def _as_bmp(data: bytes) -> bytes:
             problem = _size_problem(*image.size)
             if problem:
                 raise BadImage(problem)
+            if data.startswith(b"\xff\xd8"):  # inside a scan 0xFF is never followed by 0xDA
+                _refuse_scans(data.count(b"\xff\xda"), image.width * image.height)
             image.load()
             image = _as_rgb(image)
             out = io.BytesIO()
@@ -257,7 +276,7 @@ def _as_bmp(data: bytes) -> bytes:
         raise BadImage(f"has more than {2 * MAX_PIXELS:,} pixels: a decompression bomb?") from None
     except Exception as error:  # Pillow's plug-ins raise nearly anything on hostile files
         raise BadImage(f"can't be decoded: {error or type(error).__name__}") from error
-    return out.getvalue()
+    return out.getbuffer()  # not getvalue(): a copy, 268 MB of the largest image
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -270,7 +289,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BadImage("holds floating-point values, whose range is unknown; save it with 8 bits")
     if image.mode.startswith("I"):  # I, I;16, I;16B: grey of PNG, TIFF and PGM
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise BadImage("holds 32-bit values, whose range is unknown; save it with 8 bits")
         image = Image.fromarray((values >> 8).astype(np.uint8))

@@ -17,8 +17,8 @@ import argparse
 import io
 import os
 import re
+import struct
 import sys
-import tarfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindcv_ghost.data.image_folder import FolderSource, shown
+from mindcv_ghost.data.unpack import file_members
 from mindcv_ghost.errors import DataError, UserError
 
 __all__ = ["check_folder", "main", "read_devkit", "sort_val"]
@@ -35,6 +36,7 @@ CLASSES, TRAIN_IMAGES, VAL_IMAGES = 1000, 1_281_167, 50_000
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _META = "meta.mat"
 _MAX_MEMBER_BYTES = 16 * 2**20  # the real ones have 200 kB; more would be another file or a bomb
+_MAX_ARCHIVE_BYTES = 256 * 2**20  # unpacked; the real one has 2.5 MB packed
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG$")
 _WNID = re.compile(r"n\d{8}$")
 
@@ -70,15 +72,12 @@ def _devkit_file(path: str, name: str) -> bytes:
                     return opened.read()
         raise DataError(f"the devkit folder {shown(path)} has no data/{name}")
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if os.path.basename(member.name) == name and member.isfile():
-                    if member.size > _MAX_MEMBER_BYTES:
-                        raise DataError(f"{name} in {shown(path)} has {member.size:,} bytes")
-                    return archive.extractfile(member).read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        wanted = {name: _MAX_MEMBER_BYTES}
+        for _, content in file_members(path, wanted, largest=_MAX_ARCHIVE_BYTES):
+            return content
+    except DataError as error:
         raise DataError(
-            f"the devkit {shown(path)} can't be read: {error}. Give ILSVRC2012_devkit_t12.tar.gz "
+            f"the devkit can't be read: {error}. Give ILSVRC2012_devkit_t12.tar.gz "
             "(from image-net.org, where the images are) or the folder it unpacks to."
         ) from None
     raise DataError(f"{shown(path)} has no {name}: is it ILSVRC2012_devkit_t12.tar.gz?")
@@ -91,6 +90,7 @@ def _class_ids(meta: bytes) -> dict[int, str]:
     except ImportError:
         raise DataError(f"{_META} is read by scipy; install it: pip install scipy") from None
     try:
+        _refuse_bomb(meta)
         synsets = loadmat(io.BytesIO(meta), variable_names=["synsets"], squeeze_me=True)["synsets"]
         leaves = [row for row in np.atleast_1d(synsets) if int(row["num_children"]) == 0]
         ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
@@ -100,6 +100,24 @@ def _class_ids(meta: bytes) -> dict[int, str]:
     if strange:  # they become names of folders
         raise DataError(f"{_META} has WordNet IDs that aren't any: {strange[:3]}")
     return ids
+
+
+def _refuse_bomb(meta: bytes) -> None:
+    """Raise ValueError if compressed elements of a MATLAB file unpack to more than they may.
+
+    scipy unpacks each whole: 16 MB could become 16 GB.
+    """
+    position, left = 128, _MAX_MEMBER_BYTES
+    while position + 8 <= len(meta):
+        kind, length = struct.unpack_from("<II", meta, position)
+        if kind == 15:  # miCOMPRESSED
+            unpacked = zlib.decompressobj().decompress(
+                meta[position + 8 : position + 8 + length], left + 1
+            )
+            left -= len(unpacked)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {_MAX_MEMBER_BYTES:,} bytes")
+        position += 8 + length
 
 
 @dataclass

@@ -12,6 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from mindcv_ghost.engine.ckpt_file import read_ckpt
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.report.files import give_name, replacing
 
@@ -26,6 +27,9 @@ _TRAINING_STATE = re.compile(
     r"|loss_scale\w*|accumulation_step|grad_\w+\..+|gradient_sum\..+|random_op|crc_num"
 )
 _LISTED = 10
+# Weights, average and LAMB's two moments make 4 times the weights, a head of ImageNet-21k more.
+_LARGEST_RATIO = 8
+_LARGEST_OTHER = 2 * 2**30  # bytes: 500 million float32, which few image models have
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def load_weights(
             asked for, or doesn't match the network: then it lists missing, unexpected and
             wrong-shaped names, ten of each.
     """
-    stored = _read(Path(path))
+    stored = _read(Path(path), network)
     averaged = {k[len(_EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(_EMA_PREFIX)}
     if use_ema and not averaged:
         raise CheckpointError(
@@ -104,6 +108,12 @@ def load_weights(
     is_head = bool(head) and len(head) == len(wrong) <= 2
     if missing or unexpected or (wrong and not (is_head and reset_head)):
         raise CheckpointError(_mismatch(path, wanted, weights, missing, unexpected, wrong, is_head))
+    for name, parameter in wanted.items():
+        if (weights[name].dtype.kind == "f") != parameter.is_floating_point():
+            raise CheckpointError(
+                f"{path} holds {name} as {weights[name].dtype}, the network has {parameter.dtype}: "
+                "quantised or damaged weights can't be loaded."
+            )
     for name, parameter in wanted.items():
         if name not in wrong:
             parameter.set_data(ms.Tensor(weights[name], parameter.dtype))
@@ -180,21 +190,17 @@ class CheckpointKeeper:
                 worst[1].unlink()
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path, network: nn.Cell) -> dict[str, np.ndarray]:
     if not path.exists():
         near = sorted(p.name for p in path.parent.glob("*.ckpt"))[:_LISTED] if path.parent else []
         there = f"; that folder has {', '.join(near)}" if near else ""
         raise CheckpointError(f"no checkpoint {path}{there}. Check --ckpt_path.")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; --ckpt_path takes a .ckpt file in it.")
-    try:
-        stored = ms.load_checkpoint(str(path))
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) can't be read as a MindSpore checkpoint: it is "
-            f"damaged, incomplete or of another kind. {_last_line(error)}"
-        ) from error
-    return {k: v.asnumpy() for k, v in stored.items() if isinstance(v, ms.Tensor)}
+    # A file may hold weights, their averages and an optimizer's state, and be another model's: then
+    # it is read, so that the message can say what differs.
+    own = sum(p.size * p.itemsize for p in network.get_parameters())
+    return read_ckpt(path, max(_LARGEST_OTHER, _LARGEST_RATIO * own))
 
 
 def _mismatch(path, wanted, weights, missing, unexpected, wrong, is_head) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from mindcv_ghost.config import load_config
@@ -111,3 +113,11 @@ def test_config_may_be_given_in_each_form(recipe):
 def test_argv_of_the_process_is_read_by_default(monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "--epoch_size", "7"])
     assert load_config().train.epoch_size == 7
+
+
+@pytest.mark.parametrize("words", [["x"], ["--xx"], ["--model_args", "a=1"], ["--mean", "1"]])
+def test_a_command_line_of_200000_words_is_refused_within_a_second(words, refused):
+    start = time.monotonic()
+    message = refused(None, *words * (200_000 // len(words)))
+    assert message.startswith("the command line has 200,000 words, more than 10,000; a recipe")
+    assert time.monotonic() - start < 1

@@ -96,7 +96,7 @@ def test_mnist_is_read_as_mindspore_reads_it(tmp_path):
     assert np.ptp(wide[2][0].astype(int), axis=2).max() == 0
 
 
-def test_files_are_found_where_mindcvs_download_unpacks_them(tmp_path):
+def test_files_are_found_where_a_download_puts_them(tmp_path):
     write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR10_FILES, 1)
     assert len(open_source("cifar10", str(tmp_path), "train")) == 5
 
@@ -136,29 +136,3 @@ def test_labels_beyond_the_classes_are_refused(tmp_path):
 def test_an_unknown_split_is_refused(tmp_path):
     with pytest.raises(DataError, match="no split 'extra': it has train and test"):
         open_source("cifar10", str(tmp_path), "extra")
-
-
-def test_a_download_that_fails_says_so_and_what_else_to_do(tmp_path, monkeypatch):
-    from mindcv.data import dataset_download
-
-    def fail(self):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(dataset_download.Cifar10Download, "download", fail)
-    with pytest.raises(DataError, match="can't be downloaded .* no route to host.*by hand"):
-        open_source("cifar10", str(tmp_path), "train", download=True)
-
-
-def test_a_download_goes_through_mindcv_once(tmp_path, monkeypatch):
-    from mindcv.data import dataset_download
-
-    calls = []
-
-    def fetch(self):
-        calls.append(self.root)
-        write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR10_FILES, 2)
-
-    monkeypatch.setattr(dataset_download.Cifar10Download, "download", fetch)
-    for _ in range(2):
-        assert len(open_source("cifar10", str(tmp_path), "train", download=True)) == 10
-    assert calls == [str(tmp_path)]
