@@ -12,12 +12,13 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 
-.PHONY: help demo test test-slow test-fuzz test-all lint format pages clean
+.PHONY: help demo test test-slow test-faults test-fuzz test-all lint format pages clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
 	@echo "make test       set up, run the tests (about 10 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each"
+	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones (10 minutes)"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
 	@echo "make pages      draw the figures and tables of the model page anew"
@@ -46,12 +47,15 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m mindcv_ghost.report.show $(RUN)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not fuzz"
+	$(BIN)/python -m pytest -m "not slow and not fuzz and not faults"
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
 # The seeds are fixed: two runs on one release of the libraries try the same inputs.
+test-faults: $(VENV)/.test
+	$(BIN)/python -m pytest -m faults tests/faults
+
 test-fuzz: $(VENV)/.test
 	$(BIN)/python -m pytest -m fuzz tests/fuzz
 

@@ -30,6 +30,7 @@ setup(
         "numpy>=1.22,<2",
         "pillow>=9.2",
         "pyyaml>=5.3",
+        "safetensors>=0.4.2,<0.9",
         "tqdm>=4.60",
     ],
     extras_require={

@@ -89,7 +89,6 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
             "stopped run with --resume auto (or --resume RUN_FOLDER), or leave resume_opt out to "
             "start a new run from the weights of --ckpt_path."
         )
-    ms.set_seed(config.system.seed + world.rank)
     collectives = Collectives(world.rank, world.size)
     train_set, val_set = _open_sets(config)
     num_classes = check_splits(train_set, val_set, config.model.num_classes)
@@ -99,6 +98,9 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         settings = settings_of(config, world, train_set, num_classes)
     run_folder = None if session.folder is None else session.folder.path
     earlier = pick(config.checkpoint.resume, run_folder, settings, collectives)
+    # Masks of dropout are drawn from here on: a resumed run must not repeat those of its start.
+    done = 0 if earlier is None else earlier.facts["position"]["batches"]
+    ms.set_seed(config.system.seed + world.rank + done)
     network = _network(config, num_classes, start_weights=earlier is None)
     parameters = count_parameters(network)
     if config.train.sync_bn:
@@ -110,7 +112,11 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     schedule = _schedule(config, updates)
     ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
     step = TrainStep(
-        NetworkWithLoss(_mixed(network, config.amp.amp_level, config), _loss(config)),
+        NetworkWithLoss(
+            _mixed(network, config.amp.amp_level, config),
+            _loss(config),
+            exact=session.device == "CPU" and config.loss.loss == "CE",
+        ),
         create_optimizer(network, _optimizer_settings(config), schedule, session.device),
         _loss_scale(config),
         clip_norm=config.train.clip_value if config.train.clip_grad else None,
@@ -160,6 +166,11 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     )
     if earlier is not None:
         earlier.take_up(trainer, updates)
+        if _draws_masks(network):
+            _logger.warning(
+                "the network has dropout or stochastic depth, whose masks MindSpore draws inside "
+                "compiled kernels: the run goes on, but with other masks than it would have had"
+            )
     if saver is not None:
         weights = sum(p.size * p.itemsize for p in network.get_parameters())
         check_space(session.folder.path, trainer.state.bytes, weights * (2 if ema else 1))
@@ -360,6 +371,13 @@ def _trainer_settings(config: Config, device: str) -> TrainerSettings:
             in_flight=0 if device == "CPU" else 2,
             report_folder=Path(config.checkpoint.ckpt_save_dir),
         ),
+    )
+
+
+def _draws_masks(network: nn.Cell) -> bool:
+    return any(
+        isinstance(cell, nn.Dropout) and 0 < (cell.p or 0) < 1
+        for _, cell in network.cells_and_names()
     )
 
 

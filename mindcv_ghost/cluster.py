@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from mindcv_ghost.errors import LaunchError, UserError
 from mindcv_ghost.front import spawn
 from mindcv_ghost.guard import Ward, open_line, split
+from mindcv_ghost.interrupts import take_interrupts
 from mindcv_ghost.launch import (
     LOCAL_SIZE,
     World,
@@ -259,11 +260,13 @@ def run_script(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         world = detect(os.environ)
         prepare_environment(world)
         if world.size == 1:
+            take_interrupts()
             return _run_single(main, argv)
     except LaunchError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     _state.ward = split(world)
+    take_interrupts()
     keep_writing()
     _run_rank(world, _state.ward, main, argv)
     raise AssertionError("a rank ends its process")

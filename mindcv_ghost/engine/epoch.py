@@ -225,7 +225,7 @@ class EpochRun:
         minutes = self.settings.save_every_minutes
         waited = time.monotonic() - self._saved_at_time
         save = self.collectives.rank == 0 and minutes is not None and waited >= 60 * minutes
-        wanted = (self.signals.poll() != 0, save)
+        wanted = (self.signals.number != 0, save)
         if wanted != self._said:
             self.step.request(*wanted)
             self._said = wanted

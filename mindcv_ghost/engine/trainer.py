@@ -122,7 +122,7 @@ class Trainer:
         self.bad_images = bad_images
         self.state = LiveState(step, collectives)
         self.position = Position()
-        self.signals = StopSignals(guarded=collectives.size > 1)
+        self.signals = StopSignals()
         self._summary = Summary()
         self._earlier: dict = {}
         self._bad_told: set[str] = set()
@@ -272,7 +272,7 @@ class Trainer:
             )
 
     def _asked_between_epochs(self) -> bool:
-        return bool(self.collectives.gather(np.array(self.signals.poll() != 0)).any())
+        return bool(self.collectives.gather(np.array(self.signals.number != 0)).any())
 
     def _agree_on_signal(self) -> int:
         """The signal that counts, the same on every rank: the one with the highest exit status."""

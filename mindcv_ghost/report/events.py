@@ -53,7 +53,7 @@ class EventsLog:
             return
         try:
             if self._writer is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(exist_ok=True)  # not its parents: see files.replacing
                 self._writer = self._tensorboard.writer(str(self.folder / "events"))
             for tag, value in values.items():
                 if value is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindcv_ghost.data import Augment, EvalLoader, TrainLoader, open_source
+from mindcv_ghost.data import Augment, EvalLoader, TrainLoader, fingerprint, open_source
 from mindcv_ghost.errors import DataError
 
 from .conftest import make_split
@@ -151,6 +152,34 @@ def test_the_whole_run_in_one_pipeline_is_its_epochs_one_after_another(source):
     ]
     single = [batch[1].tolist() for epoch in (2, 3, 4) for batch in arrays(ours.epoch(epoch))]
     assert labels == single
+
+
+@pytest.mark.parametrize("skip", [1, 2, 5])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_is_left_of_an_epoch_is_its_tail_whatever_is_drawn(source, skip, ranks):
+    augment = Augment(image_resize=16, auto_augment="randaug-m9-mstd0.5", mixup=0.2, re_prob=0.5)
+    for rank in range(ranks):
+        batches = loader(source, augment, batch_size=4 // ranks, rank=rank, size=ranks)
+        whole, tail = arrays(batches.epoch(3)), arrays(batches.epoch(3, skip))
+        assert len(whole) == 5 and len(batches.epoch(3, skip)) == 5 - skip
+        assert [[c.tobytes() for c in b] for b in tail] == [
+            [c.tobytes() for c in b] for b in whole[skip:]
+        ]
+
+
+def test_a_batch_s_images_can_be_named(source):
+    batches = loader(source)
+    assert batches.names(2, 1) == [source.name_of(int(k)) for k in batches.indices(2)[4:8]]
+
+
+def test_a_set_s_fingerprint_depends_on_names_and_not_on_where_it_lies(source, images, tmp_path):
+    shutil.copytree(images, tmp_path / "elsewhere")
+    copied = open_source("imagenet", str(tmp_path / "elsewhere"), "train")
+    assert fingerprint(copied) == fingerprint(source)
+    victim = tmp_path / "elsewhere" / "train" / "ant" / "000.jpg"
+    victim.rename(victim.with_name("100.jpg"))
+    renamed = open_source("imagenet", str(tmp_path / "elsewhere"), "train")
+    assert len(renamed) == 23 and fingerprint(renamed) != fingerprint(source)
 
 
 def test_more_ranks_times_batch_than_images_is_refused_with_the_numbers(source):

@@ -149,7 +149,12 @@ def test_a_model_argument_that_cannot_be_is_named(scripts, images, argument, tol
     assert told in text
 
 
-def test_resuming_is_refused_and_not_ignored(scripts, images):
+def test_mindcv_s_way_of_resuming_is_refused_and_ours_is_named(scripts, images):
     options = recipe(images, ckpt_path="a.ckpt", resume_opt="true")
     text = refused(scripts.train(*options, status=2))
-    assert "a stopped run can't be continued yet" in text
+    assert "--resume auto" in text
+
+
+def test_a_run_to_resume_that_is_not_there_is_named(scripts, images):
+    text = refused(scripts.train(*recipe(images, resume="runs/gone"), status=2))
+    assert "--resume runs/gone: no such file" in text

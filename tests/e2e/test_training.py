@@ -64,7 +64,7 @@ def test_a_run_folder_holds_everything(trained):
     folder = scripts.cwd / "run"
     names = {p.name for p in folder.iterdir()} - {".lock"}
     kept = {"ghost_resnet18-2_6.ckpt", "ghost_resnet18-3_6.ckpt"}
-    files = {"config.yaml", "metrics.csv", "run.json", "train.log", "events"}
+    files = {"config.yaml", "metrics.csv", "run.json", "train.log", "events", "resume"}
     assert names == {"last.ckpt", "best.ckpt", *kept, *files}
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
     assert all(float(row["images_per_second"]) > 0 for row in rows(folder))

@@ -1,0 +1,201 @@
+"""Whatever is done to a run, the next life goes on, and the end is that of a run left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import time
+
+import pytest
+
+from .conftest import END_SECONDS, STOP_SECONDS, Run, counts
+
+pytestmark = pytest.mark.faults
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
+CHAINS, FAULTS = 5, 4  # 20 faults with one rank, 20 with two
+
+
+def stop(run: Run, draw: random.Random) -> None:
+    """A signal at a random step: it saves and tells so by its status."""
+    number = draw.choice(list(STATUS))
+    if run.wait_for_step(draw.randint(1, 5)):
+        run.injects()
+        run.send(number)
+    status = run.end(STOP_SECONDS)
+    if run.ranks == 1 and f"stopped by {number.name}" in run.text:
+        assert status == STATUS[number]
+
+
+def kill(run: Run, draw: random.Random) -> None:
+    """SIGKILL of any process at a random step."""
+    if run.wait_for_step(draw.randint(1, 6)):
+        run.injects()
+        run.kill_one(draw)
+    run.end(END_SECONDS)
+
+
+def kill_within_a_save(run: Run, draw: random.Random) -> None:
+    """SIGKILL while a state is half written."""
+    if run.wait_for_save():
+        time.sleep(draw.random() * 0.05)
+        run.injects()
+        run.kill_one(draw)
+    run.end(END_SECONDS)
+
+
+def damage(run: Run, draw: random.Random) -> None:
+    """Cut the newest state or flip a bit of it, if there is one before it."""
+    states = run.states()
+    if len(states) < 2:
+        return
+    run.injects()
+    data = bytearray(states[-1].read_bytes())
+    if draw.random() < 0.5:
+        data = data[: draw.randrange(len(data))]
+    else:
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    states[-1].write_bytes(data)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_lives_that_end_by_force_add_up_to_a_whole_run(new_run, whole, ranks, seed):
+    draw = random.Random(100 * ranks + seed)
+    run = new_run(ranks)
+    for number in range(FAULTS):
+        fault = (stop, kill, kill_within_a_save)[(seed + number) % 3]
+        slow = {"WRITE_SECONDS": 0.02} if fault is kill_within_a_save else {"STEP_SECONDS": 0.1}
+        run.start(**slow)
+        fault(run, draw)
+        if draw.random() < 0.4:
+            damage(run, draw)
+    run.finish()
+    run.is_equal_to(whole(ranks))
+
+
+@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_saves_and_tells_by_its_status(new_run, whole, number, ranks):
+    run = new_run(ranks)
+    run.start(STEP_SECONDS=0.1)
+    assert run.wait_for_step(3)
+    run.injects()
+    began = time.monotonic()
+    run.send(number)
+    status = run.end(STOP_SECONDS)
+    assert time.monotonic() - began < STOP_SECONDS
+    assert len(run.states()) >= 2
+    if ranks == 1:
+        assert status == STATUS[number]
+        assert f"stopped by {number.name}" in run.text
+        assert "--resume auto goes on from here" in run.text
+    run.finish()
+    run.is_equal_to(whole(ranks))
+
+
+def test_a_second_interrupt_ends_at_once(new_run, whole):
+    run = new_run()
+    run.start(STEP_SECONDS=2)
+    assert run.wait_for_step(1)
+    run.injects()
+    began = time.monotonic()
+    run.send(signal.SIGINT)
+    time.sleep(0.6)
+    run.send(signal.SIGINT)
+    assert run.end(5) == 130
+    assert "interrupted twice" in run.text
+    assert time.monotonic() - began < 3
+    run.finish()
+    run.is_equal_to(whole(1))
+
+
+def limit_files(run: Run, size: int) -> None:
+    for pid in run.alive():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(new_run, whole):
+    """The kernel refuses to let files grow, as with a quota, for two saves; then it doesn't."""
+    run = new_run()
+    run.start(STEP_SECONDS=0.3)
+    assert run.wait_for_step(2)
+    run.injects()
+    limit_files(run, 4096)
+    while run.text.count("NOT SAVED") < 2:
+        time.sleep(0.02)
+        assert run.process.poll() is None, run.text
+    limit_files(run, resource.RLIM_INFINITY)
+    assert run.end(60) == 0
+    assert "File too large" in run.text and "Training goes on" in run.text
+    assert "Traceback" not in run.text
+    run.is_equal_to(whole(1))
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_loses_little(new_run, whole):
+    run = new_run()
+    run.start(STEP_SECONDS=0.1)
+    assert run.wait_for_step(3)
+    run.injects()
+    limit_files(run, 4096)
+    assert run.end(60) == 2
+    assert "3rd save in a row that failed" in run.text and "Traceback" not in run.text
+    run.finish()
+    run.is_equal_to(whole(1))
+
+
+def test_a_folder_that_vanishes_ends_the_run_and_its_states_stay(new_run, whole):
+    run = new_run()
+    run.start(STEP_SECONDS=0.1)
+    assert run.wait_for_step(3)
+    run.injects()
+    os.rename(run.run, run.folder / "unmounted")
+    assert run.end(60) == 2
+    assert "3rd save in a row that failed" in run.text and "Traceback" not in run.text
+    assert not run.run.exists()  # not made anew beneath the mount point
+    os.rename(run.folder / "unmounted", run.run)
+    run.finish()
+    run.is_equal_to(whole(1))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(new_run):
+    run = new_run()
+    run.options[run.options.index(str(run.run))] = "/proc/run"
+    run.injects()
+    run.start()
+    assert run.end(60) == 2
+    assert "run folder /proc/run can't be written" in run.text and "Traceback" not in run.text
+    counts["survived"] += 1
+
+
+def test_another_number_of_ranks_goes_on_at_an_epoch_s_end_and_says_so(new_run):
+    run = new_run(2)
+    run.start(STEP_SECONDS=0.1)
+    assert run.wait_for_step(8)  # within the second epoch of six
+    run.injects()
+    run.kill_one(random.Random(1))
+    run.end(END_SECONDS)
+    run.ranks = 1
+    run.finish()
+    assert "where ranks can't change: going back to" in run.text
+    assert "from here on ranks: 2 before, 1 now" in run.text
+    assert [row["epoch"] for row in run.outcome()[1]] == ["1", "2", "3"]
+    counts["survived"] += 1
+
+
+def test_a_finished_run_says_so_and_another_recipe_is_refused(whole, new_run):
+    finished = whole(1)
+    before = finished.outcome()
+    finished.finish()
+    assert "the run is finished: 3 of 3 epochs" in finished.text
+    assert finished.outcome() == before
+    options = list(finished.options)
+    finished.options += ["--lr", "0.5", "--label_smoothing", "0.1"]
+    finished.start()
+    assert finished.end(60) == 2
+    finished.options = options
+    assert "is of another run" in finished.text
+    assert "label_smoothing: 0 before, 0.1 now" in finished.text.replace("0.0 ", "0 ")
+    assert "lr: 0.02 before, 0.5 now" in finished.text
+    assert finished.outcome() == before
