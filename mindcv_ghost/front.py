@@ -20,7 +20,6 @@ from mindcv_ghost.processes import adopt_orphans, children
 __all__ = ["STOP_SIGNALS", "Front", "spawn"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_POLL_SECONDS = 0.25
 
 
 class Front:
@@ -55,9 +54,10 @@ def spawn() -> Front:
     """
     theirs, ours = socket.socketpair()
     pid = os.getpid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [*STOP_SIGNALS, signal.SIGCHLD])
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         theirs.close()
         os.setsid()
         return Front(pid, ours)
@@ -73,13 +73,13 @@ def _stand(child: int, sock: socket.socket) -> int:
     """Pass signals on until the child has ended; its status."""
     # Killed, the guard can't end what the rank left behind.
     adopt_orphans()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     while True:
-        # Signals that come while this process is stopped wait for it to go on, as anywhere.
-        got = signal.sigtimedwait([*STOP_SIGNALS, signal.SIGCHLD], _POLL_SECONDS)
-        if got is not None and got.si_signo != signal.SIGCHLD:
+        # Not sigtimedwait: when this process has been stopped (Ctrl-Z) and goes on after the time
+        # has run out, CPython 3.11's returns a signal that nobody sent.
+        got = signal.sigwait([*STOP_SIGNALS, signal.SIGCHLD])
+        if got != signal.SIGCHLD:
             with contextlib.suppress(OSError):
-                sock.send(bytes([got.si_signo]))
+                sock.send(bytes([got]))
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

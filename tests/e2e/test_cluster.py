@@ -109,6 +109,10 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def guard_of(job: Job, rank: int) -> int:
     return parent_of(job.pids()[rank])
 
@@ -270,6 +274,22 @@ def test_slurm_s_warning_to_mpirun_reaches_all_ranks(jobs, tmp_path):
     os.kill(parent_of(front_of(job, 0)), signal.SIGUSR1)
     assert job.end(SAVE_SECONDS) == [0], job.text
     assert run.signals_told() == ["SIGUSR1", "SIGUSR1"]
+
+
+def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path):
+    job = jobs()
+    run = Heeding(job, tmp_path, "mpirun")
+    mpirun = parent_of(front_of(job, 0))
+    os.kill(mpirun, signal.SIGTSTP)  # as Ctrl-Z does
+    time.sleep(1.5)
+    assert [state_of(pid) for pid in job.pids().values()] == ["T", "T"]
+    os.kill(mpirun, signal.SIGCONT)
+    time.sleep(1.5)
+    assert "T" not in [state_of(pid) for pid in job.pids().values()]
+    assert "saving" not in job.text
+    os.kill(front_of(job, 1), signal.SIGUSR1)
+    assert job.end(SAVE_SECONDS) == [0], job.text
+    assert run.signals_told() == ["", "SIGUSR1"]
 
 
 def test_a_second_ctrl_c_ends_all_at_once_though_a_rank_is_deaf(jobs, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import mindspore as ms
@@ -19,7 +20,7 @@ from mindcv_ghost.engine.losses import TrainingDiverged
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.resume import ResumeFiles
 from mindcv_ghost.engine.saver import Saver
-from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
+from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
@@ -123,6 +124,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_pat
         trainer.run()
     assert len(read_metrics(tmp_path / "metrics.csv")) == 1
     assert {p.name for p in tmp_path.glob("*.ckpt")} == {"last.ckpt", "linear-1_5.ckpt"}
+    assert [p.name for p in (tmp_path / "resume").iterdir()] == ["000001_epoch1_step0.safetensors"]
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert (report["epoch"], report["step"], report["global_step"]) == (2, 1, 6)
+    assert (report["loss_scale"], report["latest_losses"]) == (1.0, ["nan"])
+    assert report["lr"] == pytest.approx(0.025)
+    assert report["images"][0] == "epoch 1 step 0 image 0"
+
+
+def test_a_loss_scale_gets_its_chance_before_a_run_stops(tmp_path):
+    scale = LossScale(4.0, dynamic=True)
+    trainer, batches = make(tmp_path, epochs=1, nan_patience=2, step={"loss_scale": scale})
+    huge = (Tensor(np.full((4, 4), np.inf, np.float32)), Tensor(np.zeros(4, np.int32)))
+    good = batch(4, seed=1)
+    batches.epoch = lambda n, skip: iter_of([huge, good, huge, good, good])
+    trainer.run()
+    assert trainer.step.updates_done == 3
+    trainer, batches = make(tmp_path, epochs=1, nan_patience=2, step={"loss_scale": scale})
+    batches.epoch = lambda n, skip: iter_of([good, huge, huge, good, good])
+    with pytest.raises(TrainingDiverged, match="2 updates in a row.*at step 3 of epoch 1"):
+        trainer.run()
 
 
 def iter_of(items):
