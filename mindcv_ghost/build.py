@@ -171,7 +171,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
                 "the network has dropout or stochastic depth, whose masks MindSpore draws inside "
                 "compiled kernels: the run goes on, but with other masks than it would have had"
             )
-    if saver is not None:
+    if saver is not None and trainer.position.epoch < config.train.epoch_size:
         weights = sum(p.size * p.itemsize for p in network.get_parameters())
         check_space(session.folder.path, trainer.state.bytes, weights * (2 if ema else 1))
     return TrainingRun(trainer, facts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +51,8 @@ class Continuation:
         if self.state is not None:
             ranks = self.facts["ranks"] if self.facts["position"]["step"] else 1
             arrays = self.state.read(trainer.state.wanted(ranks))
-        trainer.take_up(self.facts, arrays, updates_per_epoch)
+        with _facts_as_expected("the state"):
+            trainer.take_up(self.facts, arrays, updates_per_epoch)
 
 
 def pick(
@@ -79,14 +82,25 @@ def pick(
     return None if facts is None else Continuation(facts, state)
 
 
-def _suitable(state: StateFile, settings: dict) -> StateFile:
+@contextlib.contextmanager
+def _facts_as_expected(where: object) -> Iterator[None]:
+    """Facts that this package didn't write are an error, not a traceback."""
     try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{where} has facts that no run of ours has: {error!r}.") from error
+
+
+def _suitable(state: StateFile, settings: dict) -> StateFile:
+    with _facts_as_expected(state.path):
         before, position = state.facts["settings"], state.facts["position"]
         other, between, loose = differences(before, settings)
         step, steps = position["step"], state.facts["steps_per_epoch"]
         epoch, epochs = position["epoch"], before["epoch_size"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{state.path} lacks facts about its run: {error!r}.") from error
+        if not (0 <= epoch <= epochs and 0 <= step <= steps and position["batches"] >= 0):
+            raise ValueError(f"position {position}")
+        if state.facts["ranks"] != before["ranks"]:
+            raise ValueError(f"ranks {state.facts['ranks']}")
     if other:
         raise CheckpointError(
             f"{state.path} is of another run, which this recipe can't continue:\n  "
@@ -157,5 +171,6 @@ def open_saver(
         {},
     )
     if earlier is not None:
-        saver.take_up(earlier.facts, earlier.state.path)
+        with _facts_as_expected(earlier.state.path):
+            saver.take_up(earlier.facts, earlier.state.path)
     return saver

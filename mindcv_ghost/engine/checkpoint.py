@@ -179,7 +179,12 @@ class CheckpointKeeper:
     def take_up(self, facts: dict) -> None:
         """Go on where :meth:`facts` was asked for."""
         self.best = facts["best"]
-        self._kept = [(score, self.folder / Path(name).name) for score, name in facts["kept"]]
+        ours = re.compile(re.escape(self.model) + r"-\d+_\d+\.ckpt")  # nothing else is ever deleted
+        self._kept = [
+            (float(score), self.folder / name)
+            for score, name in facts["kept"]
+            if ours.fullmatch(name)
+        ]
 
     def _drop(self) -> None:
         while self.policy is not None and len(self._kept) > self.keep:

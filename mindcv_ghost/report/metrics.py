@@ -97,6 +97,9 @@ class MetricsLog:
 
     def take_up(self, text: str) -> None:
         """Go on behind the rows of an earlier run: ``text`` is that run's :attr:`text`."""
+        header = ",".join(self.columns)
+        if text.split("\n", 1)[0] != header:
+            raise _other_header(self.path, text[:200].split("\n", 1)[0], header)
         self.text = text
         self.write()
 
