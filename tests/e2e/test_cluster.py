@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import BIN, ROOT, launcher_environment
+from .conftest import BIN, ROOT, launcher_environment, marked_processes
 
 RANK = [sys.executable, str(Path(__file__).with_name("cluster_rank.py"))]
 END_SECONDS = 30  # what users are promised from the death of a rank to the end of the job
@@ -76,16 +76,7 @@ class Job:
         return Path(self.output.name).read_text()
 
     def alive(self) -> list[int]:
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                environ = (folder / "environ").read_bytes()
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if self.mark.encode() in environ and state != "Z":
-                found.append(int(folder.name))
-        return found
+        return marked_processes(self.mark)
 
     def pids(self) -> dict[int, int]:
         return {int(rank): int(pid) for rank, pid in re.findall(r"pid (\d+) (\d+)", self.text)}

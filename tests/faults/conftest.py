@@ -17,7 +17,16 @@ from safetensors import safe_open
 
 from mindcv_ghost.engine.state_file import open_state
 
-from ..e2e.conftest import BIN, ROOT, SIDE, images, launcher_environment, recipe, rows  # noqa: F401
+from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
+    BIN,
+    ROOT,
+    SIDE,
+    images,
+    launcher_environment,
+    marked_processes,
+    recipe,
+    rows,
+)
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 CLOCKS = {"images_per_second", "epoch_seconds", "compile_seconds"}
@@ -117,17 +126,7 @@ class Run:
         return True
 
     def alive(self) -> list[int]:
-        """Every process of this run, found by a mark in its environment."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                environ = (folder / "environ").read_bytes()
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if self.mark.encode() in environ and state != "Z":
-                found.append(int(folder.name))
-        return sorted(found)
+        return marked_processes(self.mark)
 
     def end(self, seconds: float) -> int:
         """Wait until no process is left; the launcher's status."""
