@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -128,7 +130,9 @@ def test_a_run_folder_that_is_a_file_is_named(scripts, images):
 
 def test_a_loss_that_is_no_number_stops_the_run(scripts, images):
     text = refused(scripts.train(*recipe(images, lr=1e30, val_while_train="false"), status=2))
-    assert "the loss became" in text
+    assert "the gradients became infinite or no numbers at step 2 of epoch 1" in text
+    report = json.loads((scripts.cwd / "ckpt" / "diverged.json").read_text())
+    assert len(report["images"]) == 8 and all(Path(name).is_file() for name in report["images"])
 
 
 def test_a_device_that_is_not_there_is_refused(scripts, images):
