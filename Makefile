@@ -18,7 +18,7 @@ help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
 	@echo "make test       set up, run the tests (about 10 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each"
-	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones (10 minutes)"
+	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
 	@echo "make pages      draw the figures and tables of the model page anew"
@@ -54,7 +54,7 @@ test-slow: $(VENV)/.test
 
 # The seeds are fixed: two runs on one release of the libraries try the same inputs.
 test-faults: $(VENV)/.test
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -m faults
 
 test-fuzz: $(VENV)/.test
 	$(BIN)/python -m pytest -m fuzz tests/fuzz

@@ -231,6 +231,7 @@ class Heeding:
         return [file.read_text() for file in files]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 0)],
@@ -249,6 +250,7 @@ def test_a_signal_to_any_process_of_a_rank_lets_all_ranks_save(
     assert "failed" not in job.text
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("launcher", ["mpirun", "msrun"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=str)
 def test_ranks_save_although_their_launcher_ends_at_once(jobs, tmp_path, launcher, number):
@@ -259,6 +261,7 @@ def test_ranks_save_although_their_launcher_ends_at_once(jobs, tmp_path, launche
     assert [told.split(",")[0] for told in run.signals_told()] == ["SIGTERM", "SIGTERM"]
 
 
+@pytest.mark.faults
 def test_slurm_s_warning_to_mpirun_reaches_all_ranks(jobs, tmp_path):
     job = jobs()
     run = Heeding(job, tmp_path, "mpirun")
@@ -267,6 +270,7 @@ def test_slurm_s_warning_to_mpirun_reaches_all_ranks(jobs, tmp_path):
     assert run.signals_told() == ["SIGUSR1", "SIGUSR1"]
 
 
+@pytest.mark.faults
 def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path):
     job = jobs()
     run = Heeding(job, tmp_path, "mpirun")
@@ -283,6 +287,7 @@ def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path
     assert run.signals_told() == ["", "SIGUSR1"]
 
 
+@pytest.mark.faults
 def test_a_second_ctrl_c_ends_all_at_once_though_a_rank_is_deaf(jobs, tmp_path):
     job = jobs()
     Heeding(job, tmp_path, "srun", "deaf")
@@ -295,6 +300,7 @@ def test_a_second_ctrl_c_ends_all_at_once_though_a_rank_is_deaf(jobs, tmp_path):
     assert job.end(5) == [130, 130], job.text
 
 
+@pytest.mark.faults
 def test_a_deaf_rank_is_not_left_behind_by_a_killed_launcher(jobs, tmp_path):
     job = jobs()
     Heeding(job, tmp_path, "mpirun", "deaf")

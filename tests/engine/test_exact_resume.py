@@ -178,6 +178,7 @@ class Killed(BaseException):
     """What a SIGKILL is to a process."""
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("seed", range(20))
 def test_a_death_anywhere_even_within_a_save_changes_nothing(tmp_path, seed, monkeypatch):
     """Three deaths a run, at random batches or after a random number of written pieces."""
