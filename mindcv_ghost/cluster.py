@@ -364,8 +364,10 @@ def _run_msrun_scheduler() -> int:
     front = spawn()
     scheduler = SchedulerProcess(host, port, world.size, log=sys.stderr.buffer)
     lines: list[Lifeline] = []
+    ending = threading.Event()
 
     def end(code: int) -> None:
+        ending.set()
         scheduler.kill()
         leave_at_once(code)
 
@@ -385,4 +387,7 @@ def _run_msrun_scheduler() -> int:
     # Signals are for the ranks.
     arguments = (lambda _: None, front_gone)
     threading.Thread(target=front.listen, args=arguments, daemon=True).start()
-    return scheduler.process.wait()
+    status = scheduler.process.wait()
+    if ending.is_set():
+        threading.Event().wait()  # whoever killed it ends this process, with the status he knows
+    return status
