@@ -105,7 +105,9 @@ def load_weights(
     unexpected = [n for n in weights if n not in wanted and not _TRAINING_STATE.fullmatch(n)]
     wrong = [n for n, p in wanted.items() if n in weights and weights[n].shape != tuple(p.shape)]
     head = tuple(n for n in wrong if weights[n].shape[1:] == tuple(wanted[n].shape)[1:])
-    is_head = bool(head) and len(head) == len(wrong) <= 2
+    # A classifier is a layer, or the two of a Ghost module, with a bias each.
+    one_cell = len({name.split(".")[0] for name in wrong}) == 1
+    is_head = one_cell and len(head) == len(wrong) <= 4
     if missing or unexpected or (wrong and not (is_head and reset_head)):
         raise CheckpointError(_mismatch(path, wanted, weights, missing, unexpected, wrong, is_head))
     for name, parameter in wanted.items():

@@ -1,6 +1,7 @@
 """Building blocks, usable in anybody's MindSpore network."""
 
 from mindcv_ghost.layers.conv_norm_act import ConvNormAct
+from mindcv_ghost.layers.ghost_classifier import GhostClassifier
 from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
 from mindcv_ghost.layers.global_avg_pool import GlobalAvgPool
 from mindcv_ghost.layers.initializers import kaiming_normal_fan_out
@@ -9,6 +10,7 @@ from mindcv_ghost.layers.sync_batch_norm import SyncBatchNorm2d, convert_sync_ba
 
 __all__ = [
     "ConvNormAct",
+    "GhostClassifier",
     "GhostModule",
     "GlobalAvgPool",
     "StemMaxPool",

@@ -12,7 +12,8 @@ Deviations from the authors' released ``ghost_resnet.py``, which never applies i
 parameters that no forward pass uses and takes 224x224 only: BN is applied, nothing is unused, and
 the average pool is global, so any size goes. Operations are the paper's (2.2 and 1.2 billion); the
 paper's parameters (13.0M, 6.5M) are reached by no convention exactly: here 13.95M and 8.15M, and
-SlimConv's authors (Qiu et al., 2020) also count 13.95M and 2.15 billion for s = 2.
+SlimConv's authors (Qiu et al., 2020) also count 13.95M and 2.15 billion for s = 2. What comes
+nearest is a classifier that is a Ghost module, too (``ghost_classifier=True``): 12.93M and 6.62M.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mindspore import Tensor, nn
 from mindspore.common.initializer import HeUniform
 
 from mindcv_ghost.layers import (
+    GhostClassifier,
     GhostModule,
     GlobalAvgPool,
     StemMaxPool,
@@ -48,15 +50,6 @@ def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
         "classifier": "classifier",
         **kwargs,
     }
-
-
-default_cfgs = {
-    "ghost_resnet18": _cfg(),
-    "ghost_resnet34": _cfg(),
-    "ghost_resnet50": _cfg(),
-    "ghost_resnet101": _cfg(),
-    "ghost_resnet152": _cfg(),
-}
 
 
 class GhostBasicBlock(nn.Cell):
@@ -139,6 +132,7 @@ class GhostResNet(nn.Cell):
         ratio: the paper's s, of every Ghost module.
         cheap_kernel_size: the paper's d, of every Ghost module.
         drop_rate: dropout before the classifier.
+        ghost_classifier: make the classifier a :class:`GhostClassifier` of the same ratio.
 
     Inputs:
         Images of shape (N, in_channels, H, W), of any size.
@@ -161,6 +155,7 @@ class GhostResNet(nn.Cell):
         ratio: int = 2,
         cheap_kernel_size: int = 3,
         drop_rate: float = 0.0,
+        ghost_classifier: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= drop_rate < 1.0:
@@ -197,6 +192,7 @@ class GhostResNet(nn.Cell):
         self.pool = GlobalAvgPool()
         self.dropout = nn.Dropout(p=drop_rate) if drop_rate > 0.0 else None
         self.num_features = channels_in
+        self.classifier_ratio = ratio if ghost_classifier else 1
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -204,13 +200,15 @@ class GhostResNet(nn.Cell):
         self.num_classes = num_classes
         if num_classes == 0:
             self.classifier = nn.Identity()
-            return
-        self.classifier = nn.Dense(
-            self.num_features,
-            num_classes,
-            weight_init=HeUniform(mode="fan_in", nonlinearity="sigmoid"),  # as MindCV's ResNet
-            bias_init="zeros",
-        )
+        elif self.classifier_ratio > 1:
+            self.classifier = GhostClassifier(self.num_features, num_classes, self.classifier_ratio)
+        else:
+            self.classifier = nn.Dense(
+                self.num_features,
+                num_classes,
+                weight_init=HeUniform(mode="fan_in", nonlinearity="sigmoid"),  # as MindCV's ResNet
+                bias_init="zeros",
+            )
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (N, in_channels, H, W) to maps (N, num_features, ceil(H / 32), ceil(W / 32))."""
@@ -236,25 +234,42 @@ class GhostResNet(nn.Cell):
         return self.forward_head(x)
 
 
-# Depth: block, blocks in layer1 ... layer4.
 VARIANTS = {
-    18: (GhostBasicBlock, (2, 2, 2, 2)),
-    34: (GhostBasicBlock, (3, 4, 6, 3)),
-    50: (GhostBottleneck, (3, 4, 6, 3)),
-    101: (GhostBottleneck, (3, 4, 23, 3)),
-    152: (GhostBottleneck, (3, 8, 36, 3)),
+    # name: block, blocks in layer1 ... layer4, ratio (None: the caller's, 2 by default)
+    "ghost_resnet18": (GhostBasicBlock, (2, 2, 2, 2), None),
+    "ghost_resnet34": (GhostBasicBlock, (3, 4, 6, 3), None),
+    "ghost_resnet50": (GhostBottleneck, (3, 4, 6, 3), None),
+    "ghost_resnet101": (GhostBottleneck, (3, 4, 23, 3), None),
+    "ghost_resnet152": (GhostBottleneck, (3, 8, 36, 3), None),
+    "ghost_resnet50_s2": (GhostBottleneck, (3, 4, 6, 3), 2),
+    "ghost_resnet50_s3": (GhostBottleneck, (3, 4, 6, 3), 3),
+    "ghost_resnet50_s4": (GhostBottleneck, (3, 4, 6, 3), 4),
+    "ghost_resnet50_s5": (GhostBottleneck, (3, 4, 6, 3), 5),
 }
+default_cfgs = {name: _cfg() for name in VARIANTS}
 
 
-def _create(depth: int, pretrained: bool, **kwargs: Any) -> nn.Cell:
-    """Build one depth; MindCV's builder adds ``features_only`` and ``out_indices``."""
-    name = f"ghost_resnet{depth}"
+def _create(
+    name: str, pretrained: bool, num_classes: int, in_channels: int, **kwargs: Any
+) -> nn.Cell:
+    """Build a variant; MindCV's builder adds ``features_only`` and ``out_indices``."""
     default_cfg = default_cfgs[name]
     if pretrained:
         require_weights(name, default_cfg)
-    block, layers = VARIANTS[depth]
+    block, layers, ratio = VARIANTS[name]
+    if ratio is not None and kwargs.setdefault("ratio", ratio) != ratio:
+        raise ValueError(
+            f"{name} has ratio {ratio}, not {kwargs['ratio']}; ghost_resnet50 takes any ratio"
+        )
     return build_model_with_cfg(
-        GhostResNet, pretrained, default_cfg, block=block, layers=layers, **kwargs
+        GhostResNet,
+        pretrained,
+        default_cfg,
+        block=block,
+        layers=layers,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        **kwargs,
     )
 
 
@@ -263,7 +278,7 @@ def ghost_resnet18(
     pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
 ) -> nn.Cell:
     """Ghost-ResNet-18, by default ratio 2 and 3x3 cheap kernels; options: :class:`GhostResNet`."""
-    return _create(18, pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    return _create("ghost_resnet18", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
@@ -271,7 +286,7 @@ def ghost_resnet34(
     pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
 ) -> nn.Cell:
     """Ghost-ResNet-34, by default ratio 2 and 3x3 cheap kernels; options: :class:`GhostResNet`."""
-    return _create(34, pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    return _create("ghost_resnet34", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
@@ -279,7 +294,7 @@ def ghost_resnet50(
     pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
 ) -> nn.Cell:
     """Ghost-ResNet-50, by default ratio 2 and 3x3 cheap kernels; options: :class:`GhostResNet`."""
-    return _create(50, pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    return _create("ghost_resnet50", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
@@ -287,7 +302,7 @@ def ghost_resnet101(
     pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
 ) -> nn.Cell:
     """Ghost-ResNet-101, by default ratio 2 and 3x3 cheap kernels; options: :class:`GhostResNet`."""
-    return _create(101, pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    return _create("ghost_resnet101", pretrained, num_classes, in_channels, **kwargs)
 
 
 @register_model
@@ -295,4 +310,36 @@ def ghost_resnet152(
     pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
 ) -> nn.Cell:
     """Ghost-ResNet-152, by default ratio 2 and 3x3 cheap kernels; options: :class:`GhostResNet`."""
-    return _create(152, pretrained, num_classes=num_classes, in_channels=in_channels, **kwargs)
+    return _create("ghost_resnet152", pretrained, num_classes, in_channels, **kwargs)
+
+
+@register_model
+def ghost_resnet50_s2(
+    pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
+) -> nn.Cell:
+    """Ghost-ResNet-50 of ratio 2 (one of the two in the paper); options: :class:`GhostResNet`."""
+    return _create("ghost_resnet50_s2", pretrained, num_classes, in_channels, **kwargs)
+
+
+@register_model
+def ghost_resnet50_s3(
+    pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
+) -> nn.Cell:
+    """Ghost-ResNet-50 of ratio 3 (not in the paper); options: :class:`GhostResNet`."""
+    return _create("ghost_resnet50_s3", pretrained, num_classes, in_channels, **kwargs)
+
+
+@register_model
+def ghost_resnet50_s4(
+    pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
+) -> nn.Cell:
+    """Ghost-ResNet-50 of ratio 4 (one of the two in the paper); options: :class:`GhostResNet`."""
+    return _create("ghost_resnet50_s4", pretrained, num_classes, in_channels, **kwargs)
+
+
+@register_model
+def ghost_resnet50_s5(
+    pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, **kwargs: Any
+) -> nn.Cell:
+    """Ghost-ResNet-50 of ratio 5 (not in the paper); options: :class:`GhostResNet`."""
+    return _create("ghost_resnet50_s5", pretrained, num_classes, in_channels, **kwargs)
