@@ -68,19 +68,22 @@ class GhostCifarBlock(nn.Cell):
         super().__init__()
         self.conv1 = GhostModule(in_channels, channels, 3, stride=stride, **ghost)
         self.conv2 = GhostModule(channels, channels, 3, act=False, **ghost)
-        self.stride = stride
+        # Every second position, as x[:, :, ::2, ::2] takes it; its gradient MindSpore 2.8 refuses
+        # on the CPU in PyNative mode ("StridedSliceGrad ... memory out of bounds").
+        self.subsample = nn.MaxPool2d(kernel_size=1, stride=stride) if stride > 1 else None
         self.new_channels = channels - in_channels
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
         y = self.conv2(self.conv1(x))
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
+        if self.subsample is not None:
+            x = self.subsample(x)
         if self.new_channels > 0:
             # Half of the zeros on either side, as in the implementations in use.
             before = self.new_channels // 2
-            zeros = ops.zeros_like(y[:, : self.new_channels])
-            x = ops.concat((zeros[:, :before], x, zeros[:, before:]), axis=1)
+            zeros = ops.zeros_like(y)
+            after = self.new_channels - before
+            x = ops.concat((zeros[:, :before], x, zeros[:, :after]), axis=1)
         return self.relu(y + x)
 
 

@@ -1,0 +1,62 @@
+"""The paper's CIFAR-10 networks: its counts, and shortcuts and pools as described."""
+
+from __future__ import annotations
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+import mindcv_ghost  # noqa: F401
+from mindcv_ghost.analysis.complexity import count_macs, count_parameters
+from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
+
+
+@pytest.fixture(autouse=True)
+def pynative():
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
+# As the paper prints them, in millions.
+@pytest.mark.parametrize(
+    "ratio, cheap_kernel_size, parameters, operations",
+    [(2, 1, 7.6, 157), (2, 3, 7.7, 158), (2, 5, 7.7, 160), (2, 7, 7.7, 163)]
+    + [(3, 3, 5.2, 107), (4, 3, 4.0, 80), (5, 3, 3.3, 65)],
+)
+def test_ghost_vgg16_has_the_papers_counts(ratio, cheap_kernel_size, parameters, operations):
+    network = mindcv.create_model(
+        "ghost_vgg16_cifar", num_classes=10, ratio=ratio, cheap_kernel_size=cheap_kernel_size
+    )
+    report = count_macs(network, (1, 3, 32, 32))
+    assert round(report.parameters / 1e6, 1) == parameters
+    # The paper's operations are those of the convolutions.
+    convolutions = sum(layer.macs for layer in report.layers if layer.kind == "Conv2d")
+    assert round(convolutions / 1e6) == operations
+
+
+def test_ghost_resnet56_has_the_papers_counts_with_cheap_kernels_of_one():
+    report = count_macs(mindcv.create_model("ghost_resnet56_cifar", num_classes=10), (1, 3, 32, 32))
+    assert (report.parameters, report.macs) == (429_882, 63_009_408)
+    three = mindcv.create_model("ghost_resnet56_cifar", num_classes=10, cheap_kernel_size=3)
+    assert count_parameters(three) == 438_010
+
+
+def test_shortcut_takes_every_second_position_and_adds_zeros_around():
+    block = GhostCifarBlock(2, 6, 2, {"ratio": 2, "cheap_kernel_size": 1}).set_train(False)
+    for branch in (block.conv2.primary, block.conv2.cheap):
+        branch.bn.gamma.set_data(ms.ops.zeros_like(branch.bn.gamma))  # leaves the shortcut alone
+    x = np.abs(np.random.RandomState(0).standard_normal((1, 2, 5, 5))).astype(np.float32)
+    y = block(Tensor(x)).asnumpy()
+    assert y.shape == (1, 6, 3, 3)
+    np.testing.assert_array_equal(y[:, 2:4], x[:, :, ::2, ::2])
+    assert np.abs(y[:, :2]).max() == np.abs(y[:, 4:]).max() == 0
+
+
+@pytest.mark.parametrize("name", ["ghost_resnet20_cifar", "ghost_vgg16_cifar"])
+def test_drop_rate_outside_its_range_is_refused(name):
+    with pytest.raises(ValueError, match="drop_rate is 1.5"):
+        mindcv.create_model(name, num_classes=10, drop_rate=1.5)
