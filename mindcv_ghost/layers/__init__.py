@@ -1,18 +1,24 @@
 """Building blocks, usable in anybody's MindSpore network."""
 
 from mindcv_ghost.layers.conv_norm_act import ConvNormAct
+from mindcv_ghost.layers.dfc_attention import DFCAttention
 from mindcv_ghost.layers.ghost_classifier import GhostClassifier
 from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
 from mindcv_ghost.layers.global_avg_pool import GlobalAvgPool
 from mindcv_ghost.layers.initializers import kaiming_normal_fan_out
 from mindcv_ghost.layers.max_pool import StemMaxPool
+from mindcv_ghost.layers.rep_conv import RepConv
+from mindcv_ghost.layers.squeeze_excite import SqueezeExcite
 from mindcv_ghost.layers.sync_batch_norm import SyncBatchNorm2d, convert_sync_batch_norm
 
 __all__ = [
     "ConvNormAct",
+    "DFCAttention",
     "GhostClassifier",
     "GhostModule",
     "GlobalAvgPool",
+    "RepConv",
+    "SqueezeExcite",
     "StemMaxPool",
     "SyncBatchNorm2d",
     "convert_sync_batch_norm",

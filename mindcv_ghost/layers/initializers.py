@@ -9,7 +9,9 @@ from mindspore.common.initializer import Normal
 __all__ = ["kaiming_normal_fan_out"]
 
 
-def kaiming_normal_fan_out(out_channels: int, kernel_size: int, groups: int = 1) -> Normal:
+def kaiming_normal_fan_out(
+    out_channels: int, kernel_size: int | tuple[int, int], groups: int = 1
+) -> Normal:
     """Normal weights that keep the size of gradients through a ReLU, in grouped convolutions too.
 
     MindSpore's ``HeNormal(mode="fan_out")`` reads the fan off the weight's shape and so counts the
@@ -18,10 +20,11 @@ def kaiming_normal_fan_out(out_channels: int, kernel_size: int, groups: int = 1)
 
     Args:
         out_channels: maps that the convolution makes, over all groups.
-        kernel_size: side of its square kernel.
+        kernel_size: side of its square kernel, or height and width.
         groups: groups of the convolution; ``out_channels`` is a multiple of it.
 
     Source: He et al., "Delving Deep into Rectifiers", equation 14.
     """
-    fan_out = out_channels // groups * kernel_size * kernel_size
+    height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    fan_out = out_channels // groups * height * width
     return Normal(sigma=math.sqrt(2.0 / fan_out))

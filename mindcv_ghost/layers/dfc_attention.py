@@ -1,0 +1,66 @@
+"""Decoupled fully connected (DFC) attention of GhostNetV2."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindcv_ghost.layers.initializers import kaiming_normal_fan_out
+
+__all__ = ["DFCAttention"]
+
+# Positions in a row, and then in a column, that one position sees.
+REACH = 5
+
+
+class DFCAttention(nn.Cell):
+    """Weights within 0..1 for every position of every map, drawn from its row and its column.
+
+    Computed on maps of half the size and enlarged by repetition.
+
+    Args:
+        in_channels: maps that come in.
+        out_channels: maps of weights that go out.
+
+    Inputs:
+        Tensor of shape (N, in_channels, H, W), H and W at least 2; and the tensor (N, out_channels,
+        H', W') that the weights are for, of which only the size counts.
+
+    Outputs:
+        Tensor of shape (N, out_channels, H', W').
+
+    Source: Tang et al., "GhostNetV2" (arXiv 2211.12905), sections 3.2 and 3.3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(kernel_size=2, stride=2)
+        self.fc = nn.SequentialCell(
+            [
+                _conv(in_channels, out_channels, (1, 1)),
+                nn.BatchNorm2d(out_channels),
+                _conv(out_channels, out_channels, (1, REACH), groups=out_channels),
+                nn.BatchNorm2d(out_channels),
+                _conv(out_channels, out_channels, (REACH, 1), groups=out_channels),
+                nn.BatchNorm2d(out_channels),
+            ]
+        )
+
+    def construct(self, x: Tensor, like: Tensor) -> Tensor:
+        weights = ops.sigmoid(self.fc(self.pool(x)))
+        return ops.interpolate(weights, size=like.shape[2:], mode="nearest")
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: tuple[int, int], groups: int = 1
+) -> nn.Conv2d:
+    height, width = kernel_size
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        pad_mode="pad",
+        padding=(height // 2, height // 2, width // 2, width // 2),
+        group=groups,
+        has_bias=False,
+        weight_init=kaiming_normal_fan_out(out_channels, kernel_size, groups),
+    )

@@ -1,0 +1,124 @@
+"""A convolution that is trained as several parallel branches and deployed as one."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindcv_ghost.layers.conv_norm_act import ConvNormAct
+from mindcv_ghost.layers.folding import fold_batch_norm, identity_kernel, pad_kernel
+
+__all__ = ["RepConv"]
+
+
+class RepConv(nn.Cell):
+    """Sum of convolution-BN branches, then an activation; in deploy form one convolution.
+
+    Args:
+        in_channels: maps that come in.
+        out_channels: maps that go out.
+        kernel_size: side of the branches' kernels, odd.
+        stride: step of every branch.
+        groups: groups of every branch.
+        branches: number of convolution-BN branches of the full kernel.
+        scale: add a branch of a 1x1 convolution and BN.
+        skip: add a branch of BN alone (``groups``, ``in_channels`` and ``out_channels`` the same,
+            ``stride`` 1).
+        act: makes the activation (``nn.ReLU``); None for none.
+        deploy: build the deploy form: ``conv``, with a bias, in place of all branches.
+
+    Inputs:
+        Tensor of shape (N, in_channels, H, W).
+
+    Outputs:
+        Tensor of shape (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: if ``skip`` is asked for where shapes differ or the convolution isn't depthwise.
+
+    Source: Ding et al., "RepVGG" (arXiv 2101.03697), section 3; the branches are those of
+    GhostNetV3 (arXiv 2404.11202, section 3.1) and RepGhost (arXiv 2211.06088, section 3).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        branches: int = 3,
+        scale: bool = False,
+        skip: bool = False,
+        act: Callable[[], nn.Cell] | None = None,
+        deploy: bool = False,
+    ) -> None:
+        super().__init__()
+        if skip and not (in_channels == out_channels == groups and stride == 1):
+            raise ValueError(
+                f"skip needs a depthwise convolution of stride 1, not {in_channels} maps to "
+                f"{out_channels} in {groups} groups at stride {stride}"
+            )
+        self.kernel_size = kernel_size
+        self.deployed = deploy
+        self.scale = self.skip = None
+        if deploy:
+            self.conv = nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                pad_mode="pad",
+                padding=kernel_size // 2,
+                group=groups,
+                has_bias=True,
+            )
+        else:
+            self.branches = nn.CellList(
+                [
+                    ConvNormAct(in_channels, out_channels, kernel_size, stride, groups)
+                    for _ in range(branches)
+                ]
+            )
+            if scale:
+                self.scale = ConvNormAct(in_channels, out_channels, 1, stride, groups)
+            if skip:
+                self.skip = nn.BatchNorm2d(out_channels)
+        self.act = None if act is None else act()
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.deployed:
+            y = self.conv(x)
+        else:
+            y = self.branches[0](x)
+            for branch in self.branches[1:]:
+                y = y + branch(x)
+            if self.scale is not None:
+                y = y + self.scale(x)
+            if self.skip is not None:
+                y = y + self.skip(x)
+        return y if self.act is None else self.act(y)
+
+    def fused(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return kernel and bias (float32) of the one convolution that evaluates the same.
+
+        Raises:
+            ValueError: if this is the deploy form.
+        """
+        if self.deployed:
+            raise ValueError("this convolution is in deploy form already")
+        parts = [_folded(branch.conv.weight.asnumpy(), branch.bn) for branch in self.branches]
+        if self.scale is not None:
+            parts.append(_folded(self.scale.conv.weight.asnumpy(), self.scale.bn))
+        if self.skip is not None:
+            parts.append(_folded(identity_kernel(self.skip.num_features), self.skip))
+        kernel = sum(pad_kernel(kernel, self.kernel_size) for kernel, _ in parts)
+        bias = sum(bias for _, bias in parts)
+        return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _folded(kernel: np.ndarray, bn: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    parameters = (bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)
+    return fold_batch_norm(kernel, *(parameter.asnumpy() for parameter in parameters), bn.eps)
