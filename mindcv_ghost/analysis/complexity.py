@@ -24,7 +24,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindcv_ghost.errors import ConfigError, tells_user_errors
+from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.named_model import add_model_arguments, create_named_model
 
 __all__ = [
     "ComplexityReport",
@@ -218,34 +219,10 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["ratio=4", "act=relu"]`` to keyword arguments; values are JSON, or else strings."""
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ConfigError(f"--model_args takes name=value, for example ratio=4, not {pair!r}")
-        try:
-            arguments[name] = json.loads(text)
-        except json.JSONDecodeError:
-            arguments[name] = text
-    return arguments
-
-
 def _measure(name: str, args: argparse.Namespace) -> ComplexityReport:
-    import mindcv
-
-    import mindcv_ghost  # noqa: F401  (registers its models)
-
-    if not mindcv.is_model(name):
-        raise ConfigError(f"there is no model {name!r}; mindcv.list_models() names them all")
-    keywords = _parse_model_args(args.model_args)
-    try:
-        network = mindcv.create_model(
-            name, num_classes=args.num_classes, in_channels=args.in_channels, **keywords
-        )
-    except (TypeError, ValueError) as problem:
-        raise ConfigError(f"{name} can't be built with {keywords}: {problem}") from problem
+    network = create_named_model(
+        name, args.model_args, num_classes=args.num_classes, in_channels=args.in_channels
+    )
     return count_macs(network, (1, args.in_channels, args.image_size, args.image_size))
 
 
@@ -256,11 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name of a MindCV model")
     parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")
-    parser.add_argument("--in_channels", type=int, default=3)
-    parser.add_argument("--num_classes", type=int, default=1000)
-    parser.add_argument(
-        "--model_args", nargs="+", default=[], metavar="NAME=VALUE", help="for example ratio=4"
-    )
+    add_model_arguments(parser, num_classes=1000)
     parser.add_argument("--layers", action="store_true", help="a row a layer, too")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

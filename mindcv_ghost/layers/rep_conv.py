@@ -93,8 +93,9 @@ class RepConv(nn.Cell):
             y = self.conv(x)
         else:
             y = self.branches[0](x)
-            for branch in self.branches[1:]:
-                y = y + branch(x)
+            # By index: a slice of a CellList is a new one, which renames its cells' parameters.
+            for index in range(1, len(self.branches)):
+                y = y + self.branches[index](x)
             if self.scale is not None:
                 y = y + self.scale(x)
             if self.skip is not None:

@@ -1,0 +1,173 @@
+"""The conversion itself: arrays under PyTorch's names to arrays under MindSpore's, and back.
+
+Both frameworks keep convolutions as (out, in / groups, height, width) and linear layers as (out,
+in), so that only names change; every array is accounted for or the conversion is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import nn
+
+from mindcv_ghost.convert.names import dialects_of, torch_names
+from mindcv_ghost.errors import CheckpointError
+
+__all__ = ["ConversionReport", "to_mindspore", "to_torch"]
+
+# BN's count of batches, which MindSpore doesn't keep, and what a profiler (thop) leaves behind.
+_COUNTERS = re.compile(r"(^|.*\.)(num_batches_tracked|total_ops|total_params)")
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What became of every array.
+
+    Args:
+        model: name of the registered model.
+        dialect: whose names the PyTorch side has.
+        matched: arrays that were carried over, BN's statistics among them.
+        statistics: of these, BN's moving means and variances.
+        numbers: in all matched arrays together.
+        counters: PyTorch's counters that MindSpore has no place for (dropped) or that PyTorch
+            expects (written as 0).
+        cast: arrays that were not float32 and now are.
+    """
+
+    model: str
+    dialect: str
+    matched: int
+    statistics: int
+    numbers: int
+    counters: int
+    cast: int
+
+
+def to_mindspore(
+    tensors: Mapping[str, np.ndarray], network: nn.Cell, model: str
+) -> tuple[dict[str, np.ndarray], ConversionReport]:
+    """Name a PyTorch network's arrays as the MindSpore network's parameters.
+
+    Args:
+        tensors: the state dict, as arrays.
+        network: the network that they are for.
+        model: its registered name.
+
+    Returns:
+        Arrays by MindSpore's names, in the order of the network's parameters, and the report.
+
+    Raises:
+        CheckpointError: if an array is missing, left over, of another shape, or not of numbers.
+        ConfigError: if the model isn't a Ghost network.
+    """
+    shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
+    offered = {name for name in tensors if not _COUNTERS.fullmatch(name)}
+    # The dialect that leaves least unexplained; of equals the first.
+    spoken = {dialect: torch_names(model, shapes, dialect) for dialect in dialects_of(model)}
+    dialect = min(spoken, key=lambda d: len(offered ^ set(spoken[d].values())))
+    names = spoken[dialect]
+    _check_names(model, offered, set(names.values()))
+    wrong = [
+        f"{names[name]}: file {tensors[names[name]].shape}, network {shape}"
+        for name, shape in shapes.items()
+        if tensors[names[name]].shape != shape
+    ]
+    wrong += [
+        f"{names[name]}: {tensors[names[name]].dtype} isn't a type of weights"
+        for name in shapes
+        if tensors[names[name]].dtype.kind != "f"
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of {len(shapes)} arrays don't fit {model}:{_list(wrong)}\n"
+            f"Check --num_classes, --in_channels and --model_args."
+        )
+    arrays = {name: tensors[names[name]].astype(np.float32) for name in shapes}
+    cast = sum(tensors[names[name]].dtype != np.float32 for name in shapes)
+    return arrays, _report(model, dialect, arrays, len(tensors) - len(offered), cast)
+
+
+def to_torch(
+    parameters: Mapping[str, np.ndarray], network: nn.Cell, model: str, dialect: str = "timm"
+) -> tuple[dict[str, np.ndarray], ConversionReport]:
+    """Name the MindSpore network's parameters as PyTorch does; BN's counters are added as 0.
+
+    Args:
+        parameters: arrays by MindSpore's names, all of the network's.
+        network: the network that they are of.
+        model: its registered name.
+        dialect: whose names to use.
+
+    Returns:
+        Arrays by PyTorch's names, and the report.
+
+    Raises:
+        CheckpointError: if a parameter is missing, left over or of another shape.
+        ConfigError: if the model isn't a Ghost network or has no names in this dialect.
+    """
+    shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
+    names = torch_names(model, shapes, dialect)
+    _check_names(model, set(parameters), set(shapes))
+    wrong = [
+        f"{name}: file {parameters[name].shape}, network {shape}"
+        for name, shape in shapes.items()
+        if parameters[name].shape != shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of {len(shapes)} arrays don't fit {model}:{_list(wrong)}"
+        )
+    tensors: dict[str, np.ndarray] = {}
+    for name in shapes:
+        tensors[names[name]] = np.array(parameters[name], np.float32)
+        if name.endswith(".moving_variance"):
+            path = names[name].rpartition(".")[0]
+            tensors[f"{path}.num_batches_tracked"] = np.zeros((), np.int64)
+    cast = sum(parameters[name].dtype != np.float32 for name in shapes)
+    carried = {name: parameters[name] for name in shapes}
+    return tensors, _report(model, dialect, carried, len(tensors) - len(shapes), cast)
+
+
+def _report(
+    model: str, dialect: str, arrays: Mapping[str, np.ndarray], counters: int, cast: int
+) -> ConversionReport:
+    statistics = sum(name.endswith(("moving_mean", "moving_variance")) for name in arrays)
+    numbers = sum(array.size for array in arrays.values())
+    return ConversionReport(model, dialect, len(arrays), statistics, numbers, counters, int(cast))
+
+
+def _check_names(model: str, offered: set[str], wanted: set[str]) -> None:
+    missing, unexpected = sorted(wanted - offered), sorted(offered - wanted)
+    if not missing and not unexpected:
+        return
+    lines = [f"the file doesn't fit {model} ({len(offered)} arrays in it, {len(wanted)} needed):"]
+    for title, names, others in (
+        ("missing in the file", missing, unexpected),
+        ("in the file, but not in the network", unexpected, missing),
+    ):
+        if names:
+            lines.append(f"  {len(names)} {title}:{_list(names, others)}")
+    # The authors' ghost_resnet.py: weights of a whole convolution that its forward never uses.
+    if any(re.search(r"\.conv\d\.weight[12]$|\.weight[12]$", name) for name in unexpected):
+        lines.append(
+            "This looks like the authors' ghost_resnet.py, whose Ghost modules never apply their "
+            "BN: no network with BN computes the same, so it can't be converted."
+        )
+    else:
+        lines.append("Check --model and --model_args (deploy=true for a re-parameterised file).")
+    raise CheckpointError("\n".join(lines))
+
+
+def _list(names: list[str], others: list[str] = ()) -> str:
+    lines = []
+    for name in names[:_LISTED]:
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        lines.append(f"\n    {name}" + (f" (there is {near[0]})" if near else ""))
+    if len(names) > _LISTED:
+        lines.append(f"\n    ... and {len(names) - _LISTED} more")
+    return "".join(lines)

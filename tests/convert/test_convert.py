@@ -1,0 +1,211 @@
+"""The conversion command: strict, bit-exact there and back, and without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mindcv
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import mindcv_ghost  # noqa: F401
+from mindcv_ghost.convert import to_mindspore, to_torch, torch_names
+from mindcv_ghost.convert.__main__ import main
+from mindcv_ghost.engine.checkpoint import load_weights, save_weights
+from mindcv_ghost.errors import CheckpointError, ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "ghost_resnet18"
+
+
+def random_state(name: str, **options) -> dict[str, np.ndarray]:
+    """A state dict as PyTorch would have it, of random numbers."""
+    network = mindcv.create_model(name, **options)
+    random = np.random.RandomState(0)
+    values = {
+        p.name: random.standard_normal(p.shape).astype(np.float32) for p in network.get_parameters()
+    }
+    return to_torch(values, network, name)[0]
+
+
+@pytest.fixture(scope="module")
+def state():
+    return random_state(MODEL, num_classes=7)
+
+
+@pytest.fixture
+def source(tmp_path, state):
+    save_file(state, tmp_path / "source.safetensors")
+    return tmp_path / "source.safetensors"
+
+
+def run(*argv) -> int:
+    return main([str(argument) for argument in argv])
+
+
+def test_names_are_pytorchs():
+    names = torch_names(MODEL, ["layer1.0.conv1.primary.bn.moving_mean", "classifier.bias"])
+    assert list(names.values()) == ["layer1.0.conv1.primary_conv.1.running_mean", "fc.bias"]
+    three = ["blocks.1.0.conv_dw.branches.2.bn.gamma", "blocks.2.0.ghost1.cheap.skip.beta"]
+    assert list(torch_names("ghostnetv3_100", three).values()) == [
+        "blocks.1.0.dw_rpr_conv.2.bn1.weight",
+        "blocks.2.0.ghost1.cheap_rpr_skip.bias",
+    ]
+    authors = torch_names("ghostnetv3_100", three, "authors")
+    assert authors[three[0]] == "blocks.1.0.dw_rpr_conv.2.bn.weight"
+
+
+def test_round_trip_is_bit_exact_and_accounts_for_everything(tmp_path, source, state, capsys):
+    assert run(source, tmp_path / "there.ckpt", "--model", MODEL, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    norms = sum(name.endswith("running_var") for name in state)
+    assert report["matched"] + report["counters"] == len(state)
+    assert report["statistics"] == 2 * norms == 2 * report["counters"]
+    assert run(tmp_path / "there.ckpt", tmp_path / "back.safetensors", "--model", MODEL) == 0
+    back = load_file(tmp_path / "back.safetensors")
+    assert set(back) == set(state)
+    for name, array in state.items():
+        assert back[name].dtype == array.dtype
+        np.testing.assert_array_equal(back[name], array)
+
+
+def test_converted_file_loads_into_the_network_by_both_ways(tmp_path, source, state):
+    run(source, tmp_path / "out.ckpt", "--model", MODEL)
+    network = mindcv.create_model(MODEL, num_classes=7)
+    load_weights(network, tmp_path / "out.ckpt")
+    np.testing.assert_array_equal(network.classifier.weight.asnumpy(), state["fc.weight"])
+    other = mindcv.create_model(MODEL, num_classes=7, checkpoint_path=str(tmp_path / "out.ckpt"))
+    np.testing.assert_array_equal(other.conv1.weight.asnumpy(), state["conv1.weight"])
+
+
+def test_averaged_weights_are_taken_with_ema(tmp_path, capsys):
+    network = mindcv.create_model(MODEL, num_classes=7)
+    averaged = []
+    for parameter in network.get_parameters():
+        copy = parameter.clone(init="ones" if parameter.ndim > 1 else "zeros")
+        copy.name = f"ema.{parameter.name}"
+        averaged.append(copy)
+    save_weights([*network.get_parameters(), *averaged], tmp_path / "run.ckpt")
+    arguments = (tmp_path / "run.ckpt", tmp_path / "out.safetensors", "--model", MODEL)
+    assert run(*arguments, "--ema") == 0
+    assert load_file(tmp_path / "out.safetensors")["conv1.weight"].min() == 1.0
+    assert run(*arguments, "--force") == 0
+    expected = network.conv1.weight.asnumpy()
+    np.testing.assert_array_equal(load_file(tmp_path / "out.safetensors")["conv1.weight"], expected)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("bn1.running_var"), "1 missing in the file:\n    bn1.running_var"),
+        (
+            lambda s: s.update(extra=np.zeros(3, np.float32)),
+            "1 in the file, but not in the network",
+        ),
+        (
+            lambda s: s.update({"bn1.weight": np.zeros(3, np.float32)}),
+            r"bn1.weight: file \(3,\), network \(64,\)",
+        ),
+        (
+            lambda s: s.update({"bn1.weight": np.zeros(64, np.int64)}),
+            "bn1.weight: int64 isn't a type of weights",
+        ),
+        (
+            lambda s: s.update({"layer1.0.conv1.weight1": np.zeros(3, np.float32)}),
+            "authors' ghost_resnet.py",
+        ),
+    ],
+)
+def test_array_that_does_not_fit_is_refused(state, change, message):
+    changed = dict(state)
+    change(changed)
+    with pytest.raises(CheckpointError, match=message):
+        to_mindspore(changed, mindcv.create_model(MODEL, num_classes=7), MODEL)
+
+
+def test_half_precision_is_made_float32_and_said(state):
+    half = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in state.items()}
+    network = mindcv.create_model(MODEL, num_classes=7)
+    arrays, report = to_mindspore(half, network, MODEL)
+    assert report.cast == report.matched
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["{source}", "x.pth", "--model", MODEL], "are both PyTorch's by their suffixes"),
+        (["{source}", "x.onnx", "--model", MODEL], "the suffix must be .ckpt"),
+        (["missing.pth", "x.ckpt", "--model", MODEL], "missing.pth is not there"),
+        (["missing.ckpt", "x.pth", "--model", MODEL], "there is no file missing.ckpt"),
+        (["{source}", "x.ckpt", "--model", "resnet50"], "names are known for"),
+        (["{source}", "x.ckpt", "--model", "ghost_resnet19"], "there is no model 'ghost_resnet19'"),
+        (["{source}", "x.ckpt", "--model", MODEL, "--model_args", "ratio=0"], "ratio is 0"),
+        (["{source}", "x.ckpt", "--model", MODEL, "--num_classes", "3"], "don't fit"),
+        (["{source}", "{source}/x.ckpt", "--model", MODEL], "can't be written"),
+        (["{damaged}", "x.ckpt", "--model", MODEL], "can't be read as safetensors"),
+        (["{source}", "{source}.ckpt", "--model", MODEL, "--ema"], "--ema is for .ckpt files"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(
+    tmp_path, monkeypatch, source, argv, message, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.safetensors").write_bytes(source.read_bytes()[:1000])
+    places = {"source": source, "damaged": tmp_path / "damaged.safetensors"}
+    assert run(*(argument.format(**places) for argument in argv)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_existing_file_is_replaced_only_by_force(tmp_path, source, capsys):
+    out = tmp_path / "out.ckpt"
+    out.write_text("mine")
+    assert run(source, out, "--model", MODEL) == 2
+    assert "--force" in capsys.readouterr().err and out.read_text() == "mine"
+    assert run(source, out, "--model", MODEL, "--force") == 0
+    assert out.stat().st_size > 1_000_000
+
+
+def test_dialect_without_names_is_refused():
+    with pytest.raises(ConfigError, match="has names in timm, not in 'authors'"):
+        torch_names(MODEL, ["conv1.weight"], "authors")
+
+
+def test_the_authors_profiler_counters_and_names_are_understood():
+    name, options = "ghostnetv3_050", {"num_classes": 5}
+    network = mindcv.create_model(name, **options)
+    values = {p.name: p.asnumpy() for p in network.get_parameters()}
+    authors = to_torch(values, network, name, "authors")[0]
+    authors["blocks.0.0.ghost1.total_ops"] = np.zeros(1, np.float64)
+    arrays, report = to_mindspore(authors, network, name)
+    assert report.dialect == "authors"
+    for parameter, array in values.items():
+        np.testing.assert_array_equal(arrays[parameter], array)
+
+
+def test_command_needs_no_pytorch_for_safetensors(tmp_path, source):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from mindcv_ghost.convert.__main__ import main\n"
+        f"sys.exit(main([{str(source)!r}, {str(tmp_path / 'o.ckpt')!r}, '--model', {MODEL!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "GLOG_v": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "BN statistics" in done.stdout
+
+
+def test_pth_without_pytorch_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "x.pth").write_bytes(b"PK")
+    assert run(tmp_path / "x.pth", tmp_path / "o.ckpt", "--model", MODEL) == 2
+    assert "pip install 'mindcv-ghost[torch]'" in capsys.readouterr().err
