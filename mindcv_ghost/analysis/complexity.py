@@ -1,9 +1,11 @@
-"""Parameters and multiply-adds of any MindSpore network, counted as the Ghost papers count them.
+"""What any MindSpore network costs: parameters, multiply-adds, activations and memory.
 
 Parameters are what training changes; BN's moving statistics are kept apart (MindCV's tables add
 them in). One MAC, a multiplication and an addition, is one FLOP of the paper; convolutions and
 linear layers count, while BN, activations, pooling, sums and products of activations (attention)
-don't.
+don't: so the Ghost papers count. Activations are the numbers that convolutions and linear layers
+put out, as in timm's and fvcore's counts. Memory is that of inference: the largest sum of tensors
+between cells that are alive at once (:mod:`mindcv_ghost.analysis.memory`), and all weights.
 
     python -m mindcv_ghost.analysis.complexity ghost_resnet50 resnet50 --image_size 224
 """
@@ -24,6 +26,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from mindcv_ghost.analysis.memory import LiveTensors
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.named_model import add_model_arguments, create_named_model
 
@@ -42,7 +45,10 @@ _COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Dense)
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-    """One layer: its path, kind, the shapes of its input and output, parameters and MACs."""
+    """One layer: path, kind, shapes of input and output, parameters, MACs, numbers put out.
+
+    ``live_bytes`` are those of all tensors that are alive when it puts out its own.
+    """
 
     name: str
     kind: str
@@ -50,16 +56,23 @@ class LayerCost:
     output_shape: tuple[int, ...]
     parameters: int
     macs: int
+    activations: int
+    live_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
 class ComplexityReport:
-    """A network's cost for one input of ``input_shape``; ``layers`` in the order of execution."""
+    """A network's cost for one input of ``input_shape``; ``layers`` in the order of execution.
+
+    ``peak_bytes`` are those of all weights and of the most tensors that are alive at once.
+    """
 
     input_shape: tuple[int, ...]
     parameters: int
     moving_statistics: int
     macs: int
+    activations: int
+    peak_bytes: int
     layers: tuple[LayerCost, ...]
 
 
@@ -91,8 +104,12 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
         The report; MACs are of the whole batch given.
     """
     costs: list[LayerCost] = []
+    live = LiveTensors()
 
-    def record(name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Any) -> None:
+        live.see(inputs, output)
+        if not isinstance(cell, _COUNTED):
+            return
         costs.append(
             LayerCost(
                 name=name,
@@ -101,6 +118,8 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
                 output_shape=tuple(output.shape),
                 parameters=sum(p.size for p in cell.trainable_params()),
                 macs=_macs(cell, tuple(inputs[0].shape), tuple(output.shape)),
+                activations=output.size,
+                live_bytes=live.bytes,
             )
         )
 
@@ -111,6 +130,8 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
         parameters=count_parameters(network),
         moving_statistics=count_moving_statistics(network),
         macs=sum(cost.macs for cost in costs),
+        activations=sum(cost.activations for cost in costs),
+        peak_bytes=live.peak_bytes + sum(p.size * p.itemsize for p in network.get_parameters()),
         layers=tuple(costs),
     )
 
@@ -155,10 +176,10 @@ def _evaluating(network: nn.Cell) -> Iterator[None]:
 
 @contextmanager
 def _hooks(network: nn.Cell, record: Any) -> Iterator[None]:
-    """Have ``record(name, cell, inputs, output)`` called by every layer that counts."""
+    """Have ``record(name, cell, inputs, output)`` called by every cell without cells in it."""
     handles = []
     for name, cell in network.cells_and_names():
-        if isinstance(cell, _COUNTED):
+        if not cell.name_cells():
 
             def hook(cell: nn.Cell, inputs: Any, output: Any, name: str = name) -> None:
                 record(name, cell, inputs, output)
@@ -181,6 +202,8 @@ def _report_rows(name: str, report: ComplexityReport, layers: bool) -> list[dict
         "parameters": report.parameters,
         "moving_statistics": report.moving_statistics,
         "macs": report.macs,
+        "activations": report.activations,
+        "peak_bytes": report.peak_bytes,
     }
     if not layers:
         return [total]
@@ -194,6 +217,8 @@ def _report_rows(name: str, report: ComplexityReport, layers: bool) -> list[dict
             "parameters": cost.parameters,
             "moving_statistics": "",
             "macs": cost.macs,
+            "activations": cost.activations,
+            "peak_bytes": cost.live_bytes,
         }
         for cost in report.layers
     ]
@@ -229,7 +254,9 @@ def _measure(name: str, args: argparse.Namespace) -> ComplexityReport:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mindcv_ghost.analysis.complexity",
-        description="Parameters and multiply-adds (of convolutions and linear layers) of models.",
+        description="Parameters, multiply-adds and activations (of convolutions and linear layers) "
+        "of models, and the peak memory of inference for one image (float32; a total has all "
+        "weights in it, a layer's row the tensors alone).",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name of a MindCV model")
     parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")

@@ -17,9 +17,6 @@ from mindcv_ghost.convert.torch_file import SUFFIXES, read_torch_file, write_tor
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
 from mindcv_ghost.named_model import add_model_arguments, create_named_model
 
-_EMA = "ema."
-# What train.py and MindCV's own scripts write beside the weights.
-_TRAINING_STATE = ("learning_rate", "momentum", "global_step", "moments.", "accum.", "stat.")
 _LARGEST_CKPT = 16 * 2**30
 
 
@@ -88,18 +85,19 @@ def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
 
 
 def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
+    from mindcv_ghost.engine.checkpoint import EMA_PREFIX, TRAINING_STATE
     from mindcv_ghost.engine.ckpt_file import read_ckpt
 
     if not args.source.is_file():
         raise CheckpointError(f"there is no file {args.source}")
     stored = read_ckpt(args.source, _LARGEST_CKPT)
-    averaged = {k[len(_EMA) :]: v for k, v in stored.items() if k.startswith(_EMA)}
+    averaged = {k[len(EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(EMA_PREFIX)}
     if args.ema and not averaged:
         raise CheckpointError(f"{args.source} holds no averaged weights; leave out --ema")
     plain = {
         name: array
         for name, array in stored.items()
-        if not name.startswith((_EMA, *_TRAINING_STATE))
+        if not name.startswith(EMA_PREFIX) and not TRAINING_STATE.fullmatch(name)
     }
     weights = averaged if args.ema else plain
     network = _network(args, weights.get(_classifier(args.model)))

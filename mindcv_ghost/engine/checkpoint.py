@@ -18,9 +18,9 @@ from mindcv_ghost.report.files import give_name, replacing
 
 __all__ = ["CheckpointKeeper", "LoadReport", "load_weights", "save_weights"]
 
-_EMA_PREFIX = "ema."
+EMA_PREFIX = "ema."
 # What MindSpore's and MindCV's trainers store beside the weights; no network wants it.
-_TRAINING_STATE = re.compile(
+TRAINING_STATE = re.compile(
     r"(momentum|moments|moment1|moment2|accum|exp_avg\w*|m|v|stat|vhat|mean_square|mean_gradient)\..+"
     r"|learning_rate\w*|lr|momentum|global_step|beta[12]_power|weight_decay|updates|ema_updates"
     r"|epoch_num|step_num|scale_sense|current_iterator_step|last_overflow_iterator_step"
@@ -92,17 +92,17 @@ def load_weights(
             wrong-shaped names, ten of each.
     """
     stored = _read(Path(path), network)
-    averaged = {k[len(_EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(_EMA_PREFIX)}
+    averaged = {k[len(EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(EMA_PREFIX)}
     if use_ema and not averaged:
         raise CheckpointError(
-            f"{path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was "
+            f"{path} holds no averaged weights (no name begins with {EMA_PREFIX!r}): it was "
             "trained without ema. Leave out --use_ema."
         )
-    plain = {k: v for k, v in stored.items() if not k.startswith(_EMA_PREFIX)}
+    plain = {k: v for k, v in stored.items() if not k.startswith(EMA_PREFIX)}
     weights = averaged if use_ema else plain
     wanted = {p.name: p for p in network.get_parameters()}
     missing = [name for name in wanted if name not in weights]
-    unexpected = [n for n in weights if n not in wanted and not _TRAINING_STATE.fullmatch(n)]
+    unexpected = [n for n in weights if n not in wanted and not TRAINING_STATE.fullmatch(n)]
     wrong = [n for n, p in wanted.items() if n in weights and weights[n].shape != tuple(p.shape)]
     head = tuple(n for n in wrong if weights[n].shape[1:] == tuple(wanted[n].shape)[1:])
     # A classifier is a layer, or the two of a Ghost module, with a bias each.

@@ -22,9 +22,6 @@ STEM_CHANNELS = 16
 # Channels are multiples of it, times the width.
 DIVISOR = 4
 
-# Kernel, expanded and put out channels, squeeze-excite ratio, stride of a block.
-Block = tuple
-
 
 class GhostNetFrame(nn.Cell):
     """Stem, stages of bottlenecks, a 1x1 convolution, and a head with one hidden layer.
@@ -56,7 +53,7 @@ class GhostNetFrame(nn.Cell):
 
     def __init__(
         self,
-        stages: tuple[tuple[Block, ...], ...],
+        stages: tuple[tuple[tuple[float, ...], ...], ...],
         block: Callable[..., nn.Cell],
         width: float,
         last_expansion: int,

@@ -4,8 +4,9 @@
     python -m mindcv_ghost.report.tables --check   # exit status 1 if they aren't
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
-``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes`` and ``digits``. Sources:
-``results/*.json`` (by their ``kind``: run, complexity, paper) and the recipes' head comments.
+``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``
+and ``paper_tables``. Sources: ``results/*.json`` (by their ``kind``: run, complexity, paper,
+paper_tables) and the recipes' head comments.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from mindcv_ghost.report.files import write_text
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
 from mindcv_ghost.report.record import read_json
+from mindcv_ghost.report.zoo_tables import (
+    MODEL_HEAD,
+    PAPER_HEAD,
+    models_rows,
+    paper_tables,
+)
 
 __all__ = ["Sources", "fill", "main", "pages"]
 
@@ -44,6 +51,7 @@ class Sources:
         self.root = Path(root)
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
+        self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -51,10 +59,16 @@ class Sources:
                 self.runs.append(result)
             elif kind == "complexity":
                 self.complexity = result["models"]
+                self.registered = result.get("registered", [])
+                self.paper_rows = result.get("paper_rows", [])
             elif kind == "paper":
                 self.paper = result
+            elif kind == "paper_tables":
+                self.paper_tables = result
             else:
-                raise ReportError(f"{path}: kind is {kind!r}, not run, complexity or paper")
+                raise ReportError(
+                    f"{path}: kind is {kind!r}, not run, complexity, paper or paper_tables"
+                )
 
     def counted(self, model: str, ratio: int) -> dict | None:
         """Find a model's counts at 224x224 with 1000 classes."""
@@ -219,6 +233,17 @@ def digits_sentence(sources: Sources, page: Path) -> str:
     )
 
 
+def models_table(sources: Sources, page: Path) -> str:
+    """Every registered model, as it comes."""
+    return _table(MODEL_HEAD, models_rows(sources.registered, sources.recipes, page))
+
+
+def all_paper_tables(sources: Sources, page: Path) -> str:
+    """The paper's tables, ours beside them."""
+    tables = paper_tables(sources.paper_tables, sources.paper_rows)
+    return "\n".join(f"**{title}**\n\n{_table(PAPER_HEAD, rows)}" for title, rows in tables)
+
+
 _SECTIONS = {
     "results": results_table,
     "runs": runs_list,
@@ -227,6 +252,8 @@ _SECTIONS = {
     "classifier": classifier_sentence,
     "recipes": recipes_table,
     "digits": digits_sentence,
+    "models": models_table,
+    "paper_tables": all_paper_tables,
 }
 
 
@@ -266,6 +293,7 @@ def pages(root: str | os.PathLike) -> list[Path]:
     """List the pages that hold tables."""
     root = Path(root)
     found = [root / "README.md", *sorted(root.glob("configs/*/README.md"))]
+    found += sorted(root.glob("docs/*.md"))
     return [page for page in found if page.is_file() and _MARKED.search(page.read_text("utf-8"))]
 
 
