@@ -25,7 +25,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
-REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 5;"
+REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 14;"
 
 
 @pytest.mark.parametrize(
