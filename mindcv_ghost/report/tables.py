@@ -123,6 +123,10 @@ def _unmeasured_row(recipe: Recipe, sources: Sources, page: Path) -> tuple:
         classifier = entry["features"] + 1
         count = entry["parameters"] + classifier * (recipe.values["num_classes"] - 1000)
         parameters = f"{count / 1e6:.2f}"
+    for entry in sources.registered:
+        asked = (recipe.model, recipe.values["num_classes"])
+        if parameters == "–" and (entry["model"], entry["num_classes"]) == asked:
+            parameters = f"{entry['parameters'] / 1e6:.2f}"
     cells = (_name(recipe.model, ratio), "–", NOT_MEASURED, NOT_MEASURED, parameters)
     return (*cells, NOT_MEASURED, NOT_MEASURED, "–", _link("cfg", recipe.path, page), "–")
 
