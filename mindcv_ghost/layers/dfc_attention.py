@@ -28,7 +28,7 @@ class DFCAttention(nn.Cell):
     Outputs:
         Tensor of shape (N, out_channels, H', W').
 
-    Source: Tang et al., "GhostNetV2" (arXiv 2211.12905), sections 3.2 and 3.3.
+    Source: Tang et al., "GhostNetV2" (arXiv 2211.12905); the authors' ``short_conv``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -39,7 +39,7 @@ class RepConv(nn.Cell):
         ValueError: if ``skip`` is asked for where shapes differ or the convolution isn't depthwise.
 
     Source: Ding et al., "RepVGG" (arXiv 2101.03697), section 3; the branches are those of
-    GhostNetV3 (arXiv 2404.11202, section 3.1) and RepGhost (arXiv 2211.06088, section 3).
+    GhostNetV3 (arXiv 2404.11202) and RepGhost (arXiv 2211.06088).
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 """G-Ghost-RegNetX: RegNets whose stages compute part of their maps once and reuse them.
 
 Paper: Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJCV 2022 (arXiv
-2201.03297), section 4: Ghost stages for GPUs, where depthwise convolutions don't pay. On RegNetX
+2201.03297): Ghost stages for GPUs, where depthwise convolutions don't pay. On RegNetX
 (Radosavovic et al., arXiv 2003.13678), in all of its twelve sizes.
 
 Reproduced: in a stage of more than two blocks, the first block puts out all maps; half of them
 (rounded down to whole groups) go on through thinner blocks, the complicated branch; the others are
 only mixed by a 1x1 convolution, to which comes what the mix operation draws from the average maps
-of all the blocks before it (figure 5 and equation 8 there). Both are joined for the last block.
+of all the blocks before it. Both are joined for the last block.
 Widths of groups, the dropout of 0.2 and the initialisation are those of the authors'
 ``g_ghost_regnet.py``, and so are the parameters' names.
 
@@ -31,7 +31,7 @@ __all__ = ["GGhostRegNet", "GGhostStage", "RegNetBlock"]
 
 STEM_CHANNELS = 32
 # Of a stage's maps, those that the cheap operation makes; of a group's width, what its thinner
-# blocks keep (the authors' file; the paper gives the first alone).
+# blocks keep (the authors' file).
 CHEAP_SHARE = 0.5
 THIN_GROUP_SHARE = 0.75
 
@@ -126,7 +126,7 @@ class GGhostStage(nn.Cell):
     Raises:
         ValueError: if ``blocks`` is less than 3.
 
-    Source: paper, section 4.
+    Source: paper; the authors' ``g_ghost_regnet.py``.
     """
 
     def __init__(self, in_channels: int, channels: int, blocks: int, group_width: int) -> None:
@@ -187,7 +187,7 @@ class GGhostRegNet(nn.Cell):
     Raises:
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1.
 
-    Source: paper, section 4; deviations at the top of this file.
+    Source: paper; deviations at the top of this file.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Ghost-ResNet 20, 32, 44, 56 and 110 for images of 32x32 pixels.
 
-Paper: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907),
-"Visual Analysis and Comparison on CIFAR-10": Ghost-ResNet-56 with s = 2, on the ResNets of He et
+Paper: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), its
+experiments on CIFAR-10: Ghost-ResNet-56 with s = 2, on the ResNets of He et
 al., "Deep Residual Learning" (arXiv 1512.03385), section 4.2. The other depths are ours, made by
 the same rule.
 
@@ -107,7 +107,7 @@ class GhostCifarResNet(nn.Cell):
     Raises:
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1, or as :class:`GhostModule` raises.
 
-    Source: paper, "Visual Analysis and Comparison on CIFAR-10".
+    Source: paper, experiments on CIFAR-10.
     """
 
     def __init__(

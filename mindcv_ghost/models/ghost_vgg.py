@@ -1,7 +1,7 @@
 """Ghost-VGG-16 for images of 32x32 pixels.
 
 Paper: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907),
-"Toy Experiments" and "Visual Analysis and Comparison on CIFAR-10": Ghost-VGG-16 with s = 2..5 and
+its experiments on CIFAR-10: Ghost-VGG-16 with s = 2..5 and
 d = 1, 3, 5, 7, on VGG-16 (Simonyan and Zisserman, arXiv 1409.1556) with BN and a smaller head.
 
 Reproduced: all 13 convolutions, the first one included, are Ghost modules. The paper doesn't print
@@ -61,7 +61,7 @@ class GhostVGG(nn.Cell):
     Raises:
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1, or as :class:`GhostModule` raises.
 
-    Source: paper, "Toy Experiments".
+    Source: paper, experiments on CIFAR-10.
     """
 
     def __init__(

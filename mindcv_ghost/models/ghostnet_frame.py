@@ -1,6 +1,6 @@
 """The frame that GhostNetV2, GhostNetV3 and RepGhostNet share with GhostNet: stem, stages, head.
 
-GhostNet itself (Han et al., arXiv 1911.11907, table 7) is MindCV's: ``ghostnet_050`` and others.
+GhostNet itself (Han et al., arXiv 1911.11907) is MindCV's: ``ghostnet_050`` and others.
 Parameters are named as timm names them, with the Ghost modules' branches below ``primary`` and
 ``cheap``. Convolutions start as in the other networks here (He et al., fan-out); the authors leave
 PyTorch's default.

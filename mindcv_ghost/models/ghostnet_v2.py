@@ -1,7 +1,7 @@
 """GhostNetV2 1.0, 1.3 and 1.6: GhostNet with attention along rows and columns.
 
 Paper: Tang et al., "GhostNetV2: Enhance Cheap Operation with Long-Range Attention", NeurIPS 2022
-(arXiv 2211.12905), section 3.3 and table 1.
+(arXiv 2211.12905).
 
 Reproduced: the authors' ``ghostnetv2_torch.py`` and timm's ``ghostnetv2_*``, which agree. The DFC
 attention weights what the first Ghost module of every bottleneck puts out, but for the first two
@@ -28,7 +28,7 @@ from mindcv_ghost.registration import register_model
 # MindCV's decorator appends the entry points.
 __all__ = ["STAGES", "AttentionGhostModule", "GhostNetV2", "GhostV2Bottleneck"]
 
-# GhostNet's (its paper's table 1), at width 1.
+# GhostNet's, at width 1.
 STAGES = (
     # kernel, expanded channels, channels put out, squeeze-excite ratio, stride
     ((3, 16, 16, 0, 1),),
@@ -53,7 +53,7 @@ STAGES = (
     ),
 )
 
-# Bottlenecks before it, counted from 0, have no attention (section 4.4: early stages gain little).
+# Bottlenecks before it, counted from 0, have no attention (as in the authors' file).
 FIRST_ATTENTION = 2
 
 WIDTHS = {
@@ -77,7 +77,7 @@ class AttentionGhostModule(nn.Cell):
 
     Inputs: (N, in_channels, H, W), H and W at least 2. Outputs: (N, out_channels, H, W).
 
-    Source: paper, equation 6.
+    Source: the authors' ``GhostModuleV2``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -155,7 +155,7 @@ class GhostNetV2(GhostNetFrame):
     Raises:
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1.
 
-    Source: paper, section 3.3.
+    Source: paper; the authors' ``ghostnetv2_torch.py``.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """GhostNetV3 0.5, 1.0, 1.3 and 1.6: GhostNetV2 trained with parallel branches.
 
 Paper: Liu et al., "GhostNetV3: Exploring the Training Strategies for Compact Models" (arXiv
-2404.11202), section 3.1.
+2404.11202).
 
 Reproduced: the authors' ``ghostnetv3.py`` and timm's ``ghostnetv3_*``, which agree: three branches
 for every convolution of a Ghost module and for the strided depthwise ones, with a 1x1 branch on the
@@ -55,7 +55,7 @@ class GhostV3Module(nn.Cell):
 
     Inputs: (N, in_channels, H, W). Outputs: (N, out_channels, H, W).
 
-    Source: paper, figure 3.
+    Source: paper; the authors' ``ghostnetv3.py``.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class GhostNetV3(GhostNetFrame):
     Raises:
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1.
 
-    Source: paper, section 3.1.
+    Source: paper; the authors' ``ghostnetv3.py``.
     """
 
     def __init__(

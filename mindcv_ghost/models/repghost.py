@@ -1,7 +1,7 @@
 """RepGhostNet in eight widths from 0.5 to 2.0: ghosts that are added, not concatenated.
 
 Paper: Chen et al., "RepGhost: A Hardware-Efficient Ghost Module via Re-parameterization" (arXiv
-2211.06088), section 3 and table 2.
+2211.06088).
 
 Reproduced: timm's ``repghostnet_*``, which has the authors' weights. A RepGhost module keeps half
 the channels of a Ghost module and adds the cheap operation's maps, and those of a BN alone, to each
@@ -81,7 +81,7 @@ class RepGhostModule(nn.Cell):
 
     Inputs: (N, in_channels, H, W). Outputs: (N, out_channels, H, W).
 
-    Source: paper, figure 3.
+    Source: paper; timm's ``repghost.py``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, act: bool, deploy: bool) -> None:
@@ -169,7 +169,7 @@ class RepGhostNet(GhostNetFrame):
     Raises:
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1.
 
-    Source: paper, section 3.
+    Source: paper; timm's ``repghost.py``.
     """
 
     def __init__(
