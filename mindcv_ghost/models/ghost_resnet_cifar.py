@@ -1,9 +1,8 @@
 """Ghost-ResNet 20, 32, 44, 56 and 110 for images of 32x32 pixels.
 
-Paper: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), its
-experiments on CIFAR-10: Ghost-ResNet-56 with s = 2, on the ResNets of He et
-al., "Deep Residual Learning" (arXiv 1512.03385), section 4.2. The other depths are ours, made by
-the same rule.
+Paper: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907),
+its experiments on CIFAR-10: Ghost-ResNet-56 with s = 2, on the ResNets of He et al., "Deep Residual
+Learning" (arXiv 1512.03385), section 4.2. The other depths are ours, made by the same rule.
 
 Reproduced: every convolution, the first one included, is a Ghost module; shortcuts have no weights
 (option A of He et al.: every second position, and zeros for the new maps). The paper's 0.43M

@@ -1,8 +1,8 @@
 """Ghost-VGG-16 for images of 32x32 pixels.
 
 Paper: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907),
-its experiments on CIFAR-10: Ghost-VGG-16 with s = 2..5 and
-d = 1, 3, 5, 7, on VGG-16 (Simonyan and Zisserman, arXiv 1409.1556) with BN and a smaller head.
+its experiments on CIFAR-10: Ghost-VGG-16 with s = 2..5 and d = 1, 3, 5, 7, on VGG-16 (Simonyan and
+Zisserman, arXiv 1409.1556) with BN and a smaller head.
 
 Reproduced: all 13 convolutions, the first one included, are Ghost modules. The paper doesn't print
 its head; with linear layers of 512 and 10 outputs behind the last pool, the parameters of all its
