@@ -7,9 +7,9 @@ Paper: Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJ
 Reproduced: in a stage of more than two blocks, the first block puts out all maps; half of them
 (rounded down to whole groups) go on through thinner blocks, the complicated branch; the others are
 only mixed by a 1x1 convolution, to which comes what the mix operation draws from the average maps
-of all the blocks before it. Both are joined for the last block. Widths of groups, the dropout of 0.2
-and the initialisation are those of the authors' ``g_ghost_regnet.py``, and so are the parameters'
-names.
+of all the blocks before it. Both are joined for the last block. Widths of groups, the dropout of
+0.2 and the initialisation are those of the authors' ``g_ghost_regnet.py``, and so are the
+parameters' names.
 
 Deviation: the authors' ``dilate`` options, which none of their networks uses, aren't there.
 """
