@@ -18,15 +18,14 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
 from mindcv_ghost.analysis.memory import LiveTensors
+from mindcv_ghost.analysis.observation import leaves, observed
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.named_model import add_model_arguments, create_named_model
 
@@ -123,7 +122,7 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
             )
         )
 
-    with _eager(), _evaluating(network), _hooks(network, record):
+    with observed(network, leaves(network), record):
         network(Tensor(np.zeros(tuple(input_shape), np.float32)))
     return ComplexityReport(
         input_shape=tuple(input_shape),
@@ -146,50 +145,6 @@ def _macs(cell: nn.Cell, input_shape: tuple[int, ...], output_shape: tuple[int, 
         return math.prod(input_shape[:-1]) * cell.in_channels * cell.out_channels
     positions = input_shape if isinstance(cell, _TRANSPOSED) else output_shape
     return positions[0] * math.prod(positions[2:]) * math.prod(cell.weight.shape)
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """PyNative mode, where hooks run."""
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=mode)
-
-
-@contextmanager
-def _evaluating(network: nn.Cell) -> Iterator[None]:
-    """Evaluation mode, each cell's own flag restored afterwards."""
-    phase = network.phase
-    flags = [(cell, cell.training) for _, cell in network.cells_and_names()]
-    network.set_train(False)
-    try:
-        yield
-    finally:
-        # Not by set_train, which goes down into the children: a frozen part may differ.
-        for cell, training in flags:
-            cell.add_flags(training=training)
-        network.phase = phase
-
-
-@contextmanager
-def _hooks(network: nn.Cell, record: Any) -> Iterator[None]:
-    """Have ``record(name, cell, inputs, output)`` called by every cell without cells in it."""
-    handles = []
-    for name, cell in network.cells_and_names():
-        if not cell.name_cells():
-
-            def hook(cell: nn.Cell, inputs: Any, output: Any, name: str = name) -> None:
-                record(name, cell, inputs, output)
-
-            handles.append(cell.register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _report_rows(name: str, report: ComplexityReport, layers: bool) -> list[dict[str, Any]]:

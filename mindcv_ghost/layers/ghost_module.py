@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Callable, Union
 
-from mindspore import Tensor, nn, ops
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
 
-from mindcv_ghost.layers.conv_norm_act import ConvNormAct
+from mindcv_ghost.layers.conv_norm_act import ConvNormAct, Size
 
 __all__ = ["Activation", "GhostModule", "split_channels"]
 
 Activation = Union[bool, nn.Cell, Callable[[], nn.Cell]]
+Normalisation = Union[bool, Callable[[int], nn.Cell]]
 
 
 def split_channels(out_channels: int, ratio: int) -> tuple[int, int]:
@@ -55,26 +57,39 @@ class GhostModule(nn.Cell):
     and, with ``act``, by an activation. Sizes and strides are those of the convolution it replaces,
     padded as PyTorch pads (``kernel_size // 2`` on all sides).
 
+    What follows ``act`` serves networks that weren't drawn with Ghost modules
+    (:func:`mindcv_ghost.surgery.ghostify`).
+
     Args:
         in_channels: maps that come in.
         out_channels: maps that go out.
-        kernel_size: side of the primary kernel, odd.
+        kernel_size: side of the primary kernel, or height and width; odd, unless ``padding`` or
+            ``pad_mode`` says how to pad.
         ratio: the paper's s. With 1 there is no cheap branch: convolution, BN, activation.
         cheap_kernel_size: the paper's d, odd: side of the cheap kernel.
-        stride: step of the primary convolution.
+        stride: step of the primary convolution, or of rows and columns.
         act: True for a ReLU, False for none, or an activation: a class or function that makes one
             (``nn.SiLU``), or a cell without parameters, which both branches then share.
+        padding: of the primary convolution, as ``nn.Conv2d`` takes it.
+        pad_mode: of the primary convolution: "pad", "same" or "valid".
+        dilation: of the primary convolution.
+        bias: whether the primary convolution has a bias; without ``norm`` the cheap one has, too.
+        norm: True for BN, False for none, or what makes the normalisation of so many maps.
+        act_on_output: False where the network itself applies ``act`` to what comes out: then only
+            what the cheap branch reads passes through it here.
+        permuted: bring the maps into an order of their own, the not trained parameter ``order``
+            (at first intrinsic maps, then ghosts).
 
     Inputs:
         Tensor of shape (N, in_channels, H, W).
 
     Outputs:
-        Tensor of shape (N, out_channels, ceil(H / stride), ceil(W / stride)).
+        Tensor of shape (N, out_channels, ceil(H / stride), ceil(W / stride)), padded by default.
 
     Raises:
         ValueError: if a size isn't a positive integer, a kernel is even, ``ratio`` exceeds
             ``out_channels``, or ``act`` is a cell with parameters.
-        TypeError: if ``act`` is neither of the above.
+        TypeError: if ``act`` or ``norm`` is neither of the above.
 
     Source: paper, section 3.1 and equation 3; BN and ReLU on both branches as in the authors'
     ``ghostnet.py``.
@@ -84,36 +99,79 @@ class GhostModule(nn.Cell):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 1,
+        kernel_size: Size = 1,
         ratio: int = 2,
         cheap_kernel_size: int = 3,
-        stride: int = 1,
+        stride: Size = 1,
         act: Activation = True,
+        *,
+        padding: int | tuple[int, int, int, int] | None = None,
+        pad_mode: str = "pad",
+        dilation: Size = 1,
+        bias: bool = False,
+        norm: Normalisation = True,
+        act_on_output: bool = True,
+        permuted: bool = False,
     ) -> None:
         super().__init__()
         _check_positive_int("in_channels", in_channels)
-        _check_positive_int("stride", stride)
-        _check_odd("kernel_size", kernel_size)
+        padded_by_default = padding is None and pad_mode == "pad"
+        for side in _sides(kernel_size):
+            (_check_odd if padded_by_default else _check_positive_int)("kernel_size", side)
+        for name, sizes in (("stride", stride), ("dilation", dilation)):
+            for size in _sides(sizes):
+                _check_positive_int(name, size)
         _check_odd("cheap_kernel_size", cheap_kernel_size)
         intrinsic, ghost = split_channels(out_channels, ratio)
-        make_act = _activation_maker(act)
+        make_act, make_norm = _activation_maker(act), _normalisation_maker(norm)
+        inner_act = make_act if act_on_output else None
 
         self.out_channels = out_channels
+        self.ratio = ratio
         self.has_surplus = intrinsic + ghost > out_channels
-        self.primary = ConvNormAct(in_channels, intrinsic, kernel_size, stride, act=make_act)
+        self.primary = ConvNormAct(
+            in_channels,
+            intrinsic,
+            kernel_size,
+            stride,
+            act=inner_act,
+            padding=padding,
+            pad_mode=pad_mode,
+            dilation=dilation,
+            bias=bias,
+            norm=make_norm,
+        )
+        self.act = make_act() if make_act is not None and ghost and not act_on_output else None
         self.cheap = None
         if ghost:
             self.cheap = ConvNormAct(
-                intrinsic, ghost, cheap_kernel_size, groups=intrinsic, act=make_act
+                intrinsic,
+                ghost,
+                cheap_kernel_size,
+                groups=intrinsic,
+                act=inner_act,
+                bias=bias and make_norm is None,
+                norm=make_norm,
             )
+        self.order = None
+        if permuted and ghost:
+            order = Tensor(np.arange(out_channels, dtype=np.int32))
+            self.order = Parameter(order, name="order", requires_grad=False)
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.primary(x)
         if self.cheap is not None:
-            x = ops.concat((x, self.cheap(x)), axis=1)
-        if self.has_surplus:
+            source = x if self.act is None else self.act(x)
+            x = ops.concat((x, self.cheap(source)), axis=1)
+        if self.order is not None:
+            x = ops.gather(x, self.order, 1)
+        elif self.has_surplus:
             x = x[:, : self.out_channels]
         return x
+
+
+def _sides(size: Size) -> tuple[int, ...]:
+    return size if isinstance(size, tuple) else (size,)
 
 
 def _check_positive_int(name: str, value: object) -> None:
@@ -144,3 +202,15 @@ def _activation_maker(act: Activation) -> Callable[[], nn.Cell] | None:
     if callable(act):
         return act
     raise TypeError(f"act is {act!r}; legal are True, False, a cell, or what makes one (nn.ReLU)")
+
+
+def _normalisation_maker(norm: Normalisation) -> Callable[[int], nn.Cell] | None:
+    """Turn the ``norm`` argument into something that makes one normalisation a branch."""
+    if isinstance(norm, bool):
+        return nn.BatchNorm2d if norm else None
+    if callable(norm) and not isinstance(norm, nn.Cell):
+        return norm
+    raise TypeError(
+        f"norm is {norm!r}; legal are True, False, or what makes one of so many maps "
+        f"(nn.BatchNorm2d)"
+    )
