@@ -5,14 +5,14 @@ The whole Config stops here; below it travels one section or plain values.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindcv
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
@@ -24,11 +24,11 @@ from mindcv_ghost.data import (
     EvalLoader,
     Source,
     TrainLoader,
+    calibration_batches,
     check_splits,
     class_names,
     open_source,
 )
-from mindcv_ghost.engine.checkpoint import load_weights
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
@@ -42,9 +42,11 @@ from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.kernels import use_native
 from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
+from mindcv_ghost.network import create_network
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.logs import LOGGER_NAME
 from mindcv_ghost.session import Session
+from mindcv_ghost.surgery import GhostifyReport
 
 __all__ = ["TrainingRun", "ValidationRun", "training", "validation"]
 
@@ -102,7 +104,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     # Masks of dropout are drawn from here on: a resumed run must not repeat those of its start.
     done = 0 if earlier is None else earlier.facts["position"]["batches"]
     ms.set_seed(config.system.seed + world.rank + done)
-    network = _network(config, num_classes, start_weights=earlier is None)
+    network, ghostified = _network(config, num_classes, train_set, start_weights=earlier is None)
     parameters = count_parameters(network)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
@@ -141,6 +143,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         train_images=len(train_set),
         val_images=None if val_set is None else len(val_set),
         steps_per_epoch=batches.steps_per_epoch,
+        **({} if ghostified is None else {"ghostify": ghostified.as_dict()}),
         global_batch_size=config.dataset.batch_size * world.size * accumulation,
     )
     saver = None
@@ -193,7 +196,7 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     classes = class_names(data.dataset, data.data_dir, data.train_split)
     val_set = _open(config, data.val_split, classes)
     num_classes = check_splits(None, val_set, config.model.num_classes)
-    network = _network(config, num_classes)
+    network, _ = _network(config, num_classes)
     parameters = count_parameters(network)
     _speed_up(network, config, config.amp.val_amp_level, world, session.device)
     network = _mixed(network, config.amp.val_amp_level, config)
@@ -260,41 +263,26 @@ def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
     )
 
 
-def _network(config: Config, num_classes: int, start_weights: bool = True) -> nn.Cell:
-    model = config.model
-    if not start_weights:  # others will come; the files of the start may be gone by now
-        model = dataclasses.replace(model, pretrained=False, ckpt_path="")
-    if not mindcv.models.is_model(model.model):
-        near = difflib.get_close_matches(model.model, mindcv.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ConfigError(
-            f"model {model.model!r} is neither MindCV's nor mindcv_ghost's{hint} "
-            "mindcv.list_models() names them all."
-        )
-    try:
-        network = mindcv.create_model(
-            model.model,
-            num_classes=num_classes,
-            in_channels=model.in_channels,
-            pretrained=model.pretrained,
-            drop_rate=model.drop_rate,
-            drop_path_rate=model.drop_path_rate,
-            **model.model_args,
-        )
-    except (TypeError, ValueError) as error:
-        # What a model raises for an option it doesn't have, or a value it can't take.
-        raise ConfigError(
-            f"model {model.model} can't be made with this num_classes, in_channels, drop_rate, "
-            f"drop_path_rate or model_args: {error}"
-        ) from error
-    if model.ckpt_path:
-        report = load_weights(
-            network, model.ckpt_path, config.evaluate.use_ema, reset_head=model.reset_head
-        )
-        fresh = f"; new: {', '.join(report.reset)}" if report.reset else ""
-        kind = "averaged weights" if report.ema else "weights"
-        _logger.info("%d %s from %s%s", report.loaded, kind, model.ckpt_path, fresh)
-    return network
+def _network(
+    config: Config, num_classes: int, train_set: Source | None = None, start_weights: bool = True
+) -> tuple[nn.Cell, GhostifyReport | None]:
+    calibration = None
+    if train_set is not None:
+
+        def calibration(images: int) -> Iterator[np.ndarray]:
+            data = config.dataset
+            return calibration_batches(
+                *(train_set, config.augment, images, data.batch_size, config.system.seed),
+                workers=config.workers,
+            )
+
+    return create_network(
+        config.model,
+        num_classes,
+        use_ema=config.evaluate.use_ema,
+        start_weights=start_weights,
+        calibration=calibration,
+    )
 
 
 def _speed_up(network: nn.Cell, config: Config, level: str, world: World, device: str) -> None:

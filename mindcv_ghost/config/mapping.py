@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from mindcv_ghost.config.given import CONTROL_CHARACTERS, Given, Wrong, items_of, shown
-from mindcv_ghost.config.kinds import MAX_TEXT, NOT_FINITE, NUMBER, Bool, Float, Int, Kind
+from mindcv_ghost.config.given import (
+    CONTROL_CHARACTERS,
+    Given,
+    Wrong,
+    did_you_mean,
+    items_of,
+    shown,
+)
+from mindcv_ghost.config.kinds import (
+    MAX_TEXT,
+    NOT_FINITE,
+    NUMBER,
+    Bool,
+    Float,
+    Int,
+    Kind,
+    Text,
+)
 
-__all__ = ["Mapping"]
+__all__ = ["Mapping", "Options", "Texts"]
 
 _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 _LARGEST = 2**63 - 1
@@ -48,6 +64,47 @@ class Mapping(Kind):
             name, _, text = word.value.partition("=")
             pairs[name.strip()] = _parsed(text, given.where)
         return pairs
+
+
+class Options(Mapping):
+    """A mapping of which every name is known: ``{ratio: 4}``, with a kind for each.
+
+    Args:
+        kinds: what each name takes.
+    """
+
+    def __init__(self, kinds: dict[str, Kind]) -> None:
+        super().__init__({})
+        self.kinds = kinds
+        self.legal = f"names with values, as {{ratio: 2}}; the names are {', '.join(kinds)}"
+
+    def read(self, given: Given) -> dict[str, Any]:
+        if given.null or given.value == "{}":
+            return {}
+        pairs = given.value if isinstance(given.value, dict) else self._pairs(given)
+        values = {}
+        for name, item in pairs.items():
+            if name not in self.kinds:
+                near = did_you_mean(name, tuple(self.kinds))
+                raise Wrong(f"{self.legal}; {shown(name)} isn't one{near}")
+            try:
+                values[name] = self.kinds[name].read(item)
+            except Wrong as wrong:
+                raise Wrong(f"{self.legal}; {name} takes {wrong}") from None
+        return values
+
+
+class Texts(Kind):
+    """A list of texts, or one."""
+
+    many = True
+    legal = "text, or a list of texts"
+
+    def read(self, given: Given) -> list[str]:
+        words = [Text().read(item) for item in items_of(given)]
+        if not words:
+            raise Wrong(self.legal)
+        return words
 
 
 def _parsed(text: str, where: str) -> Given:

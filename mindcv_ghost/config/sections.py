@@ -24,7 +24,7 @@ from mindcv_ghost.config.kinds import (
     OneOrMore,
     Text,
 )
-from mindcv_ghost.config.mapping import Mapping
+from mindcv_ghost.config.mapping import Mapping, Options, Texts
 
 __all__ = [
     "AmpConfig",
@@ -48,6 +48,15 @@ _RESERVED = {
     **{name: f"--{name}" for name in ("num_classes", "in_channels", "drop_rate")},
     **{name: f"--{name}" for name in ("drop_path_rate", "pretrained", "ema")},
     **{"model_name": "--model", "checkpoint_path": "--ckpt_path"},
+}
+# ghostify's arguments (surgery/ghostify.py), and how many images it may fit to.
+_GHOSTIFY = {
+    "ratio": Int(2),
+    "cheap_kernel_size": Int(choices=(1, 3, 5, 7)),
+    "where": Texts(),
+    "init": Text(("random", "fit")),
+    "image_size": Int(1),
+    "calibration_images": Int(1),
 }
 _CAST_LIST = re.compile(r"[\[(]\s*(nn\.[A-Za-z]\w*\s*(,\s*(?=[\])n])|(?=[\])])))+\s*[\])]")
 
@@ -215,6 +224,9 @@ class ModelConfig:
     reset_head: bool = _key(False, Bool(), "replace a checkpoint's classifier if classes differ")
     model_args: dict[str, Any] = _key(
         {}, Mapping(_RESERVED), "further arguments of the network, over the recipe's"
+    )
+    ghostify: dict[str, Any] = _key(
+        {}, Options(_GHOSTIFY), "put Ghost modules in place of the network's convolutions"
     )
 
 

@@ -31,7 +31,8 @@ DEVIATIONS = {
 """Keys whose default isn't MindCV's, and why."""
 
 ADDITIONS = (
-    *("jit_level", "native_kernels", "on_bad_image", "reset_head", "model_args", "sync_bn"),
+    *("jit_level", "on_bad_image", "reset_head", "model_args", "ghostify"),
+    *("sync_bn", "native_kernels"),
     *("resume", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("use_ema", "per_class", "confusion"),
 )

@@ -16,6 +16,7 @@ _HOMES = {
     "FolderSource": "image_folder",
     "Source": "sources",
     "TrainLoader": "loader",
+    "calibration_batches": "calibration",
     "check_splits": "sources",
     "class_names": "sources",
     "fingerprint": "sources",

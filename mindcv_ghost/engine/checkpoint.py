@@ -16,7 +16,7 @@ from mindcv_ghost.engine.ckpt_file import read_ckpt
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.report.files import give_name, replacing
 
-__all__ = ["CheckpointKeeper", "LoadReport", "load_weights", "save_weights"]
+__all__ = ["CheckpointKeeper", "LoadReport", "load_weights", "parameter_names", "save_weights"]
 
 EMA_PREFIX = "ema."
 # What MindSpore's and MindCV's trainers store beside the weights; no network wants it.
@@ -195,6 +195,15 @@ class CheckpointKeeper:
             self._kept.remove(worst)
             with contextlib.suppress(FileNotFoundError):
                 worst[1].unlink()
+
+
+def parameter_names(path: str | os.PathLike, network: nn.Cell) -> list[str]:
+    """List what a checkpoint holds; ``network`` says how large one may be.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    return list(_read(Path(path), network))
 
 
 def _read(path: Path, network: nn.Cell) -> dict[str, np.ndarray]:

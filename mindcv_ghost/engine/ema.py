@@ -21,6 +21,8 @@ _update = ops.MultitypeFuncGraph("ema_update")
 
 @_update.register("Tensor", "Tensor", "Tensor")
 def _update_one(decay, average, value):
+    if value.dtype == ms.int32:  # an order of maps has no mean
+        return ops.assign(average, value)
     return ops.assign(average, average * decay + value * (1 - decay))
 
 

@@ -163,9 +163,9 @@ def test_a_text_longer_than_any_path_is_refused(refused):
 def test_bomb_ends_in_a_short_message(text, tmp_path):
     path = tmp_path / "bomb.yaml"
     path.write_text(text)
-    start = time.monotonic()
+    start = time.process_time()  # this process's own: other work on the machine doesn't count
     assert len(message_for(path)) < 20_000
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_too_many_values_are_counted(tmp_path):

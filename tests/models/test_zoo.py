@@ -46,6 +46,7 @@ def each(names: list[str], later: tuple[str, ...] = ()) -> pytest.MarkDecorator:
 def pynative():
     before = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
+    ms.set_seed(0)  # the same initial weights in every run
     yield
     ms.set_context(mode=before)
 
@@ -121,12 +122,18 @@ def test_every_parameter_has_a_gradient_and_a_step_along_it_lowers_the_loss(name
     arrays = [gradient.asnumpy() for gradient in gradients]
     for parameter, values in zip(parameters, arrays):
         assert np.isfinite(values).all() and np.abs(values).max() > 0, parameter.name
-    # A hundredth of the way to nought, were the loss a plane.
+    # Fractions of the way to nought, were the loss a plane. Large steps leave the plane, and small
+    # ones drown in rounding: a hundredth's gain is known only by half in ghost_resnet152.
     length = sum(float(np.square(values, dtype=np.float64).sum()) for values in arrays)
-    step = 0.01 * float(loss.asnumpy()) / length
-    for parameter, gradient in zip(parameters, gradients):
-        ops.assign_sub(parameter, gradient * step)
-    assert float(loss_of(*batch).asnumpy()) < float(loss.asnumpy())
+    start, taken = float(loss.asnumpy()), 0.0
+    gained = []
+    for fraction in (0.1, 0.03, 0.01, 0.003, 0.001):
+        step = fraction * start / length
+        for parameter, gradient in zip(parameters, gradients):
+            ops.assign_sub(parameter, gradient * (step - taken))
+        taken = step
+        gained.append((start - float(loss_of(*batch).asnumpy())) / (fraction * start))
+    assert max(gained) > 0.25
 
 
 @each(OURS)

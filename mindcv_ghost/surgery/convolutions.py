@@ -1,0 +1,231 @@
+"""Which convolutions of a network a Ghost module can stand in for, and what follows each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from mindcv.models.layers.activation import Swish
+from mindspore import Tensor, nn
+
+from mindcv_ghost.analysis.observation import observed
+from mindcv_ghost.layers.ghost_module import GhostModule
+
+__all__ = ["ConvolutionSite", "find_convolutions"]
+
+# Cells that work on each number by itself. Sigmoids are gates more often than activations.
+_ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SeLU, nn.GELU, nn.FastGelu),
+    *(nn.SiLU, nn.HSwish, nn.Mish, Swish),
+)
+
+
+@dataclass(frozen=True)
+class ConvolutionSite:
+    """A convolution and its surroundings, as a run of the network shows them.
+
+    Args:
+        name: path of the cell in the network.
+        conv: the convolution.
+        norm: the BN that alone reads what the convolution puts out, and nothing else.
+        norm_name: its path.
+        act: the activation that reads the BN's output (the convolution's, without BN).
+        kept: why no Ghost module can stand here; empty if one can.
+        first: whether no other convolution runs before it: it reads the image.
+    """
+
+    name: str
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None = None
+    norm_name: str = ""
+    act: nn.Cell | None = None
+    kept: str = ""
+    first: bool = False
+
+
+def find_convolutions(network: nn.Cell, images: Tensor) -> list[ConvolutionSite]:
+    """Run a network eagerly and describe its convolutions, in the order in which they run first.
+
+    Convolutions that don't run in evaluation come last.
+
+    Args:
+        network: takes one tensor; neither weights nor statistics, mode or flags change.
+        images: of shape (N, C, H, W).
+    """
+    trace = _Trace(network)
+    trace.run(images)
+    sites = [_describe(name, cell, trace) for name, cell in trace.convolutions()]
+    return _without_shared_outputs(network, images, sites)
+
+
+class _Trace:
+    """Who ran, how often, and who read whose output.
+
+    A tensor is known by its identity, so that every one is held until the end: an identity is not
+    given twice.
+    """
+
+    def __init__(self, network: nn.Cell) -> None:
+        self.network = network
+        self.cells = dict(_units(network))
+        self.names = {id(cell): name for name, cell in self.cells.items()}
+        self.runs: Counter[str] = Counter()
+        self.order: list[str] = []
+        self.outputs: dict[str, Tensor] = {}
+        self._readers: dict[int, list[nn.Cell]] = {}
+        self._held: list[Any] = []
+
+    def run(self, images: Tensor) -> None:
+        with observed(self.network, self.cells, self._record):
+            self.network(images)
+
+    def _record(self, name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Any) -> None:
+        self._held += [inputs, output]
+        self.runs[name] += 1
+        if self.runs[name] == 1:
+            self.order.append(name)
+        self.outputs[name] = output
+        for tensor in inputs:
+            self._readers.setdefault(id(tensor), []).append(cell)
+
+    def readers(self, name: str) -> list[nn.Cell]:
+        """The cells that read what this one put out, each as often as it did."""
+        return self._readers.get(id(self.outputs[name]), [])
+
+    def convolutions(self) -> list[tuple[str, nn.Conv2d]]:
+        ran = [(name, self.cells[name]) for name in self.order]
+        idle = [(name, cell) for name, cell in self.cells.items() if name not in self.runs]
+        return [(name, cell) for name, cell in ran + idle if isinstance(cell, nn.Conv2d)]
+
+
+def _units(network: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
+    """The cells to look at: those without cells in them, and activations as a whole."""
+    seen: set[int] = set()
+
+    def below(cell: nn.Cell, path: str) -> Iterator[tuple[str, nn.Cell]]:
+        if id(cell) in seen:
+            return
+        seen.add(id(cell))
+        if isinstance(cell, _ACTIVATIONS) or not cell.name_cells():
+            yield path, cell
+            return
+        for name, child in cell.name_cells().items():
+            yield from below(child, f"{path}.{name}".lstrip("."))
+
+    yield from below(network, "")
+
+
+def _describe(name: str, conv: nn.Conv2d, trace: _Trace) -> ConvolutionSite:
+    first = next((n for n in trace.order if isinstance(trace.cells[n], nn.Conv2d)), "") == name
+    kept = _reason_to_keep(name, conv, trace)
+    if kept:
+        return ConvolutionSite(name, conv, kept=kept, first=first)
+    norm, norm_name, last = None, "", name
+    readers = trace.readers(name)
+    if len(readers) == 1 and type(readers[0]) is nn.BatchNorm2d:
+        follower = trace.names[id(readers[0])]
+        if trace.runs[follower] == 1 and readers[0].use_batch_statistics is None:
+            norm, norm_name, last = readers[0], follower, follower
+    readers = trace.readers(last)
+    act = readers[0] if readers and all(map(_is_activation, readers)) else None
+    return ConvolutionSite(name, conv, norm, norm_name, act, first=first)
+
+
+def _is_activation(cell: nn.Cell) -> bool:
+    if next(iter(cell.get_parameters()), None) is not None:
+        return False
+    return isinstance(cell, _ACTIVATIONS)
+
+
+def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
+    """Why a convolution can't become a Ghost module, whatever the ratio; empty if it can."""
+    if type(conv) is not nn.Conv2d:
+        return f"a {type(conv).__name__}, which is more than a convolution"
+    if conv.group == conv.in_channels and conv.group > 1:
+        return "depthwise: cheap already"
+    if conv.group > 1:
+        return f"in {conv.group} groups"
+    if conv.data_format != "NCHW":
+        return f"data format {conv.data_format}"
+    if name not in trace.runs:
+        return "not run in evaluation"
+    if trace.runs[name] > 1:
+        return f"shared: run {trace.runs[name]} times"
+    if any(_is_ghost(parent) for parent in _parents(trace.network, name)):
+        return "part of a Ghost module"
+    if trace.outputs[name].shape[2:] == (1, 1):
+        # Squeeze-and-excitation, a classifier: all but one weight of a cheap kernel would be idle.
+        return "maps of one position"
+    return ""
+
+
+def _is_ghost(cell: nn.Cell) -> bool:
+    return isinstance(cell, GhostModule) or type(cell).__name__ == "GhostModule"  # MindCV's
+
+
+def _parents(network: nn.Cell, name: str) -> list[nn.Cell]:
+    cells, cell = [network], network
+    for part in name.split(".")[:-1]:
+        cell = cell.name_cells()[part]
+        cells.append(cell)
+    return cells
+
+
+def _without_shared_outputs(
+    network: nn.Cell, images: Tensor, sites: Sequence[ConvolutionSite]
+) -> list[ConvolutionSite]:
+    """Take the BN away from sites whose convolution somebody else reads, too.
+
+    Hooks see cells, not operators: ``self.bn(y) + y`` looks like ``self.bn(y)``. So the network
+    runs once more with convolutions that put out nothing but NaN, while their BNs put out what they
+    did before. A NaN that another cell reads, or that comes out, went another way.
+    """
+    units = dict(_units(network))
+    original: dict[str, Tensor] = {}
+
+    def keep(name: str, _cell: nn.Cell, _inputs: Any, output: Any) -> None:
+        original[name] = output
+
+    with observed(network, {site.norm_name: site.norm for site in sites if site.norm}, keep):
+        network(images)
+
+    def leaks(some: list[ConvolutionSite]) -> bool:
+        poisoned = {site.name for site in some}
+        norms = {site.norm_name for site in some}
+        seen = False
+
+        def stand_in(name: str, _cell: nn.Cell, inputs: Any, output: Any) -> Tensor | None:
+            nonlocal seen
+            if name in norms:
+                return original[name]
+            seen = seen or _holds_nan(inputs)
+            if name in poisoned:
+                return Tensor(np.full(output.shape, np.nan, np.float32))
+            return None
+
+        with observed(network, units, stand_in):
+            output = network(images)
+        return seen or _holds_nan(output)
+
+    def leaking(some: list[ConvolutionSite]) -> list[str]:
+        if not some or not leaks(some):
+            return []
+        if len(some) == 1:
+            return [some[0].name]
+        middle = len(some) // 2
+        return leaking(some[:middle]) + leaking(some[middle:])
+
+    shared = set(leaking([site for site in sites if site.norm]))
+    return [
+        replace(site, norm=None, norm_name="", act=None) if site.name in shared else site
+        for site in sites
+    ]
+
+
+def _holds_nan(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_holds_nan, value))
+    return isinstance(value, Tensor) and bool(np.isnan(value.asnumpy()).any())

@@ -1,0 +1,251 @@
+"""Ghost modules in place of the convolutions of any network.
+
+Paper: Han et al., "GhostNet: More Features from Cheap Operations" (arXiv 1911.11907), section 3.1:
+a Ghost module is meant to stand in for a convolution of any network. ``ghostify`` of MindCV's
+``resnet50`` is ``ghost_resnet50``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Callable, Union
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindcv_ghost.analysis.complexity import ComplexityReport, count_macs
+from mindcv_ghost.analysis.observation import first_convolution
+from mindcv_ghost.layers.ghost_module import GhostModule
+from mindcv_ghost.surgery.convolutions import ConvolutionSite, find_convolutions
+from mindcv_ghost.surgery.fit import fit_ghost_modules, load_fit, recalibrate_batch_norm
+from mindcv_ghost.surgery.report import GhostifyReport, Replacement
+
+__all__ = ["Calibration", "Where", "ghostify"]
+
+Where = Union[Callable[[str, nn.Conv2d], bool], Sequence[str], None]
+Calibration = Union[Tensor, np.ndarray, Iterable]
+
+
+def ghostify(
+    network: nn.Cell,
+    ratio: int = 2,
+    cheap_kernel_size: int = 3,
+    where: Where = None,
+    init: str = "random",
+    calibration: Calibration | None = None,
+    image_size: int = 224,
+) -> tuple[nn.Cell, GhostifyReport]:
+    """Replace the dense convolutions of a network by Ghost modules.
+
+    Strides, padding, dilation and bias stay what they were. The BN behind a convolution moves into
+    the module, which has one on each branch; the activation stays where it is, and the cheap branch
+    reads what has passed through it, as in the paper's module.
+
+    Left as they are: convolutions in groups and depthwise ones, subclasses of ``nn.Conv2d``, those
+    that run more than once or not in evaluation, that put out maps of one position
+    (squeeze-and-excitation), that have fewer than ``ratio`` maps, and what is part of a Ghost
+    module already; the first convolution, unless ``where`` chooses it.
+
+    Args:
+        network: takes one tensor of images. It is changed in place, and must not have run in graph
+            mode before: compiled graphs keep the old convolutions. A network under mixed precision
+            is cast anew afterwards.
+        ratio: the paper's s.
+        cheap_kernel_size: the paper's d, odd.
+        where: which convolutions: a function of path and cell; names, or patterns as
+            ``layer3.*``; None for all but the first.
+        init: "random", or "fit": choose each convolution's most useful filters as the intrinsic
+            ones, and fit the cheap kernels to the others' maps
+            (:mod:`mindcv_ghost.surgery.fit`). Makes sense for a trained network.
+        calibration: for "fit": images as the network is trained on them, an array of shape
+            (N, C, H, W) or an iterable of such arrays.
+        image_size: side of the images that the network is looked at with, in pixels.
+
+    Returns:
+        The network, and a report of what was replaced, what was kept and why, and of parameters and
+        MACs before and after.
+
+    Raises:
+        ValueError: if ``ratio``, ``init`` or ``where`` isn't legal, a name is no convolution that
+            can be replaced, ``calibration`` is missing, or no convolution is left to replace.
+    """
+    _check(ratio, cheap_kernel_size, init, calibration)
+    batches = None if calibration is None else _batches(calibration)
+    images = _images(network, image_size) if batches is None else Tensor(batches[0][:1])
+    before = count_macs(network, images.shape)
+    sites = find_convolutions(network, images)
+    reasons = {site.name: _reason_to_keep(site, ratio) for site in sites}
+    chosen = _choose(sites, reasons, where)
+    if not chosen:
+        raise ValueError(f"no convolution to replace: {_why_none(sites, reasons)}")
+
+    fits = {}
+    if init == "fit":
+        fits = fit_ghost_modules(network, chosen, batches, ratio, cheap_kernel_size)
+    for site in chosen:
+        module = _ghost_module(site, ratio, cheap_kernel_size, permuted=init == "fit")
+        if fits:
+            load_fit(module, fits[site.name])
+        _replace(network, site, module)
+    after = count_macs(network, images.shape)
+    _check_that_all_run(chosen, after)
+    if fits:
+        recalibrate_batch_norm(network, batches)
+    return network, GhostifyReport(
+        *(ratio, cheap_kernel_size, init, before, after),
+        tuple(
+            Replacement.of(site, site in chosen, reasons[site.name] or _NOT_CHOSEN)
+            for site in sites
+        ),
+    )
+
+
+_NOT_CHOSEN = "not chosen"
+
+
+def _check(ratio: Any, cheap_kernel_size: Any, init: str, calibration: Any) -> None:
+    for name, value in (("ratio", ratio), ("cheap_kernel_size", cheap_kernel_size)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} is {value!r}, but it must be a whole number")
+    if ratio < 2:
+        raise ValueError(f"ratio is {ratio}, but it must be at least 2: with 1 nothing is cheap")
+    if cheap_kernel_size < 1 or cheap_kernel_size % 2 == 0:
+        raise ValueError(f"cheap_kernel_size is {cheap_kernel_size}, but it must be odd")
+    if init not in ("random", "fit"):
+        raise ValueError(f"init is {init!r}; legal are 'random' and 'fit'")
+    if init == "fit" and calibration is None:
+        raise ValueError("init='fit' needs calibration: images as the network is trained on them")
+
+
+def _batches(calibration: Calibration) -> list[np.ndarray]:
+    if isinstance(calibration, (Tensor, np.ndarray)):
+        calibration = [calibration]
+    batches = [b.asnumpy() if isinstance(b, Tensor) else np.asarray(b) for b in calibration]
+    if not batches or any(batch.ndim != 4 or not len(batch) for batch in batches):
+        raise ValueError(
+            "calibration holds no images of shape (N, C, H, W): its batches have the shapes "
+            f"{[batch.shape for batch in batches]}"
+        )
+    return [batch.astype(np.float32) for batch in batches]
+
+
+def _images(network: nn.Cell, image_size: int) -> Tensor:
+    first = first_convolution(network)
+    if first is None:
+        raise ValueError(f"no convolution to replace: {type(network).__name__} has none")
+    channels = first.in_channels
+    random = np.random.RandomState(0)  # not zeros, which would hide who reads what
+    return Tensor(random.standard_normal((1, channels, image_size, image_size)).astype(np.float32))
+
+
+def _reason_to_keep(site: ConvolutionSite, ratio: int) -> str:
+    if site.kept:
+        return site.kept
+    if site.conv.out_channels < ratio:
+        return f"{site.conv.out_channels} maps can't be divided by {ratio}"
+    return ""
+
+
+def _choose(
+    sites: list[ConvolutionSite], reasons: dict[str, str], where: Where
+) -> list[ConvolutionSite]:
+    """The sites to replace; gives those that could be, but aren't asked for, a reason."""
+    able = [site for site in sites if not reasons[site.name]]
+    if where is None:
+        for site in able:
+            if site.first:
+                reasons[site.name] = "the first convolution"
+        return [site for site in able if not site.first]
+    if callable(where):
+        return [site for site in able if where(site.name, site.conv)]
+    patterns = [where] if isinstance(where, str) else list(where)
+    for pattern in patterns:
+        _check_pattern(pattern, sites, reasons)
+    return [site for site in able if any(fnmatchcase(site.name, p) for p in patterns)]
+
+
+def _check_pattern(pattern: str, sites: list[ConvolutionSite], reasons: dict[str, str]) -> None:
+    matches = [site.name for site in sites if fnmatchcase(site.name, pattern)]
+    if not matches:
+        names = [site.name for site in sites]
+        near = difflib.get_close_matches(pattern, names, n=3) or names[:3]
+        raise ValueError(f"where: no convolution is named {pattern!r}; there are {', '.join(near)}")
+    if all(reasons[name] for name in matches):
+        raise ValueError(f"where: {matches[0]} can't be replaced: {reasons[matches[0]]}")
+
+
+def _why_none(sites: list[ConvolutionSite], reasons: dict[str, str]) -> str:
+    counted: dict[str, int] = {}
+    for site in sites:
+        reason = reasons[site.name] or _NOT_CHOSEN
+        counted[reason] = counted.get(reason, 0) + 1
+    found = [f"{count} of {len(sites)}: {reason}" for reason, count in counted.items()]
+    return "; ".join(found) or "the network runs none"
+
+
+def _ghost_module(
+    site: ConvolutionSite, ratio: int, cheap_kernel_size: int, permuted: bool
+) -> GhostModule:
+    conv = site.conv
+    return GhostModule(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        ratio,
+        cheap_kernel_size,
+        conv.stride,
+        False if site.act is None else site.act,
+        padding=conv.padding,
+        pad_mode=conv.pad_mode,
+        dilation=conv.dilation,
+        bias=conv.has_bias,
+        norm=False if site.norm is None else _norm_maker(site.norm),
+        act_on_output=site.act is None,
+        permuted=permuted,
+    )
+
+
+def _norm_maker(norm: nn.BatchNorm2d) -> Callable[[int], nn.Cell]:
+    """Make BNs as this one was made, down to scales that all start at nought."""
+    scales = np.unique(norm.gamma.asnumpy())
+    gamma_init = "ones" if len(scales) > 1 else Tensor(scales[0]).item()
+
+    def make(channels: int) -> nn.Cell:
+        made = nn.BatchNorm2d(channels, eps=norm.eps)
+        made.momentum = norm.momentum
+        if gamma_init != "ones":
+            made.gamma.set_data(Tensor(np.full(channels, gamma_init, np.float32)))
+        return made
+
+    return make
+
+
+def _replace(network: nn.Cell, site: ConvolutionSite, module: GhostModule) -> None:
+    """Put a module where a convolution stands, and nothing where its BN does."""
+    module.update_parameters_name(site.conv.weight.name[: -len("weight")])
+    exchange: dict[int, nn.Cell] = {id(site.conv): module}
+    if site.norm is not None:
+        exchange[id(site.norm)] = nn.Identity()
+    module.set_train(site.conv.training)
+    for parent in [cell for _, cell in network.cells_and_names()]:
+        for name, child in parent.name_cells().items():
+            if id(child) in exchange:
+                # Not by setattr, which would prefix the parameters' names a second time.
+                parent._cells[name] = exchange[id(child)]
+        # Cells also lie in lists: a SequentialCell goes through one of its own.
+        for name, value in vars(parent).items():
+            if isinstance(value, (list, tuple)) and any(id(cell) in exchange for cell in value):
+                new = [exchange.get(id(cell), cell) for cell in value]
+                parent.__dict__[name] = type(value)(new)
+
+
+def _check_that_all_run(chosen: list[ConvolutionSite], after: ComplexityReport) -> None:
+    ran = {layer.name for layer in after.layers}
+    idle = [site.name for site in chosen if f"{site.name}.primary.conv" not in ran]
+    if idle:
+        raise ValueError(
+            f"the network goes on using the old {', '.join(idle)}: it holds the cell in a place "
+            "that can't be reached. Leave it out of where, and build the network anew"
+        )

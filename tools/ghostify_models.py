@@ -1,0 +1,87 @@
+"""Put Ghost modules into every convolutional network that MindCV lists: results/ghostify.json.
+
+python -m tools.ghostify_models
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import mindcv
+import mindspore
+
+from mindcv_ghost.report.files import write_text
+from mindcv_ghost.surgery import ghostify
+
+OUT = Path(__file__).resolve().parents[1] / "results" / "ghostify.json"
+# MindCV's networks of attention or of linear layers: their convolutions, if any, cut patches.
+NOT_CNNS = (
+    *("cait", "cmt", "coat", "convit", "crossvit", "halonet", "mae", "mlp_mixer", "mobilevit"),
+    *("edgenext", "pit", "poolformer", "pvt", "repmlp", "swin", "visformer", "vit", "volo", "xcit"),
+)
+RATIO = 2
+
+
+def cnns() -> list[str]:
+    """MindCV's own convolutional networks; this package's aren't registered with the host's."""
+    from mindcv.models import registry
+
+    return [
+        name
+        for name in mindcv.list_models()
+        if registry.model_entrypoint(name).__module__.startswith("mindcv.")
+        and not name.startswith(NOT_CNNS)
+    ]
+
+
+def attempt(name: str) -> dict:
+    """Replace what can be replaced in one network; say what came of it."""
+    row = {"model": name, "family": _family(name)}
+    try:
+        _, report = ghostify(mindcv.create_model(name), ratio=RATIO)
+    except ValueError as problem:
+        return {**row, "replaced": 0, "reason": str(problem)}
+    numbers = report.as_dict()
+    return {
+        **row,
+        "replaced": len(report.replaced),
+        "convolutions": len(report.convolutions),
+        "with_norm": sum(bool(one.norm) for one in report.replaced),
+        "before": numbers["before"],
+        "after": numbers["after"],
+    }
+
+
+def _family(name: str) -> str:
+    from mindcv.models import registry
+
+    return registry.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
+
+
+def main() -> int:
+    """Try all and write the file."""
+    rows = []
+    for name in cnns():
+        rows.append(attempt(name))
+        print(json.dumps(rows[-1]), flush=True)
+        gc.collect()
+    result = {
+        "kind": "ghostify",
+        "command": "python -m tools.ghostify_models",
+        "input": [3, 224, 224],
+        "ratio": RATIO,
+        "cheap_kernel_size": 3,
+        "versions": {"mindspore": mindspore.__version__, "mindcv": mindcv.__version__},
+        "models": rows,
+    }
+    write_text(OUT, json.dumps(result, indent=2) + "\n")
+    works = sum(row["replaced"] > 0 for row in rows)
+    print(f"{OUT}: {works} of {len(rows)} networks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
