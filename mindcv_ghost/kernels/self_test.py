@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,10 +22,11 @@ __all__ = ["check_library", "convolution", "stem", "tail"]
 EPSILON, SHARE = 1e-5, 0.1
 
 
-def _batch_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
-    x = (x - mean) / np.sqrt(variance + EPSILON)
-    return x * gamma.reshape(1, -1, 1, 1) + beta.reshape(1, -1, 1, 1)
+def _batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+    """Gamma and beta; with moving mean and variance behind them, as in evaluation."""
+    gamma, beta, *moving = (values.reshape(1, -1, 1, 1) for values in norm)
+    mean, variance = moving or (x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True))
+    return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
 
 
 def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, groups: int = 1) -> np.ndarray:
@@ -55,18 +56,20 @@ def tail(
     out_channels: int,
     relu: bool,
     shortcut: np.ndarray | None = None,
+    moving: tuple[Sequence[np.ndarray], Sequence[np.ndarray]] = ((), ()),
 ) -> np.ndarray:
-    """A Ghost module behind its primary convolution, in training."""
+    """A Ghost module behind its primary convolution, in training; with ``moving``, evaluation."""
     act = (lambda v: np.maximum(v, 0)) if relu else (lambda v: v)
-    x = act(_batch_norm(u, gamma1, beta1))
-    ghosts = act(_batch_norm(convolution(x, weight, groups=u.shape[1]), gamma2, beta2))
+    x = act(_batch_norm(u, gamma1, beta1, *moving[0]))
+    ghosts = convolution(x, weight, groups=u.shape[1])
+    ghosts = act(_batch_norm(ghosts, gamma2, beta2, *moving[1]))
     y = np.concatenate((x, ghosts), 1)[:, :out_channels]
     return y if shortcut is None else np.maximum(y + shortcut, 0)
 
 
-def stem(u: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    """BN, ReLU and the max pool of 3x3, stride 2, in training."""
-    x = np.pad(np.maximum(_batch_norm(u, gamma, beta), 0), ((0, 0), (0, 0), (1, 2), (1, 2)))
+def stem(u: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+    """BN, ReLU and the max pool of 3x3, stride 2; with moving statistics, in evaluation."""
+    x = np.pad(np.maximum(_batch_norm(u, *norm), 0), ((0, 0), (0, 0), (1, 2), (1, 2)))
     rows, columns = -(-u.shape[2] // 2), -(-u.shape[3] // 2)
     windows = [
         x[:, :, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)
@@ -117,6 +120,13 @@ def _check_tail(library, random, n, intrinsic, ghosts, height, width, kernel, re
         gradients = call(library, name + "_backward", inputs, [v.shape for v in variables + extra])
         _check_gradients(name + "_backward", random, formula, variables + extra, gradients, dy)
 
+        name += "_evaluate"
+        inputs = [settings, u, *norms[0], weight, *norms[1], *extra]
+        (y,) = call(library, name, inputs, [shortcut.shape])
+        moving = (norms[0][2:], norms[1][2:])
+        expected = tail(*variables, out_channels, relu, *(extra or [None]), moving)
+        _compare(name, y, expected)
+
 
 def _check_stem(library, random) -> None:
     u, norm = random.normal(size=(3, 4, 9, 12)), _norm(random, 4)
@@ -128,6 +138,9 @@ def _check_stem(library, random) -> None:
     inputs = [[EPSILON, SHARE], *variables, saved, dy]
     gradients = call(library, "ghost_stem_backward", inputs, [v.shape for v in variables])
     _check_gradients("ghost_stem_backward", random, stem, variables, gradients, dy)
+    inputs = [[EPSILON, SHARE], u, *norm]
+    (y,) = call(library, "ghost_stem_evaluate", inputs, [(3, 4, 5, 6)])
+    _compare("ghost_stem_evaluate", y, stem(u, *norm))
 
 
 def _check_convolution(library, random, n, inputs, outputs, height, width, kernel, stride) -> None:
