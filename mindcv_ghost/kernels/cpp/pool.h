@@ -174,6 +174,25 @@ void parallel(int64_t count, const Body& body) {
   SharedPool::get().run(count, body);
 }
 
+#ifdef GHOST_SEPARATE_SCRATCH
+// For sanitizers: every array is memory of its own, and taking more than was asked for ends it all.
+class Scratch {
+ public:
+  Scratch(int64_t floats, int arrays) : floats_(floats), arrays_(arrays) {}
+
+  float* take(int64_t floats) {
+    floats_ -= floats;
+    if (floats_ < 0 || --arrays_ < 0) std::abort();
+    taken_.emplace_back(new float[floats]);
+    return taken_.back().get();
+  }
+
+ private:
+  int64_t floats_;
+  int arrays_;
+  std::vector<std::unique_ptr<float[]>> taken_;
+};
+#else
 // Float arrays that last as long as this object; a thread's memory is kept for its next use.
 class Scratch {
  public:
@@ -213,5 +232,6 @@ class Scratch {
   }
   float* next_;
 };
+#endif
 
 }  // namespace ghost

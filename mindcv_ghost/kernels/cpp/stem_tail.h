@@ -13,48 +13,81 @@ struct StemShape {
   int64_t out_height() const { return (height + 1) / 2; }
   int64_t out_width() const { return (width + 1) / 2; }
   int64_t out_plane() const { return out_height() * out_width(); }
-  int64_t step() const { return width + 3; }  // a border left, and two right for odd widths
+
+  // An image between zeros (one row above, two below, one column left, at least one right), each
+  // row with its even columns first and its odd ones behind: a window with stride 2 then reads
+  // neighbours, even[w], odd[w] and even[w + 1]. Column i of the image is column i + 1 here.
+  int64_t half() const { return out_width() + 1; }
+  int64_t step() const { return 2 * half(); }
   int64_t padded() const { return (height + 3) * step(); }
 };
 
 // The greater of two; a NaN wins.
 inline float greater(float a, float b) { return b > a || b != b ? b : a; }
 
-// Normalises an image and puts it between the zeros of `padded`.
-inline void pad_normalised(const StemShape& q, const float* u, Affine a, float* padded) {
+// Normalises an image and puts it between the zeros of `padded`. `line` is memory for a row.
+inline void pad_normalised(const StemShape& q, const float* u, Affine a, float* line,
+                           float* padded) {
   for (int64_t h = 0; h < q.height; ++h) {
-    normalise(u + h * q.width, a, true, padded + (h + 1) * q.step() + 1, q.width);
+    normalise(u + h * q.width, a, true, line, q.width);
+    float* even = padded + (h + 1) * q.step();
+    float* odd = even + q.half();
+    for (int64_t i = 0; i < q.out_width(); ++i) odd[i] = line[2 * i];
+    for (int64_t i = 1; i <= q.width / 2; ++i) even[i] = line[2 * i - 1];
   }
 }
 
-// `highest` is memory for a row of step() values.
-inline void max_pool(const StemShape& q, const float* padded, float* highest, float* y) {
-  for (int64_t h = 0; h < q.out_height(); ++h, y += q.out_width()) {
-    const float* row = padded + 2 * h * q.step();
-    for (int64_t i = 0; i < q.step(); ++i) {
-      highest[i] = greater(greater(row[i], row[i + q.step()]), row[i + 2 * q.step()]);
-    }
-    for (int64_t w = 0; w < q.out_width(); ++w) {
-      y[w] = greater(greater(highest[2 * w], highest[2 * w + 1]), highest[2 * w + 2]);
-    }
+// The reverse, without the zeros' own.
+inline void unpad(const StemShape& q, const float* padded, float* image) {
+  for (int64_t h = 0; h < q.height; ++h, image += q.width) {
+    const float* even = padded + (h + 1) * q.step();
+    const float* odd = even + q.half();
+    for (int64_t i = 0; i < q.out_width(); ++i) image[2 * i] = odd[i];
+    for (int64_t i = 1; i <= q.width / 2; ++i) image[2 * i - 1] = even[i];
   }
 }
 
-// Gives each pooled value's gradient to the place the value came from: of equals, the first.
-inline void max_pool_backward(const StemShape& q, const float* padded, const float* dy,
-                              float* dpadded) {
-  const int64_t step = q.step();
-  const int64_t places[9] = {0,        1,        2,        step,        step + 1,
-                             step + 2, 2 * step, 2 * step + 1, 2 * step + 2};
+// Pools the windows whose first row is `row`. `columns` is memory for step() values: each column's
+// highest.
+inline void max_pool_row(const StemShape& q, const float* row, float* columns, float* y) {
+  for (int64_t i = 0; i < q.step(); ++i) {
+    columns[i] = greater(greater(row[i], row[i + q.step()]), row[i + 2 * q.step()]);
+  }
+  const float *even = columns, *odd = columns + q.half();
+  for (int64_t w = 0; w < q.out_width(); ++w) {
+    y[w] = greater(greater(even[w], odd[w]), even[w + 1]);
+  }
+}
+
+inline void max_pool(const StemShape& q, const float* padded, float* columns, float* y) {
   for (int64_t h = 0; h < q.out_height(); ++h) {
-    for (int64_t w = 0; w < q.out_width(); ++w) {
-      const float* window = padded + 2 * h * step + 2 * w;
-      float highest = window[0];
-      for (int i = 1; i < 9; ++i) highest = greater(highest, window[places[i]]);
-      // The middle always lies inside. Where nothing is above nought the ReLU stops the gradient.
-      int64_t place = step + 1;
-      for (int i = 8; i >= 0; --i) place = window[places[i]] == highest ? places[i] : place;
-      dpadded[2 * h * step + 2 * w + place] += highest <= 0 ? 0 : dy[h * q.out_width() + w];
+    max_pool_row(q, padded + 2 * h * q.step(), columns, y + h * q.out_width());
+  }
+}
+
+// One place of the windows of a row: where it holds the highest value it takes what is left.
+inline void give(const float* __restrict x, const float* __restrict highest,
+                 float* __restrict left, float* __restrict dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float taken = x[i] == highest[i] ? left[i] : 0;
+    dx[i] += taken;
+    left[i] -= taken;
+  }
+}
+
+// Gives each pooled value's gradient to the place the value came from: of equals, the first. Where
+// nothing is above nought the ReLU stops it. `highest` and `left` are memory for step() values.
+inline void max_pool_backward(const StemShape& q, const float* padded, const float* dy,
+                              float* highest, float* left, float* dpadded) {
+  const int64_t width = q.out_width();
+  const int64_t columns[3] = {0, q.half(), 1};
+  for (int64_t h = 0; h < q.out_height(); ++h, dy += width) {
+    const int64_t top = 2 * h * q.step();
+    max_pool_row(q, padded + top, left, highest);
+    for (int64_t w = 0; w < width; ++w) left[w] = highest[w] <= 0 ? 0 : dy[w];
+    for (int i = 0; i < 9; ++i) {
+      const int64_t at = top + i / 3 * q.step() + columns[i % 3];
+      give(padded + at, highest, left, dpadded + at, width);
     }
   }
 }
@@ -64,17 +97,18 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
                          const NormOutput& out) {
   const int64_t values = q.images * q.plane();
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(values + q.padded() + q.step(), 3);
+    Scratch scratch(values + q.padded() + 2 * q.step(), 4);
     float* uc = scratch.take(values);
     float* padded = scratch.take(q.padded());
-    float* highest = scratch.take(q.step());
+    float* columns = scratch.take(q.step());
+    float* line = scratch.take(q.step());
     gather(u, q.images, q.channels, c, q.plane(), uc);
     const Statistics s = statistics(uc, values);
     out.set(norm, c, s, values);
     std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
-      pad_normalised(q, uc + n * q.plane(), norm.of_batch(s, c), padded);
-      max_pool(q, padded, highest, y + (n * q.channels + c) * q.out_plane());
+      pad_normalised(q, uc + n * q.plane(), norm.of_batch(s, c), line, padded);
+      max_pool(q, padded, columns, y + (n * q.channels + c) * q.out_plane());
     }
   });
 }
@@ -82,12 +116,13 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
 // As stem_forward, with the moving statistics.
 inline void stem_evaluate(const StemShape& q, const float* u, const Norm& norm, float* y) {
   parallel(q.images * q.channels, [&](int64_t part) {
-    Scratch scratch(q.padded() + q.step(), 2);
+    Scratch scratch(q.padded() + 2 * q.step(), 3);
     float* padded = scratch.take(q.padded());
-    float* highest = scratch.take(q.step());
+    float* columns = scratch.take(q.step());
+    float* line = scratch.take(q.step());
     std::memset(padded, 0, q.padded() * sizeof(float));
-    pad_normalised(q, u + part * q.plane(), norm.of_moving(part % q.channels), padded);
-    max_pool(q, padded, highest, y + part * q.out_plane());
+    pad_normalised(q, u + part * q.plane(), norm.of_moving(part % q.channels), line, padded);
+    max_pool(q, padded, columns, y + part * q.out_plane());
   });
 }
 
@@ -100,22 +135,23 @@ inline void stem_backward(const StemShape& q, const float* u, const Norm& norm, 
                           const float* variance, const float* dy, const StemGradients& out) {
   const int64_t values = q.images * q.plane();
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(2 * values + 2 * q.padded(), 4);
+    Scratch scratch(2 * values + 2 * q.padded() + 3 * q.step(), 7);
     float* uc = scratch.take(values);
     float* d = scratch.take(values);
     float* padded = scratch.take(q.padded());
     float* dpadded = scratch.take(q.padded());
+    float* line = scratch.take(q.step());
+    float* highest = scratch.take(q.step());
+    float* left = scratch.take(q.step());
     const Statistics s = {mean[c], variance[c]};
     gather(u, q.images, q.channels, c, q.plane(), uc);
     std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
-      pad_normalised(q, uc + n * q.plane(), norm.of_batch(s, c), padded);
+      pad_normalised(q, uc + n * q.plane(), norm.of_batch(s, c), line, padded);
       std::memset(dpadded, 0, q.padded() * sizeof(float));
-      max_pool_backward(q, padded, dy + (n * q.channels + c) * q.out_plane(), dpadded);
-      for (int64_t h = 0; h < q.height; ++h) {
-        std::memcpy(d + n * q.plane() + h * q.width, dpadded + (h + 1) * q.step() + 1,
-                    q.width * sizeof(float));
-      }
+      max_pool_backward(q, padded, dy + (n * q.channels + c) * q.out_plane(), highest, left,
+                        dpadded);
+      unpad(q, dpadded, d + n * q.plane());
     }
     const NormGradient g = normalise_backward(uc, s, norm, c, false, d, values);
     out.gamma[c] = g.gamma;
