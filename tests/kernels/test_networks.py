@@ -35,38 +35,60 @@ def step(network: nn.Cell, image: Tensor, label: Tensor) -> tuple[float, dict, d
     return float(loss), {p.name: g.asnumpy() for p, g in zip(parameters, gradients)}, moving
 
 
+def results(name: str, options: dict, image: np.ndarray, library=None) -> tuple:
+    """Loss, gradients, moving statistics and logits of a network with weights of its name's own."""
+    network = mindcv.create_model(name, num_classes=7, **options)
+    randomise(network)
+    if library is not None:
+        report = use_library(network, library)
+        assert report.native == report.ghost_modules >= 13
+    label = Tensor(np.arange(len(image), dtype=np.int32) % 7)
+    loss, gradients, moving = step(network, Tensor(image), label)
+    logits = network.set_train(False)(Tensor(image)).asnumpy()
+    return {"loss": np.array(loss)}, gradients, moving, {"logits": logits}
+
+
+def distance(got: dict, expected: dict) -> float:
+    """The greatest difference, each array's relative to its own greatest value."""
+    assert list(got) == list(expected)
+    largest = max(np.abs(values).max() for values in expected.values())
+    return max(
+        np.abs(got[name] - values).max() / max(np.abs(values).max(), 1e-3 * largest)
+        for name, values in expected.items()
+    )
+
+
+def images(count: int = 8) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(count, 3, 65, 63)).astype(np.float32)
+
+
+def test_network_learns_and_predicts_as_on_stock_operators(built):
+    stock = results("ghost_resnet18", {}, images())
+    native = results("ghost_resnet18", {}, images(), built)
+    # Rounding grows on the way back through the network, by its depth.
+    for got, expected, tolerance in zip(native, stock, (1e-5, 1e-3, 1e-4, 1e-4)):
+        assert distance(got, expected) < tolerance
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "options", "modules"),
+    ("name", "options"),
     [
-        pytest.param("ghost_resnet18", {}, 19, id="ghost_resnet18"),
-        pytest.param("ghost_resnet18", dict(ratio=3), 19, id="surplus", marks=pytest.mark.slow),
-        pytest.param("ghost_resnet50", {}, 52, id="ghost_resnet50", marks=pytest.mark.slow),
-        pytest.param("ghost_resnet20", {}, 19, id="ghost_resnet20", marks=pytest.mark.slow),
-        pytest.param("ghost_vgg16", {}, 13, id="ghost_vgg16", marks=pytest.mark.slow),
-        pytest.param("ghostnetv2_100", {}, 32, id="ghostnetv2_100", marks=pytest.mark.slow),
+        ("ghost_resnet18", dict(ratio=3)),
+        ("ghost_resnet50", {}),
+        ("ghost_resnet20_cifar", {}),
+        ("ghost_vgg16_cifar", {}),
+        ("ghostnetv2_100", dict(drop_rate=0.0)),
     ],
+    ids=str,
 )
-def test_network_learns_and_predicts_as_on_stock_operators(built, name, options, modules):
-    random = np.random.default_rng(2)
-    image = Tensor(random.normal(size=(8, 3, 65, 63)).astype(np.float32))
-    label = Tensor(random.integers(0, 7, 8).astype(np.int32))
-    results = []
-    for native in (False, True):
-        network = mindcv.create_model(name, num_classes=7, **options)
-        randomise(network)
-        if native:
-            report = use_library(network, built)
-            assert (report.native, report.ghost_modules) == (modules, modules)
-        loss, gradients, moving = step(network, image, label)
-        logits = network.set_train(False)(image).asnumpy()
-        results.append((loss, gradients, moving, logits))
-    (loss, gradients, moving, logits), native = results
-    assert abs(native[0] - loss) < 1e-5 * abs(loss)
-    assert list(native[1]) == list(gradients) and list(native[2]) == list(moving)
-    # Rounding grows on the way back through the network, by its depth: hence not 1e-5.
-    for index, expected, tolerance in ((1, gradients, 1e-3), (2, moving, 1e-4)):
-        largest = max(np.abs(values).max() for values in expected.values())
-        for key, values in expected.items():
-            scale = max(np.abs(values).max(), 1e-3 * largest)
-            assert np.abs(native[index][key] - values).max() < tolerance * scale, key
-    assert np.abs(native[3] - logits).max() < 1e-4 * np.abs(logits).max()
+def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
+    built, name, options
+):
+    stock = results(name, options, images())
+    # How far stock operators get from themselves when the last digit of the images changes.
+    digits = 1 + 2e-7 * np.random.default_rng(3).standard_normal(images().shape)
+    rounded = results(name, options, (images() * digits).astype(np.float32))
+    native = results(name, options, images(), built)
+    for got, other, expected in zip(native, rounded, stock):
+        assert distance(got, expected) < max(1e-5, 5 * distance(other, expected))
