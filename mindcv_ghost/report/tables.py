@@ -5,8 +5,9 @@
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
-``throughput``, ``paper_tables`` and ``ghostify``. Sources: ``results/*.json`` (by their ``kind``:
-run, complexity, throughput, paper, paper_tables, ghostify) and the recipes' head comments.
+``throughput``, ``paper_tables``, ``ghostify`` and ``ghostify_digits``. Sources: ``results/*.json``
+(by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify, ghostify_digits) and
+the recipes' head comments.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from mindcv_ghost.report.zoo_tables import (
     GHOSTIFY_HEAD,
     MODEL_HEAD,
     PAPER_HEAD,
+    ghostify_digits_rows,
+    ghostify_digits_sentence,
     ghostify_rows,
     ghostify_sentence,
     models_rows,
@@ -57,6 +60,7 @@ class Sources:
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
+        self.ghostify_digits = {"parts": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -68,12 +72,12 @@ class Sources:
                 self.paper_rows = result.get("paper_rows", [])
             elif kind == "paper":
                 self.paper = result
-            elif kind in ("paper_tables", "ghostify", "throughput"):
+            elif kind in ("paper_tables", "ghostify", "ghostify_digits", "throughput"):
                 setattr(self, kind, result)
             else:
                 raise ReportError(
                     f"{path}: kind is {kind!r}, not run, complexity, throughput, paper, "
-                    "paper_tables or ghostify"
+                    "paper_tables, ghostify or ghostify_digits"
                 )
 
     def counted(self, model: str, ratio: int) -> dict | None:
@@ -260,6 +264,15 @@ def ghostify_table(sources: Sources, page: Path) -> str:
     return f"{ghostify_sentence(sources.ghostify)}\n{_table(GHOSTIFY_HEAD, rows)}"
 
 
+def ghostify_digits_table(sources: Sources, page: Path) -> str:
+    """What a fitted start is worth, on the digits."""
+    sentence = ghostify_digits_sentence(sources.ghostify_digits)
+    if not sources.ghostify_digits["parts"]:
+        return sentence
+    head, rows = ghostify_digits_rows(sources.ghostify_digits)
+    return f"{sentence}\n{_table(head, rows)}"
+
+
 def all_paper_tables(sources: Sources, page: Path) -> str:
     """The paper's tables, ours beside them."""
     tables = paper_tables(sources.paper_tables, sources.paper_rows)
@@ -277,6 +290,7 @@ _SECTIONS = {
     "models": models_table,
     "throughput": throughput_words,
     "ghostify": ghostify_table,
+    "ghostify_digits": ghostify_digits_table,
     "paper_tables": all_paper_tables,
 }
 

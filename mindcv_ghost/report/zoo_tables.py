@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from pathlib import Path
 
 from mindcv_ghost.report import ReportError
@@ -11,6 +12,8 @@ __all__ = [
     "GHOSTIFY_HEAD",
     "MODEL_HEAD",
     "PAPER_HEAD",
+    "ghostify_digits_rows",
+    "ghostify_digits_sentence",
     "ghostify_rows",
     "ghostify_sentence",
     "models_rows",
@@ -165,3 +168,41 @@ def ghostify_rows(ghostify: dict) -> list[tuple]:
             )
         )
     return rows
+
+
+def ghostify_digits_sentence(result: dict) -> str:
+    """How benchmarks/ghostify_digits.py measured."""
+    if not result["parts"]:
+        return "Not measured.\n"
+    seeds = {part["seed"] for part in result["parts"]}
+    tuning, side = result["fine_tuning"], result["image_size"]
+    return (
+        f"{result['model']} on handwritten digits at {side}x{side}, trained for "
+        f"{result['training']['epochs']} epochs, then ghostified (ratio {result['ratio']}, "
+        f"{result['calibration_images']} calibration images) and trained for "
+        f"{tuning['epochs']} more (learning rate {tuning['lr']}, cosine). Top-1 (%) of the 360 "
+        f"held-out digits, mean ± standard deviation of {len(seeds)} seeds "
+        f"({result['hardware']}, MindSpore {result['versions']['mindspore']}, commit "
+        f"`{result['commit']}`):\n"
+    )
+
+
+def ghostify_digits_rows(result: dict) -> tuple[tuple, list[tuple]]:
+    """Head and rows: the network as trained, and top-1 of either start after each epoch."""
+    epochs = result["fine_tuning"]["epochs"]
+    head = ("Network", "Params (M)", "MACs (M)", "at the start")
+    head += tuple(f"epoch {epoch}" for epoch in range(1, epochs + 1))
+    names = {"base": f"`{result['model']}`, as trained"}
+    names |= {init: f'`ghostify(init="{init}")`' for init in ("random", "fit")}
+    rows = []
+    for part, name in names.items():
+        parts = [entry for entry in result["parts"] if entry["part"] == part]
+        cells = [_mean_and_spread(values) for values in zip(*(entry["top1"] for entry in parts))]
+        cells = [cells[-1], *["–"] * epochs] if part == "base" else cells
+        cost = [f"{parts[0][key] / 1e6:.2f}" for key in ("parameters", "macs")]
+        rows.append((name, *cost, *cells))
+    return head, rows
+
+
+def _mean_and_spread(values: tuple[float, ...]) -> str:
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"

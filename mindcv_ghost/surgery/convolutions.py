@@ -183,6 +183,7 @@ def _without_shared_outputs(
     runs once more with convolutions that put out nothing but NaN, while their BNs put out what they
     did before. A NaN that another cell reads, or that comes out, went another way.
     """
+
     def leaks(some: list[ConvolutionSite]) -> bool:
         poisoned = {site.name for site in some}
         norms = {site.norm_name for site in some}
