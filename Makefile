@@ -12,7 +12,7 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 
-.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-all lint format pages clean
+.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-all lint format pages clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
+	@echo "make test-native  the native operators, all networks and under the compiler's sanitizers"
 	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
@@ -64,6 +65,10 @@ test-zoo: $(VENV)/.test
 # Without PyTorch and timm these tests say that they are skipped; here that is a failure.
 test-parity: $(VENV)/.torch
 	MINDCV_GHOST_NEEDS_TORCH=1 $(BIN)/python -m pytest -m parity
+
+# Needs a C++ compiler with its sanitizers' libraries; without, these tests are skipped.
+test-native: $(VENV)/.test
+	$(BIN)/python -m pytest tests/kernels
 
 # The seeds are fixed: two runs on one release of the libraries try the same inputs.
 test-faults: $(VENV)/.test

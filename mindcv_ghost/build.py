@@ -39,6 +39,7 @@ from mindcv_ghost.engine.saver import check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.kernels import use_native
 from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
 from mindcv_ghost.network import create_network
@@ -107,6 +108,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     parameters = count_parameters(network)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
+    _speed_up(network, config, config.amp.amp_level, world, session.device)
     collectives.broadcast_parameters(network)
 
     accumulation = config.train.gradient_accumulation_steps
@@ -196,6 +198,7 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     num_classes = check_splits(None, val_set, config.model.num_classes)
     network, _ = _network(config, num_classes)
     parameters = count_parameters(network)
+    _speed_up(network, config, config.amp.val_amp_level, world, session.device)
     network = _mixed(network, config.amp.val_amp_level, config)
     evaluator = Evaluator(
         network, num_classes, Collectives(world.rank, world.size), config.system.mode == 0
@@ -280,6 +283,18 @@ def _network(
         start_weights=start_weights,
         calibration=calibration,
     )
+
+
+def _speed_up(network: nn.Cell, config: Config, level: str, world: World, device: str) -> None:
+    report = use_native(
+        network,
+        wanted=config.system.native_kernels,
+        device=device,
+        graph_mode=config.system.mode == 0,
+        amp_level=level,
+        local_ranks=world.local_size,
+    )
+    _logger.info("%s", report)
 
 
 def _mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:

@@ -19,7 +19,10 @@ _FREE = {
     *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes"),
 }
 # These change the last digits, or what an image is made to look like, but not which images come.
-_LOOSE = {"mode", "device_target", "jit_level", "num_parallel_workers", "dataset_sink_mode"}
+_LOOSE = {
+    *("mode", "device_target", "jit_level", "native_kernels", "num_parallel_workers"),
+    "dataset_sink_mode",
+}
 
 AT_EPOCH_ENDS = ("ranks", "batch_size", "gradient_accumulation_steps")
 """What may change between epochs: the batches of an epoch are others then, the images the same."""

@@ -94,6 +94,9 @@ class SystemConfig:
         Nullable(Text(("O0", "O1", "O2")), "auto"),
         "graph optimisation; auto takes the device's",
     )
+    native_kernels: bool = _key(
+        True, Bool(), "compile operators of our own for Ghost modules on the CPU, at first use"
+    )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ DEVIATIONS = {
 
 ADDITIONS = (
     *("jit_level", "on_bad_image", "reset_head", "model_args", "ghostify"),
-    "sync_bn",
+    *("sync_bn", "native_kernels"),
     *("resume", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("use_ema", "per_class", "confusion"),
 )

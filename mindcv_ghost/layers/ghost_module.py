@@ -157,8 +157,13 @@ class GhostModule(nn.Cell):
         if permuted and ghost:
             order = Tensor(np.arange(out_channels, dtype=np.int32))
             self.order = Parameter(order, name="order", requires_grad=False)
+        # Set by mindcv_ghost.kernels: cells that compute the same with operators of our own.
+        self.native_conv = None
+        self.native_tail = None
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.native_tail is not None:
+            return self.native(x)
         x = self.primary(x)
         if self.cheap is not None:
             source = x if self.act is None else self.act(x)
@@ -168,6 +173,30 @@ class GhostModule(nn.Cell):
         elif self.has_surplus:
             x = x[:, : self.out_channels]
         return x
+
+    def native(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """What construct computes, by ``native_tail``; with a shortcut, ``relu(maps + shortcut)``.
+
+        Only the parameters are those of ``primary`` and ``cheap``.
+        """
+        primary, cheap = self.primary, self.cheap
+        if self.native_conv is not None:
+            x = self.native_conv(x, primary.conv.weight)
+        else:
+            x = primary.conv(x)
+        return self.native_tail(
+            x,
+            primary.bn.gamma,
+            primary.bn.beta,
+            primary.bn.moving_mean,
+            primary.bn.moving_variance,
+            cheap.conv.weight,
+            cheap.bn.gamma,
+            cheap.bn.beta,
+            cheap.bn.moving_mean,
+            cheap.bn.moving_variance,
+            shortcut,
+        )
 
 
 def _sides(size: Size) -> tuple[int, ...]:

@@ -75,8 +75,10 @@ class GhostBasicBlock(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.conv2(self.conv1(x))
-        return self.relu(x + shortcut)
+        x = self.conv1(x)
+        if self.conv2.native_tail is not None:
+            return self.conv2.native(x, shortcut)
+        return self.relu(self.conv2(x) + shortcut)
 
 
 class GhostBottleneck(nn.Cell):
@@ -104,8 +106,10 @@ class GhostBottleneck(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.conv3(self.conv2(self.conv1(x)))
-        return self.relu(x + shortcut)
+        x = self.conv2(self.conv1(x))
+        if self.conv3.native_tail is not None:
+            return self.conv3.native(x, shortcut)
+        return self.relu(self.conv3(x) + shortcut)
 
 
 def _shortcut(
@@ -177,6 +181,9 @@ class GhostResNet(nn.Cell):
         self.relu = nn.ReLU()
         self.feature_info = [{"chs": STEM_CHANNELS, "reduction": 2, "name": "relu"}]
         self.max_pool = StemMaxPool()
+        # Set by mindcv_ghost.kernels: cells that compute the same with operators of our own.
+        self.native_conv = None
+        self.native_stem = None
         channels_in, reduction = STEM_CHANNELS, 4
         for number, (depth, (channels, stride)) in enumerate(zip(layers, STAGES), start=1):
             blocks = []
@@ -212,10 +219,14 @@ class GhostResNet(nn.Cell):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (N, in_channels, H, W) to maps (N, num_features, ceil(H / 32), ceil(W / 32))."""
-        x = self.conv1(x)
-        x = self.bn1(x)
-        x = self.relu(x)
-        x = self.max_pool(x)
+        x = self.conv1(x) if self.native_conv is None else self.native_conv(x, self.conv1.weight)
+        if self.native_stem is not None:
+            bn = self.bn1
+            x = self.native_stem(x, bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)
+        else:
+            x = self.bn1(x)
+            x = self.relu(x)
+            x = self.max_pool(x)
         x = self.layer1(x)
         x = self.layer2(x)
         x = self.layer3(x)

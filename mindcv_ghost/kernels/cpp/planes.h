@@ -1,0 +1,274 @@
+// Loops over the values of one channel: statistics, scaling, padding, depthwise convolution.
+//
+// Written for the compiler's vectoriser. ReLU is spelled `v < 0 ? 0 : v`, so that a NaN stays one.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace ghost {
+
+struct Statistics {
+  float mean;
+  float variance;  // biased
+};
+
+// Mean and variance of `count` values, in two passes; float within a block, double between.
+inline Statistics statistics(const float* x, int64_t count) {
+  constexpr int64_t kBlock = 4096;
+  double sum = 0;
+  for (int64_t i = 0; i < count; i += kBlock) {
+    const int64_t end = i + kBlock < count ? i + kBlock : count;
+    float part = 0;
+    for (int64_t k = i; k < end; ++k) part += x[k];
+    sum += part;
+  }
+  const float mean = static_cast<float>(sum / count);
+  double squares = 0;
+  for (int64_t i = 0; i < count; i += kBlock) {
+    const int64_t end = i + kBlock < count ? i + kBlock : count;
+    float part = 0;
+    for (int64_t k = i; k < end; ++k) {
+      const float distance = x[k] - mean;
+      part += distance * distance;
+    }
+    squares += part;
+  }
+  return {mean, static_cast<float>(squares / count)};
+}
+
+// Batch normalisation of a channel as one multiplication and one addition.
+struct Affine {
+  float scale;
+  float shift;
+};
+
+inline Affine affine(Statistics s, float epsilon, float gamma, float beta) {
+  const float scale = gamma / std::sqrt(s.variance + epsilon);
+  return {scale, beta - s.mean * scale};
+}
+
+// What a moving statistic becomes: `share` of the batch's value; variances are made unbiased.
+inline float moved(float moving, float batch, float share) {
+  return moving + share * (batch - moving);
+}
+
+inline float unbiased(float variance, int64_t count) {
+  return count > 1 ? variance * (static_cast<float>(count) / (count - 1)) : variance;
+}
+
+inline void normalise(const float* x, Affine a, bool relu, float* y, int64_t count) {
+  if (relu) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float v = x[i] * a.scale + a.shift;
+      y[i] = v < 0 ? 0 : v;
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) y[i] = x[i] * a.scale + a.shift;
+  }
+}
+
+// y = relu(affine(x) + other).
+inline void add_relu(const float* x, Affine a, const float* other, float* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = x[i] * a.scale + a.shift + other[i];
+    y[i] = v < 0 ? 0 : v;
+  }
+}
+
+// Calls rows(width) with the common widths known to the compiler: short rows gain most.
+template <typename Rows>
+inline void with_width(int64_t width, const Rows& rows) {
+  switch (width) {
+    case 2: return rows(std::integral_constant<int64_t, 2>());
+    case 4: return rows(std::integral_constant<int64_t, 4>());
+    case 7: return rows(std::integral_constant<int64_t, 7>());
+    case 8: return rows(std::integral_constant<int64_t, 8>());
+    case 14: return rows(std::integral_constant<int64_t, 14>());
+    case 16: return rows(std::integral_constant<int64_t, 16>());
+    case 28: return rows(std::integral_constant<int64_t, 28>());
+    case 32: return rows(std::integral_constant<int64_t, 32>());
+    case 56: return rows(std::integral_constant<int64_t, 56>());
+    default: return rows(width);
+  }
+}
+
+// Images of one channel with zeros around them, all in one line.
+//
+// With r = kernel / 2, a row is followed by r zeros, which are also the left border of the next
+// row, and an image by r rows of zeros, which are also the upper border of the next image. Value
+// (n, h, w) of `images` lies at origin + n * image_step + h * row_step + w. A kernel's tap (i, j)
+// is then one constant distance for all values of all images: a convolution is one long loop.
+struct Padded {
+  int64_t height, width, kernel;
+
+  int64_t border() const { return kernel / 2; }
+  int64_t row_step() const { return width + border(); }
+  int64_t image_step() const { return (height + border()) * row_step(); }
+  int64_t origin() const { return border() * row_step() + border(); }
+  int64_t tap(int64_t i, int64_t j) const { return i * row_step() + j; }
+  // Values that a loop over so many images goes through, borders included.
+  int64_t length(int64_t images) const { return images * image_step(); }
+  // Values that memory for so many images holds.
+  int64_t size(int64_t images) const {
+    return length(images) + 2 * border() * row_step() + 2 * border();
+  }
+
+  void clear(float* padded, int64_t images) const {
+    std::memset(padded, 0, size(images) * sizeof(float));
+  }
+  // Writes images between the zeros, which must be there already.
+  void put(const float* images, float* padded, int64_t count) const {
+    with_width(width, [&](auto columns) {
+      for (int64_t n = 0; n < count; ++n) {
+        const float* from = images + n * height * columns;
+        float* to = padded + origin() + n * image_step();
+        for (int64_t h = 0; h < height; ++h) {
+          std::memcpy(to + h * row_step(), from + h * columns, columns * sizeof(float));
+        }
+      }
+    });
+  }
+  // Takes images out of a convolution's result, whose value (n, h, w) lies without the origin.
+  void get(const float* line, float* images, int64_t count) const {
+    with_width(width, [&](auto columns) {
+      for (int64_t n = 0; n < count; ++n) {
+        const float* from = line + n * image_step();
+        float* to = images + n * height * columns;
+        for (int64_t h = 0; h < height; ++h) {
+          std::memcpy(to + h * columns, from + h * row_step(), columns * sizeof(float));
+        }
+      }
+    });
+  }
+  // As get, but adds to the images.
+  void add(const float* line, float* images, int64_t count) const {
+    with_width(width, [&](auto columns) {
+      for (int64_t n = 0; n < count; ++n) {
+        const float* from = line + n * image_step();
+        float* to = images + n * height * columns;
+        for (int64_t h = 0; h < height; ++h) {
+          for (int64_t w = 0; w < columns; ++w) to[h * columns + w] += from[h * row_step() + w];
+        }
+      }
+    });
+  }
+};
+
+// One row of a kernel over a line of values; kFirst: sets the output rather than adding to it.
+template <int kTaps, bool kFirst>
+inline void convolve_row(const float* __restrict x, const float* weight, float* __restrict y,
+                         int64_t length) {
+  float w[kTaps];
+  for (int j = 0; j < kTaps; ++j) w[j] = weight[j];
+  for (int64_t i = 0; i < length; ++i) {
+    float sum = kFirst ? 0 : y[i];
+#pragma GCC unroll 8
+    for (int j = 0; j < kTaps; ++j) sum += w[j] * x[i + j];
+    y[i] = sum;
+  }
+}
+
+template <int kTaps>
+inline void convolve_rows(const Padded& p, const float* x, const float* weight, float* y,
+                          int64_t length) {
+  convolve_row<kTaps, true>(x, weight, y, length);
+  for (int i = 1; i < kTaps; ++i) {
+    convolve_row<kTaps, false>(x + p.tap(i, 0), weight + i * kTaps, y, length);
+  }
+}
+
+inline void convolve_3x3(const Padded& p, const float* __restrict x, const float* weight,
+                         float* __restrict y, int64_t length) {
+  const float a = weight[0], b = weight[1], c = weight[2], d = weight[3], e = weight[4],
+              f = weight[5], g = weight[6], h = weight[7], k = weight[8];
+  const float* middle = x + p.tap(1, 0);
+  const float* lower = x + p.tap(2, 0);
+  for (int64_t i = 0; i < length; ++i) {
+    y[i] = a * x[i] + b * x[i + 1] + c * x[i + 2] + d * middle[i] + e * middle[i + 1] +
+           f * middle[i + 2] + g * lower[i] + h * lower[i + 1] + k * lower[i + 2];
+  }
+}
+
+// Convolves `images` padded images with one kernel. Result (n, h, w) lies at n * image_step +
+// h * row_step + w of `line`, with values of no meaning between the rows and the images.
+inline void convolve(const Padded& p, const float* padded, const float* weight, float* line,
+                     int64_t images) {
+  const int64_t length = p.length(images);
+  switch (p.kernel) {
+    case 1: return convolve_rows<1>(p, padded, weight, line, length);
+    case 3: return convolve_3x3(p, padded, weight, line, length);
+    case 5: return convolve_rows<5>(p, padded, weight, line, length);
+    case 7: return convolve_rows<7>(p, padded, weight, line, length);
+    default:
+      std::memset(line, 0, length * sizeof(float));
+      for (int64_t i = 0; i < p.kernel; ++i) {
+        for (int64_t j = 0; j < p.kernel; ++j) {
+          convolve_row<1, false>(padded + p.tap(i, j), weight + i * p.kernel + j, line, length);
+        }
+      }
+  }
+}
+
+template <int kTaps>
+inline void correlate_row(const float* gradient, const float* x, double* sums, int64_t length) {
+  float part[kTaps] = {};
+  for (int64_t i = 0; i < length; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kTaps; ++j) part[j] += gradient[i] * x[i + j];
+  }
+  for (int j = 0; j < kTaps; ++j) sums[j] += part[j];
+}
+
+inline void correlate_3x3(const Padded& p, const float* gradient, const float* x, double* sums,
+                          int64_t length) {
+  float a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, k = 0;
+  const float* middle = x + p.tap(1, 0);
+  const float* lower = x + p.tap(2, 0);
+  for (int64_t i = 0; i < length; ++i) {
+    const float v = gradient[i];
+    a += v * x[i];
+    b += v * x[i + 1];
+    c += v * x[i + 2];
+    d += v * middle[i];
+    e += v * middle[i + 1];
+    f += v * middle[i + 2];
+    g += v * lower[i];
+    h += v * lower[i + 1];
+    k += v * lower[i + 2];
+  }
+  const float parts[9] = {a, b, c, d, e, f, g, h, k};
+  for (int i = 0; i < 9; ++i) sums[i] += parts[i];
+}
+
+// Adds to `sums` (kernel x kernel) what `images` images give for the gradient of the kernel:
+// sum over (n, h, w) of gradient(n, h, w) * x(n, h + i - r, w + j - r). Both are padded, with
+// zeros between the gradient's rows.
+inline void correlate(const Padded& p, const float* gradient, const float* padded, double* sums,
+                      int64_t images) {
+  const float* centre = gradient + p.origin();
+  // The last row's border would reach past the memory's end, and holds nought.
+  const int64_t length = p.length(images) - p.border() * p.row_step() - p.border();
+  if (p.kernel == 3) return correlate_3x3(p, centre, padded, sums, length);
+  for (int64_t i = 0; i < p.kernel; ++i) {
+    const float* x = padded + p.tap(i, 0);
+    double* row = sums + i * p.kernel;
+    switch (p.kernel) {
+      case 5: correlate_row<5>(centre, x, row, length); break;
+      case 7: correlate_row<7>(centre, x, row, length); break;
+      default:
+        for (int64_t j = 0; j < p.kernel; ++j) correlate_row<1>(centre, x + j, row + j, length);
+    }
+  }
+}
+
+// How many images of `size` values are worth one pass: few enough for the nearest cache.
+inline int64_t images_at_once(int64_t size, int64_t images) {
+  constexpr int64_t kValues = 4096;
+  const int64_t fitting = kValues / (size < 1 ? 1 : size);
+  return fitting < 1 ? 1 : (fitting > images ? images : fitting);
+}
+
+}  // namespace ghost

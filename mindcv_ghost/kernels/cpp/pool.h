@@ -1,0 +1,237 @@
+// Threads and scratch memory of the kernels.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace ghost {
+
+// Tells the core that this is a waiting loop, where there is an instruction for it.
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Runs the parts of a job on a fixed number of threads, the caller among them.
+//
+// OpenMP isn't used because MindSpore's own idle threads and its would spin against each other.
+// What a part computes never depends on the thread that runs it, so results are the same whatever
+// the timing. Two calls at a time: the second runs on its own thread alone.
+class Pool {
+ public:
+  explicit Pool(int threads) : threads_(threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { wait_for_jobs(); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return threads_; }
+
+  // Calls body(0) ... body(count - 1), each once, in any order; returns when all are done.
+  template <typename Body>
+  void run(int64_t count, const Body& body) {
+    if (threads_ == 1 || count <= 1 || !busy_.try_lock()) {
+      for (int64_t i = 0; i < count; ++i) body(i);
+      return;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      body_ = &body;
+      call_ = [](const void* any, int64_t i) { (*static_cast<const Body*>(any))(i); };
+      count_ = count;
+      next_.store(0, std::memory_order_relaxed);
+      open_ = true;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    take_parts();
+    {
+      // Whoever wakes up from now on is too late; only those at work have to be waited for.
+      std::lock_guard<std::mutex> lock(mutex_);
+      open_ = false;
+    }
+    while (active_.load(std::memory_order_acquire) != 0) relax();
+    busy_.unlock();
+  }
+
+ private:
+  // Rounds of waiting before a worker sleeps: the next operator mostly follows at once.
+  static constexpr int kSpins = 4000;
+
+  void take_parts() {
+    for (;;) {
+      const int64_t part = next_.fetch_add(1, std::memory_order_relaxed);
+      if (part >= count_) return;
+      call_(body_, part);
+    }
+  }
+
+  void wait_for_jobs() {
+    uint64_t seen = 0;
+    for (;;) {
+      for (int i = 0; i < kSpins && generation_.load(std::memory_order_acquire) == seen; ++i) {
+        relax();
+      }
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        if (stopping_) return;
+        if (!open_) continue;
+        active_.fetch_add(1, std::memory_order_relaxed);
+      }
+      take_parts();
+      active_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  const int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex busy_;   // held by the caller whose job the workers do
+  std::mutex mutex_;  // guards the job and sleeping
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> active_{0};
+  bool open_ = false;
+  bool stopping_ = false;
+  int64_t count_ = 0;
+  const void* body_ = nullptr;
+  void (*call_)(const void*, int64_t) = nullptr;
+};
+
+// The process's pool: made at first use, anew in a forked child, whose threads are gone.
+class SharedPool {
+ public:
+  static Pool& get() {
+    std::lock_guard<std::mutex> lock(mutex());
+    if (slot() == nullptr) {
+      static std::once_flag once;
+      std::call_once(once, [] { pthread_atfork(before_fork, after_fork, after_fork_in_child); });
+      slot() = new Pool(wanted());
+    }
+    return *slot();
+  }
+
+  // Takes effect at once; no kernel may be running.
+  static void set_threads(int threads) {
+    std::lock_guard<std::mutex> lock(mutex());
+    wanted() = threads < 1 ? 1 : threads;
+    if (slot() != nullptr && slot()->threads() != wanted()) {
+      delete slot();
+      slot() = nullptr;
+    }
+  }
+
+ private:
+  // Never destroyed: a thread may still compute while the process exits.
+  static std::mutex& mutex() {
+    static std::mutex* only = new std::mutex();
+    return *only;
+  }
+  static Pool*& slot() {
+    static Pool* pool = nullptr;
+    return pool;
+  }
+  static int& wanted() {
+    static int threads = 1;
+    return threads;
+  }
+  static void before_fork() { mutex().lock(); }
+  static void after_fork() { mutex().unlock(); }
+  static void after_fork_in_child() {
+    slot() = nullptr;  // left to leak: its threads can't be joined here
+    mutex().unlock();
+  }
+};
+
+// Calls body(0) ... body(count - 1) on the process's pool.
+template <typename Body>
+void parallel(int64_t count, const Body& body) {
+  SharedPool::get().run(count, body);
+}
+
+#ifdef GHOST_SEPARATE_SCRATCH
+// For sanitizers: every array is memory of its own, and taking more than was asked for ends it all.
+class Scratch {
+ public:
+  Scratch(int64_t floats, int arrays) : floats_(floats), arrays_(arrays) {}
+
+  float* take(int64_t floats) {
+    floats_ -= floats;
+    if (floats_ < 0 || --arrays_ < 0) std::abort();
+    taken_.emplace_back(new float[floats]);
+    return taken_.back().get();
+  }
+
+ private:
+  int64_t floats_;
+  int arrays_;
+  std::vector<std::unique_ptr<float[]>> taken_;
+};
+#else
+// Float arrays that last as long as this object; a thread's memory is kept for its next use.
+class Scratch {
+ public:
+  // floats: upper bound of what all arrays hold together; arrays: how many.
+  Scratch(int64_t floats, int arrays) {
+    const size_t bytes = (static_cast<size_t>(floats) + arrays * kAlign) * sizeof(float);
+    Memory& memory = mine();
+    if (memory.bytes < bytes) {
+      memory.data.reset();
+      memory.bytes = 0;
+      const size_t rounded = (bytes + 63) / 64 * 64;
+      memory.data.reset(static_cast<float*>(std::aligned_alloc(64, rounded)));
+      if (memory.data == nullptr) throw std::bad_alloc();
+      memory.bytes = rounded;
+    }
+    next_ = memory.data.get();
+  }
+
+  float* take(int64_t floats) {
+    float* taken = next_;
+    next_ += (floats + kAlign - 1) / kAlign * kAlign;
+    return taken;
+  }
+
+ private:
+  static constexpr int64_t kAlign = 16;
+  struct Free {
+    void operator()(float* data) const { std::free(data); }
+  };
+  struct Memory {
+    std::unique_ptr<float, Free> data;
+    size_t bytes = 0;
+  };
+  static Memory& mine() {
+    thread_local Memory memory;
+    return memory;
+  }
+  float* next_;
+};
+#endif
+
+}  // namespace ghost

@@ -1,0 +1,211 @@
+"""The operators against plain formulas in float64: what a library has to pass before it is used.
+
+``python -m mindcv_ghost.kernels.self_test LIBRARY`` in a process of its own, because a library that
+was built for another processor may end the process. Exit status 0 if all is right.
+
+Gradients are held against differences of the forward formulas along a random direction; those of a
+convolution, which is linear, against the forward pass itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mindcv_ghost.kernels.calls import call
+
+__all__ = ["check_library", "convolution", "stem", "tail"]
+
+EPSILON, SHARE = 1e-5, 0.1
+
+
+def _batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+    """Gamma and beta; with moving mean and variance behind them, as in evaluation."""
+    gamma, beta, *moving = (values.reshape(1, -1, 1, 1) for values in norm)
+    mean, variance = moving or (x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True))
+    return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
+
+
+def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, groups: int = 1) -> np.ndarray:
+    """A convolution padded by half its odd kernel, in the arrays' own precision."""
+    kernel, (n, _, height, width) = weight.shape[2], x.shape
+    border = kernel // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (border, border), (border, border)))
+    rows, columns = -(-height // stride), -(-width // stride)
+    split = padded.reshape(n, groups, -1, *padded.shape[2:])
+    split_weight = weight.reshape(groups, -1, *weight.shape[1:])
+    y = 0
+    for i in range(kernel):
+        for j in range(kernel):
+            seen = split[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
+            seen = seen[..., :rows, :columns]
+            y = y + np.einsum("ngchw,gkc->ngkhw", seen, split_weight[..., i, j])
+    return y.reshape(n, -1, rows, columns)
+
+
+def tail(
+    u: np.ndarray,
+    gamma1: np.ndarray,
+    beta1: np.ndarray,
+    weight: np.ndarray,
+    gamma2: np.ndarray,
+    beta2: np.ndarray,
+    out_channels: int,
+    relu: bool,
+    shortcut: np.ndarray | None = None,
+    moving: tuple[Sequence[np.ndarray], Sequence[np.ndarray]] = ((), ()),
+) -> np.ndarray:
+    """A Ghost module behind its primary convolution, in training; with ``moving``, evaluation."""
+    act = (lambda v: np.maximum(v, 0)) if relu else (lambda v: v)
+    x = act(_batch_norm(u, gamma1, beta1, *moving[0]))
+    ghosts = convolution(x, weight, groups=u.shape[1])
+    ghosts = act(_batch_norm(ghosts, gamma2, beta2, *moving[1]))
+    y = np.concatenate((x, ghosts), 1)[:, :out_channels]
+    return y if shortcut is None else np.maximum(y + shortcut, 0)
+
+
+def stem(u: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+    """BN, ReLU and the max pool of 3x3, stride 2; with moving statistics, in evaluation."""
+    x = np.pad(np.maximum(_batch_norm(u, *norm), 0), ((0, 0), (0, 0), (1, 2), (1, 2)))
+    rows, columns = -(-u.shape[2] // 2), -(-u.shape[3] // 2)
+    windows = [
+        x[:, :, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)
+    ]
+    return np.max(windows, 0)
+
+
+def check_library(library: ctypes.CDLL) -> None:
+    """Compare every operator with its formula.
+
+    Raises:
+        AssertionError: if one is off; the message names it.
+    """
+    random = np.random.default_rng(0)
+    for shape in ((3, 4, 4, 9, 7, 3, True), (2, 3, 6, 8, 8, 5, False), (5, 2, 2, 4, 4, 1, True)):
+        _check_tail(library, random, *shape)
+    _check_stem(library, random)
+    for shape in ((3, 8, 12, 9, 7, 1, 1), (9, 6, 10, 4, 4, 3, 1), (2, 3, 8, 11, 9, 7, 2)):
+        _check_convolution(library, random, *shape)
+
+
+def _check_tail(library, random, n, intrinsic, ghosts, height, width, kernel, relu) -> None:
+    out_channels = intrinsic + ghosts - (1 if ghosts > intrinsic else 0)
+    u = random.normal(size=(n, intrinsic, height, width))
+    weight = random.normal(size=(ghosts, 1, kernel, kernel))
+    norms = [_norm(random, channels) for channels in (intrinsic, ghosts)]
+    shortcut = random.normal(size=(n, out_channels, height, width))
+    saved = [(2 * (intrinsic + ghosts),), *[(intrinsic,)] * 2, *[(ghosts,)] * 2]
+    for extra in ([], [shortcut]):
+        name = "ghost_tail_add" if extra else "ghost_tail"
+        relu = relu and not extra  # what a shortcut is added to has no ReLU of its own
+        settings = [relu, EPSILON, SHARE, EPSILON, SHARE]
+        variables = [u, *norms[0][:2], weight, *norms[1][:2]]
+
+        def formula(*values, extra=extra, relu=relu):
+            return tail(*values[:6], out_channels, relu, *(values[6:] if extra else ()))
+
+        inputs = [settings, u, *norms[0], weight, *norms[1], *extra]
+        y, kept, *moved = call(library, name, inputs, [shortcut.shape, *saved])
+        _compare(name, y, formula(*variables, *extra))
+        x = np.maximum(_batch_norm(u, *norms[0][:2]), 0) if relu else _batch_norm(u, *norms[0][:2])
+        inner = (u, convolution(x, weight, groups=intrinsic))
+        for index, (norm, values) in enumerate(zip(norms, inner)):
+            _check_moved(name, moved[2 * index : 2 * index + 2], norm[2:], values)
+
+        dy = random.normal(size=y.shape)
+        inputs = [settings, *variables, kept, dy, *([y] if extra else [])]
+        gradients = call(library, name + "_backward", inputs, [v.shape for v in variables + extra])
+        _check_gradients(name + "_backward", random, formula, variables + extra, gradients, dy)
+
+        name += "_evaluate"
+        inputs = [settings, u, *norms[0], weight, *norms[1], *extra]
+        (y,) = call(library, name, inputs, [shortcut.shape])
+        moving = (norms[0][2:], norms[1][2:])
+        expected = tail(*variables, out_channels, relu, *(extra or [None]), moving)
+        _compare(name, y, expected)
+
+
+def _check_stem(library, random) -> None:
+    u, norm = random.normal(size=(3, 4, 9, 12)), _norm(random, 4)
+    inputs = [[EPSILON, SHARE], u, *norm]
+    y, saved, *moved = call(library, "ghost_stem", inputs, [(3, 4, 5, 6), (8,), (4,), (4,)])
+    _compare("ghost_stem", y, stem(u, *norm[:2]))
+    _check_moved("ghost_stem", moved, norm[2:], u)
+    dy, variables = random.normal(size=y.shape), [u, *norm[:2]]
+    inputs = [[EPSILON, SHARE], *variables, saved, dy]
+    gradients = call(library, "ghost_stem_backward", inputs, [v.shape for v in variables])
+    _check_gradients("ghost_stem_backward", random, stem, variables, gradients, dy)
+    inputs = [[EPSILON, SHARE], u, *norm]
+    (y,) = call(library, "ghost_stem_evaluate", inputs, [(3, 4, 5, 6)])
+    _compare("ghost_stem_evaluate", y, stem(u, *norm))
+
+
+def _check_convolution(library, random, n, inputs, outputs, height, width, kernel, stride) -> None:
+    x = random.normal(size=(n, inputs, height, width))
+    weight = random.normal(size=(outputs, inputs, kernel, kernel))
+    expected = convolution(x, weight, stride)
+    dy = random.normal(size=expected.shape)
+    (y,) = call(library, "ghost_conv", [[stride], x, weight], [expected.shape])
+    _compare("ghost_conv", y, expected)
+    (dx,) = call(library, "ghost_conv_backward_input", [[stride], dy, weight, x], [x.shape])
+    step = random.normal(size=x.shape)
+    change = (convolution(step, weight, stride) * dy).sum()
+    _compare("ghost_conv_backward_input", (dx * step).sum(), change)
+    (dw,) = call(library, "ghost_conv_backward_weight", [[stride], x, dy, weight], [weight.shape])
+    step = random.normal(size=weight.shape)
+    change = (convolution(x, step, stride) * dy).sum()
+    _compare("ghost_conv_backward_weight", (dw * step).sum(), change)
+
+
+def _norm(random, channels: int) -> list[np.ndarray]:
+    """Gamma, beta, moving mean and moving variance."""
+    return [
+        random.uniform(0.5, 1.5, channels),
+        *(random.normal(size=channels) for _ in range(2)),
+        random.uniform(0.5, 1.5, channels),
+    ]
+
+
+def _compare(what: str, got, expected, tolerance: float = 2e-5) -> None:
+    distance = np.abs(got - expected).max() / np.abs(expected).max()
+    if not distance <= tolerance:
+        raise AssertionError(f"{what} is off by {distance:.1e} of its greatest value")
+
+
+def _check_moved(what: str, got, moving, values: np.ndarray) -> None:
+    mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3), ddof=1)
+    for new, old, batch in zip(got, moving, (mean, variance)):
+        _compare(f"{what}'s moving statistics", new, (1 - SHARE) * old + SHARE * batch)
+
+
+def _check_gradients(what, random, formula: Callable, variables, gradients, dy) -> None:
+    width = 1e-6
+    for index, gradient in enumerate(gradients):
+        step = random.normal(size=gradient.shape)
+        ends = []
+        for sign in (1, -1):
+            moved = list(variables)
+            moved[index] = moved[index] + sign * width * step
+            ends.append((formula(*moved) * dy).sum())
+        scale = np.sqrt((gradient**2).sum() + 1) * np.sqrt(step.size)
+        change = (ends[0] - ends[1]) / (2 * width)
+        _compare(f"{what}, gradient {index}", (gradient * step).sum() + scale, change + scale, 1e-4)
+
+
+def main(argv: list[str]) -> int:
+    """Check the library that is named."""
+    library = ctypes.CDLL(argv[0])
+    library.ghost_set_threads(2)
+    try:
+        check_library(library)
+    except (AssertionError, ValueError) as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""Libraries built once for the session, in a cache of their own, and a compiler to build them."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+
+import mindspore  # noqa: F401 (its oneDNN has to be in the process)
+import pytest
+
+from mindcv_ghost.kernels import library
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> library.Library:
+    """The operators of this tree, on two threads."""
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("there is no C++ compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return library.load(threads=2)
+
+
+@pytest.fixture
+def handle(built):
+    """The library as ctypes sees it; whatever a test does to its threads is undone."""
+    handle = ctypes.CDLL(str(built.path))
+    yield handle
+    handle.ghost_set_threads(ctypes.c_int(2))

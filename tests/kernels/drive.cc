@@ -1,0 +1,184 @@
+// Calls every operator on memory of exactly the right size, on several threads, for the compiler's
+// sanitizers to watch. Results have to be the same bits on any number of threads, from several
+// callers at a time, and in a forked child. Exit status 0 if all is well.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#define ARGUMENTS int, void **, int *, int64_t **, const char **, void *, void *
+extern "C" {
+void ghost_set_threads(int);
+int ghost_tail(ARGUMENTS);
+int ghost_tail_add(ARGUMENTS);
+int ghost_tail_evaluate(ARGUMENTS);
+int ghost_tail_add_evaluate(ARGUMENTS);
+int ghost_tail_backward(ARGUMENTS);
+int ghost_tail_add_backward(ARGUMENTS);
+int ghost_tail_add_backward2(ARGUMENTS);
+int ghost_stem(ARGUMENTS);
+int ghost_stem_evaluate(ARGUMENTS);
+int ghost_stem_backward(ARGUMENTS);
+int ghost_conv(ARGUMENTS);
+int ghost_conv_backward_input(ARGUMENTS);
+int ghost_conv_backward_weight(ARGUMENTS);
+}
+
+namespace {
+
+using Shape = std::vector<int64_t>;
+
+struct Array {
+  Shape shape;
+  std::vector<float> values;
+
+  explicit Array(Shape s, uint32_t seed = 0) : shape(std::move(s)) {
+    int64_t size = 1;
+    for (int64_t side : shape) size *= side;
+    values.resize(size, NAN);
+    for (float& value : values) {
+      if (seed == 0) break;
+      seed = seed * 1664525u + 1013904223u;
+      value = 0.25f + static_cast<float>(seed >> 8) / (1u << 24);
+    }
+  }
+};
+
+using Operator = int (*)(ARGUMENTS);
+
+void fail(const std::string& what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  std::exit(1);
+}
+
+// The outputs, one after the other.
+std::vector<float> run(Operator f, const std::string& name, std::vector<Array> arrays,
+                       const std::vector<Shape>& outputs) {
+  const size_t inputs = arrays.size();
+  for (const Shape& shape : outputs) arrays.emplace_back(shape);
+  std::vector<void*> data;
+  std::vector<int> dims;
+  std::vector<int64_t*> shapes;
+  std::vector<const char*> types;
+  for (Array& a : arrays) {
+    data.push_back(a.values.data());
+    dims.push_back(a.shape.size());
+    shapes.push_back(a.shape.data());
+    types.push_back("float32");
+  }
+  if (f(arrays.size(), data.data(), dims.data(), shapes.data(), types.data(), nullptr, nullptr)) {
+    fail(name + " refuses its arguments");
+  }
+  std::vector<float> all;
+  for (size_t i = inputs; i < arrays.size(); ++i) {
+    all.insert(all.end(), arrays[i].values.begin(), arrays[i].values.end());
+  }
+  for (float value : all) {
+    if (!std::isfinite(value)) fail(name + " leaves something that is no number");
+  }
+  return all;
+}
+
+std::vector<float> operator+(std::vector<float> a, const std::vector<float>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+Array settings(std::vector<float> values) {
+  Array a({static_cast<int64_t>(values.size())});
+  a.values = values;
+  return a;
+}
+
+std::vector<float> tails(int64_t n, int64_t c, int64_t ratio, int64_t out, int64_t h, int64_t w,
+                         int64_t kernel) {
+  const int64_t ghosts = c * (ratio - 1);
+  const Shape y = {n, out, h, w}, k = {ghosts, 1, kernel, kernel}, u = {n, c, h, w};
+  const Array set = settings({0, 1e-5f, 0.1f, 1e-5f, 0.1f});
+  const Array x(u, 1), weight(k, 2), g1({c}, 3), b1({c}, 4), m1({c}, 5), v1({c}, 6);
+  const Array g2({ghosts}, 7), b2({ghosts}, 8), m2({ghosts}, 9), v2({ghosts}, 10);
+  const Array shortcut(y, 11), saved({2 * (c + ghosts)}, 12), dy(y, 13), dy2(y, 14);
+  std::vector<Array> plain = {set, x, g1, b1, m1, v1, weight, g2, b2, m2, v2}, added = plain;
+  added.push_back(shortcut);
+  const std::vector<Shape> kept = {y, saved.shape, {c}, {c}, {ghosts}, {ghosts}};
+  std::vector<Array> back = {set, x, g1, b1, weight, g2, b2, saved, dy}, back_added = back;
+  back_added.push_back(shortcut);
+  std::vector<Array> back_twice = back_added;
+  back_twice.push_back(dy2);
+  const std::vector<Shape> gradients = {u, {c}, {c}, k, {ghosts}, {ghosts}};
+  std::vector<Shape> more = gradients;
+  more.push_back(y);
+  return run(ghost_tail, "tail", plain, kept) + run(ghost_tail_add, "tail_add", added, kept) +
+         run(ghost_tail_evaluate, "tail_evaluate", plain, {y}) +
+         run(ghost_tail_add_evaluate, "tail_add_evaluate", added, {y}) +
+         run(ghost_tail_backward, "tail_backward", back, gradients) +
+         run(ghost_tail_add_backward, "tail_add_backward", back_added, more) +
+         run(ghost_tail_add_backward2, "tail_add_backward2", back_twice, more);
+}
+
+std::vector<float> stems(int64_t n, int64_t c, int64_t h, int64_t w) {
+  const Shape u = {n, c, h, w}, y = {n, c, (h + 1) / 2, (w + 1) / 2}, one = {c};
+  const Array set = settings({1e-5f, 0.1f});
+  const Array x(u, 1), g(one, 2), b(one, 3), m(one, 4), v(one, 5), saved({2 * c}, 6), dy(y, 7);
+  return run(ghost_stem, "stem", {set, x, g, b, m, v}, {y, saved.shape, one, one}) +
+         run(ghost_stem_evaluate, "stem_evaluate", {set, x, g, b, m, v}, {y}) +
+         run(ghost_stem_backward, "stem_backward", {set, x, g, b, saved, dy}, {u, one, one});
+}
+
+// The weight's gradient, whose last digits depend on the number of threads, only has to be finite.
+std::vector<float> convolutions(int64_t n, int64_t in, int64_t out, int64_t h, int64_t w,
+                                int64_t kernel, float stride) {
+  const int64_t step = static_cast<int64_t>(stride);
+  const Array set = settings({stride}), x({n, in, h, w}, 1), weight({out, in, kernel, kernel}, 2);
+  const Array dy({n, out, (h - 1) / step + 1, (w - 1) / step + 1}, 3);
+  run(ghost_conv_backward_weight, "conv_backward_weight", {set, x, dy, weight}, {weight.shape});
+  return run(ghost_conv, "conv", {set, x, weight}, {dy.shape}) +
+         run(ghost_conv_backward_input, "conv_backward_input", {set, dy, weight, x}, {x.shape});
+}
+
+std::vector<float> everything() {
+  return tails(5, 3, 2, 6, 7, 5, 3) + tails(1, 4, 3, 11, 4, 4, 5) + tails(3, 2, 4, 7, 1, 9, 7) +
+         tails(70, 2, 2, 4, 8, 8, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
+         stems(1, 2, 1, 1) + stems(2, 3, 8, 7) + convolutions(9, 3, 5, 4, 4, 3, 1) +
+         convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
+         convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +
+         convolutions(1, 3, 3, 1, 1, 5, 1);
+}
+
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+}  // namespace
+
+int main() {
+  const std::vector<float> expected = everything();
+  for (int threads : {2, 3, 1, 4}) {
+    ghost_set_threads(threads);
+    for (int i = 0; i < 3; ++i) {
+      if (!same(everything(), expected)) fail("another result on " + std::to_string(threads));
+    }
+  }
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 3; ++i) {
+    callers.emplace_back([&] {
+      if (!same(everything(), expected)) fail("another result with several callers");
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+#ifndef WITHOUT_FORK
+  const pid_t child = fork();
+  if (child == 0) _exit(same(everything(), expected) ? 0 : 1);
+  int status = 1;
+  waitpid(child, &status, 0);
+  if (status != 0) fail("another result in a forked child");
+#endif
+  return 0;
+}

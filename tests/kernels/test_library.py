@@ -1,0 +1,135 @@
+"""Building, choosing and refusing: with a compiler, without, with a bad one, two at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from mindcv_ghost.kernels import library, use_native
+from mindcv_ghost.layers import GhostModule
+
+ON_THE_CPU = dict(wanted=True, device="CPU", graph_mode=True, amp_level="O0")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "mindcv_ghost"
+
+
+def compiler(tmp_path: Path, monkeypatch, script: str) -> None:
+    """Make $CXX a shell script."""
+    path = tmp_path / "compiler"
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+
+
+def stock_report(**changes) -> str:
+    """Use native operators and check that nothing has changed; the line for the log."""
+    module = GhostModule(4, 6).set_train(False)
+    x = Tensor(np.ones((1, 4, 5, 5), np.float32))
+    before = module(x).asnumpy()
+    report = use_native(module, **{**ON_THE_CPU, **changes})
+    assert (report.native, report.threads, report.ghost_modules) == (0, 0, 1)
+    assert module.native_tail is None
+    np.testing.assert_array_equal(module(x).asnumpy(), before)
+    return str(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(wanted=False), "stock operators: native_kernels is false"),
+        (dict(device="Ascend"), "stock operators: native ones are for the CPU, not Ascend"),
+        (dict(graph_mode=False), "stock operators: native ones are for graph mode"),
+        (dict(amp_level="O2"), "stock operators: native ones are for float32, not amp level O2"),
+    ],
+)
+def test_where_they_do_not_belong_stock_operators_stay_and_the_line_says_why(changes, reason):
+    assert stock_report(**changes) == reason
+
+
+def test_a_network_without_ghost_modules_needs_no_compiler(cache, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    report = use_native(nn.SequentialCell(nn.Conv2d(3, 4, 3)), **ON_THE_CPU)
+    assert str(report) == "stock operators: there is no Ghost module"
+    assert not cache.exists()
+
+
+def test_without_a_compiler_stock_operators_stay(cache, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert stock_report() == "stock operators: there is no compiler (no-such-compiler)"
+
+
+def test_a_compiler_that_fails_is_quoted(cache, tmp_path, monkeypatch):
+    compiler(tmp_path, monkeypatch, "echo 'kernels: too hard for me' >&2; exit 1")
+    line = stock_report()
+    assert line.startswith("stock operators: ") and "fails (kernels: too hard for me)" in line
+    assert [path.name for path in cache.glob("*/*")] == ["lock"]
+
+
+def test_a_library_that_cannot_be_loaded_never_gets_its_name(cache, tmp_path, monkeypatch):
+    write = 'while [ "$1" != "-o" ]; do [ $# = 0 ] && exit 0; shift; done; echo no > "$2"'
+    compiler(tmp_path, monkeypatch, write)
+    assert "stock operators: the self-test ends with 1" in stock_report()
+    assert not list(cache.glob("*/*.so"))
+
+
+def test_a_processor_that_lacks_an_instruction_ends_the_self_test_alone(
+    cache, tmp_path, monkeypatch, built
+):
+    wrong = tmp_path / "wrong.cc"
+    wrong.write_text('extern "C" void ghost_set_threads(int) { __builtin_trap(); }')
+    real = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    find = 'while [ "$1" != "-o" ]; do [ $# = 0 ] && exit 0; shift; done'
+    compiler(tmp_path, monkeypatch, f'{find}; "{real}" -shared -fPIC "{wrong}" -o "$2"')
+    assert "stock operators: the self-test ends with -" in stock_report()
+
+
+def test_a_cache_that_cannot_be_written_leaves_stock_operators(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "stock operators: the cache" in stock_report()
+
+
+def test_two_processes_at_once_build_one_library(cache, built):
+    root = Path(library.__file__).parents[2]
+    code = (
+        "from mindcv_ghost.kernels.library import load; from pathlib import Path\n"
+        "path = load(1).path; print(path, path.stat().st_ino)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(root), "XDG_CACHE_HOME": str(cache.parent)}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ)
+        for _ in range(2)
+    ]
+    answers = {rank.communicate(timeout=120)[0] for rank in ranks}
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert len(answers) == 1
+    names = sorted(path.name for path in cache.glob("*/*"))
+    assert names == ["kernels.so", "lock"]
+
+
+def test_another_processor_or_source_never_meets_this_ones_library(monkeypatch, tmp_path):
+    here = library._key("c++")
+    assert library._key("c++") == here
+    monkeypatch.setattr(library, "_processor", lambda: "another")
+    assert library._key("c++") != here
+    monkeypatch.undo()
+    shutil.copytree(library.SOURCES, tmp_path / "cpp")
+    (tmp_path / "cpp" / "pool.h").write_text("// changed")
+    monkeypatch.setattr(library, "SOURCES", tmp_path / "cpp")
+    assert library._key("c++") != here
+
+
+def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
+    assert [library.threads_for(ranks) for ranks in (1, 2, 3, 7, 8)] == [7, 3, 2, 1, 1]

@@ -1,0 +1,165 @@
+"""The operators by themselves: formulas, threads, NaN, arguments that don't fit."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from mindcv_ghost.kernels import self_test
+from mindcv_ghost.kernels.calls import call
+from mindcv_ghost.kernels.library import _onednn
+from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library
+
+TAIL_SETTINGS = [1, EPSILON, SHARE, EPSILON, SHARE]
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def tail_inputs(images: int = 3, side: int = 6) -> list:
+    norms = [[values(n, seed=i) for i in range(3)] + [values(n) ** 2 + 0.5] for n in (4, 8)]
+    u, weight = values(images, 4, side, side), values(8, 1, 3, 3)
+    return [TAIL_SETTINGS, u, *norms[0], weight, *norms[1]]
+
+
+def run_tail(handle, inputs: list) -> list[np.ndarray]:
+    """All that the tail and its gradient compute."""
+    images, _, side, _ = inputs[1].shape
+    y_shape = (images, 11, side, side)
+    y, saved, *moved = call(handle, "ghost_tail", inputs, [y_shape, (24,), (4,), (4,), (8,), (8,)])
+    variables = [inputs[i] for i in (1, 2, 3, 6, 7, 8)]
+    back = [TAIL_SETTINGS, *variables, saved, values(*y_shape, seed=5)]
+    return [y, saved, *moved, *call(handle, "ghost_tail_backward", back, shapes(variables))]
+
+
+def shapes(arrays: list) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_operator_computes_its_formula_on_any_number_of_threads(handle, threads):
+    handle.ghost_set_threads(ctypes.c_int(threads))
+    check_library(handle)
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+def test_convolutions_are_right_with_onednns_products_and_the_librarys_own(handle, built, onednn):
+    found = handle.ghost_use_onednn((_onednn() if onednn else "").encode())
+    assert bool(found) == (onednn and built.has_onednn)
+    check_library(handle)
+
+
+@pytest.mark.parametrize("changed", ["EPSILON", "SHARE"])
+def test_self_test_notices_a_library_that_computes_something_else(handle, monkeypatch, changed):
+    original = getattr(self_test, changed)
+    settings = (original, 2 * original)
+    formula = self_test._batch_norm if changed == "EPSILON" else self_test._check_moved
+
+    def other(*arguments):
+        monkeypatch.setattr(self_test, changed, settings[1])
+        try:
+            return formula(*arguments)
+        finally:
+            monkeypatch.setattr(self_test, changed, settings[0])
+
+    monkeypatch.setattr(self_test, formula.__name__, other)
+    with pytest.raises(AssertionError, match="ghost_tail"):
+        check_library(handle)
+
+
+def test_tail_and_its_gradient_are_bit_equal_on_any_number_of_threads_and_each_time(handle):
+    results = []
+    for threads in (1, 2, 3, 2):
+        handle.ghost_set_threads(ctypes.c_int(threads))
+        results.append(run_tail(handle, tail_inputs()))
+    for other in results[1:]:
+        for one, two in zip(results[0], other):
+            assert one.tobytes() == two.tobytes()
+
+
+def test_gradient_of_a_dense_weight_is_bit_equal_each_time_on_one_number_of_threads(handle):
+    x, dy, weight = values(8, 16, 14, 14), values(8, 24, 14, 14), values(24, 16, 3, 3)
+    name = "ghost_conv_backward_weight"
+    runs = [call(handle, name, [[1], x, dy, weight], [weight.shape])[0] for _ in range(10)]
+    assert {run.tobytes() for run in runs} == {runs[0].tobytes()}
+
+
+def test_a_nan_makes_its_whole_channel_nan_in_training_and_no_other(handle):
+    inputs = tail_inputs()
+    inputs[1][0, 1, 2, 2] = np.nan
+    y, saved, mean, *_, du, _, _, dweight, _, _ = run_tail(handle, inputs)
+    broken = [1, 4 + 2, 4 + 3]  # the intrinsic map, and its two ghosts
+    assert np.isnan(y[:, broken]).all()
+    assert not np.isnan(np.delete(y, broken, axis=1)).any()
+    assert np.isnan(mean).tolist() == [False, True, False, False]
+    assert np.isnan(du[:, 1]).all() and not np.isnan(np.delete(du, 1, axis=1)).any()
+    assert np.isnan(dweight[2:4]).all() and not np.isnan(np.delete(dweight, [2, 3], axis=0)).any()
+
+
+def test_a_nan_reaches_all_that_depends_on_it_in_evaluation(handle):
+    inputs = tail_inputs()
+    inputs[1][0, 1, 2, 2] = np.nan
+    (y,) = call(handle, "ghost_tail_evaluate", inputs, [(3, 11, 6, 6)])
+    assert np.isnan(y).sum() == 1 + 2 * 9
+    stem = [[EPSILON, SHARE], inputs[1], *inputs[2:6]]
+    (y,) = call(handle, "ghost_stem_evaluate", stem, [(3, 4, 3, 3)])
+    assert np.isnan(y).sum() == 1
+
+
+def test_stem_gives_the_gradient_of_equal_values_to_the_first(handle):
+    u = np.ones((2, 1, 4, 4), np.float32)
+    u[1] = 2
+    one = np.ones(1, np.float32)
+    y, saved, *_ = call(
+        handle,
+        "ghost_stem",
+        [[0, 0.1], u, one, 0 * one, one, one],
+        [(2, 1, 2, 2), (2,), (1,), (1,)],
+    )
+    np.testing.assert_allclose(y[1], 1, atol=1e-6)
+    dy = np.zeros_like(y)
+    dy[1, 0, 1, 1] = 1
+    _, dgamma, dbeta = call(
+        handle, "ghost_stem_backward", [[0, 0.1], u, one, 0 * one, saved, dy], [u.shape, (1,), (1,)]
+    )
+    np.testing.assert_allclose([dgamma[0], dbeta[0]], 1, atol=1e-6)
+    # Values that differ by less than rounding would show: of window rows and columns 1, 2 the
+    # first place is (1, 1). BN's own gradient is nought for a constant shift, so look at sums.
+    ramp = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4) // 8
+    y, saved, *_ = call(
+        handle,
+        "ghost_stem",
+        [[0, 0.1], ramp, one, one, one, one],
+        [(1, 1, 2, 2), (2,), (1,), (1,)],
+    )
+    dy = np.zeros_like(y)
+    dy[0, 0, 1, 0] = 1
+    du, *_ = call(
+        handle,
+        "ghost_stem_backward",
+        [[0, 0.1], ramp, one, one, saved, dy],
+        [ramp.shape, (1,), (1,)],
+    )
+    assert np.unravel_index(du[0, 0].argmax(), (4, 4)) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "outputs"),
+    [
+        ("ghost_conv", [[1], values(1, 2, 4, 4), values(3, 2, 3, 3)], [(1, 3, 4, 5)]),
+        ("ghost_conv", [[1], values(1, 2, 4, 4), values(3, 2, 2, 2)], [(1, 3, 4, 4)]),
+        ("ghost_conv", [[0], values(1, 2, 4, 4), values(3, 2, 3, 3)], [(1, 3, 4, 4)]),
+        ("ghost_conv", [[1], values(1, 2, 4, 4)], [(1, 3, 4, 4)]),
+        ("ghost_tail_evaluate", tail_inputs()[:-1], [(3, 11, 6, 6)]),
+        ("ghost_tail_evaluate", tail_inputs(), [(3, 13, 6, 6)]),
+        ("ghost_tail", tail_inputs(), [(3, 11, 6, 6), (24,), (4,), (4,), (4,), (8,)]),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
+    handle, operator, inputs, outputs
+):
+    with pytest.raises(ValueError, match=f"{operator} refuses"):
+        call(handle, operator, inputs, outputs)
