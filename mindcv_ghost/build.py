@@ -18,6 +18,7 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.analysis.complexity import count_parameters
+from mindcv_ghost.compilation import compiler
 from mindcv_ghost.config import Config
 from mindcv_ghost.continuation import open_saver, pick, settings_of
 from mindcv_ghost.data import (
@@ -124,10 +125,11 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         accumulation_steps=accumulation,
         ranks=world.size,
     )
+    compile = compiler(config, session.device, collectives, schedule)
     evaluate = None
     if val_set is not None:
         evaluator = Evaluator(
-            step.network.network, num_classes, collectives, config.system.mode == 0
+            *(step.network.network, num_classes, collectives, config.system.mode == 0, compile)
         )
         val_loader = _eval_loader(config, val_set, world)
 
@@ -162,7 +164,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
 
     trainer = Trainer(
         *(step, batches, _trainer_settings(config, session.device), schedule, collectives),
-        *(saver, evaluate, ema, bad_images),
+        *(saver, evaluate, ema, bad_images, compile),
     )
     if earlier is not None:
         earlier.take_up(trainer, updates)
@@ -194,9 +196,9 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     network = _network(config, num_classes)
     parameters = count_parameters(network)
     network = _mixed(network, config.amp.val_amp_level, config)
-    evaluator = Evaluator(
-        network, num_classes, Collectives(world.rank, world.size), config.system.mode == 0
-    )
+    collectives = Collectives(world.rank, world.size)
+    compile = compiler(config, session.device, collectives)
+    evaluator = Evaluator(network, num_classes, collectives, config.system.mode == 0, compile)
     facts = _facts(config, world, session.device, num_classes, parameters)
     loader = _eval_loader(config, val_set, world)
     facts.update(

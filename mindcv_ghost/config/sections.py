@@ -85,6 +85,7 @@ class SystemConfig:
         Nullable(Text(("O0", "O1", "O2")), "auto"),
         "graph optimisation; auto takes the device's",
     )
+    compile_cache: bool = _key(True, Bool(), "keep compiled graphs for the next start (CPU only)")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ DEVIATIONS = {
 """Keys whose default isn't MindCV's, and why."""
 
 ADDITIONS = (
-    *("jit_level", "on_bad_image", "reset_head", "model_args", "sync_bn"),
+    *("jit_level", "compile_cache", "on_bad_image", "reset_head", "model_args", "sync_bn"),
     *("resume", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("use_ema", "per_class", "confusion"),
 )
