@@ -18,6 +18,7 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.analysis.complexity import count_parameters
+from mindcv_ghost.compilation import compiler, speed_up
 from mindcv_ghost.config import Config
 from mindcv_ghost.continuation import open_saver, pick, settings_of
 from mindcv_ghost.data import (
@@ -39,7 +40,6 @@ from mindcv_ghost.engine.saver import check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.kernels import use_native
 from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
 from mindcv_ghost.network import create_network
@@ -108,7 +108,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     parameters = count_parameters(network)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
-    _speed_up(network, config, config.amp.amp_level, world, session.device)
+    library = speed_up(network, config, config.amp.amp_level, world, session.device)
     collectives.broadcast_parameters(network)
 
     accumulation = config.train.gradient_accumulation_steps
@@ -128,10 +128,11 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         accumulation_steps=accumulation,
         ranks=world.size,
     )
+    compile = compiler(config, session.device, collectives, library, schedule)
     evaluate = None
     if val_set is not None:
         evaluator = Evaluator(
-            step.network.network, num_classes, collectives, config.system.mode == 0
+            *(step.network.network, num_classes, collectives, config.system.mode == 0, compile)
         )
         val_loader = _eval_loader(config, val_set, world)
 
@@ -167,7 +168,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
 
     trainer = Trainer(
         *(step, batches, _trainer_settings(config, session.device), schedule, collectives),
-        *(saver, evaluate, ema, bad_images),
+        *(saver, evaluate, ema, bad_images, compile),
     )
     if earlier is not None:
         earlier.take_up(trainer, updates)
@@ -198,11 +199,11 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     num_classes = check_splits(None, val_set, config.model.num_classes)
     network, _ = _network(config, num_classes)
     parameters = count_parameters(network)
-    _speed_up(network, config, config.amp.val_amp_level, world, session.device)
+    library = speed_up(network, config, config.amp.val_amp_level, world, session.device)
     network = _mixed(network, config.amp.val_amp_level, config)
-    evaluator = Evaluator(
-        network, num_classes, Collectives(world.rank, world.size), config.system.mode == 0
-    )
+    collectives = Collectives(world.rank, world.size)
+    compile = compiler(config, session.device, collectives, library)
+    evaluator = Evaluator(network, num_classes, collectives, config.system.mode == 0, compile)
     facts = _facts(config, world, session.device, num_classes, parameters)
     loader = _eval_loader(config, val_set, world)
     facts.update(
@@ -283,18 +284,6 @@ def _network(
         start_weights=start_weights,
         calibration=calibration,
     )
-
-
-def _speed_up(network: nn.Cell, config: Config, level: str, world: World, device: str) -> None:
-    report = use_native(
-        network,
-        wanted=config.system.native_kernels,
-        device=device,
-        graph_mode=config.system.mode == 0,
-        amp_level=level,
-        local_ranks=world.local_size,
-    )
-    _logger.info("%s", report)
 
 
 def _mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:

@@ -16,7 +16,7 @@ _FREE = {
     *("dataset_download", "eval_shuffle", "pretrained", "ckpt_path", "reset_head", "resume"),
     *("resume_opt", "keep_checkpoint_max", "ckpt_save_dir", "ckpt_save_interval", "val_split"),
     *("ckpt_save_policy", "save_every_steps", "save_every_minutes", "nan_patience"),
-    *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes"),
+    *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes", "compile_cache"),
 }
 # These change the last digits, or what an image is made to look like, but not which images come.
 _LOOSE = {

@@ -97,6 +97,7 @@ class SystemConfig:
     native_kernels: bool = _key(
         True, Bool(), "compile operators of our own for Ghost modules on the CPU, at first use"
     )
+    compile_cache: bool = _key(True, Bool(), "keep compiled graphs for the next start (CPU only)")
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ DEVIATIONS = {
 """Keys whose default isn't MindCV's, and why."""
 
 ADDITIONS = (
-    *("jit_level", "on_bad_image", "reset_head", "model_args", "ghostify"),
-    *("sync_bn", "native_kernels"),
+    *("jit_level", "compile_cache", "native_kernels", "on_bad_image", "reset_head", "model_args"),
+    *("ghostify", "sync_bn"),
     *("resume", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("use_ema", "per_class", "confusion"),
 )

@@ -9,6 +9,7 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 
+from mindcv_ghost.data.memory import keep_large_blocks
 from mindcv_ghost.data.sources import Source
 
 __all__ = ["Batches", "set_pipeline_seed"]
@@ -64,6 +65,7 @@ class Batches:
         if self._rows <= 0:
             return
         self._source.failure = None
+        keep_large_blocks()
         set_pipeline_seed(self._seed)
         iterator = self.dataset.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
         try:

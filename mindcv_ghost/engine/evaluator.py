@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import mindspore as ms
@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.graph_cache import compile_plainly
 
 __all__ = ["Evaluation", "Evaluator", "count_batch"]
 
@@ -79,16 +80,23 @@ class Evaluator:
         num_classes: columns of the logits.
         collectives: how the ranks add up.
         graph_mode: whether the network is compiled; its time is then measured apart.
+        compile: compiles a cell for inputs.
     """
 
     def __init__(
-        self, network: nn.Cell, num_classes: int, collectives: Collectives, graph_mode: bool = True
+        self,
+        network: nn.Cell,
+        num_classes: int,
+        collectives: Collectives,
+        graph_mode: bool = True,
+        compile: Callable[..., bool] = compile_plainly,
     ) -> None:
         self.network = _Logits(network)
         self.num_classes = num_classes
         self.collectives = collectives
         self.k = min(5, num_classes)
         self._compiled = not graph_mode
+        self._compile = compile
 
     def run(self, batches: Iterable) -> Evaluation:
         """Evaluate.
@@ -106,7 +114,7 @@ class Evaluator:
         for image, label, valid in batches:
             if not self._compiled:
                 before = time.perf_counter()
-                self.network.compile(image)
+                self._compile(self.network, image)
                 compile_seconds = time.perf_counter() - before
                 self._compiled = True
             logits = self.network(image).asnumpy()

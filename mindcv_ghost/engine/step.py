@@ -7,6 +7,7 @@ under accumulation though the schedule is built otherwise, and has no dynamic lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -291,10 +292,10 @@ class TrainStep(nn.Cell):
             return ops.depend(loss, added), self.one
         return loss, self.updater(gradients, self.one)
 
-    def compile_update(self) -> None:
-        """Compile what :meth:`update` calls, if there is accumulation at all."""
+    def compile_update(self, compile: Callable[..., bool]) -> None:
+        """Let ``compile(cell, *inputs)`` compile what :meth:`update` calls, if it is used."""
         if self.accumulates:
-            self._finish.compile(self.one)
+            compile(self._finish, self.one)
 
     def update(self, micro_steps: int) -> Tensor:
         """End a group of accumulated micro-steps with one update; gives its outcome."""

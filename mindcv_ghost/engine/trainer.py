@@ -21,6 +21,7 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import BatchSource, EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
+from mindcv_ghost.engine.graph_cache import compile_plainly
 from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.saver import DiskError, Saver
 from mindcv_ghost.engine.signals import StopSignals, exit_status
@@ -97,6 +98,7 @@ class Trainer:
         evaluate: validates the network as it is, or None.
         ema: averaged weights; validation then uses them.
         bad_images: tells which images this rank couldn't read so far, and why.
+        compile: compiles a cell for inputs; tells whether it found the graph in a cache.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Trainer:
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
         bad_images: Callable[[], dict[str, str]] = dict,
+        compile: Callable[..., bool] = compile_plainly,
     ) -> None:
         self.step = step
         self.batches = batches
@@ -120,6 +123,7 @@ class Trainer:
         self.evaluate = evaluate
         self.ema = ema
         self.bad_images = bad_images
+        self.compile = compile
         self.state = LiveState(step, collectives)
         self.position = Position()
         self.signals = StopSignals()
@@ -203,8 +207,10 @@ class Trainer:
         if compiled or not self.settings.graph_mode or self.settings.sink:
             return 0.0
         started = time.perf_counter()
-        self.step.compile(*inputs)
-        self.step.compile_update()
+        found = self.compile(self.step, *inputs)
+        self.step.compile_update(self.compile)
+        if found:
+            _logger.info("the compiled step comes from the cache (compile_cache)")
         return time.perf_counter() - started
 
     def _train_epoch(self, epoch: int, batches: Iterator) -> tuple[EpochStats, bool]:

@@ -24,6 +24,7 @@ class Report:
         convolutions: dense convolutions on operators of our own.
         reason: why not all are; empty if all are.
         threads: threads of the operators; 0 if none is used.
+        library: path of the operators, which names their code; empty if none is used.
     """
 
     native: int
@@ -31,6 +32,7 @@ class Report:
     convolutions: int
     reason: str
     threads: int
+    library: str = ""
 
     def __str__(self) -> str:
         if self.native == 0:
@@ -106,7 +108,10 @@ def use_library(network: nn.Cell, library: Library) -> Report:
     reason = ""
     if native < modules:
         reason = "other activations, normalisations or orders than BN, ReLU and the paper's"
-    return Report(native, modules, convolutions, reason, library.threads if native else 0)
+    if not native:
+        return Report(0, modules, convolutions, reason, 0)
+    path = str(library.path)
+    return Report(native, modules, convolutions, reason, library.threads, path)
 
 
 def _attach(cell: nn.Cell, name: str, native: nn.Cell) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -81,8 +82,9 @@ class _TensorBoard:
     """
 
     def __init__(self) -> None:
-        from tensorboardX import event_file_writer, summary
-        from tensorboardX.proto import event_pb2
+        with _without_torch():
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto import event_pb2
 
         self.writer, self._event = event_file_writer.EventsWriter, event_pb2.Event
         self._scalar = summary.scalar
@@ -91,6 +93,19 @@ class _TensorBoard:
         return self._event(
             wall_time=time.time(), step=step, summary=self._scalar(tag, value, display_name=tag)
         )
+
+
+@contextlib.contextmanager
+def _without_torch():
+    """Hide PyTorch from tensorboardX, which loads it where it is installed: 2 s for nothing."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _find_tensorboard() -> _TensorBoard | None:

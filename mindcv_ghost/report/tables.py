@@ -4,9 +4,10 @@
     python -m mindcv_ghost.report.tables --check   # exit status 1 if they aren't
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
-``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``
-and ``paper_tables``. Sources: ``results/*.json`` (by their ``kind``: run, complexity, paper,
-paper_tables) and the recipes' head comments.
+``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
+``throughput``, ``paper_tables``, ``ghostify`` and ``ghostify_digits``. Sources: ``results/*.json``
+(by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify, ghostify_digits) and
+the recipes' head comments.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
 from mindcv_ghost.report.record import read_json
 from mindcv_ghost.report.zoo_tables import (
+    GHOSTIFY_HEAD,
     MODEL_HEAD,
     PAPER_HEAD,
+    ghostify_digits_rows,
+    ghostify_digits_sentence,
+    ghostify_rows,
+    ghostify_sentence,
     models_rows,
     paper_tables,
+    throughput_sentence,
 )
 
 __all__ = ["Sources", "fill", "main", "pages"]
@@ -52,6 +59,8 @@ class Sources:
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
+        self.ghostify, self.throughput = {"models": []}, {"models": []}
+        self.ghostify_digits = {"parts": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -63,11 +72,12 @@ class Sources:
                 self.paper_rows = result.get("paper_rows", [])
             elif kind == "paper":
                 self.paper = result
-            elif kind == "paper_tables":
-                self.paper_tables = result
+            elif kind in ("paper_tables", "ghostify", "ghostify_digits", "throughput"):
+                setattr(self, kind, result)
             else:
                 raise ReportError(
-                    f"{path}: kind is {kind!r}, not run, complexity, paper or paper_tables"
+                    f"{path}: kind is {kind!r}, not run, complexity, throughput, paper, "
+                    "paper_tables, ghostify or ghostify_digits"
                 )
 
     def counted(self, model: str, ratio: int) -> dict | None:
@@ -239,7 +249,28 @@ def digits_sentence(sources: Sources, page: Path) -> str:
 
 def models_table(sources: Sources, page: Path) -> str:
     """Every registered model, as it comes."""
-    return _table(MODEL_HEAD, models_rows(sources.registered, sources.recipes, page))
+    rows = models_rows(sources.registered, sources.recipes, page, sources.throughput)
+    return _table(MODEL_HEAD, rows)
+
+
+def throughput_words(sources: Sources, page: Path) -> str:
+    """What the throughputs were measured on."""
+    return throughput_sentence(sources.throughput)
+
+
+def ghostify_table(sources: Sources, page: Path) -> str:
+    """What ghostify does to MindCV's convolutional networks."""
+    rows = ghostify_rows(sources.ghostify)
+    return f"{ghostify_sentence(sources.ghostify)}\n{_table(GHOSTIFY_HEAD, rows)}"
+
+
+def ghostify_digits_table(sources: Sources, page: Path) -> str:
+    """What a fitted start is worth, on the digits."""
+    sentence = ghostify_digits_sentence(sources.ghostify_digits)
+    if not sources.ghostify_digits["parts"]:
+        return sentence
+    head, rows = ghostify_digits_rows(sources.ghostify_digits)
+    return f"{sentence}\n{_table(head, rows)}"
 
 
 def all_paper_tables(sources: Sources, page: Path) -> str:
@@ -257,6 +288,9 @@ _SECTIONS = {
     "recipes": recipes_table,
     "digits": digits_sentence,
     "models": models_table,
+    "throughput": throughput_words,
+    "ghostify": ghostify_table,
+    "ghostify_digits": ghostify_digits_table,
     "paper_tables": all_paper_tables,
 }
 

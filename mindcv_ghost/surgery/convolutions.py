@@ -58,7 +58,7 @@ def find_convolutions(network: nn.Cell, images: Tensor) -> list[ConvolutionSite]
     trace = _Trace(network)
     trace.run(images)
     sites = [_describe(name, cell, trace) for name, cell in trace.convolutions()]
-    return _without_shared_outputs(network, images, sites)
+    return _without_shared_outputs(trace, images, sites)
 
 
 class _Trace:
@@ -175,7 +175,7 @@ def _parents(network: nn.Cell, name: str) -> list[nn.Cell]:
 
 
 def _without_shared_outputs(
-    network: nn.Cell, images: Tensor, sites: Sequence[ConvolutionSite]
+    trace: _Trace, images: Tensor, sites: Sequence[ConvolutionSite]
 ) -> list[ConvolutionSite]:
     """Take the BN away from sites whose convolution somebody else reads, too.
 
@@ -183,14 +183,6 @@ def _without_shared_outputs(
     runs once more with convolutions that put out nothing but NaN, while their BNs put out what they
     did before. A NaN that another cell reads, or that comes out, went another way.
     """
-    units = dict(_units(network))
-    original: dict[str, Tensor] = {}
-
-    def keep(name: str, _cell: nn.Cell, _inputs: Any, output: Any) -> None:
-        original[name] = output
-
-    with observed(network, {site.norm_name: site.norm for site in sites if site.norm}, keep):
-        network(images)
 
     def leaks(some: list[ConvolutionSite]) -> bool:
         poisoned = {site.name for site in some}
@@ -200,14 +192,14 @@ def _without_shared_outputs(
         def stand_in(name: str, _cell: nn.Cell, inputs: Any, output: Any) -> Tensor | None:
             nonlocal seen
             if name in norms:
-                return original[name]
+                return trace.outputs[name]
             seen = seen or _holds_nan(inputs)
             if name in poisoned:
                 return Tensor(np.full(output.shape, np.nan, np.float32))
             return None
 
-        with observed(network, units, stand_in):
-            output = network(images)
+        with observed(trace.network, trace.cells, stand_in):
+            output = trace.network(images)
         return seen or _holds_nan(output)
 
     def leaking(some: list[ConvolutionSite]) -> list[str]:

@@ -36,6 +36,7 @@ def ghostify(
     init: str = "random",
     calibration: Calibration | None = None,
     image_size: int = 224,
+    permuted: bool | None = None,
 ) -> tuple[nn.Cell, GhostifyReport]:
     """Replace the dense convolutions of a network by Ghost modules.
 
@@ -62,6 +63,8 @@ def ghostify(
         calibration: for "fit": images as the network is trained on them, an array of shape
             (N, C, H, W) or an iterable of such arrays.
         image_size: side of the images that the network is looked at with, in pixels.
+        permuted: give the modules an ``order`` of their maps; None where "fit" needs it. True
+            builds a network that takes the weights of a fitted one.
 
     Returns:
         The network, and a report of what was replaced, what was kept and why, and of parameters and
@@ -73,7 +76,7 @@ def ghostify(
     """
     _check(ratio, cheap_kernel_size, init, calibration)
     batches = None if calibration is None else _batches(calibration)
-    images = _images(network, image_size) if batches is None else Tensor(batches[0][:1])
+    images = _images(network, image_size)
     before = count_macs(network, images.shape)
     sites = find_convolutions(network, images)
     reasons = {site.name: _reason_to_keep(site, ratio) for site in sites}
@@ -82,10 +85,11 @@ def ghostify(
         raise ValueError(f"no convolution to replace: {_why_none(sites, reasons)}")
 
     fits = {}
+    permuted = init == "fit" if permuted is None else permuted
     if init == "fit":
         fits = fit_ghost_modules(network, chosen, batches, ratio, cheap_kernel_size)
     for site in chosen:
-        module = _ghost_module(site, ratio, cheap_kernel_size, permuted=init == "fit")
+        module = _ghost_module(site, ratio, cheap_kernel_size, permuted)
         if fits:
             load_fit(module, fits[site.name])
         _replace(network, site, module)

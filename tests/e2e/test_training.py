@@ -177,3 +177,28 @@ def test_the_command_of_the_mission_runs_with_eight_ranks(scripts, images):
     facts = json.loads((scripts.cwd / "run" / "run.json").read_text())
     assert (facts["ranks"], facts["global_batch_size"], facts["steps_per_epoch"]) == (8, 16, 3)
     assert len(rows(scripts.cwd / "run")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_second_start_takes_kept_graphs_and_changes_no_bit(scripts, images, tmp_path, ranks):
+    scripts.environ["MINDCV_GHOST_GRAPHS"] = str(tmp_path / "graphs")
+    told = {}
+    for name, changes in {
+        "plain": {"compile_cache": "false"},
+        "first": {},
+        "second": {},
+        "other": {"lr": 0.03},
+    }.items():
+        done = scripts.train(*recipe(images, ckpt_save_dir=name, **changes), ranks=ranks)
+        told[name] = "comes from the cache" in done.out + done.err
+        if name == "plain":
+            assert not (tmp_path / "graphs").exists()
+    assert told == {"plain": False, "first": False, "second": True, "other": False}
+    values = {
+        name: [(row["loss"], row["val_loss"], row["top1"]) for row in rows(scripts.cwd / name)]
+        for name in told
+    }
+    weights = {name: (scripts.cwd / name / "last.ckpt").read_bytes() for name in told}
+    assert values["plain"] == values["first"] == values["second"] != values["other"]
+    assert weights["plain"] == weights["first"] == weights["second"] != weights["other"]

@@ -9,6 +9,7 @@ import pytest
 
 from mindcv_ghost.report import ReportError, tables
 from mindcv_ghost.report.record import record_run
+from mindcv_ghost.report.zoo_tables import ghostify_digits_rows, ghostify_digits_sentence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +114,28 @@ def test_ghosted_classifier_is_counted_as_a_network_with_it_was(parameters, rati
 def test_wrong_marker_is_named(project, text, message):
     with pytest.raises(ReportError, match=message):
         tables.fill(project / "README.md", text, tables.Sources(project))
+
+
+def test_the_digits_experiment_gives_mean_and_spread_of_its_seeds():
+    curves = {"base": [10.0, 98.0], "random": [10.0, 50.0, 90.0], "fit": [95.0, 97.0, 98.0]}
+    result = {
+        **{"model": "resnet18", "ratio": 2, "image_size": 40, "calibration_images": 256},
+        **{"training": {"epochs": 1}, "fine_tuning": {"epochs": 2, "lr": 0.01}},
+        **{"hardware": "a CPU", "versions": {"mindspore": "2.8.0"}, "commit": "abc"},
+        "parts": [
+            {
+                **{"part": part, "seed": seed, "parameters": 11_180_000, "macs": 70_000_000},
+                "top1": [value + seed for value in curve],
+            }
+            for seed in range(3)
+            for part, curve in curves.items()
+        ],
+    }
+    head, rows = ghostify_digits_rows(result)
+    assert head[3:] == ("at the start", "epoch 1", "epoch 2")
+    assert rows[0] == ("`resnet18`, as trained", "11.18", "70.00", "99.00 ± 1.00", "–", "–")
+    assert rows[2][3:] == ("96.00 ± 1.00", "98.00 ± 1.00", "99.00 ± 1.00")
+    assert "3 seeds" in ghostify_digits_sentence(result)
 
 
 def test_unknown_kind_of_result_is_an_error(project, capsys):

@@ -38,7 +38,9 @@ def test_ghostified_resnet50_is_ghost_resnet50():
     assert (report.after.parameters, report.after.macs) == (13_953_512, 2_151_023_360)
     assert (report.before.parameters, report.before.macs) == (25_557_032, 4_089_184_256)
     shapes = {p.name: p.shape for p in ours.get_parameters()}
-    names = {p.name: p.name.replace("down_sample.0", "downsample") for p in network.get_parameters()}
+    names = {
+        p.name: p.name.replace("down_sample.0", "downsample") for p in network.get_parameters()
+    }
     assert {names[p.name]: p.shape for p in network.get_parameters()} == shapes
     assert [row.name for row in report.kept] == ["conv1"]
     assert len(report.replaced) == 52
@@ -59,7 +61,7 @@ def test_ghostified_resnet18_computes_what_ghost_resnet18_does(training):
 
 
 class Odd(nn.Cell):
-    """What other networks' convolutions have: paddings, dilation, bias, groups, other activations."""
+    """What other networks' convolutions have: paddings, dilation, bias, groups, activations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,7 +204,10 @@ def test_report_is_a_table_with_the_totals_below():
     text = str(ghostify(mindcv.create_model("resnet18", num_classes=5), image_size=64)[1])
     lines = text.splitlines()
     assert lines[0].split() == ["convolution", "size", "became"]
-    assert lines[1].split(None, 1) == ["conv1", "7x7, 3 -> 64, stride 2     kept: the first convolution"]
+    assert lines[1].split(None, 1) == [
+        "conv1",
+        "7x7, 3 -> 64, stride 2     kept: the first convolution",
+    ]
     assert "Ghost module with BN layer1.0.bn1, ReLU" in lines[2]
     assert "19 of 20 convolutions are Ghost modules (ratio 2, cheap kernels 3, init" in lines[-1]
 

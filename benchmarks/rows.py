@@ -1,0 +1,57 @@
+"""What every benchmark prints: one line of JSON a row, which ``run_all.py`` collects."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+
+__all__ = ["alternate", "print_row"]
+
+
+def print_row(
+    benchmark: str,
+    case: str,
+    value: float,
+    unit: str,
+    rival: str = "",
+    rival_value: float | None = None,
+    ratio: float | None = None,
+    goal: str = "",
+) -> None:
+    """Print a row.
+
+    Args:
+        benchmark: its name, a table on the page of performance.
+        case: what was measured, in words.
+        value: what came out, ours.
+        unit: of ``value`` and ``rival_value``: "images/s", "s", "s/step".
+        rival: what was measured beside it, in the same run.
+        rival_value: what came out for the rival.
+        ratio: how many times as good ours is; above 1 it is ahead of the rival.
+        goal: what ``ratio`` (or without one, ``value``) was to reach: ">= 2" or "<= 0.33".
+    """
+    row = {
+        "benchmark": benchmark,
+        "case": case,
+        "value": _rounded(value),
+        "unit": unit,
+        "rival": rival,
+        "rival_value": _rounded(rival_value),
+        "ratio": _rounded(ratio),
+        "goal": goal,
+    }
+    print(json.dumps(row), flush=True)
+
+
+def alternate(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median of each measure; they take turns, so that a busy machine slows all of them."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            values[name].append(measure())
+    return {name: statistics.median(each) for name, each in values.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

@@ -1,0 +1,272 @@
+"""Compiled graphs that outlive the process: the second start doesn't compile again.
+
+MindSpore has a compile cache of its own, but what it holds is found by counting: the n-th graph
+that a process compiles is taken for the n-th of the process before, if the scripts' files are the
+same. Two cells compiled in another order, or one whose number came from the command line, silently
+get each other's graph, and with it the seed of another run's dropout (MindSpore 2.8;
+``tests/engine/test_graph_cache.py`` shows it). Here that cache only reads and writes the graph:
+each compilation gets an empty folder with at most the one graph whose key fits, and what it leaves
+there is kept under the key. See ``graph_key.py`` for what the key covers.
+
+- Graphs that draw random numbers are not kept: their seed is part of them.
+- A file is believed if its digest is right, and is written whole or not at all, so neither a killed
+  process, nor a full disk, nor two jobs at once leave anything that is taken for a graph.
+- Ranks use their graphs all together or not at all, and only if one run has written them all: a
+  graph read and a graph compiled need not order their all-reduces alike.
+- Whatever goes wrong with the folder costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.graph_key import graph_key
+from mindcv_ghost.report.files import replacing
+from mindcv_ghost.report.logs import LOGGER_NAME
+
+__all__ = ["GraphCache", "cache_folder", "compile_plainly"]
+
+_logger = logging.getLogger(LOGGER_NAME)
+
+_MAGIC = b"mindcv_ghost graph 1\n"
+_KEPT = 64  # graphs, the latest used; one of ResNet-50's training is 3 MB
+_ROOM = 1 << 26  # bytes that must be free where a graph is written
+_RANDOM = (b"seed", b"Dropout", b"andom", b"Bernoulli", b"Multinomial", b"StandardNormal")
+_ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
+# Without it MindSpore parses the script's imports before it looks for a graph; our key has both.
+_TRUST = "MS_DEV_FORCE_USE_COMPILE_CACHE"
+
+
+def compile_plainly(cell: nn.Cell, *inputs: ms.Tensor) -> bool:
+    """Compile without a cache; False, as the graph came from none."""
+    cell.compile(*inputs)
+    return False
+
+
+def cache_folder() -> Path:
+    """Where graphs are kept: MINDCV_GHOST_GRAPHS, or in XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get("MINDCV_GHOST_GRAPHS")
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
+    return Path(home) / "mindcv_ghost" / "graphs"
+
+
+class GraphCache:
+    """Compiles cells, from kept graphs where these fit.
+
+    Args:
+        folder: where graphs are kept; made if need be.
+        facts: what graphs depend on beside the cell, see ``graph_key``.
+        collectives: to the other ranks, which must compile the same cells in the same order.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping, collectives: Collectives) -> None:
+        self.folder = Path(folder)
+        self._facts = {**facts, "rank": collectives.rank, "ranks": collectives.size}
+        self._collectives = collectives
+        # A user who has turned MindSpore's own cache on wants that one.
+        self._off = bool(os.environ.get(_ENABLE)) or bool(ms.get_context("enable_compile_cache"))
+
+    def compile(self, cell: nn.Cell, *inputs: ms.Tensor) -> bool:
+        """Compile a cell for inputs; every rank has to call it. Tells whether a graph was used.
+
+        Raises:
+            RuntimeError: if a kept graph could be used by some ranks only; it is then removed, and
+                the next start works.
+        """
+        if self._off:
+            return compile_plainly(cell, *inputs)
+        entry, graph, run = self.folder / "none", None, 0
+        with _ignored("read"):
+            entry = self.folder / f"{graph_key(cell, inputs, self._facts)}.graph"
+            graph, run = _read(entry)
+        runs = self._collectives.gather(np.array(run, np.int64))
+        if not runs.all() or len(set(runs.tolist())) != 1:
+            graph = None
+        data = self._with_mindspore(cell, inputs, entry, graph)
+        if graph is not None:
+            return True
+        run = int(self._collectives.broadcast(np.array(secrets.randbits(62) + 1, np.int64)))
+        with _ignored("kept"):
+            fits = data is not None and entry.name != "none" and _is_whole(data)
+            if fits and not any(word in data for word in _RANDOM):
+                self._keep(entry, data, run)
+        return False
+
+    def _with_mindspore(self, cell, inputs, entry: Path, graph: bytes | None) -> bytes | None:
+        """Compile with MindSpore's cache on; gives the graph that it wrote, if it did."""
+        place = _place(self._collectives)
+        used = problem = None
+        try:
+            with contextlib.suppress(OSError):
+                place.prepare(graph)
+            try:
+                with place.enabled():
+                    cell.compile(*inputs)
+            except Exception as error:
+                if graph is None:
+                    raise
+                problem = error
+            written = place.written()
+            used = graph is not None and problem is None and written is None
+        finally:
+            place.clear()
+        if graph is None:
+            return written
+        if problem is not None and self._collectives.size == 1:
+            with _ignored("removed"):
+                entry.unlink()
+            cell.compile(*inputs)
+        elif not self._collectives.gather(np.array(used)).all() and self._collectives.size > 1:
+            with contextlib.suppress(OSError):
+                entry.unlink()
+            raise RuntimeError(
+                f"the kept graph {entry} couldn't be used and has been removed: start again, or "
+                "set compile_cache: false"
+            ) from problem
+        with contextlib.suppress(OSError):
+            os.utime(entry)
+        return None
+
+    def _keep(self, entry: Path, data: bytes, run: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if shutil.disk_usage(self.folder).free < _ROOM:
+            return
+        body = run.to_bytes(8, "little") + data
+        with replacing(entry) as temporary:
+            temporary.write_bytes(_MAGIC + hashlib.sha256(body).digest() + body)
+        kept = sorted(self.folder.glob("*.graph"), key=lambda path: path.stat().st_mtime)
+        for old in kept[:-_KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def _read(entry: Path) -> tuple[bytes | None, int]:
+    """A kept graph and the number of the run that wrote it; None and 0 if there is none whole."""
+    try:
+        data = entry.read_bytes()
+    except FileNotFoundError:
+        return None, 0
+    head = len(_MAGIC)
+    body = data[head + 32 :]
+    if data[:head] != _MAGIC or hashlib.sha256(body).digest() != data[head : head + 32]:
+        _logger.warning("%s is damaged; compiling anew", entry)
+        entry.unlink()
+        return None, 0
+    return body[8:], int.from_bytes(body[:8], "little")
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a protobuf message ends where it should: MindSpore doesn't tell of a full disk."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == 0:
+            _, position = _varint(data, position)
+        elif kind == 2:
+            length, position = _varint(data, position)
+            position += length
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            return False
+    return position == len(data) > 0
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(data):
+        byte = data[position]
+        value |= (byte & 127) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 128:
+            return value, position
+    return value, len(data) + 1
+
+
+class _Place:
+    """The folder that MindSpore's cache has in this process; it can't be changed once used.
+
+    MindSpore numbers the graphs that it compiles with its cache on. Were this count another than
+    MindSpore's, it would find no graph and compile: never a wrong one.
+    """
+
+    def __init__(self, collectives: Collectives) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="mindcv_ghost_graphs_"))
+        atexit.register(shutil.rmtree, self.root, ignore_errors=True)
+        self._folder = self.root / f"rank_{collectives.rank}" / "graph_cache"
+        self._role = "MS_WORKER" if collectives.size > 1 else ""
+        self._count = 0
+        self._given: list[Path] = []
+
+    def prepare(self, graph: bytes | None) -> None:
+        """Lay the graph where MindSpore will look for the next one."""
+        if graph is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._role}compile_cache_{self._count}.mindir"
+        path.write_bytes(graph)
+        self._given.append(path)
+
+    @contextlib.contextmanager
+    def enabled(self) -> Iterator[None]:
+        """Turn MindSpore's cache on for one compilation."""
+        before = {name: os.environ.get(name) for name in (_PATH, _TRUST)}
+        os.environ.update({_ENABLE: "1", _PATH: str(self.root), _TRUST: "1"})
+        try:
+            yield
+        finally:
+            self._count += 1
+            del os.environ[_ENABLE]
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+    def written(self) -> bytes | None:
+        """The graph that MindSpore has written, if it has written one."""
+        with _ignored("read"):
+            for path in self.root.rglob("*.mindir"):
+                if path not in self._given:
+                    return path.read_bytes()
+        return None
+
+    def clear(self) -> None:
+        """Leave nothing that the next compilation could find."""
+        self._given = []
+        for path in self.root.rglob("*.*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+_places: dict[int, _Place] = {}
+
+
+def _place(collectives: Collectives) -> _Place:
+    if os.getpid() not in _places:
+        _places[os.getpid()] = _Place(collectives)
+    return _places[os.getpid()]
+
+
+@contextlib.contextmanager
+def _ignored(what: str) -> Iterator[None]:
+    """Say that the cache didn't work, and go on."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, compiling without a cache is always possible
+        _logger.warning("compile cache: the graph couldn't be %s: %s", what, error)
