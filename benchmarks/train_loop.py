@@ -1,8 +1,8 @@
 """What is left of the bare step's speed in a whole training from JPEGs, and in MindCV's?
 
-1. Our train.py on a folder of JPEGs against its own step (forward, backward, momentum) on one batch
-   that stays in memory: what reading, decoding, logging and checkpoints cost.
-2. Our train.py against MindCV 0.3.0's with the same recipe. MindCV's wheel has no train.py: the
+1. Our train.py on a folder of JPEGs against its own step, put together by the same code, on one batch
+   that stays in memory: what reading, decoding, logging and checkpoints cost. Ghost-ResNet-50.
+2. Our train.py against MindCV 0.3.0's with the same recipe, MindCV's own ResNet-50. MindCV's wheel has no train.py: the
    rival is ``mindcv_train.py`` here, a stand-in that makes the script's calls of the installed
    MindCV, its StateMonitor and Model.train among them.
 
@@ -10,13 +10,14 @@ Images a second of an epoch after the first, so that neither start nor compilati
 process of its own, in turn. Predicted: 0.95 of the bare step; 3 times MindCV's (0.25 against 0.75 s
 a step of ResNet-50, batch 16, 64x64, because SummaryRecord's process polls on a core of its own).
 
-    python benchmarks/train_loop.py [--rounds 3] [--model resnet50] [--side 64]
+    python benchmarks/train_loop.py [--rounds 2]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ from benchmarks.photographs import write_photographs  # noqa: E402
 from benchmarks.rows import alternate, print_row  # noqa: E402
 
 CLASSES, IMAGES_A_CLASS, EPOCHS = 4, 80, 3
+WARM_UP, STEPS = 4, 10
 
 
 def recipe(folder: Path, model: str, batch: int, side: int) -> dict:
@@ -106,84 +108,70 @@ def mindcv(values: dict, run: Path) -> float:
     return images // values["batch_size"] * values["batch_size"] / seconds
 
 
-def bare(values: dict) -> float:
+def bare(values: dict, run: Path) -> float:
     """Images a second of the same step in a process of its own, on a batch in memory."""
-    argv = [values["model"], str(values["batch_size"]), str(values["image_resize"])]
-    done = subprocess.run(
-        [sys.executable, __file__, "--bare", *argv],
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout.strip().splitlines()[-1])
+    out = start(Path(__file__), write_recipe(values, run), run, "--bare").stdout
+    return float(out.strip().splitlines()[-1])
 
 
-def measure_bare(model: str, batch: int, side: int) -> float:
-    """The step as build.py puts it together, without what surrounds it."""
-    import mindcv
-    import mindspore as ms
-    import numpy as np
+def measure_bare(recipe_file: str) -> float:
+    """Put a training together as train.py does, and run its step on its first batch alone."""
+    from mindcv_ghost import build, session
+    from mindcv_ghost.config import load_config
+    from mindcv_ghost.launch import detect
 
-    import mindcv_ghost  # noqa: F401
-    from mindcv_ghost import compat
-    from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-    from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
+    config, world = load_config(["--config", recipe_file], script="train"), detect(os.environ)
+    with session.opened(config, world, writes=True) as opened:
+        trainer = build.training(config, world, opened).trainer
+        batches = iter(trainer.batches.epoch(0))
+        inputs = next(batches)
+        batches.close()
+        trainer.step.set_train()
+        seconds = []
+        for _ in range(WARM_UP + STEPS):
+            started = time.perf_counter()
+            for result in trainer.step(*inputs):
+                result.asnumpy()
+            seconds.append(time.perf_counter() - started)
+    return config.dataset.batch_size / statistics.mean(seconds[WARM_UP:])
 
-    compat.set_up("CPU", 0, None)
-    network = mindcv.create_model(model, num_classes=CLASSES)
-    settings = OptimizerSettings(
-        "momentum", momentum=0.9, weight_decay=1e-4, weight_decay_filter="norm_and_bias"
-    )
-    loss = mindcv.create_loss("CE", label_smoothing=0.1)
-    optimizer = create_optimizer(network, settings, [0.01] * 1000, "CPU")
-    step = TrainStep(NetworkWithLoss(network, loss, exact=True), optimizer)
-    step.set_train()
-    draw = np.random.default_rng(0)
-    image = ms.Tensor(draw.normal(size=(batch, 3, side, side)).astype(np.float32))
-    label = ms.Tensor(draw.integers(0, CLASSES, batch).astype(np.int32))
-    seconds = []
-    for _ in range(25):
-        started = time.perf_counter()
-        loss, outcome = step(image, label)
-        loss.asnumpy(), outcome.asnumpy()
-        seconds.append(time.perf_counter() - started)
-    return batch / statistics.mean(seconds[5:])
+
+def compare(name: str, rival: str, goal: str, programs: dict, case: str, rounds: int) -> None:
+    """Measure ours and one rival in turn, print the row."""
+    medians = alternate(programs, rounds)
+    value, other = medians["ours"], medians[name]
+    print_row("Whole train.py", case, value, "images/s", rival, other, value / other, goal)
 
 
 def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--images", type=int, default=IMAGES_A_CLASS, help="of each class")
-    parser.add_argument("--bare", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="see whether it works, in a minute")
     args = parser.parse_args()
     if args.bare:
-        print(measure_bare(args.bare[0], *map(int, args.bare[1:])))
+        print(measure_bare(args.bare))
         return
+    ghost, resnet = ("ghost_resnet50", 32, 128), ("resnet50", 16, 64)
+    if args.small:
+        ghost = resnet = ("mobilenet_v2_035_224", 16, 32)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        write_photographs(folder / "data" / "train", CLASSES, args.images)
-        values = recipe(folder, args.model, args.batch, args.side)
-        count = iter(range(1000))
-        medians = alternate(
-            {
-                "ours": lambda: ours(values, folder / f"run{next(count)}"),
-                "bare": lambda: bare(values),
-                "mindcv": lambda: mindcv(values, folder / f"run{next(count)}"),
-            },
-            args.rounds,
-        )
-    case = f"{args.model}, batch {args.batch}, {args.side}x{args.side}, JPEGs of 90 kB"
-    for rival, name, goal in (
-        ("the bare step on a batch in memory", "bare", ">= 0.93"),
-        ("MindCV 0.3's train.py (stand-in)", "mindcv", ">= 3"),
-    ):
-        value, other = medians["ours"], medians[name]
-        print_row("Whole train.py", case, value, "images/s", rival, other, value / other, goal)
+        write_photographs(folder / "data" / "train", CLASSES, 8 if args.small else IMAGES_A_CLASS)
+        runs = (folder / f"run{number}" for number in itertools.count())
+        for name, program, network, rival, goal in (
+            ("bare", bare, ghost, "the bare step on a batch in memory", ">= 0.93"),
+            ("mindcv", mindcv, resnet, "MindCV 0.3's train.py (a stand-in)", ">= 3"),
+        ):
+            values = recipe(folder, *network)
+            programs = {
+                "ours": lambda values=values: ours(values, next(runs)),
+                name: lambda values=values, program=program: program(values, next(runs)),
+            }
+            model, batch, side = network
+            case = f"{model}, batch {batch}, {side}x{side}, from JPEGs of 90 kB"
+            compare(name, rival, goal, programs, case, args.rounds)
 
 
 if __name__ == "__main__":

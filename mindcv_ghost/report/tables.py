@@ -4,9 +4,10 @@
     python -m mindcv_ghost.report.tables --check   # exit status 1 if they aren't
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
-``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``
-and ``paper_tables``. Sources: ``results/*.json`` (by their ``kind``: run, complexity, paper,
-paper_tables) and the recipes' head comments.
+``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
+``paper_tables``, ``benchmarks``, ``scaling`` and ``chart``. Sources: ``results/*.json`` (by their
+``kind``: run, complexity, paper, paper_tables), ``benchmarks/results.csv`` and the recipes' head
+comments.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.benchmarks import benchmark_tables, read_results, scaling_table
 from mindcv_ghost.report.files import write_text
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
@@ -50,6 +52,7 @@ class Sources:
     def __init__(self, root: str | os.PathLike) -> None:
         self.root = Path(root)
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
+        self.benchmarks = read_results(self.root / "benchmarks" / "results.csv")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         for path in sorted((self.root / "results").glob("*.json")):
@@ -248,6 +251,13 @@ def all_paper_tables(sources: Sources, page: Path) -> str:
     return "\n".join(f"**{title}**\n\n{_table(PAPER_HEAD, rows)}" for title, rows in tables)
 
 
+def chart(sources: Sources, page: Path) -> str:
+    """The picture beside the page, once there is something to draw."""
+    if not any(row["ratio"] is not None for row in sources.benchmarks):
+        return "not measured\n"
+    return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
+
+
 _SECTIONS = {
     "results": results_table,
     "runs": runs_list,
@@ -258,6 +268,9 @@ _SECTIONS = {
     "digits": digits_sentence,
     "models": models_table,
     "paper_tables": all_paper_tables,
+    "benchmarks": lambda sources, page: benchmark_tables(sources.benchmarks),
+    "scaling": lambda sources, page: scaling_table(sources.benchmarks),
+    "chart": chart,
 }
 
 
