@@ -44,7 +44,7 @@ RESULTS = ROOT / "benchmarks" / "results.csv"
 
 
 def run(name: str, seconds: float, more: list[str]) -> tuple[list[dict], str]:
-    """Run one; gives its rows, also those before an end that came too early, and what went wrong."""
+    """Run one; gives its rows, those before an early end as well, and what went wrong."""
     script = ROOT / "benchmarks" / f"{name}.py"
     if not script.is_file():
         return [], "there is no such benchmark"

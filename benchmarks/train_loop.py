@@ -1,10 +1,11 @@
 """What is left of the bare step's speed in a whole training from JPEGs, and in MindCV's?
 
-1. Our train.py on a folder of JPEGs against its own step, put together by the same code, on one batch
-   that stays in memory: what reading, decoding, logging and checkpoints cost. Ghost-ResNet-50.
-2. Our train.py against MindCV 0.3.0's with the same recipe, MindCV's own ResNet-50. MindCV's wheel has no train.py: the
-   rival is ``mindcv_train.py`` here, a stand-in that makes the script's calls of the installed
-   MindCV, its StateMonitor and Model.train among them.
+1. Our train.py on a folder of JPEGs against its own step, put together by the same code, on one
+   batch that stays in memory: what reading, decoding, logging and checkpoints cost.
+   Ghost-ResNet-50.
+2. Our train.py against MindCV 0.3.0's with the same recipe, MindCV's own ResNet-50. MindCV's wheel
+   has no train.py: the rival is ``mindcv_train.py`` here, a stand-in that makes the script's calls
+   of the installed MindCV, its StateMonitor and Model.train among them.
 
 Images a second of an epoch after the first, so that neither start nor compilation counts; each in a
 process of its own, in turn. Predicted: 0.95 of the bare step; 3 times MindCV's (0.25 against 0.75 s
