@@ -12,7 +12,8 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 
-.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-all lint format pages clean
+.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-all \
+	lint format pages bench clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
@@ -24,6 +25,7 @@ help:
 	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
+	@echo "make bench      measure speed against rivals (20 minutes; installs PyTorch and timm)"
 	@echo "make pages      draw the figures and tables of the model page anew"
 
 $(VENV)/bin/python:
@@ -90,6 +92,12 @@ format: $(VENV)/.test
 
 pages: $(VENV)/.demo
 	$(BIN)/python -m mindcv_ghost.report.figures configs/ghostnet/ghost_module.png
+	$(BIN)/python -m mindcv_ghost.report.tables
+
+# Alone on the machine, or the numbers mean little. The page is made of whatever could be measured.
+bench: $(VENV)/.torch
+	-$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python -m mindcv_ghost.report.benchmarks benchmarks/results.csv docs/performance.png
 	$(BIN)/python -m mindcv_ghost.report.tables
 
 clean:

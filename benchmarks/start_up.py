@@ -1,7 +1,7 @@
 """How long from the start to the first AllReduce of 2 ranks? The rival: msrun, plain init().
 
 Ours is `mpirun -n 2` with mindcv_ghost.cluster, the rival `msrun` with MindSpore's own init() and
-nothing else. Both in turn; prints each start, the medians, the slowest and the ratio of medians.
+nothing else. Both in turn; medians and the slowest are compared.
 
     python benchmarks/start_up.py [--pairs 10]
 
@@ -12,7 +12,6 @@ see README.md here.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import statistics
@@ -23,6 +22,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks.rows import print_row  # noqa: E402
+
 BIN = Path(sys.executable).parent
 
 
@@ -93,7 +95,7 @@ def measure(launcher: str) -> float:
 
 
 def main() -> None:
-    """Measure in turn, print a line of JSON."""
+    """Measure in turn, print the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10)
     pairs = parser.parse_args().pairs
@@ -101,17 +103,11 @@ def main() -> None:
     for _ in range(pairs):
         for launcher, values in seconds.items():
             values.append(measure(launcher))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(
-        json.dumps(
-            {
-                **seconds,
-                "median": medians,
-                "slowest": {name: max(values) for name, values in seconds.items()},
-                "mpirun_by_msrun": round(medians["mpirun"] / medians["msrun"], 3),
-            }
-        )
-    )
+    mine, other = statistics.median(seconds["mpirun"]), statistics.median(seconds["msrun"])
+    case = "launcher to first AllReduce of 2 ranks, mpirun"
+    print_row("Start-up", case, mine, "s", "msrun with MindSpore's init()", other, other / mine)
+    slowest, worst = max(seconds["mpirun"]), max(seconds["msrun"])
+    print_row("Start-up", f"{case}, the slowest", slowest, "s", "msrun", worst, worst / slowest)
 
 
 if __name__ == "__main__":

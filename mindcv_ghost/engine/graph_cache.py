@@ -45,7 +45,10 @@ _logger = logging.getLogger(LOGGER_NAME)
 _MAGIC = b"mindcv_ghost graph 1\n"
 _KEPT = 64  # graphs, the latest used; one of ResNet-50's training is 3 MB
 _ROOM = 1 << 26  # bytes that must be free where a graph is written
-_RANDOM = (b"seed", b"Dropout", b"andom", b"Bernoulli", b"Multinomial", b"StandardNormal")
+# Names and attributes of operators that draw: their seeds are numbers in the graph.
+_RANDOM = (b"seed", b"Dropout", b"andom", b"Rand", b"Uniform", b"Bernoulli", b"Multinomial")
+_RANDOM += (b"StandardNormal", b"TruncatedNormal", b"NormalFloat", b"NormalTensor", b"Laplace")
+_RANDOM += (b"InplaceNormal", b"Gamma", b"Poisson", b"Generator")
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 # Without it MindSpore parses the script's imports before it looks for a graph; our key has both.
 _TRUST = "MS_DEV_FORCE_USE_COMPILE_CACHE"
@@ -89,59 +92,60 @@ class GraphCache:
             RuntimeError: if a kept graph could be used by some ranks only; it is then removed, and
                 the next start works.
         """
-        if self._off:
-            return compile_plainly(cell, *inputs)
-        entry, graph, run = self.folder / "none", None, 0
-        with _ignored("read"):
-            entry = self.folder / f"{graph_key(cell, inputs, self._facts)}.graph"
-            graph, run = _read(entry)
+        place, entry, run = None, None, 0
+        with _ignored("looked for"):
+            if not self._off:
+                place = _place(self._collectives)
+                entry = self.folder / f"{graph_key(cell, inputs, self._facts)}.graph"
+                graph, run = _read(entry)
+                if graph is not None:
+                    run = run if place.prepare(graph) else 0
+        # What can go wrong with a rank's graph goes wrong before this; now they agree.
         runs = self._collectives.gather(np.array(run, np.int64))
-        if not runs.all() or len(set(runs.tolist())) != 1:
-            graph = None
-        data = self._with_mindspore(cell, inputs, entry, graph)
-        if graph is not None:
-            return True
+        agreed = bool(runs.all()) and len(set(runs.tolist())) == 1
+        if place is None:
+            cell.compile(*inputs)
+            found, written = False, None
+        else:
+            found, written = self._with_mindspore(place, cell, inputs, agreed)
+        if agreed:
+            self._check(found, entry)
+            return found
         run = int(self._collectives.broadcast(np.array(secrets.randbits(62) + 1, np.int64)))
-        with _ignored("kept"):
-            fits = data is not None and entry.name != "none" and _is_whole(data)
-            if fits and not any(word in data for word in _RANDOM):
-                self._keep(entry, data, run)
+        if written is not None and entry is not None:
+            with _ignored("kept"):
+                if _is_whole(written) and not any(word in written for word in _RANDOM):
+                    self._keep(entry, written, run)
         return False
 
-    def _with_mindspore(self, cell, inputs, entry: Path, graph: bytes | None) -> bytes | None:
-        """Compile with MindSpore's cache on; gives the graph that it wrote, if it did."""
-        place = _place(self._collectives)
-        used = problem = None
-        try:
-            with contextlib.suppress(OSError):
-                place.prepare(graph)
-            try:
-                with place.enabled():
-                    cell.compile(*inputs)
-            except Exception as error:
-                if graph is None:
-                    raise
-                problem = error
-            written = place.written()
-            used = graph is not None and problem is None and written is None
-        finally:
+    def _with_mindspore(self, place, cell, inputs, agreed: bool) -> tuple[bool, bytes | None]:
+        """Compile with MindSpore's cache on: whether it used the graph, or what it wrote."""
+        if not agreed:
             place.clear()
-        if graph is None:
-            return written
-        if problem is not None and self._collectives.size == 1:
-            with _ignored("removed"):
-                entry.unlink()
+        try:
+            with place.enabled():
+                cell.compile(*inputs)
+        except Exception as error:
+            place.clear()
+            if not agreed or self._collectives.size > 1:
+                raise
+            _logger.warning("compile cache: the graph couldn't be used: %s", error)
             cell.compile(*inputs)
-        elif not self._collectives.gather(np.array(used)).all() and self._collectives.size > 1:
-            with contextlib.suppress(OSError):
-                entry.unlink()
+            return False, None
+        written = place.written()
+        place.clear()
+        return agreed and written is None, written
+
+    def _check(self, found: bool, entry: Path) -> None:
+        """Refuse to go on if some ranks use kept graphs and others don't."""
+        every = bool(self._collectives.gather(np.array(found)).all())
+        with contextlib.suppress(OSError):
+            os.utime(entry) if every else entry.unlink()
+        if not every and self._collectives.size > 1:
             raise RuntimeError(
                 f"the kept graph {entry} couldn't be used and has been removed: start again, or "
                 "set compile_cache: false"
-            ) from problem
-        with contextlib.suppress(OSError):
-            os.utime(entry)
-        return None
+            )
 
     def _keep(self, entry: Path, data: bytes, run: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -212,16 +216,19 @@ class _Place:
         self._folder = self.root / f"rank_{collectives.rank}" / "graph_cache"
         self._role = "MS_WORKER" if collectives.size > 1 else ""
         self._count = 0
-        self._given: list[Path] = []
+        self._given: tuple | None = None
 
-    def prepare(self, graph: bytes | None) -> None:
-        """Lay the graph where MindSpore will look for the next one."""
-        if graph is None:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def prepare(self, graph: bytes) -> bool:
+        """Lay the graph where MindSpore will look for the next one; False if the disk is full."""
         path = self._folder / f"{self._role}compile_cache_{self._count}.mindir"
-        path.write_bytes(graph)
-        self._given.append(path)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(graph)
+        except OSError:
+            self.clear()
+            return False
+        self._given = _mark(path)
+        return True
 
     @contextlib.contextmanager
     def enabled(self) -> Iterator[None]:
@@ -242,16 +249,22 @@ class _Place:
         """The graph that MindSpore has written, if it has written one."""
         with _ignored("read"):
             for path in self.root.rglob("*.mindir"):
-                if path not in self._given:
+                if _mark(path) != self._given:
                     return path.read_bytes()
         return None
 
     def clear(self) -> None:
         """Leave nothing that the next compilation could find."""
-        self._given = []
+        self._given = None
         for path in self.root.rglob("*.*"):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _mark(path: Path) -> tuple:
+    """Tells a file from one that was written over it."""
+    now = path.stat()
+    return path, now.st_ino, now.st_size, now.st_mtime_ns
 
 
 _places: dict[int, _Place] = {}

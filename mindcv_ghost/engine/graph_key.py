@@ -2,9 +2,9 @@
 
 MindSpore compiles the numbers that it finds in a cell into the graph. So the key covers not only
 the code but all that hangs on the cell: every attribute, constant tensor (by its bytes), operator
-(by its attributes), parameter (by name, shape and type; its values stay outside the graph), and
-child, in order. What isn't understood goes in by the name of its type; the code that uses it goes
-in by its bytes.
+(by its attributes), parameter (by name, shape and type; its values stay outside the graph) and
+child, in order; and the plain values among the names of classes and modules. What isn't understood
+goes in by the name of its type; the code that uses it goes in by its bytes.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def graph_key(cell: nn.Cell, inputs: tuple, facts: Mapping) -> str:
     walk = _Walk()
     walk.add("facts", {name: facts[name] for name in sorted(facts)})
     walk.add("sources", sources_digest())
+    walk.add("globals", _globals())
     walk.add("inputs", [(tuple(x.shape), str(x.dtype)) for x in inputs])
     walk.add("environment", _environment())
     walk.add("context", {name: _ask(ms.get_context, name) for name in _CONTEXT})
@@ -102,6 +103,24 @@ def _sources() -> dict[str, Path]:
         if name.split(".")[0] not in _WHOLE_PACKAGES:
             found[name] = Path(file)
     return found
+
+
+def _globals() -> list[str]:
+    """Plain values of those modules' own names: what ``construct`` finds there is compiled in."""
+    names = {name for name in sys.modules if name.split(".")[0] in _WHOLE_PACKAGES}
+    names |= {name for name in _sources() if name in sys.modules}
+    found = []
+    for module in sorted(names):
+        for name, value in sorted(vars(sys.modules[module]).items()):
+            if not name.startswith("__") and _is_plain(value):
+                found.append(f"{module}.{name}={value!r}")
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str, bytes))
 
 
 def _environment() -> dict[str, str]:
@@ -183,6 +202,10 @@ class _Walk:
 
     def _cell(self, cell: nn.Cell, depth: int) -> None:
         self.add("flags", cell.get_flags(), depth)
+        for kind in type(cell).__mro__[: type(cell).__mro__.index(nn.Cell)]:
+            for name, value in sorted(vars(kind).items()):
+                if not name.startswith("__") and _is_plain(value):
+                    self.add(name, value, depth)
         for name in ("_params", "_cells"):
             for key, child in vars(cell)[name].items():
                 self.add(key, child, depth)

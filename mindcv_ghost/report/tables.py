@@ -5,9 +5,9 @@
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
-``throughput``, ``paper_tables``, ``ghostify`` and ``ghostify_digits``. Sources: ``results/*.json``
-(by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify, ghostify_digits) and
-the recipes' head comments.
+``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling`` and
+``chart``. Sources: ``results/*.json`` (by their ``kind``: run, complexity, throughput, paper,
+paper_tables, ghostify, ghostify_digits), ``benchmarks/results.csv`` and the recipes' head comments.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.benchmarks import benchmark_tables, read_results, scaling_table
 from mindcv_ghost.report.files import write_text
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
@@ -57,6 +58,7 @@ class Sources:
     def __init__(self, root: str | os.PathLike) -> None:
         self.root = Path(root)
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
+        self.benchmarks = read_results(self.root / "benchmarks" / "results.csv")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
@@ -279,6 +281,13 @@ def all_paper_tables(sources: Sources, page: Path) -> str:
     return "\n".join(f"**{title}**\n\n{_table(PAPER_HEAD, rows)}" for title, rows in tables)
 
 
+def chart(sources: Sources, page: Path) -> str:
+    """The picture beside the page, once there is something to draw."""
+    if not any(row["ratio"] is not None for row in sources.benchmarks):
+        return "not measured\n"
+    return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
+
+
 _SECTIONS = {
     "results": results_table,
     "runs": runs_list,
@@ -292,6 +301,9 @@ _SECTIONS = {
     "ghostify": ghostify_table,
     "ghostify_digits": ghostify_digits_table,
     "paper_tables": all_paper_tables,
+    "benchmarks": lambda sources, page: benchmark_tables(sources.benchmarks),
+    "scaling": lambda sources, page: scaling_table(sources.benchmarks),
+    "chart": chart,
 }
 
 

@@ -92,6 +92,27 @@ def test_a_changed_source_setting_shape_or_variable_compiles_anew(tmp_path, monk
     assert not run(tmp_path, Scaled(), lr=0.1)[0]
 
 
+FACTOR = 2.0
+
+
+class OfModule(nn.Cell):
+    shift = 1.0
+
+    def construct(self, x):
+        return x * FACTOR + self.shift
+
+
+def test_names_of_the_module_and_the_class_are_part_of_the_key(tmp_path, monkeypatch):
+    assert run(tmp_path, OfModule())[1][1, 1] == 7.0
+    assert run(tmp_path, OfModule())[0]
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3.0)
+    found, values = run(tmp_path, OfModule())
+    assert not found and values[1, 1] == 10.0
+    monkeypatch.setattr(OfModule, "shift", 5.0)
+    found, values = run(tmp_path, OfModule())
+    assert not found and values[1, 1] == 14.0
+
+
 def test_the_sources_are_this_package_mindcv_and_the_users_modules():
     import mindcv  # noqa: F401
 
@@ -152,7 +173,8 @@ def test_a_graph_that_mindspore_refuses_is_compiled_anew(tmp_path):
     run(tmp_path, Scaled())
     (entry,) = tmp_path.glob("*.graph")
     make_cache(tmp_path)._keep(entry, b"\x0a\x03abc", run=1)
-    _, values = run(tmp_path, Scaled(weight=3.0))
+    found, values = run(tmp_path, Scaled(weight=3.0))
+    assert not found
     np.testing.assert_array_equal(values, expected(weight=3.0))
 
 
@@ -161,6 +183,31 @@ def test_a_folder_that_cannot_be_had_costs_time_alone(tmp_path):
     found, values = run(tmp_path / "file" / "graphs", Scaled())
     assert not found
     np.testing.assert_array_equal(values, expected())
+
+
+def test_without_a_temporary_folder_there_is_no_cache(tmp_path, monkeypatch):
+    run(tmp_path, Scaled())
+
+    def refuse(_):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_cache, "_place", refuse)
+        found, values = run(tmp_path, Scaled(weight=3.0))
+    assert not found
+    np.testing.assert_array_equal(values, expected(weight=3.0))
+    monkeypatch.setattr(graph_cache.Path, "write_bytes", refuse)
+    found, values = run(tmp_path, Scaled(weight=3.0))
+    assert not found
+    np.testing.assert_array_equal(values, expected(weight=3.0))
+
+
+def test_mindspores_own_cache_is_left_to_who_has_turned_it_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
+    cache = make_cache(tmp_path / "graphs")
+    monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE")
+    assert not cache.compile(Scaled(), X)
+    assert not (tmp_path / "graphs").exists()
 
 
 def test_nothing_is_kept_on_a_disk_that_is_nearly_full(tmp_path, monkeypatch):

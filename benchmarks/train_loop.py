@@ -1,0 +1,180 @@
+"""What is left of the bare step's speed in a whole training from JPEGs, and in MindCV's?
+
+1. Our train.py on a folder of JPEGs against its own step, put together by the same code, on one
+   batch that stays in memory: what reading, decoding, logging and checkpoints cost.
+   Ghost-ResNet-50.
+2. Our train.py against MindCV 0.3.0's with the same recipe, MindCV's own ResNet-50. MindCV's wheel
+   has no train.py: the rival is ``mindcv_train.py`` here, a stand-in that makes the script's calls
+   of the installed MindCV, its StateMonitor and Model.train among them.
+
+Images a second of an epoch after the first, so that neither start nor compilation counts; each in a
+process of its own, in turn. Predicted: 0.95 of the bare step; 3 times MindCV's (0.25 against 0.75 s
+a step of ResNet-50, batch 16, 64x64, because SummaryRecord's process polls on a core of its own).
+
+    python benchmarks/train_loop.py [--rounds 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.photographs import write_photographs  # noqa: E402
+from benchmarks.rows import alternate, print_row  # noqa: E402
+
+CLASSES, IMAGES_A_CLASS, EPOCHS = 4, 80, 3
+WARM_UP, STEPS = 4, 10
+
+
+def recipe(folder: Path, model: str, batch: int, side: int) -> dict:
+    """Values that both programs take."""
+    return {
+        "model": model,
+        "data_dir": str(folder / "data"),
+        "num_classes": CLASSES,
+        "image_resize": side,
+        "scale": [0.08, 1.0],
+        "hflip": 0.5,
+        "color_jitter": None,
+        "batch_size": batch,
+        "epoch_size": EPOCHS,
+        "num_parallel_workers": os.cpu_count() or 1,
+        "opt": "momentum",
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "weight_decay_filter": "norm_and_bias",
+        "scheduler": "cosine_decay",
+        "lr": 0.01,
+        "min_lr": 0.0,
+        "warmup_epochs": 1,
+        "decay_epochs": EPOCHS - 1,
+        "label_smoothing": 0.1,
+        "seed": 42,
+        "log_interval": 10,
+    }
+
+
+def start(script: Path, recipe_file: Path, run: Path, *more: str) -> subprocess.CompletedProcess:
+    """Run a script to its end."""
+    environ = dict(os.environ, PYTHONPATH=str(ROOT), GLOG_v="3")
+    done = subprocess.run(
+        [sys.executable, script, *more, str(recipe_file)],
+        cwd=run,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{script.name} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done
+
+
+def write_recipe(values: dict, run: Path) -> Path:
+    """The recipe as a file in a run folder that is made here."""
+    import yaml
+
+    run.mkdir(parents=True)
+    path = run / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**values, "ckpt_save_dir": str(run / "out")}))
+    return path
+
+
+def ours(values: dict, run: Path) -> float:
+    """Images a second of our train.py: the median epoch after the first."""
+    start(ROOT / "train.py", write_recipe(values, run), run, "--config")
+    with open(run / "out" / "metrics.csv", newline="") as file:
+        speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    return statistics.median(speeds[1:])
+
+
+def mindcv(values: dict, run: Path) -> float:
+    """Images a second of the stand-in for MindCV's: StateMonitor writes each epoch's seconds."""
+    start(ROOT / "benchmarks" / "mindcv_train.py", write_recipe(values, run), run)
+    lines = (run / "out" / "result.log").read_text().splitlines()
+    place = lines[0].split().index("TrainTime")
+    seconds = statistics.median(float(line.split()[place]) for line in lines[2:])
+    images = sum(1 for _ in Path(values["data_dir"]).rglob("*.jpg"))
+    return images // values["batch_size"] * values["batch_size"] / seconds
+
+
+def bare(values: dict, run: Path) -> float:
+    """Images a second of the same step in a process of its own, on a batch in memory."""
+    out = start(Path(__file__), write_recipe(values, run), run, "--bare").stdout
+    return float(out.strip().splitlines()[-1])
+
+
+def measure_bare(recipe_file: str) -> float:
+    """Put a training together as train.py does, and run its step on its first batch alone."""
+    from mindcv_ghost import build, session
+    from mindcv_ghost.config import load_config
+    from mindcv_ghost.launch import detect
+
+    config, world = load_config(["--config", recipe_file], script="train"), detect(os.environ)
+    with session.opened(config, world, writes=True) as opened:
+        trainer = build.training(config, world, opened).trainer
+        batches = iter(trainer.batches.epoch(0))
+        inputs = next(batches)
+        batches.close()
+        trainer.step.set_train()
+        seconds = []
+        for _ in range(WARM_UP + STEPS):
+            trainer.step.set_updates_done(0)  # the schedule may be shorter
+            started = time.perf_counter()
+            for result in trainer.step(*inputs):
+                result.asnumpy()
+            seconds.append(time.perf_counter() - started)
+    return config.dataset.batch_size / statistics.mean(seconds[WARM_UP:])
+
+
+def compare(name: str, rival: str, goal: str, programs: dict, case: str, rounds: int) -> None:
+    """Measure ours and one rival in turn, print the row."""
+    medians = alternate(programs, rounds)
+    value, other = medians["ours"], medians[name]
+    print_row("Whole train.py", case, value, "images/s", rival, other, value / other, goal)
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="see whether it works, in a minute")
+    args = parser.parse_args()
+    if args.bare:
+        print(measure_bare(args.bare))
+        return
+    ghost, resnet = ("ghost_resnet50", 32, 128), ("resnet50", 16, 64)
+    if args.small:
+        ghost = resnet = ("mobilenet_v2_035_224", 16, 32)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        write_photographs(folder / "data" / "train", CLASSES, 8 if args.small else IMAGES_A_CLASS)
+        runs = (folder / f"run{number}" for number in itertools.count())
+        for name, program, network, rival, goal in (
+            ("bare", bare, ghost, "the bare step on a batch in memory", ">= 0.93"),
+            ("mindcv", mindcv, resnet, "MindCV 0.3's train.py (a stand-in)", ">= 3"),
+        ):
+            values = recipe(folder, *network)
+            programs = {
+                "ours": lambda values=values: ours(values, next(runs)),
+                name: lambda values=values, program=program: program(values, next(runs)),
+            }
+            model, batch, side = network
+            case = f"{model}, batch {batch}, {side}x{side}, from JPEGs of 90 kB"
+            compare(name, rival, goal, programs, case, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
