@@ -9,8 +9,9 @@ order and the same learning rates. Three seeds, a process a part; parts that are
 
 Writes ``results/ghostify_digits.json`` and ``.csv`` and draws ``docs/ghostify_digits.png``.
 
-Predicted: fitted, it starts above 90 % top-1, where the random one guesses (10 %), and the
-random one is still behind after three epochs.
+Predicted, after a trial with one seed: fitted, it starts above 90 % top-1, where the random one
+guesses (10 %), and the random one is still behind after three epochs. For what came out see
+docs/ghostify.md.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def draw(result: dict[str, Any], png: str) -> None:
         axes.plot(epochs, means, style, color=colour, label=f'Ghost modules, init="{init}"')
         for curve in curves[init]:
             axes.plot(epochs, curve, style[0], color=colour, alpha=0.35, markersize=4)
-    axes.set(xlabel="epochs behind ghostify", ylabel="top-1 of the 360 held-out digits (%)")
+    axes.set(xlabel="epochs after ghostify", ylabel="top-1 of the 360 held-out digits (%)")
     axes.set(xticks=list(range(len(means))), ylim=(0, 103))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
