@@ -34,10 +34,20 @@ ROWS = (
     ("training", "stock", "seconds", 2.8),
     ("training", "torch", "seconds", 1.5),
     ("training", "mindcv", "seconds", 1.9),
+    ("training", "stock", "processor", None),
+    ("training", "torch", "processor", None),
+    ("training", "mindcv", "processor", None),
     ("training", "stock", "megabytes", 1 / 0.7),
     ("inference", "stock", "seconds", None),
     ("inference", "torch", "seconds", 1.4),
+    ("inference", "stock", "processor", None),
+    ("inference", "torch", "processor", None),
 )
+UNITS = {
+    "seconds": "seconds a step",
+    "processor": "processor seconds a step",  # of all cores, waiting loops included
+    "megabytes": "MB",
+}
 NAMES = {
     "stock": "the same network on MindSpore's operators",
     "torch": "the same network in PyTorch, channels last",
@@ -46,17 +56,22 @@ NAMES = {
 
 
 def measure(who: str, case: str, steps: int, batch: int, side: int) -> dict[str, float]:
-    """Median seconds of a step, and what the process's memory grew by from the data to its peak."""
+    """Medians of a step's seconds; what the process's memory grew by from the data to its peak."""
     make = _torch if who == "torch" else _mindspore
     step = make(who, case, batch, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+    seconds, processor = [], []
     for _ in range(steps + 2):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         step()
         seconds.append(time.perf_counter() - started)
+        processor.append(time.process_time() - used)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": statistics.median(seconds[2:]), "megabytes": (peak - before) / 1024}
+    return {
+        "seconds": statistics.median(seconds[2:]),
+        "processor": statistics.median(processor[2:]),
+        "megabytes": (peak - before) / 1024,
+    }
 
 
 def _mindspore(who: str, case: str, batch: int, side: int) -> Callable[[], object]:
@@ -165,7 +180,7 @@ def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arg
         "benchmark": "train_step.py",
         "case": f"ghost_resnet50, {case}, {size}",
         "value": round(statistics.median(each["native"][unit] for each in rounds), 4),
-        "unit": "seconds a step" if unit == "seconds" else "MB",
+        "unit": UNITS[unit],
         "rival": NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else ""),
         "rival_value": round(statistics.median(each[rival][unit] for each in rounds), 4),
         "ratio": round(statistics.median(ratios), 3),

@@ -22,7 +22,6 @@ int ghost_tail_evaluate(ARGUMENTS);
 int ghost_tail_add_evaluate(ARGUMENTS);
 int ghost_tail_backward(ARGUMENTS);
 int ghost_tail_add_backward(ARGUMENTS);
-int ghost_tail_add_backward2(ARGUMENTS);
 int ghost_stem(ARGUMENTS);
 int ghost_stem_evaluate(ARGUMENTS);
 int ghost_stem_backward(ARGUMENTS);
@@ -104,14 +103,12 @@ std::vector<float> tails(int64_t n, int64_t c, int64_t ratio, int64_t out, int64
   const Array set = settings({0, 1e-5f, 0.1f, 1e-5f, 0.1f});
   const Array x(u, 1), weight(k, 2), g1({c}, 3), b1({c}, 4), m1({c}, 5), v1({c}, 6);
   const Array g2({ghosts}, 7), b2({ghosts}, 8), m2({ghosts}, 9), v2({ghosts}, 10);
-  const Array shortcut(y, 11), saved({2 * (c + ghosts)}, 12), dy(y, 13), dy2(y, 14);
+  const Array shortcut(y, 11), saved({2 * (c + ghosts)}, 12), dy(y, 13);
   std::vector<Array> plain = {set, x, g1, b1, m1, v1, weight, g2, b2, m2, v2}, added = plain;
   added.push_back(shortcut);
   const std::vector<Shape> kept = {y, saved.shape, {c}, {c}, {ghosts}, {ghosts}};
   std::vector<Array> back = {set, x, g1, b1, weight, g2, b2, saved, dy}, back_added = back;
   back_added.push_back(shortcut);
-  std::vector<Array> back_twice = back_added;
-  back_twice.push_back(dy2);
   const std::vector<Shape> gradients = {u, {c}, {c}, k, {ghosts}, {ghosts}};
   std::vector<Shape> more = gradients;
   more.push_back(y);
@@ -119,8 +116,7 @@ std::vector<float> tails(int64_t n, int64_t c, int64_t ratio, int64_t out, int64
          run(ghost_tail_evaluate, "tail_evaluate", plain, {y}) +
          run(ghost_tail_add_evaluate, "tail_add_evaluate", added, {y}) +
          run(ghost_tail_backward, "tail_backward", back, gradients) +
-         run(ghost_tail_add_backward, "tail_add_backward", back_added, more) +
-         run(ghost_tail_add_backward2, "tail_add_backward2", back_twice, more);
+         run(ghost_tail_add_backward, "tail_add_backward", back_added, more);
 }
 
 std::vector<float> stems(int64_t n, int64_t c, int64_t h, int64_t w) {

@@ -71,6 +71,7 @@ def test_network_learns_and_predicts_as_on_stock_operators(built):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -98,11 +98,11 @@ int tail(GHOST_ARGUMENTS, bool with_shortcut, bool training) {
   return 0;
 }
 
-// settings, u, gamma, beta, weight, gamma, beta, saved, dy[, y[, dy2]]
+// settings, u, gamma, beta, weight, gamma, beta, saved, dy[, y]
 // -> du, dgamma, dbeta, dweight, dgamma, dbeta[, dshortcut]
-int tail_backward(GHOST_ARGUMENTS, bool with_shortcut, bool two_places) {
+int tail_backward(GHOST_ARGUMENTS, bool with_shortcut) {
   Arguments a(count, data, dims, shapes, types);
-  const int du = 9 + (with_shortcut ? 1 : 0) + (two_places ? 1 : 0);
+  const int du = with_shortcut ? 10 : 9;
   a.want_count(du + (with_shortcut ? 7 : 6));
   a.want_size(0, kTailSettings);
   if (!a.fit()) return 1;
@@ -131,8 +131,7 @@ int tail_backward(GHOST_ARGUMENTS, bool with_shortcut, bool two_places) {
                                 saved + 2 * q.intrinsic,
                                 saved + 2 * q.intrinsic + q.ghosts,
                                 with_shortcut ? a[9] : nullptr,
-                                a[8],
-                                two_places ? a[10] : nullptr};
+                                a[8]};
   const ghost::TailGradients out = {a[du],     a[du + 1], a[du + 2],
                                     a[du + 3], a[du + 4], a[du + 5],
                                     with_shortcut ? a[du + 6] : nullptr};
@@ -176,9 +175,8 @@ int ghost_tail(GHOST_ARGUMENTS) { return tail(PASS, false, true); }
 int ghost_tail_add(GHOST_ARGUMENTS) { return tail(PASS, true, true); }
 int ghost_tail_evaluate(GHOST_ARGUMENTS) { return tail(PASS, false, false); }
 int ghost_tail_add_evaluate(GHOST_ARGUMENTS) { return tail(PASS, true, false); }
-int ghost_tail_backward(GHOST_ARGUMENTS) { return tail_backward(PASS, false, false); }
-int ghost_tail_add_backward(GHOST_ARGUMENTS) { return tail_backward(PASS, true, false); }
-int ghost_tail_add_backward2(GHOST_ARGUMENTS) { return tail_backward(PASS, true, true); }
+int ghost_tail_backward(GHOST_ARGUMENTS) { return tail_backward(PASS, false); }
+int ghost_tail_add_backward(GHOST_ARGUMENTS) { return tail_backward(PASS, true); }
 
 // settings (epsilon, share), u, gamma, beta, mean, variance -> y, saved (2 * C), mean, variance
 int ghost_stem(GHOST_ARGUMENTS) {

@@ -138,7 +138,7 @@ inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
 struct TailBack {
   const float *mean1, *variance1, *mean2, *variance2;  // of the batch
   const float *y;                                      // for the shortcut's ReLU
-  const float *dy, *dy2;                               // y may go to two places
+  const float *dy;
 };
 
 struct TailGradients {
@@ -153,12 +153,7 @@ inline void gather_gradient(const TailShape& q, const TailBack& back, float* sho
     const int64_t at = (n * q.out_channels + channel) * q.plane();
     const float *y = back.y + at, *dy = back.dy + at;
     float* out = shortcut + at;
-    if (back.dy2 == nullptr) {
-      for (int64_t i = 0; i < q.plane(); ++i) to[i] = out[i] = y[i] <= 0 ? 0 : dy[i];
-    } else {
-      const float* dy2 = back.dy2 + at;
-      for (int64_t i = 0; i < q.plane(); ++i) to[i] = out[i] = y[i] <= 0 ? 0 : dy[i] + dy2[i];
-    }
+    for (int64_t i = 0; i < q.plane(); ++i) to[i] = out[i] = y[i] <= 0 ? 0 : dy[i];
   }
 }
 
