@@ -49,7 +49,16 @@ def attempt(name: str) -> dict:
     """Replace what can be replaced in one network; say what came of it."""
     row = {"model": name, "family": _family(name)}
     try:
-        _, report = ghostify(mindcv.create_model(name), ratio=RATIO)
+        network = mindcv.create_model(name)
+    except Exception as problem:  # MindCV's own, whatever it is
+        why = str(problem).splitlines()[0]
+        return {
+            **row,
+            "replaced": 0,
+            "reason": f"MindCV can't build it under this MindSpore: {why}",
+        }
+    try:
+        _, report = ghostify(network, ratio=RATIO)
     except ValueError as problem:
         return {**row, "replaced": 0, "reason": str(problem)}
     numbers = report.as_dict()
