@@ -2,7 +2,8 @@
 
 `mpirun -n 2`, batch 32 a rank, 128x128, gradients averaged over the ranks, against one process,
 batch 64, two threads. Both run the training step on data in memory; the all-reduce of the gradients
-alone is measured as well, for the model of scaling. Bound to cores, in turn. Predicted: 0.85 (an
+alone is measured as well, for the model of scaling. Put together as train.py does; bound to cores,
+in turn. Predicted: 0.85 (an
 all-reduce of 56 MB takes 0.18 s, a step 1.2 s and more).
 
     python benchmarks/data_parallel.py [--rounds 3] [--model ghost_resnet50] [--side 128]
@@ -16,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,62 +26,52 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 BIN = Path(sys.executable).parent
 
+from benchmarks.photographs import write_photographs  # noqa: E402
 from benchmarks.rows import alternate, print_row  # noqa: E402
 
 GLOBAL_BATCH, WARM_UP, STEPS = 64, 3, 8
 
 
 def rank(argv: list[str]) -> int:
-    """What each rank runs; rank 0 prints the median step and the median all-reduce."""
-    from mindcv_ghost.cluster import join
+    """What each rank runs; rank 0 tells the median step and the median all-reduce."""
+    from mindcv_ghost.config import load_config
     from mindcv_ghost.launch import detect
 
-    world = detect(os.environ)
+    config, world = load_config(argv, script="train"), detect(os.environ)
     if world.size > 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {world.rank % (os.cpu_count() or 1)})
-    import mindcv
     import mindspore as ms
     import numpy as np
     from mindspore import nn
 
-    import mindcv_ghost  # noqa: F401
-    from mindcv_ghost import compat
-    from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-    from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
+    from mindcv_ghost import build, session
 
-    compat.set_up("CPU", 0, None)
-    model, side = argv[0], int(argv[1])
-    with join(world, "CPU"):
-        ms.set_seed(1)
-        network = mindcv.create_model(model, num_classes=100)
-        settings = OptimizerSettings("momentum", momentum=0.9)
-        optimizer = create_optimizer(network, settings, [0.001] * 100, "CPU")
-        loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
-        step = TrainStep(loss, optimizer, ranks=world.size)
+    class Reduce(nn.Cell):
+        def __init__(self, reducer: nn.Cell) -> None:
+            super().__init__()
+            self.reducer = reducer
+
+        def construct(self, gradients):
+            return self.reducer(gradients)
+
+    with session.opened(config, world, writes=True) as opened:
+        trainer = build.training(config, world, opened).trainer
+        step, batches = trainer.step, iter(trainer.batches.epoch(0))
+        inputs = next(batches)
+        batches.close()
         step.set_train()
-        draw = np.random.default_rng(world.rank)
-        rows = GLOBAL_BATCH // world.size
-        image = ms.Tensor(draw.normal(size=(rows, 3, side, side)).astype(np.float32))
-        label = ms.Tensor(draw.integers(0, 100, rows).astype(np.int32))
-        seconds = [clocked(lambda: step(image, label)[0].asnumpy()) for _ in range(STEPS + WARM_UP)]
-        reduced = 0.0
+        seconds = []
+        for _ in range(WARM_UP + STEPS):
+            step.set_updates_done(0)  # the schedule is shorter
+            seconds.append(clocked(lambda: step(*inputs)[0].asnumpy()))
+        answer = {"step": statistics.median(seconds[WARM_UP:]), "all_reduce": 0.0}
+        answer["numbers"] = sum(int(w.size) for w in step.weights)
         if world.size > 1:
-
-            class Reduce(nn.Cell):
-                def __init__(self) -> None:
-                    super().__init__()
-                    self.reduce = step.updater.reducer
-
-                def construct(self, gradients):
-                    return self.reduce(gradients)
-
-            reduce = Reduce()
+            reduce = Reduce(step.updater.reducer)
             gradients = tuple(ms.Tensor(np.ones(w.shape, np.float32)) for w in step.weights)
-            all_reduce = [clocked(lambda: reduce(gradients)[-1].asnumpy()) for _ in range(8)]
-            reduced = statistics.median(all_reduce[3:])
+            waits = [clocked(lambda: reduce(gradients)[-1].asnumpy()) for _ in range(8)]
+            answer["all_reduce"] = statistics.median(waits[WARM_UP:])
         if world.rank == 0:
-            answer = {"step": statistics.median(seconds[WARM_UP:]), "all_reduce": reduced}
-            answer["numbers"] = sum(int(w.size) for w in step.weights)
             print(f"answer {json.dumps(answer)}", flush=True)
     return 0
 
@@ -91,7 +83,7 @@ def clocked(call) -> float:
     return time.perf_counter() - started
 
 
-def measure(ranks: int, model: str, side: int, seen: list[dict]) -> float:
+def measure(ranks: int, folder: Path, model: str, side: int, seen: list[dict]) -> float:
     """Start the ranks; the seconds of a step. What rank 0 said is added to ``seen``."""
     environ = dict(
         os.environ,
@@ -100,10 +92,14 @@ def measure(ranks: int, model: str, side: int, seen: list[dict]) -> float:
         OMPI_ALLOW_RUN_AS_ROOT="1",
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
     )
-    command = [sys.executable, __file__, "--rank", model, str(side)]
+    command = [sys.executable, __file__, "--rank", "--model", model]
+    command += ["--data_dir", str(folder / "data"), "--image_resize", str(side)]
+    command += ["--batch_size", str(GLOBAL_BATCH // ranks), "--epoch_size", "1"]
+    command += ["--opt", "momentum", "--scheduler", "constant", "--lr", "0.001"]
+    command += ["--warmup_epochs", "0", "--ckpt_save_dir", str(folder / f"run{len(seen)}_{ranks}")]
     if ranks > 1:
         command = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), *command]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
     if not lines:
         raise SystemExit(f"{ranks} ranks failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
@@ -119,13 +115,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     args = parser.parse_args()
     two: list[dict] = []
-    medians = alternate(
-        {
-            "two": lambda: measure(2, args.model, args.side, two),
-            "one": lambda: measure(1, args.model, args.side, []),
-        },
-        args.rounds,
-    )
+    one: list[dict] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_photographs(folder / "data" / "train", 4, GLOBAL_BATCH // 4)
+        medians = alternate(
+            {
+                "two": lambda: measure(2, folder, args.model, args.side, two),
+                "one": lambda: measure(1, folder, args.model, args.side, one),
+            },
+            args.rounds,
+        )
     speeds = {name: GLOBAL_BATCH / seconds for name, seconds in medians.items()}
     case = f"{args.model}, global batch {GLOBAL_BATCH}, {args.side}x{args.side}"
     print_row(

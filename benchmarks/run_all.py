@@ -38,7 +38,7 @@ BENCHMARKS = {
     "start_up": 60,
     "jit_level": 80,
 }
-ARGUMENTS = {"start_up": ["--pairs", "3"], "jit_level": ["--pairs", "2"]}
+ARGUMENTS = {"start_up": ["--pairs", "2"], "jit_level": ["--pairs", "2"]}
 ARGUMENTS["data_parallel"] = ["--rounds", "2"]
 RESULTS = ROOT / "benchmarks" / "results.csv"
 

@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.photographs import write_photographs  # noqa: E402
 from benchmarks.rows import alternate, print_row  # noqa: E402
 
-CLASSES, IMAGES_A_CLASS, EPOCHS = 4, 80, 3
+CLASSES, IMAGES_A_CLASS, EPOCHS = 4, 64, 3
 WARM_UP, STEPS = 4, 10
 
 
