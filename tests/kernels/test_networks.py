@@ -91,5 +91,7 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
     digits = 1 + 2e-7 * np.random.default_rng(3).standard_normal(images().shape)
     rounded = results(name, options, (images() * digits).astype(np.float32))
     native = results(name, options, images(), built)
-    for got, other, expected in zip(native, rounded, stock):
-        assert distance(got, expected) < max(1e-5, 5 * distance(other, expected))
+    # One value that rounding moves across a ReLU's nought changes gradients by a percent (seen for
+    # ghost_resnet20_cifar, whose loss and statistics agreed to 2e-6); modules are held to 1e-5.
+    for got, other, expected, least in zip(native, rounded, stock, (1e-5, 0.05, 1e-5, 1e-5)):
+        assert distance(got, expected) < max(least, 5 * distance(other, expected))
