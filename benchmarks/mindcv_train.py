@@ -4,8 +4,9 @@ Written after that script (Apache-2.0) for one process and one recipe: the same 
 installed MindCV in the same order (create_dataset, create_transforms, create_loader, create_model,
 create_loss, create_scheduler, create_optimizer, create_trainer, StateMonitor with its
 SummaryRecord, Model.train), with the recipe's values and otherwise the script's defaults. Two
-things differ: jit_level, which the script sets to O2 for Ascend, is left at MindSpore's default; and num_parallel_workers, whose default 8 MindSpore refuses on a
-machine of fewer cores, is an argument. Prints the seconds of each epoch as StateMonitor has them.
+things differ: jit_level, which the script sets to O2 for Ascend, is left at MindSpore's default;
+and num_parallel_workers, whose default 8 MindSpore refuses on a machine of fewer cores, is an
+argument. Prints the seconds of each epoch as StateMonitor has them.
 
     python benchmarks/mindcv_train.py recipe.yaml
 """
