@@ -40,6 +40,7 @@ BENCHMARKS = {
 }
 ARGUMENTS = {"start_up": ["--pairs", "2"], "jit_level": ["--pairs", "2"]}
 ARGUMENTS["data_parallel"] = ["--rounds", "2"]
+ARGUMENTS["train_step"] = ["--rounds", "2", "--steps", "6"]
 RESULTS = ROOT / "benchmarks" / "results.csv"
 
 

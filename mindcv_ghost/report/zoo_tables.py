@@ -23,7 +23,7 @@ __all__ = [
 
 MODEL_HEAD = ("Model", "Family", "Paper", "Params (M)", "MACs (M)", "Activations (M)")
 MODEL_HEAD += ("Peak memory (MB)", "Images/s", "Input", "Recipe")
-GHOSTIFY_HEAD = ("Network", "Replaced", "with BN", "Params (M)", "after", "MACs (M)", "after")
+GHOSTIFY_HEAD = ("Network", "Replaced", "with BN", "Params (M)", "after")
 PAPER_HEAD = ("Row", "Model", "Params (M), paper", "ours", "difference")
 PAPER_HEAD += ("FLOPs (M), paper", "ours", "difference", "reason")
 
@@ -140,31 +140,26 @@ def ghostify_sentence(ghostify: dict) -> str:
     if not rows:
         return "Not measured.\n"
     works = sum(row["replaced"] > 0 for row in rows)
-    _, height, width = ghostify["input"]
     return (
         f"{works} of the {len(rows)} convolutional networks that MindCV "
-        f"{ghostify['versions']['mindcv']} lists, with ratio {ghostify['ratio']}, at "
-        f"{height}x{width}:\n"
+        f"{ghostify['versions']['mindcv']} lists, with ratio {ghostify['ratio']}:\n"
     )
 
 
 def ghostify_rows(ghostify: dict) -> list[tuple]:
-    """One row a network: what was replaced, parameters and MACs before and after, or why not."""
+    """One row a network: what was replaced, parameters before and after, or why not."""
     rows = []
     for row in ghostify["models"]:
         if not row["replaced"]:
-            rows.append((f"`{row['model']}`", f"none: {row['reason']}", *("–",) * 5))
+            rows.append((f"`{row['model']}`", f"none: {row['reason']}", *("–",) * 3))
             continue
-        before, after = row["before"], row["after"]
         rows.append(
             (
                 f"`{row['model']}`",
                 f"{row['replaced']} of {row['convolutions']}",
                 row["with_norm"],
-                f"{before['parameters'] / 1e6:.2f}",
-                f"{after['parameters'] / 1e6:.2f}",
-                f"{before['macs'] / 1e6:,.0f}",
-                f"{after['macs'] / 1e6:,.0f}",
+                f"{row['parameters_before'] / 1e6:.2f}",
+                f"{row['parameters_after'] / 1e6:.2f}",
             )
         )
     return rows
