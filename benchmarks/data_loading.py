@@ -66,7 +66,8 @@ def ours(source: FolderSource, training: bool, workers: int) -> Iterable:
 def folder_reader(folder: str, training: bool, workers: int) -> Iterable:
     """MindSpore's own reader with MindCV's transforms."""
     dataset = ds.ImageFolderDataset(folder, shuffle=training, num_parallel_workers=workers)
-    ops = create_transforms("imagenet", image_resize=SIDE, is_training=training, color_jitter=None)
+    no_jitter = {"color_jitter": None} if training else {}  # evaluation knows no such argument
+    ops = create_transforms("imagenet", image_resize=SIDE, is_training=training, **no_jitter)
     dataset = dataset.map(ops, "image", num_parallel_workers=workers)
     dataset = dataset.map(data_ops.TypeCast(ms.int32), "label", num_parallel_workers=1)
     dataset = dataset.batch(BATCH, drop_remainder=True)

@@ -184,7 +184,7 @@ def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arg
         "rival": NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else ""),
         "rival_value": round(statistics.median(each[rival][unit] for each in rounds), 4),
         "ratio": round(statistics.median(ratios), 3),
-        "goal": None if goal is None else round(goal, 3),
+        "goal": "" if goal is None else f">= {goal:.3g}",
     }
 
 
