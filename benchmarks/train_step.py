@@ -48,6 +48,7 @@ UNITS = {
     "processor": "processor seconds a step",  # of all cores, waiting loops included
     "megabytes": "MB",
 }
+WHAT = {"seconds": "", "processor": ", processor time", "megabytes": ", memory"}
 NAMES = {
     "stock": "the same network on MindSpore's operators",
     "torch": "the same network in PyTorch, channels last",
@@ -177,8 +178,8 @@ def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arg
     ratios = [each[rival][unit] / each["native"][unit] for each in rounds]
     size = f"{arguments.batch} images of {arguments.side}x{arguments.side}"
     return {
-        "benchmark": "train_step.py",
-        "case": f"ghost_resnet50, {case}, {size}",
+        "benchmark": "One step",
+        "case": f"ghost_resnet50, {case}, {size}{WHAT[unit]}",
         "value": round(statistics.median(each["native"][unit] for each in rounds), 4),
         "unit": UNITS[unit],
         "rival": NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else ""),
