@@ -128,11 +128,11 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         accumulation_steps=accumulation,
         ranks=world.size,
     )
-    compile = compiler(config, session.device, collectives, library, schedule)
+    compile_cell = compiler(config, session.device, collectives, library, schedule)
     evaluate = None
     if val_set is not None:
         evaluator = Evaluator(
-            *(step.network.network, num_classes, collectives, config.system.mode == 0, compile)
+            *(step.network.network, num_classes, collectives, config.system.mode == 0, compile_cell)
         )
         val_loader = _eval_loader(config, val_set, world)
 
@@ -168,7 +168,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
 
     trainer = Trainer(
         *(step, batches, _trainer_settings(config, session.device), schedule, collectives),
-        *(saver, evaluate, ema, bad_images, compile),
+        *(saver, evaluate, ema, bad_images, compile_cell),
     )
     if earlier is not None:
         earlier.take_up(trainer, updates)
@@ -202,8 +202,8 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     library = speed_up(network, config, config.amp.val_amp_level, world, session.device)
     network = _mixed(network, config.amp.val_amp_level, config)
     collectives = Collectives(world.rank, world.size)
-    compile = compiler(config, session.device, collectives, library)
-    evaluator = Evaluator(network, num_classes, collectives, config.system.mode == 0, compile)
+    compile_cell = compiler(config, session.device, collectives, library)
+    evaluator = Evaluator(network, num_classes, collectives, config.system.mode == 0, compile_cell)
     facts = _facts(config, world, session.device, num_classes, parameters)
     loader = _eval_loader(config, val_set, world)
     facts.update(

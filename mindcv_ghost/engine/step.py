@@ -292,10 +292,10 @@ class TrainStep(nn.Cell):
             return ops.depend(loss, added), self.one
         return loss, self.updater(gradients, self.one)
 
-    def compile_update(self, compile: Callable[..., bool]) -> None:
-        """Let ``compile(cell, *inputs)`` compile what :meth:`update` calls, if it is used."""
+    def compile_update(self, compile_cell: Callable[..., bool]) -> None:
+        """Let ``compile_cell(cell, *inputs)`` compile what :meth:`update` calls, if it is used."""
         if self.accumulates:
-            compile(self._finish, self.one)
+            compile_cell(self._finish, self.one)
 
     def update(self, micro_steps: int) -> Tensor:
         """End a group of accumulated micro-steps with one update; gives its outcome."""
