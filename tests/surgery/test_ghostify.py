@@ -228,8 +228,8 @@ def test_ghostified_networks_of_mindcv_run_in_graph_mode(name):
     assert report.after.macs < report.before.macs
     ms.set_context(mode=ms.GRAPH_MODE)
     side = 224 if name.startswith("vgg") else 96
-    # In training mode: without BN's help MindCV's HRNet overflows its own casts to float16.
-    logits = network.set_train()(images(2, 3, side, side))
+    # Without the batch's statistics MindCV's HRNet overflows in its own casts to float16.
+    logits = network.set_train(name.startswith("hrnet"))(images(2, 3, side, side))
     assert logits.shape == (2, 5) and np.isfinite(logits.asnumpy()).all()
 
 
