@@ -214,13 +214,12 @@ def _ghost_module(
 def _norm_maker(norm: nn.BatchNorm2d) -> Callable[[int], nn.Cell]:
     """Make BNs as this one was made, down to scales that all start at nought."""
     scales = np.unique(norm.gamma.asnumpy())
-    gamma_init = "ones" if len(scales) > 1 else Tensor(scales[0]).item()
+    scale = scales[0] if len(scales) == 1 else 1.0
 
     def make(channels: int) -> nn.Cell:
         made = nn.BatchNorm2d(channels, eps=norm.eps)
         made.momentum = norm.momentum
-        if gamma_init != "ones":
-            made.gamma.set_data(Tensor(np.full(channels, gamma_init, np.float32)))
+        made.gamma.set_data(Tensor(np.full(channels, scale, np.float32)))
         return made
 
     return make
