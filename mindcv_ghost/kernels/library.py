@@ -42,13 +42,10 @@ class Library:
     Args:
         path: the shared library.
         threads: threads that its operators run on.
-        has_onednn: whether matrix products are oneDNN's; else they are the library's own, and
-            MindSpore's convolutions are faster.
     """
 
     path: Path
     threads: int
-    has_onednn: bool
 
 
 def threads_for(local_ranks: int) -> int:
@@ -79,17 +76,7 @@ def load(threads: int) -> Library:
     except OSError as error:
         raise Unavailable(f"{path} can't be loaded ({error})") from error
     handle.ghost_set_threads(ctypes.c_int(threads))
-    has_onednn = handle.ghost_use_onednn(_onednn().encode()) == 1
-    return Library(path, threads, has_onednn)
-
-
-def _onednn() -> str:
-    """The oneDNN that MindSpore has loaded; only where its products are compiled for the CPU."""
-    module = sys.modules.get("mindspore")
-    if module is None or platform.machine().lower() not in ("x86_64", "amd64"):
-        return ""
-    found = sorted((Path(module.__file__).parent / "lib").glob("libdnnl.so*"))
-    return str(found[0]) if found else ""
+    return Library(path, threads)
 
 
 def _built() -> Path:
@@ -159,7 +146,7 @@ def _build(compiler: str, path: Path) -> None:
     source = str(SOURCES / "entry.cc")
     try:
         for flags in ((*FLAGS, NATIVE), FLAGS):  # not every compiler knows every processor
-            command = [compiler, *flags, source, "-o", str(draft), "-ldl"]
+            command = [compiler, *flags, source, "-o", str(draft)]
             done = _run(command, "the compiler")
             if done.returncode == 0:
                 break

@@ -21,6 +21,16 @@ __all__ = ["check_library", "convolution", "stem", "tail"]
 
 EPSILON, SHARE = 1e-5, 0.1
 
+# images, channels in and out, height, width, kernel, stride: pointwise, 3x3 directly and by
+# Winograd's algorithm (it needs more channels), strided, few channels
+_CONVOLUTIONS = (
+    (3, 8, 12, 9, 7, 1, 1),
+    (9, 6, 10, 4, 4, 3, 1),
+    (2, 20, 34, 18, 11, 3, 1),
+    (3, 24, 18, 7, 10, 1, 2),
+    (2, 3, 8, 11, 9, 7, 2),
+)
+
 
 def _batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
     """Gamma and beta; with moving mean and variance behind them, as in evaluation."""
@@ -87,7 +97,7 @@ def check_library(library: ctypes.CDLL) -> None:
     for shape in ((3, 4, 4, 9, 7, 3, True), (2, 3, 6, 8, 8, 5, False), (5, 2, 2, 4, 4, 1, True)):
         _check_tail(library, random, *shape)
     _check_stem(library, random)
-    for shape in ((3, 8, 12, 9, 7, 1, 1), (9, 6, 10, 4, 4, 3, 1), (2, 3, 8, 11, 9, 7, 2)):
+    for shape in _CONVOLUTIONS:
         _check_convolution(library, random, *shape)
 
 

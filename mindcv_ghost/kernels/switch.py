@@ -120,7 +120,7 @@ def _attach(cell: nn.Cell, name: str, native: nn.Cell) -> None:
 
 
 def _attach_convolution(cell: nn.Cell, conv: nn.Conv2d, library: Library) -> int:
-    if not (library.has_onednn and _is_plain_convolution(conv)):
+    if not _is_plain_convolution(conv):
         return 0
     _attach(cell, "native_conv", Convolution(library, conv.stride[0]))
     return 1

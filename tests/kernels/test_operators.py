@@ -9,7 +9,6 @@ import pytest
 
 from mindcv_ghost.kernels import self_test
 from mindcv_ghost.kernels.calls import call
-from mindcv_ghost.kernels.library import _onednn
 from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library
 
 TAIL_SETTINGS = [1, EPSILON, SHARE, EPSILON, SHARE]
@@ -42,13 +41,6 @@ def shapes(arrays: list) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_every_operator_computes_its_formula_on_any_number_of_threads(handle, threads):
     handle.ghost_set_threads(ctypes.c_int(threads))
-    check_library(handle)
-
-
-@pytest.mark.parametrize("onednn", [False, True])
-def test_convolutions_are_right_with_onednns_products_and_the_librarys_own(handle, built, onednn):
-    found = handle.ghost_use_onednn((_onednn() if onednn else "").encode())
-    assert bool(found) == (onednn and built.has_onednn)
     check_library(handle)
 
 

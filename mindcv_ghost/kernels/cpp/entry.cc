@@ -4,7 +4,7 @@
 // sizes of its arguments before it touches any: a wrong one would overwrite memory in silence.
 // They return 0, or 1 for arguments that don't fit.
 
-#include "dense_conv.h"
+#include "conv_weight.h"
 #include "ghost_tail.h"
 #include "stem_tail.h"
 
@@ -168,9 +168,6 @@ extern "C" {
 // Threads of this process; 1 until it is called.
 void ghost_set_threads(int threads) { ghost::SharedPool::set_threads(threads); }
 
-// Whether matrix products are oneDNN's from now on: the library's file, as it was loaded, or "".
-int ghost_use_onednn(const char* library) { return ghost::find_onednn(library) ? 1 : 0; }
-
 int ghost_tail(GHOST_ARGUMENTS) { return tail(PASS, false, true); }
 int ghost_tail_add(GHOST_ARGUMENTS) { return tail(PASS, true, true); }
 int ghost_tail_evaluate(GHOST_ARGUMENTS) { return tail(PASS, false, false); }
@@ -235,7 +232,7 @@ int ghost_conv(GHOST_ARGUMENTS) {
   if (!a.fit()) return 1;
   const ghost::ConvShape q = checked_conv(&a, 1, 3, 2);
   if (!a.fit()) return 1;
-  ghost::conv_forward(q, a[1], {a[2], q.depth(), false}, a[3]);
+  ghost::conv_forward(q, a[1], a[2], a[3]);
   return 0;
 }
 
