@@ -16,12 +16,16 @@ constexpr int64_t kOutputTile = 4, kInputTile = 6, kPoints = 36;
 
 constexpr float kA = 0.625f, kB = 1.5f;
 constexpr float kA2 = kA * kA, kB2 = kB * kB, kSum2 = kA2 + kB2, kProduct2 = kA2 * kB2;
+// What the interpolation divides by at +-kA and at +-kB.
+constexpr float kAtA = 1 / (2 * kA2 * (kA2 - kB2)), kAtB = 1 / (2 * kB2 * (kB2 - kA2));
 
 struct WinogradShape {
   int64_t images, in_channels, out_channels, height, width;
 
   int64_t tile_rows() const { return (height + kOutputTile - 1) / kOutputTile; }
   int64_t tile_columns() const { return (width + kOutputTile - 1) / kOutputTile; }
+  // Input channels of a tile are an odd number of cache lines, so that tiles don't evict each other.
+  int64_t channel_step() const { return in_channels / 32 * 32 + 48; }
   int64_t tiles() const { return images * tile_rows() * tile_columns(); }
 
   // Whether this is faster than 9 products an output. Transforms cost about as much as half of the
@@ -62,7 +66,6 @@ inline void from_points(const Value* m, int64_t step, Value* y, int64_t y_step) 
 // Three weights to the six points.
 template <typename Value>
 inline void weights_to_points(const Value* w, int64_t step, Value* u, int64_t u_step) {
-  constexpr float kAtA = 1 / (2 * kA2 * (kA2 - kB2)), kAtB = 1 / (2 * kB2 * (kB2 - kA2));
   const Value w0 = w[0], w1 = w[step], w2 = w[2 * step];
   const Value even_a = kAtA * w0 + kAtA * kA2 * w2, odd_a = kAtA * kA * w1;
   const Value even_b = kAtB * w0 + kAtB * kB2 * w2, odd_b = kAtB * kB * w1;
@@ -110,35 +113,43 @@ struct TileRows {
   int64_t first, count;
 };
 
-// What the tiles of some rows of one image see of kLanes channels: (rows, columns, kLanes).
+// Planes of kLanes channels of one image, the tiles of some rows with a border around: (rows,
+// columns, kLanes). What lies outside of the image is zero.
 struct ChannelWindow {
-  int64_t height, width;
+  int64_t height, width, border;
 
-  ChannelWindow(const WinogradShape& q, int64_t tile_rows)
-      : height(kOutputTile * tile_rows + 2), width(kOutputTile * q.tile_columns() + 2) {}
+  ChannelWindow(const WinogradShape& q, int64_t tile_rows, int64_t around)
+      : height(kOutputTile * tile_rows + 2 * around),
+        width(kOutputTile * q.tile_columns() + 2 * around),
+        border(around) {}
   int64_t size() const { return height * width * kLanes; }
+  const float* tile(const float* window, int64_t row, int64_t column) const {
+    return window + kOutputTile * (row * width + column) * kLanes;
+  }
 };
 
-// from: a plane of each of kLanes channels, of which `there` are real, in_plane apart.
+// from: a plane of each of the channels, of which `there` are real.
 inline void cut_channels(const WinogradShape& q, const float* from, int64_t there, int64_t tile_row,
                          const ChannelWindow& window, float* to) {
-  const int64_t first = tile_row * kOutputTile - 1, plane = q.height * q.width;
+  const int64_t first = tile_row * kOutputTile - window.border, plane = q.height * q.width;
   const int64_t begin = std::max<int64_t>(0, first);
   const int64_t end = std::min(q.height, first + window.height);
-  const int64_t right = window.width - 1 - q.width;
+  const int64_t right = window.width - window.border - q.width;
   std::memset(to, 0, (begin - first) * window.width * kLanes * sizeof(float));
   std::memset(to + (end - first) * window.width * kLanes, 0,
               (first + window.height - end) * window.width * kLanes * sizeof(float));
-  int64_t h = begin, w = 0;
+  int64_t w = 0;
   float* at = to + (begin - first) * window.width * kLanes;
   // The next pixel's place; zeros before and behind each row.
   const auto next = [&]() {
-    if (w == 0) store(at, Vector{}), at += kLanes;
+    if (w == 0) {
+      for (int64_t i = 0; i < window.border; ++i, at += kLanes) store(at, Vector{});
+    }
     float* place = at;
     at += kLanes;
     if (++w == q.width) {
       for (int64_t i = 0; i < right; ++i, at += kLanes) store(at, Vector{});
-      w = 0, ++h;
+      w = 0;
     }
     return place;
   };
@@ -156,38 +167,49 @@ inline void cut_channels(const WinogradShape& q, const float* from, int64_t ther
   }
 }
 
-// Inputs at the points: points (kPoints, tiles of the rows, step), channels side by side.
-inline void transform_inputs(const WinogradShape& q, const float* x, const TileRows& rows,
-                             int64_t step, float* memory, float* points) {
-  const int64_t plane = q.height * q.width, columns = q.tile_columns();
-  const int64_t point_step = rows.count * columns * step;
-  for (int64_t c = 0; c < q.in_channels; c += kLanes) {
-    for (int64_t row = rows.first; row < rows.first + rows.count;) {
-      const int64_t image = row / q.tile_rows(), tile_row = row % q.tile_rows();
-      const int64_t here = std::min(q.tile_rows() - tile_row, rows.first + rows.count - row);
-      const ChannelWindow window(q, here);
-      cut_channels(q, x + (image * q.in_channels + c) * plane,
-                   std::min<int64_t>(kLanes, q.in_channels - c), tile_row, window, memory);
-      float* to = points + (row - rows.first) * columns * step + c;
-      for (int64_t tile = 0; tile < here * columns; ++tile, to += step) {
-        const float* corner = memory + (tile / columns * kOutputTile * window.width +
-                                        tile % columns * kOutputTile) * kLanes;
-        Vector half[kPoints], v[kPoints];
-#pragma GCC unroll 6
-        for (int column = 0; column < 6; ++column) {
-          Vector d[6];
-          for (int i = 0; i < 6; ++i) d[i] = load(corner + (i * window.width + column) * kLanes);
-          to_points(d, 1, half + column, 6);
-        }
-#pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) {
-          to_points(half + 6 * i, 1, v + 6 * i, 1);
-          for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * point_step, v[6 * i + j]);
-        }
-      }
-      row += here;
-    }
+// Calls body(image, first tile row in it, rows, those before) for each image that the rows touch.
+template <typename Body>
+inline void each_image(const WinogradShape& q, const TileRows& rows, const Body& body) {
+  for (int64_t done = 0; done < rows.count;) {
+    const int64_t row = rows.first + done, in_image = row % q.tile_rows();
+    const int64_t here = std::min(q.tile_rows() - in_image, rows.count - done);
+    body(row / q.tile_rows(), in_image, here, done);
+    done += here;
   }
+}
+
+// Memory that transforms of these rows need.
+inline int64_t window_size(const WinogradShape& q, const TileRows& rows) {
+  return ChannelWindow(q, std::min(rows.count, q.tile_rows()), 1).size();
+}
+
+// kLanes channels of x from c on, at the points: points (kPoints, tiles of the rows, step), channels
+// side by side.
+inline void transform_inputs(const WinogradShape& q, const float* x, const TileRows& rows,
+                             int64_t c, int64_t step, float* memory, float* points) {
+  const int64_t columns = q.tile_columns(), point_step = rows.count * columns * step;
+  const int64_t there = std::min<int64_t>(kLanes, q.in_channels - c);
+  each_image(q, rows, [&](int64_t image, int64_t row, int64_t here, int64_t before) {
+    const ChannelWindow window(q, here, 1);
+    const float* planes = x + (image * q.in_channels + c) * q.height * q.width;
+    cut_channels(q, planes, there, row, window, memory);
+    float* to = points + before * columns * step + c;
+    for (int64_t tile = 0; tile < here * columns; ++tile, to += step) {
+      const float* corner = window.tile(memory, tile / columns, tile % columns);
+      Vector half[kPoints], v[6];
+#pragma GCC unroll 6
+      for (int column = 0; column < 6; ++column) {
+        Vector d[6];
+        for (int i = 0; i < 6; ++i) d[i] = load(corner + (i * window.width + column) * kLanes);
+        to_points(d, 1, half + column, 6);
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; ++i) {
+        to_points(half + 6 * i, 1, v, 1);
+        for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * point_step, v[j]);
+      }
+    }
+  });
 }
 
 // products (kPoints, tiles, kPanel) of one panel to its channels of y, from channel `first` on.
@@ -249,18 +271,18 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
   const int64_t fitting = kBytes / (kPoints * 4 * q.in_channels);
   const int64_t wanted = std::max<int64_t>(1, std::clamp<int64_t>(fitting, 24, 120) / columns);
   const int64_t blocks = std::min(all, round_up((all + wanted - 1) / wanted, threads));
-  // Channels of a tile are an odd number of cache lines, so that tiles don't evict each other.
-  const int64_t step = q.in_channels / 32 * 32 + 48;
+  const int64_t step = q.channel_step();
   parallel(blocks, [&](int64_t block) {
     const int64_t begin = all * block / blocks, end = all * (block + 1) / blocks;
     const TileRows rows = {begin, end - begin};
     const int64_t tiles = rows.count * columns;
-    const int64_t window = ChannelWindow(q, std::min(rows.count, q.tile_rows())).size();
-    Scratch scratch(window + kPoints * tiles * (step + kPanel), 3);
-    float* memory = scratch.take(window);
+    Scratch scratch(window_size(q, rows) + kPoints * tiles * (step + kPanel), 3);
+    float* memory = scratch.take(window_size(q, rows));
     float* inputs = scratch.take(kPoints * tiles * step);
     float* products = scratch.take(kPoints * tiles * kPanel);
-    transform_inputs(q, x, rows, step, memory, inputs);
+    for (int64_t c = 0; c < q.in_channels; c += kLanes) {
+      transform_inputs(q, x, rows, c, step, memory, inputs);
+    }
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t point = 0; point < kPoints; ++point) {
         const float* b = weights + (point * panels + panel) * panel_size;
