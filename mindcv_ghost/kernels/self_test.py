@@ -164,6 +164,10 @@ def _check_convolution(library, random, n, inputs, outputs, height, width, kerne
     step = random.normal(size=x.shape)
     change = (convolution(step, weight, stride) * dy).sum()
     _compare("ghost_conv_backward_input", (dx * step).sum(), change)
+    other = random.normal(size=x.shape).astype(np.float32)
+    inputs = [[stride], dy, weight, other]
+    (total,) = call(library, "ghost_conv_backward_input_add", inputs, [x.shape])
+    _compare("ghost_conv_backward_input_add", total, dx + other)
     (dw,) = call(library, "ghost_conv_backward_weight", [[stride], x, dy, weight], [weight.shape])
     step = random.normal(size=weight.shape)
     change = (convolution(x, step, stride) * dy).sum()

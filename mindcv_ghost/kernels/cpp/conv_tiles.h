@@ -202,11 +202,15 @@ struct Runs {
     }
   }
 
-  void write(const float* from, float* y) const {
+  // other: what is added, placed as y; or null.
+  void write(const float* from, const float* other, float* y) const {
     for (int64_t i = 0; i < count; ++i) {
       float* to = y + runs[i].place;
       const int64_t length = runs[i].length;
-      if (stride == 1 && length == kLanes) {
+      if (other != nullptr) {
+        const float* add = other + runs[i].place;
+        for (int64_t w = 0; w < length; ++w) to[stride * w] = from[w] + add[stride * w];
+      } else if (stride == 1 && length == kLanes) {
         store(to, load(from));
       } else {
         for (int64_t w = 0; w < length; ++w) to[stride * w] = from[w];
@@ -217,10 +221,11 @@ struct Runs {
 };
 
 // y (images, out_channels, target) = weight * what each output sees of x (images, in_channels,
-// reach). weight: (out_channels, in_channels * taps), packed by PackedWeight.
+// reach), plus `other`, placed as y, where there is one. weight: (out_channels, in_channels * taps),
+// packed by pack_rows for rows_at_once rows at a time.
 inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channels,
                            int64_t out_channels, const float* x, const float* weight,
-                           const Target& target, float* y) {
+                           const Target& target, const float* other, float* y) {
   constexpr int64_t kBytes = 384 << 10;  // of columns: they should stay in the second-level cache
   const int64_t depth = in_channels * reach.taps(), threads = SharedPool::get().threads();
   const int64_t fitting = kBytes / (depth * static_cast<int64_t>(sizeof(float)));
@@ -242,18 +247,21 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
       const Runs runs(reach, t, target, first, width, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
       float* out = y + runs.runs[0].place;
+      const float* add = other == nullptr ? nullptr : other + runs.runs[0].place;
       int64_t index = 0;
       for (int64_t row = 0, rows; row < out_channels; row += rows, ++index) {
         rows = rows_at_once(out_channels - row);
         if (index % shares != turn) continue;
         with_rows(rows, [&](auto known) {
           packed_product<known>(weight + row * depth, columns + p * depth * kPanel, depth,
+                                direct && other != nullptr ? add + row * target.plane() : nullptr,
                                 direct ? out + row * target.plane() : block,
                                 direct ? target.plane() : kPanel);
         });
         if (direct) continue;
         for (int64_t r = 0; r < rows; ++r) {
-          runs.write(block + r * kPanel, y + (row + r) * target.plane());
+          const int64_t channel = (row + r) * target.plane();
+          runs.write(block + r * kPanel, other == nullptr ? nullptr : other + channel, y + channel);
         }
       }
     }

@@ -99,8 +99,8 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
                                    q.stride, b + (n * outputs + h * length) * kPanel, length);
                 }
               }
-              products.put(sum + ((p * others + other) * rows + row) * kPanel, kPanel,
-                           index > begin);
+              float* to = sum + ((p * others + other) * rows + row) * kPanel;
+              products.put(to, kPanel, index > begin ? to : nullptr);
             }
           }
         });

@@ -37,7 +37,7 @@ inline void parallel_rows(int64_t count, const Body& body) {
 inline void conv_forward(const ConvShape& q, const float* x, const float* weight, float* y) {
   const WinogradShape winograd = {q.images, q.in_channels, q.out_channels, q.height, q.width};
   if (q.kernel == 3 && q.stride == 1 && winograd.is_faster()) {
-    return winograd_convolve(winograd, x, {weight, q.depth(), q.taps(), false}, y);
+    return winograd_convolve(winograd, x, {weight, q.depth(), q.taps(), false}, nullptr, y);
   }
   WholeScratch scratch(q.out_channels * q.depth(), 1);
   float* packed = scratch.take(q.out_channels * q.depth());
@@ -45,7 +45,7 @@ inline void conv_forward(const ConvShape& q, const float* x, const float* weight
     pack_rows(weight + o * q.depth(), q.depth(), 1, rows, q.depth(), packed + o * q.depth());
   });
   convolve_tiles(q.reach(), q.images, q.in_channels, q.out_channels, x, packed,
-                 {q.out_height(), q.out_width(), 1, 0, 0}, y);
+                 {q.out_height(), q.out_width(), 1, 0, 0}, nullptr, y);
 }
 
 // The taps of one dimension that reach the inputs stride * i + phase, and the outputs they join:
@@ -63,15 +63,21 @@ struct Phase {
 
 // Gradient of the input. Inputs of one phase (row and column modulo the stride) are a convolution
 // of dy with the taps that reach them: nothing is multiplied with the zeros between dy's values.
+// `other`, a gradient that reached the input another way, is added where there is one.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
-                                float* dx) {
+                                const float* other, float* dx) {
   const WinogradShape winograd = {q.images, q.out_channels, q.in_channels, q.height, q.width};
   if (q.kernel == 3 && q.stride == 1 && winograd.is_faster()) {
-    return winograd_convolve(winograd, dy, {weight, q.taps(), q.depth(), true}, dx);
+    return winograd_convolve(winograd, dy, {weight, q.taps(), q.depth(), true}, other, dx);
   }
-  if (q.stride > q.kernel || (q.kernel == 1 && q.stride > 1)) {
+  if (q.stride > q.kernel) {  // some inputs are seen by no output
     parallel(q.images * q.in_channels, [&](int64_t plane) {
-      std::memset(dx + plane * q.in_plane(), 0, q.in_plane() * sizeof(float));
+      const int64_t at = plane * q.in_plane(), bytes = q.in_plane() * sizeof(float);
+      if (other != nullptr) {
+        std::memcpy(dx + at, other + at, bytes);
+      } else {
+        std::memset(dx + at, 0, bytes);
+      }
     });
   }
   WholeScratch scratch(q.out_channels * q.depth(), 1);
@@ -103,7 +109,7 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
                            rows.count,
                            columns.count};
       convolve_tiles(reach, q.images, q.out_channels, q.in_channels, dy, packed,
-                     {q.height, q.width, q.stride, a, b}, dx);
+                     {q.height, q.width, q.stride, a, b}, other, dx);
     }
   }
 }

@@ -159,6 +159,18 @@ ghost::ConvShape checked_conv(Arguments* a, int x, int y, int weight) {
   return q;
 }
 
+int conv_backward_input(GHOST_ARGUMENTS, bool add) {
+  Arguments a(count, data, dims, shapes, types);
+  a.want_count(5);
+  a.want_size(0, 1);
+  if (!a.fit()) return 1;
+  const ghost::ConvShape q = checked_conv(&a, 3, 1, 2);
+  a.want_size(4, a.size(3));
+  if (!a.fit()) return 1;
+  ghost::conv_backward_input(q, a[1], a[2], add ? a[3] : nullptr, a[4]);
+  return 0;
+}
+
 }  // namespace
 
 #define PASS count, data, dims, shapes, types, nullptr, nullptr
@@ -237,17 +249,10 @@ int ghost_conv(GHOST_ARGUMENTS) {
 }
 
 // settings, dy, weight, x (for its shape alone) -> dx
-int ghost_conv_backward_input(GHOST_ARGUMENTS) {
-  Arguments a(count, data, dims, shapes, types);
-  a.want_count(5);
-  a.want_size(0, 1);
-  if (!a.fit()) return 1;
-  const ghost::ConvShape q = checked_conv(&a, 3, 1, 2);
-  a.want_size(4, a.size(3));
-  if (!a.fit()) return 1;
-  ghost::conv_backward_input(q, a[1], a[2], a[4]);
-  return 0;
-}
+int ghost_conv_backward_input(GHOST_ARGUMENTS) { return conv_backward_input(PASS, false); }
+
+// settings, dy, weight, a gradient of x from elsewhere -> their sum
+int ghost_conv_backward_input_add(GHOST_ARGUMENTS) { return conv_backward_input(PASS, true); }
 
 // settings, x, dy, weight (for its shape alone) -> dweight
 int ghost_conv_backward_weight(GHOST_ARGUMENTS) {

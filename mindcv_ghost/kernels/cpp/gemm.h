@@ -64,11 +64,14 @@ struct Accumulators {
     }
   }
 
-  void put(float* c, int64_t c_step, bool add_to) const {
+  // Writes the sums, added to what lies at `other`, which may be c itself, or null.
+  void put(float* c, int64_t c_step, const float* other) const {
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r, c += c_step) {
-      store(c, add_to ? load(c) + sums[r][0] : sums[r][0]);
-      store(c + kLanes, add_to ? load(c + kLanes) + sums[r][1] : sums[r][1]);
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t at = r * c_step;
+      store(c + at, other == nullptr ? sums[r][0] : sums[r][0] + load(other + at));
+      store(c + at + kLanes,
+            other == nullptr ? sums[r][1] : sums[r][1] + load(other + at + kLanes));
     }
   }
 };
@@ -82,16 +85,16 @@ inline void pack_rows(const float* from, int64_t row_step, int64_t column_step, 
   }
 }
 
-// C = A * B for kRows rows of A as pack_rows leaves them.
+// C = A * B for kRows rows of A as pack_rows leaves them, plus `other` where there is one.
 template <int kRows>
-inline void packed_product(const float* a, const float* b, int64_t depth, float* c,
-                           int64_t c_step) {
+inline void packed_product(const float* a, const float* b, int64_t depth, const float* other,
+                           float* c, int64_t c_step) {
   Accumulators<kRows> sums;
   sums.clear();
   for (int64_t k = 0; k < depth; ++k, a += kRows, b += kPanel) {
     sums.add(b, [a](int r) { return a[r]; });
   }
-  sums.put(c, c_step, false);
+  sums.put(c, c_step, other);
 }
 
 }  // namespace ghost

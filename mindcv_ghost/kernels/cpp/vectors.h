@@ -5,6 +5,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace ghost {
 
 #if defined(__AVX512F__)
@@ -31,6 +35,34 @@ inline Vector load(const float* from) {
 }
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
+
+// Stores past the caches, where there is an instruction for it: `to` lies at a multiple of the
+// vector's size. end_streams() has to follow before another thread may read it.
+inline void stream(float* to, Vector v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, reinterpret_cast<__m512>(v));
+#elif defined(__AVX__)
+  _mm256_stream_ps(to, reinterpret_cast<__m256>(v));
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, reinterpret_cast<__m128>(v));
+#else
+  store(to, v);
+#endif
+}
+
+inline void end_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// Whether an output of so many values is better stored past the caches: the last one won't hold it
+// until it is read, and would only read each line from memory first.
+inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
+
+inline bool can_stream(const float* to, int64_t count) {
+  return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) == 0 && count % kLanes == 0;
+}
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 

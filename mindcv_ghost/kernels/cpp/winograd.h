@@ -212,9 +212,10 @@ inline void transform_inputs(const WinogradShape& q, const float* x, const TileR
   });
 }
 
-// products (kPoints, tiles, kPanel) of one panel to its channels of y, from channel `first` on.
+// products (kPoints, tiles, kPanel) of one panel to its channels of y, from channel `first` on;
+// `other`, of y's shape, is added where there is one.
 inline void transform_outputs(const WinogradShape& q, const TileRows& rows, const float* products,
-                              int64_t first, float* y) {
+                              int64_t first, const float* other, float* y) {
   const int64_t columns = q.tile_columns(), tiles = rows.count * columns;
   const int64_t plane = q.height * q.width;
   for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -240,8 +241,15 @@ inline void transform_outputs(const WinogradShape& q, const TileRows& rows, cons
         for (int l = 0; l < kLanes; ++l) store(block + l * 16 + i, out[i + l]);
       }
       const int64_t there = std::min<int64_t>(kLanes, q.out_channels - c);
-      float* to = y + (row / q.tile_rows() * q.out_channels + c) * plane + h * q.width + w;
+      const int64_t at = (row / q.tile_rows() * q.out_channels + c) * plane + h * q.width + w;
+      float* to = y + at;
       for (int64_t l = 0; l < there; ++l, to += plane) {
+        if (other != nullptr) {
+          const float* add = other + at + l * plane;
+          for (int64_t i = 0; i < high; ++i) {
+            for (int64_t j = 0; j < wide; ++j) block[l * 16 + 4 * i + j] += add[i * q.width + j];
+          }
+        }
         if (high == 4 && wide == 4) {
           for (int i = 0; i < 4; ++i) {
             std::memcpy(to + i * q.width, block + l * 16 + 4 * i, 4 * sizeof(float));
@@ -256,9 +264,9 @@ inline void transform_outputs(const WinogradShape& q, const TileRows& rows, cons
   }
 }
 
-// x (N, in_channels, H, W) to y (N, out_channels, H, W).
+// x (N, in_channels, H, W) to y (N, out_channels, H, W), plus `other` where there is one.
 inline void winograd_convolve(const WinogradShape& q, const float* x, const Kernels& kernels,
-                              float* y) {
+                              const float* other, float* y) {
   constexpr int64_t kBytes = 1 << 20;  // of a block's inputs at the points
   const int64_t threads = SharedPool::get().threads();
   const int64_t panels = (q.out_channels + kPanel - 1) / kPanel;
@@ -292,11 +300,11 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
             Accumulators<known> sums;
             sums.clear();
             sums.add_run(inputs + (point * tiles + tile) * step, step, 1, b, q.in_channels);
-            sums.put(products + (point * tiles + tile) * kPanel, kPanel, false);
+            sums.put(products + (point * tiles + tile) * kPanel, kPanel, nullptr);
           });
         }
       }
-      transform_outputs(q, rows, products, panel * kPanel, y);
+      transform_outputs(q, rows, products, panel * kPanel, other, y);
     }
   });
 }

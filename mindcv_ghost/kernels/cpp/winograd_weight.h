@@ -125,8 +125,8 @@ inline void winograd_weight(const WinogradShape& q, const float* x, const float*
             Accumulators<known> products;
             products.clear();
             products.add_run(inputs + point * tiles * step + c, 1, step, b, tiles);
-            products.put(sums + point * sum_size + (panel * q.in_channels + c) * kPanel, kPanel,
-                         block > 0);
+            float* to = sums + point * sum_size + (panel * q.in_channels + c) * kPanel;
+            products.put(to, kPanel, block > 0 ? to : nullptr);
           });
         }
       }
