@@ -64,7 +64,7 @@ struct Window {
 inline void cut_window(const Reach& reach, const float* plane, int64_t row, const Window& window,
                        float* to) {
   if (reach.is_identity()) {
-    std::memcpy(to, plane + row * reach.width, window.size() * sizeof(float));
+    copy(to, plane + row * reach.width, window.size());
     return;
   }
   const int64_t left = std::min(window.width, std::max<int64_t>(0, -reach.first_column));
@@ -78,7 +78,7 @@ inline void cut_window(const Reach& reach, const float* plane, int64_t row, cons
       continue;
     }
     for (int64_t w = 0; w < left; ++w) to[w] = 0;
-    std::memcpy(to + left, plane + from * reach.width + skipped, copied * sizeof(float));
+    copy(to + left, plane + from * reach.width + skipped, copied);
     for (int64_t w = left + copied; w < window.width; ++w) to[w] = 0;
   }
 }
@@ -144,7 +144,7 @@ inline void unfold(const Reach& reach, const float* x, int64_t channels, const T
           for (int64_t i = 0; i < outputs; i += 16) __builtin_prefetch(from + kAhead * plane + i);
           p.put_row(panels, k, n * outputs, from, outputs);
         } else if (reach.step == 1) {
-          std::memcpy(line + n * outputs, from, outputs * sizeof(float));
+          copy(line + n * outputs, from, outputs);
         } else {
           copy_strided(from, reach.width, reach.step, line + n * outputs, t.rows, reach.columns);
         }

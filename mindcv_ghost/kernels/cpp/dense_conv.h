@@ -72,11 +72,11 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
   }
   if (q.stride > q.kernel) {  // some inputs are seen by no output
     parallel(q.images * q.in_channels, [&](int64_t plane) {
-      const int64_t at = plane * q.in_plane(), bytes = q.in_plane() * sizeof(float);
+      const int64_t at = plane * q.in_plane();
       if (other != nullptr) {
-        std::memcpy(dx + at, other + at, bytes);
+        copy(dx + at, other + at, q.in_plane());
       } else {
-        std::memset(dx + at, 0, bytes);
+        std::memset(dx + at, 0, q.in_plane() * sizeof(float));
       }
     });
   }

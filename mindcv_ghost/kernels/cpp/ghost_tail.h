@@ -18,6 +18,11 @@
 
 namespace ghost {
 
+// Some images of a batch.
+struct Group {
+  int64_t first, count;
+};
+
 struct TailShape {
   int64_t images, intrinsic, ghosts, out_channels, height, width, kernel;
   bool relu;
@@ -28,6 +33,7 @@ struct TailShape {
   bool is_surplus(int64_t ghost) const { return intrinsic + ghost >= out_channels; }
   Padded padded() const { return {height, width, kernel}; }
   int64_t group() const { return images_at_once(plane(), images); }
+  Group all() const { return {0, images}; }
 };
 
 // One batch normalisation; mean and variance are the moving ones.
@@ -53,11 +59,6 @@ struct NormOutput {
   }
 };
 
-// Some images of a batch.
-struct Group {
-  int64_t first, count;
-};
-
 // Calls body(group) for the batch's groups of q.group() images; the last may be smaller.
 template <typename Body>
 inline void each_group(const TailShape& q, const Body& body) {
@@ -66,22 +67,13 @@ inline void each_group(const TailShape& q, const Body& body) {
   }
 }
 
-// Asks for a channel of an image that will be read a few images later: the processor's own
-// prefetching doesn't find it, since it doesn't look beyond a page.
-constexpr int64_t kAhead = 3;
-
-inline void prefetch(const float* from, int64_t count) {
-  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
-}
-
 // Copies a channel of a tensor (images, channels, plane), image after image. Steps of a power of two
 // between images, as most are, would have them evict each other from the second cache.
 inline void gather(const float* from, const Group& g, int64_t channels, int64_t channel,
                    int64_t plane, float* to) {
   from += (g.first * channels + channel) * plane;
   for (int64_t n = 0; n < g.count; ++n, from += channels * plane, to += plane) {
-    prefetch(from + kAhead * channels * plane, plane);
-    std::memcpy(to, from, plane * sizeof(float));
+    copy(to, from, plane);
   }
 }
 
@@ -116,16 +108,13 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
     float* memory = scratch.take(group * plane);
     float* padded = scratch.take(p.size(group));
     float* line = scratch.take(p.length(group));
-    RunningStatistics intrinsic;
-    each_group(q, [&](const Group& g) {
-      gather(u, g, q.intrinsic, c, plane, x + g.first * plane);
-      intrinsic.add(x + g.first * plane, g.count * plane);
-    });
-    first_out.set(first, c, intrinsic.get(), values);
-    const Affine a = first.of_batch(intrinsic.get(), c);
+    gather(u, q.all(), q.intrinsic, c, plane, x);
+    const Statistics intrinsic = statistics(x, values);
+    first_out.set(first, c, intrinsic, values);
+    const Affine a = first.of_batch(intrinsic, c);
+    write_channel(q, x, a, shortcut, y, c, q.all());
     p.clear(padded, group);
     each_group(q, [&](const Group& g) {
-      write_channel(q, x + g.first * plane, a, shortcut, y, c, g);
       normalise(x + g.first * plane, a, q.relu, memory, g.count * plane);
       p.put(memory, padded, g.count);
       for (int64_t k = 0; k < ratio; ++k) {
@@ -140,7 +129,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
       second_out.set(second, channel, s, values);
       if (q.is_surplus(channel)) continue;
       write_channel(q, ghost, second.of_batch(s, channel), shortcut, y, q.intrinsic + channel,
-                    {0, q.images});
+                    q.all());
     }
   });
 }
@@ -185,21 +174,21 @@ struct TailGradients {
 
 // Gradient of a channel before the shortcut's ReLU, which is also the shortcut's.
 inline void gather_gradient(const TailShape& q, const TailBack& back, float* shortcut,
-                            int64_t channel, const Group& g, float* to) {
-  for (int64_t n = g.first; n < g.first + g.count; ++n, to += q.plane()) {
+                            int64_t channel, float* to) {
+  if (shortcut == nullptr) return gather(back.dy, q.all(), q.out_channels, channel, q.plane(), to);
+  const bool streamed = is_streamed(q.images * q.out_channels * q.plane());
+  for (int64_t n = 0; n < q.images; ++n, to += q.plane()) {
     const int64_t at = (n * q.out_channels + channel) * q.plane();
-    const float* dy = back.dy + at;
-    const int64_t later = kAhead * q.out_channels * q.plane();
-    prefetch(dy + later, q.plane());
-    if (shortcut != nullptr) prefetch(back.y + at + later, q.plane());
-    if (shortcut == nullptr) {
-      std::memcpy(to, dy, q.plane() * sizeof(float));
-      continue;
-    }
-    const float* y = back.y + at;
+    const float *y = back.y + at, *dy = back.dy + at;
     float* out = shortcut + at;
-    for (int64_t i = 0; i < q.plane(); ++i) to[i] = out[i] = y[i] <= 0 ? 0 : dy[i];
+    for (int64_t i = 0; i < q.plane(); ++i) to[i] = y[i] <= 0 ? 0 : dy[i];
+    if (streamed && can_stream(out, q.plane())) {
+      for (int64_t i = 0; i < q.plane(); i += kLanes) stream(out + i, load(to + i));
+    } else {
+      copy(out, to, q.plane());
+    }
   }
+  if (streamed) end_streams();
 }
 
 // Backward through act(BN(x)): first add() all of d, which loses what the ReLU stopped; then
@@ -284,18 +273,22 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
     }
     NormBackward norm(first, c, {back.mean1[c], back.variance1[c]}, q.relu);
     const Affine a = first.of_batch({back.mean1[c], back.variance1[c]}, c);
+    // One array after the other: taken in turn, image by image, memory gives them more slowly.
+    gather(u, q.all(), q.intrinsic, c, plane, all);
+    gather_gradient(q, back, out.shortcut, c, dx);
+    for (int64_t k = begin; k < end; ++k) {
+      gather_gradient(q, back, out.shortcut, q.intrinsic + k, dghosts + (k - begin) * values);
+    }
     p.clear(x, group);
     p.clear(padded, group);
     each_group(q, [&](const Group& g) {
-      float* uc = all + g.first * plane;
-      gather(u, g, q.intrinsic, c, plane, uc);
+      const float* uc = all + g.first * plane;
       normalise(uc, a, q.relu, memory, g.count * plane);
       p.put(memory, x, g.count);
       for (int64_t k = begin; k < end; ++k) {
         const int64_t at = (k - begin) * values + g.first * plane;
         convolve(p, x, weight + k * taps, line, g.count);
         p.get(line, ghosts + at, g.count);
-        gather_gradient(q, back, out.shortcut, q.intrinsic + k, g, dghosts + at);
         norms[k - begin].add(ghosts + at, dghosts + at, g.count * plane);
       }
     });
@@ -305,7 +298,6 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
       normalise(uc, a, q.relu, memory, g.count * plane);
       p.put(memory, x, g.count);
       float* d = dx + g.first * plane;
-      gather_gradient(q, back, out.shortcut, c, g, d);
       for (int64_t k = begin; k < end; ++k) {
         const float* ghost = ghosts + (k - begin) * values + g.first * plane;
         const float* dghost = dghosts + (k - begin) * values + g.first * plane;

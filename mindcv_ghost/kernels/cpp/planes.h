@@ -286,7 +286,7 @@ inline void correlate(const Padded& p, const float* gradient, const float* padde
 // How many images of `size` values are worked on at a time: the nearest cache should hold them and
 // what is made of them, and loops should be long.
 inline int64_t images_at_once(int64_t size, int64_t images) {
-  constexpr int64_t kValues = 1024;
+  constexpr int64_t kValues = 2048;
   return std::clamp<int64_t>(kValues / std::max<int64_t>(size, 1), 1, images);
 }
 
