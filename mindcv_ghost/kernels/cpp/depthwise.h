@@ -1,0 +1,205 @@
+// Depthwise convolutions: every map has kernels of its own. Any odd height and width of the kernel,
+// stride 1 or 2, padded by half the kernel.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "planes.h"
+#include "pool.h"
+#include "taps.h"
+
+namespace ghost {
+
+struct DepthwiseShape {
+  int64_t images, channels, ratio;  // outputs of a channel
+  int64_t height, width, kernel_height, kernel_width, stride;
+
+  int64_t plane() const { return height * width; }
+  int64_t out_height() const { return (height - 1) / stride + 1; }
+  int64_t out_width() const { return (width - 1) / stride + 1; }
+  int64_t out_plane() const { return out_height() * out_width(); }
+  int64_t taps() const { return kernel_height * kernel_width; }
+  int64_t top() const { return kernel_height / 2; }
+  int64_t left() const { return kernel_width / 2; }
+
+  // A padded map is split into stride * stride phases, by the remainders of its rows and columns:
+  // what a tap meets then are neighbours. All phases, and what comes out, have rows of `row` and
+  // images of `image` values. What lies behind a row, zeros, is what lies before the next one.
+  int64_t row() const { return out_width() + left(); }
+  int64_t image() const {
+    return (out_height() + top()) * row();
+  }
+  int64_t reach() const { return top() * row() + left() + 1; }  // zeros before and behind a line
+  int64_t line(int64_t images) const { return images * image() + lines::kLanes; }
+  int64_t phase(int64_t images) const { return line(images) + 2 * reach(); }
+  int64_t phases() const { return stride * stride; }
+  int64_t group() const {
+    return images_at_once(std::max(image(), phases() * image() / 2), images);
+  }
+};
+
+// Where each tap of a kernel meets the phases, which lie one behind the other.
+inline std::vector<int64_t> tap_distances(const DepthwiseShape& q, int64_t phase) {
+  std::vector<int64_t> at;
+  for (int64_t i = 0; i < q.kernel_height; ++i) {
+    for (int64_t j = 0; j < q.kernel_width; ++j) {
+      const int64_t number = i % q.stride * q.stride + j % q.stride;
+      at.push_back(number * phase + i / q.stride * q.row() + j / q.stride);
+    }
+  }
+  return at;
+}
+
+// The taps that a phase's gradient collects, as distances in the output's gradient.
+struct PhaseTaps {
+  std::vector<int64_t> at, index;
+};
+
+inline std::vector<PhaseTaps> gradient_taps(const DepthwiseShape& q) {
+  std::vector<PhaseTaps> all(q.phases());
+  for (int64_t i = 0; i < q.kernel_height; ++i) {
+    for (int64_t j = 0; j < q.kernel_width; ++j) {
+      PhaseTaps& some = all[i % q.stride * q.stride + j % q.stride];
+      some.at.push_back(-(i / q.stride * q.row() + j / q.stride));
+      some.index.push_back(i * q.kernel_width + j);
+    }
+  }
+  return all;
+}
+
+// Calls body(phase of the row, row of the phase, row of the image) for all rows of an image.
+template <typename Body>
+inline void for_rows(const DepthwiseShape& q, const Body& body) {
+  for (int64_t h = 0; h < q.height; ++h) {
+    body((h + q.top()) % q.stride, (h + q.top()) / q.stride, h);
+  }
+}
+
+// Writes an image into its place in the phases, `phase` values from each to the next.
+inline void put_phases(const DepthwiseShape& q, const float* x, float* to, int64_t phase) {
+  for_rows(q, [&](int64_t a, int64_t r, int64_t h) {
+    const float* from = x + h * q.width;
+    float* row = to + a * q.stride * phase + r * q.row();
+    if (q.stride == 1) {
+      std::memcpy(row + q.left(), from, q.width * sizeof(float));
+      return;
+    }
+    // Column w of the image is column w + left of the padded one.
+    float* even = row + q.left() % 2 * phase + q.left() / 2;
+    float* odd = row + (q.left() + 1) % 2 * phase + (q.left() + 1) / 2;
+    for (int64_t i = 0; i < (q.width + 1) / 2; ++i) even[i] = from[2 * i];
+    for (int64_t i = 0; i < q.width / 2; ++i) odd[i] = from[2 * i + 1];
+  });
+}
+
+// Takes an image out of its place in the phases.
+inline void get_phases(const DepthwiseShape& q, const float* from, int64_t phase, float* x) {
+  for_rows(q, [&](int64_t a, int64_t r, int64_t h) {
+    const float* row = from + a * q.stride * phase + r * q.row();
+    float* to = x + h * q.width;
+    if (q.stride == 1) {
+      std::memcpy(to, row + q.left(), q.width * sizeof(float));
+      return;
+    }
+    const float* even = row + q.left() % 2 * phase + q.left() / 2;
+    const float* odd = row + (q.left() + 1) % 2 * phase + (q.left() + 1) / 2;
+    for (int64_t i = 0; i < q.width / 2; ++i) {
+      to[2 * i] = even[i];
+      to[2 * i + 1] = odd[i];
+    }
+    if (q.width % 2 == 1) to[q.width - 1] = even[q.width / 2];
+  });
+}
+
+// Copies rows of `width` values between steps of different length.
+inline void copy_rows(const float* from, int64_t from_step, float* to, int64_t to_step,
+                      int64_t rows, int64_t width) {
+  with_width(width, [&](auto columns) {
+    for (int64_t h = 0; h < rows; ++h) {
+      std::memcpy(to + h * to_step, from + h * from_step, columns * sizeof(float));
+    }
+  });
+}
+
+// x (N, C, H, W), weight (C * ratio, 1, kh, kw) -> y (N, C * ratio, OH, OW).
+inline void depthwise_forward(const DepthwiseShape& q, const float* x, const float* weight,
+                              float* y) {
+  const int64_t group = q.group(), phase = q.phase(group), outputs = q.channels * q.ratio;
+  const std::vector<int64_t> at = tap_distances(q, phase);
+  parallel(q.channels, [&](int64_t c) {
+    Scratch scratch(q.phases() * phase + q.line(group), 2);
+    float* padded = scratch.take(q.phases() * phase);
+    float* line = scratch.take(q.line(group));
+    std::memset(padded, 0, q.phases() * phase * sizeof(float));
+    for (int64_t first = 0; first < q.images; first += group) {
+      const int64_t count = std::min(group, q.images - first);
+      for (int64_t n = 0; n < count; ++n) {
+        put_phases(q, x + ((first + n) * q.channels + c) * q.plane(), padded + n * q.image(),
+                   phase);
+      }
+      for (int64_t k = c * q.ratio; k < (c + 1) * q.ratio; ++k) {
+        lines::apply(padded, at.data(), weight + k * q.taps(), q.taps(), false, line,
+                     count * q.image());
+        for (int64_t n = 0; n < count; ++n) {
+          copy_rows(line + n * q.image(), q.row(),
+                    y + ((first + n) * outputs + k) * q.out_plane(), q.out_width(),
+                    q.out_height(), q.out_width());
+        }
+      }
+    }
+  });
+}
+
+// x, weight, dy -> dx, dweight.
+inline void depthwise_backward(const DepthwiseShape& q, const float* x, const float* weight,
+                               const float* dy, float* dx, float* dweight) {
+  const int64_t group = q.group(), phase = q.phase(group), taps = q.taps();
+  const int64_t outputs = q.channels * q.ratio;
+  const std::vector<int64_t> at = tap_distances(q, phase);
+  const std::vector<PhaseTaps> back = gradient_taps(q);
+  parallel(q.channels, [&](int64_t c) {
+    const int64_t line = q.line(group);
+    Scratch scratch(q.phases() * (phase + line) + phase + taps + 2 * q.ratio * taps, 5);
+    float* padded = scratch.take(q.phases() * phase);
+    float* gradient = scratch.take(q.phases() * line);
+    float* d = scratch.take(phase);
+    float* chosen = scratch.take(taps);
+    double* sums = reinterpret_cast<double*>(scratch.take(2 * q.ratio * taps));
+    std::memset(padded, 0, q.phases() * phase * sizeof(float));
+    std::memset(d, 0, phase * sizeof(float));
+    std::memset(sums, 0, q.ratio * taps * sizeof(double));
+    float* centre = d + q.reach();
+    for (int64_t first = 0; first < q.images; first += group) {
+      const int64_t count = std::min(group, q.images - first), length = count * q.image();
+      // A smaller last group has the one before it behind itself: no zeros there, but in d.
+      if (count < group) std::memset(centre + length, 0, (group - count) * q.image() * sizeof(float));
+      for (int64_t n = 0; n < count; ++n) {
+        put_phases(q, x + ((first + n) * q.channels + c) * q.plane(), padded + n * q.image(),
+                   phase);
+      }
+      for (int64_t r = 0; r < q.ratio; ++r) {
+        const int64_t k = c * q.ratio + r;
+        for (int64_t n = 0; n < count; ++n) {
+          copy_rows(dy + ((first + n) * outputs + k) * q.out_plane(), q.out_width(),
+                    centre + n * q.image(), q.row(), q.out_height(), q.out_width());
+        }
+        lines::correlate(centre, padded, at.data(), taps, sums + r * taps, length);
+        for (int64_t p = 0; p < q.phases(); ++p) {
+          const int64_t some = back[p].at.size();
+          for (int64_t t = 0; t < some; ++t) chosen[t] = weight[k * taps + back[p].index[t]];
+          lines::apply(centre, back[p].at.data(), chosen, some, r > 0, gradient + p * line, length);
+        }
+      }
+      for (int64_t n = 0; n < count; ++n) {
+        get_phases(q, gradient + n * q.image(), line,
+                   dx + ((first + n) * q.channels + c) * q.plane());
+      }
+    }
+    for (int64_t t = 0; t < q.ratio * taps; ++t) {
+      dweight[c * q.ratio * taps + t] = static_cast<float>(sums[t]);
+    }
+  });
+}
+
+}  // namespace ghost
