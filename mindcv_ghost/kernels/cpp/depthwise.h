@@ -30,12 +30,15 @@ struct DepthwiseShape {
   int64_t image() const {
     return (out_height() + top()) * row();
   }
-  int64_t reach() const { return top() * row() + left() + 1; }  // zeros before and behind a line
+  // How far a kernel's taps lie apart at most: so many values lie before and behind a line.
+  int64_t reach() const {
+    return (kernel_height - 1) / stride * row() + (kernel_width - 1) / stride;
+  }
   int64_t line(int64_t images) const { return images * image() + lines::kLanes; }
   int64_t phase(int64_t images) const { return line(images) + 2 * reach(); }
   int64_t phases() const { return stride * stride; }
   int64_t group() const {
-    return images_at_once(std::max(image(), phases() * image() / 2), images);
+    return images_at_once((phases() + 1) * image(), images);
   }
 };
 
@@ -68,48 +71,18 @@ inline std::vector<PhaseTaps> gradient_taps(const DepthwiseShape& q) {
   return all;
 }
 
-// Calls body(phase of the row, row of the phase, row of the image) for all rows of an image.
-template <typename Body>
-inline void for_rows(const DepthwiseShape& q, const Body& body) {
-  for (int64_t h = 0; h < q.height; ++h) {
-    body((h + q.top()) % q.stride, (h + q.top()) / q.stride, h);
-  }
-}
+// Where a row of an image begins in the phases: its even columns, and its odd ones. Column w of the
+// image is column w + left of the padded one.
+struct RowPlace {
+  int64_t even, odd;
+};
 
-// Writes an image into its place in the phases, `phase` values from each to the next.
-inline void put_phases(const DepthwiseShape& q, const float* x, float* to, int64_t phase) {
-  for_rows(q, [&](int64_t a, int64_t r, int64_t h) {
-    const float* from = x + h * q.width;
-    float* row = to + a * q.stride * phase + r * q.row();
-    if (q.stride == 1) {
-      std::memcpy(row + q.left(), from, q.width * sizeof(float));
-      return;
-    }
-    // Column w of the image is column w + left of the padded one.
-    float* even = row + q.left() % 2 * phase + q.left() / 2;
-    float* odd = row + (q.left() + 1) % 2 * phase + (q.left() + 1) / 2;
-    for (int64_t i = 0; i < (q.width + 1) / 2; ++i) even[i] = from[2 * i];
-    for (int64_t i = 0; i < q.width / 2; ++i) odd[i] = from[2 * i + 1];
-  });
-}
-
-// Takes an image out of its place in the phases.
-inline void get_phases(const DepthwiseShape& q, const float* from, int64_t phase, float* x) {
-  for_rows(q, [&](int64_t a, int64_t r, int64_t h) {
-    const float* row = from + a * q.stride * phase + r * q.row();
-    float* to = x + h * q.width;
-    if (q.stride == 1) {
-      std::memcpy(to, row + q.left(), q.width * sizeof(float));
-      return;
-    }
-    const float* even = row + q.left() % 2 * phase + q.left() / 2;
-    const float* odd = row + (q.left() + 1) % 2 * phase + (q.left() + 1) / 2;
-    for (int64_t i = 0; i < q.width / 2; ++i) {
-      to[2 * i] = even[i];
-      to[2 * i + 1] = odd[i];
-    }
-    if (q.width % 2 == 1) to[q.width - 1] = even[q.width / 2];
-  });
+inline RowPlace row_place(const DepthwiseShape& q, int64_t h, int64_t phase) {
+  const int64_t r = h + q.top();
+  if (q.stride == 1) return {r * q.row() + q.left(), 0};
+  const int64_t row = r % 2 * 2 * phase + r / 2 * q.row();
+  return {row + q.left() % 2 * phase + q.left() / 2,
+          row + (q.left() + 1) % 2 * phase + (q.left() + 1) / 2};
 }
 
 // Copies rows of `width` values between steps of different length.
@@ -122,21 +95,90 @@ inline void copy_rows(const float* from, int64_t from_step, float* to, int64_t t
   });
 }
 
+inline void split_pairs(const float* __restrict x, float* __restrict even, float* __restrict odd,
+                        int64_t pairs) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    even[i] = x[2 * i];
+    odd[i] = x[2 * i + 1];
+  }
+}
+
+inline void join_pairs(const float* __restrict even, const float* __restrict odd,
+                       float* __restrict x, int64_t pairs) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    x[2 * i] = even[i];
+    x[2 * i + 1] = odd[i];
+  }
+}
+
+// Writes an image into its place in the phases, `phase` values from each to the next. `memory`
+// holds a plane.
+inline void put_phases(const DepthwiseShape& q, const float* x, float* to, int64_t phase,
+                       float* memory) {
+  if (q.stride == 1) {
+    copy_rows(x, q.width, to + row_place(q, 0, phase).even, q.row(), q.height, q.width);
+    return;
+  }
+  // Where rows have an even number of values, the whole image is split in one long loop.
+  const int64_t half = q.width / 2;
+  const bool together = q.width % 2 == 0;
+  float *even = memory, *odd = memory + q.plane() / 2;
+  if (together) split_pairs(x, even, odd, q.plane() / 2);
+  with_width(half, [&](auto columns) {
+    for (int64_t h = 0; h < q.height; ++h) {
+      const RowPlace place = row_place(q, h, phase);
+      if (together) {
+        std::memcpy(to + place.even, even + h * columns, columns * sizeof(float));
+        std::memcpy(to + place.odd, odd + h * columns, columns * sizeof(float));
+      } else {
+        split_pairs(x + h * q.width, to + place.even, to + place.odd, columns);
+        to[place.even + columns] = x[(h + 1) * q.width - 1];
+      }
+    }
+  });
+}
+
+// Takes an image out of its place in the phases.
+inline void get_phases(const DepthwiseShape& q, const float* from, int64_t phase, float* x,
+                       float* memory) {
+  if (q.stride == 1) {
+    copy_rows(from + row_place(q, 0, phase).even, q.row(), x, q.width, q.height, q.width);
+    return;
+  }
+  const int64_t half = q.width / 2;
+  const bool together = q.width % 2 == 0;
+  float *even = memory, *odd = memory + q.plane() / 2;
+  with_width(half, [&](auto columns) {
+    for (int64_t h = 0; h < q.height; ++h) {
+      const RowPlace place = row_place(q, h, phase);
+      if (together) {
+        std::memcpy(even + h * columns, from + place.even, columns * sizeof(float));
+        std::memcpy(odd + h * columns, from + place.odd, columns * sizeof(float));
+      } else {
+        join_pairs(from + place.even, from + place.odd, x + h * q.width, columns);
+        x[(h + 1) * q.width - 1] = from[place.even + columns];
+      }
+    }
+  });
+  if (together) join_pairs(even, odd, x, q.plane() / 2);
+}
+
 // x (N, C, H, W), weight (C * ratio, 1, kh, kw) -> y (N, C * ratio, OH, OW).
 inline void depthwise_forward(const DepthwiseShape& q, const float* x, const float* weight,
                               float* y) {
   const int64_t group = q.group(), phase = q.phase(group), outputs = q.channels * q.ratio;
   const std::vector<int64_t> at = tap_distances(q, phase);
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(q.phases() * phase + q.line(group), 2);
+    Scratch scratch(q.phases() * phase + q.line(group) + q.plane(), 3);
     float* padded = scratch.take(q.phases() * phase);
     float* line = scratch.take(q.line(group));
+    float* memory = scratch.take(q.plane());
     std::memset(padded, 0, q.phases() * phase * sizeof(float));
     for (int64_t first = 0; first < q.images; first += group) {
       const int64_t count = std::min(group, q.images - first);
       for (int64_t n = 0; n < count; ++n) {
         put_phases(q, x + ((first + n) * q.channels + c) * q.plane(), padded + n * q.image(),
-                   phase);
+                   phase, memory);
       }
       for (int64_t k = c * q.ratio; k < (c + 1) * q.ratio; ++k) {
         lines::apply(padded, at.data(), weight + k * q.taps(), q.taps(), false, line,
@@ -160,11 +202,13 @@ inline void depthwise_backward(const DepthwiseShape& q, const float* x, const fl
   const std::vector<PhaseTaps> back = gradient_taps(q);
   parallel(q.channels, [&](int64_t c) {
     const int64_t line = q.line(group);
-    Scratch scratch(q.phases() * (phase + line) + phase + taps + 2 * q.ratio * taps, 5);
+    Scratch scratch(
+        q.phases() * (phase + line) + phase + taps + 2 * q.ratio * taps + q.plane(), 6);
     float* padded = scratch.take(q.phases() * phase);
     float* gradient = scratch.take(q.phases() * line);
     float* d = scratch.take(phase);
     float* chosen = scratch.take(taps);
+    float* memory = scratch.take(q.plane());
     double* sums = reinterpret_cast<double*>(scratch.take(2 * q.ratio * taps));
     std::memset(padded, 0, q.phases() * phase * sizeof(float));
     std::memset(d, 0, phase * sizeof(float));
@@ -176,7 +220,7 @@ inline void depthwise_backward(const DepthwiseShape& q, const float* x, const fl
       if (count < group) std::memset(centre + length, 0, (group - count) * q.image() * sizeof(float));
       for (int64_t n = 0; n < count; ++n) {
         put_phases(q, x + ((first + n) * q.channels + c) * q.plane(), padded + n * q.image(),
-                   phase);
+                   phase, memory);
       }
       for (int64_t r = 0; r < q.ratio; ++r) {
         const int64_t k = c * q.ratio + r;
@@ -193,7 +237,7 @@ inline void depthwise_backward(const DepthwiseShape& q, const float* x, const fl
       }
       for (int64_t n = 0; n < count; ++n) {
         get_phases(q, gradient + n * q.image(), line,
-                   dx + ((first + n) * q.channels + c) * q.plane());
+                   dx + ((first + n) * q.channels + c) * q.plane(), memory);
       }
     }
     for (int64_t t = 0; t < q.ratio * taps; ++t) {

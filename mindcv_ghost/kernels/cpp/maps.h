@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "planes.h"
 #include "pool.h"
 
 namespace ghost {
@@ -46,7 +47,8 @@ struct WeightShape {
 
   int64_t plane() const { return height * width; }
   int64_t weights() const { return rows * columns; }
-  // The place that each of `wide` places repeats: MindSpore's and PyTorch's "nearest".
+  // The place that each of `wide` places repeats: MindSpore's and PyTorch's "nearest". None is left
+  // out, and the places that repeat one follow each other.
   static std::vector<int64_t> sources(int64_t wide, int64_t narrow) {
     std::vector<int64_t> of;
     const float scale = static_cast<float>(narrow) / static_cast<float>(wide);
@@ -75,7 +77,9 @@ inline void weight_forward(const WeightShape& q, const float* x, const float* we
       if (h == 0 || row[h] != row[h - 1]) {
         for (int64_t i = 0; i < q.width; ++i) enlarged[i] = w[row[h] * q.columns + column[i]];
       }
-      for (int64_t i = 0; i < q.width; ++i) to[i] = from[i] * enlarged[i];
+      with_width(q.width, [&](auto width) {
+        for (int64_t i = 0; i < width; ++i) to[i] = from[i] * enlarged[i];
+      });
     }
   });
 }
@@ -101,7 +105,6 @@ inline void weight_backward(const WeightShape& q, const float* x, const float* w
     }
     Scratch scratch(2 * q.width, 2);
     float *enlarged = scratch.take(q.width), *sums = scratch.take(q.width);
-    std::fill(dw, dw + q.weights(), 0.0f);
     for (int64_t h = 0; h < q.height; ++h, from += q.width, to += q.width, d += q.width) {
       if (h == 0 || row[h] != row[h - 1]) {
         for (int64_t i = 0; i < q.width; ++i) {
@@ -109,12 +112,20 @@ inline void weight_backward(const WeightShape& q, const float* x, const float* w
           sums[i] = 0;
         }
       }
-      for (int64_t i = 0; i < q.width; ++i) {
-        to[i] = d[i] * enlarged[i];
-        sums[i] += d[i] * from[i];
-      }
+      with_width(q.width, [&](auto width) {
+        for (int64_t i = 0; i < width; ++i) {
+          to[i] = d[i] * enlarged[i];
+          sums[i] += d[i] * from[i];
+        }
+      });
       if (h + 1 == q.height || row[h + 1] != row[h]) {
-        for (int64_t i = 0; i < q.width; ++i) dw[row[h] * q.columns + column[i]] += sums[i];
+        float* out = dw + row[h] * q.columns;
+        int64_t i = 0;
+        for (int64_t k = 0; k < q.columns; ++k) {
+          float sum = 0;
+          for (; i < q.width && column[i] == k; ++i) sum += sums[i];
+          out[k] = sum;
+        }
       }
     }
   });

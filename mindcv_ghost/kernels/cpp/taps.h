@@ -55,6 +55,9 @@ inline void apply_all(const float* x, const int64_t* at, const float* weight, in
   for (; i + kOpen * kLanes <= length; i += kOpen * kLanes) {
     apply_block<kOpen, kAdd>(x + i, at, weight, count, y + i);
   }
+  for (; i + 2 * kLanes < length; i += 3 * kLanes) {
+    apply_block<3, kAdd>(x + i, at, weight, count, y + i);
+  }
   for (; i < length; i += kLanes) apply_block<1, kAdd>(x + i, at, weight, count, y + i);
 }
 
