@@ -118,7 +118,8 @@ def _key(compiler: str) -> str:
         parts.append("unknown")
     for source in sorted(SOURCES.iterdir()):
         parts += [source.name, source.read_text(encoding="utf-8")]
-    parts.append((Path(__file__).parent / "self_test.py").read_text(encoding="utf-8"))
+    for test in ("self_test.py", "self_test_layers.py"):
+        parts.append((Path(__file__).parent / test).read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -143,10 +144,10 @@ def _output(command: list[str]) -> str:
 def _build(compiler: str, path: Path) -> None:
     """Compile, test, and only then give the library its name."""
     draft = path.with_name(f"draft-{os.getpid()}.so")
-    source = str(SOURCES / "entry.cc")
+    sources = [str(source) for source in sorted(SOURCES.glob("*.cc"))]
     try:
         for flags in ((*FLAGS, NATIVE), FLAGS):  # not every compiler knows every processor
-            command = [compiler, *flags, source, "-o", str(draft)]
+            command = [compiler, *flags, *sources, "-o", str(draft)]
             done = _run(command, "the compiler")
             if done.returncode == 0:
                 break
