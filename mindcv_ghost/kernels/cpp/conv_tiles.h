@@ -242,10 +242,13 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
     float* block = scratch.take(kPanelRows * kPanel);
     const int64_t channel_step = out_channels * target.plane();
     const int64_t turn = part % shares;
+    const bool past_caches =
+        is_streamed(images * channel_step) && can_stream(y, target.plane());
     for (int64_t p = 0; p < panels.count(); ++p) {
       const int64_t first = p * kPanel, width = std::min(kPanel, panels.columns - first);
       const Runs runs(reach, t, target, first, width, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
+      const bool streamed = direct && past_caches && runs.runs[0].place % kLanes == 0;
       float* out = y + runs.runs[0].place;
       const float* add = other == nullptr ? nullptr : other + runs.runs[0].place;
       int64_t index = 0;
@@ -255,6 +258,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
         with_rows(rows, [&](auto known) {
           packed_product<known>(weight + row * depth, columns + p * depth * kPanel, depth,
                                 direct && other != nullptr ? add + row * target.plane() : nullptr,
+                                streamed,
                                 direct ? out + row * target.plane() : block,
                                 direct ? target.plane() : kPanel);
         });
@@ -265,6 +269,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
         }
       }
     }
+    if (past_caches) end_streams();
   });
 }
 

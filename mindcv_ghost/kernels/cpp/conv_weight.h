@@ -100,7 +100,8 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
                 }
               }
               float* to = sum + ((p * others + other) * rows + row) * kPanel;
-              products.put(to, kPanel, index > begin ? to : nullptr);
+              if (index > begin) products.add_rows(to, kPanel);
+              products.put(to, kPanel);
             }
           }
         });

@@ -64,14 +64,29 @@ struct Accumulators {
     }
   }
 
-  // Writes the sums, added to what lies at `other`, which may be c itself, or null.
-  void put(float* c, int64_t c_step, const float* other) const {
+  // Adds what lies at `other`.
+  void add_rows(const float* other, int64_t step) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const int64_t at = r * c_step;
-      store(c + at, other == nullptr ? sums[r][0] : sums[r][0] + load(other + at));
-      store(c + at + kLanes,
-            other == nullptr ? sums[r][1] : sums[r][1] + load(other + at + kLanes));
+    for (int r = 0; r < kRows; ++r, other += step) {
+      sums[r][0] += load(other);
+      sums[r][1] += load(other + kLanes);
+    }
+  }
+
+  void put(float* c, int64_t c_step) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r, c += c_step) {
+      store(c, sums[r][0]);
+      store(c + kLanes, sums[r][1]);
+    }
+  }
+
+  // As put, past the caches.
+  void stream_rows(float* c, int64_t c_step) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r, c += c_step) {
+      stream(c, sums[r][0]);
+      stream(c + kLanes, sums[r][1]);
     }
   }
 };
@@ -88,13 +103,18 @@ inline void pack_rows(const float* from, int64_t row_step, int64_t column_step, 
 // C = A * B for kRows rows of A as pack_rows leaves them, plus `other` where there is one.
 template <int kRows>
 inline void packed_product(const float* a, const float* b, int64_t depth, const float* other,
-                           float* c, int64_t c_step) {
+                           bool streamed, float* c, int64_t c_step) {
   Accumulators<kRows> sums;
   sums.clear();
   for (int64_t k = 0; k < depth; ++k, a += kRows, b += kPanel) {
     sums.add(b, [a](int r) { return a[r]; });
   }
-  sums.put(c, c_step, other);
+  if (other != nullptr) sums.add_rows(other, c_step);
+  if (streamed) {
+    sums.stream_rows(c, c_step);
+  } else {
+    sums.put(c, c_step);
+  }
 }
 
 }  // namespace ghost

@@ -300,7 +300,7 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
             Accumulators<known> sums;
             sums.clear();
             sums.add_run(inputs + (point * tiles + tile) * step, step, 1, b, q.in_channels);
-            sums.put(products + (point * tiles + tile) * kPanel, kPanel, nullptr);
+            sums.put(products + (point * tiles + tile) * kPanel, kPanel);
           });
         }
       }

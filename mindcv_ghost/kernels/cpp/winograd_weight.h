@@ -126,7 +126,8 @@ inline void winograd_weight(const WinogradShape& q, const float* x, const float*
             products.clear();
             products.add_run(inputs + point * tiles * step + c, 1, step, b, tiles);
             float* to = sums + point * sum_size + (panel * q.in_channels + c) * kPanel;
-            products.put(to, kPanel, block > 0 ? to : nullptr);
+            if (block > 0) products.add_rows(to, kPanel);
+            products.put(to, kPanel);
           });
         }
       }
