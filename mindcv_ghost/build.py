@@ -237,7 +237,7 @@ def _open(config: Config, split: str, classes: tuple[str, ...] | None = None) ->
 
 def _train_loader(config: Config, source: Source, num_classes: int, world: World) -> TrainLoader:
     data, augment = config.dataset, config.augment
-    return TrainLoader(
+    loader = TrainLoader(
         source,
         augment=augment,
         num_classes=num_classes,
@@ -250,7 +250,11 @@ def _train_loader(config: Config, source: Source, num_classes: int, world: World
         drop_remainder=data.drop_remainder,
         one_hot=config.loss.loss.lower() == "bce",
         workers=config.workers,
+        native=data.native_loader,
+        cache_mb=data.cache_images_mb,
     )
+    _logger.info("%s", loader.maker)
+    return loader
 
 
 def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
@@ -261,6 +265,8 @@ def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
         rank=world.rank,
         size=world.size,
         workers=config.workers,
+        native=config.dataset.native_loader,
+        cache_mb=config.dataset.cache_images_mb,
     )
 
 

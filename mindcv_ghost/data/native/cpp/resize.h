@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <utility>
 #include <vector>
+
 
 namespace loader {
 
@@ -42,28 +44,45 @@ inline std::vector<Tap> taps(int in, int out, int from, int count, bool columns)
   return made;
 }
 
-// One row's samples as integers: vector units turn bytes into them by the line much faster than by
-// the pixel.
-class WideRow {
- public:
-  // Takes samples of pixels [from, to) of a row.
-  void take(const uint8_t* row, int from, int to) {
-    const size_t count = 3 * static_cast<size_t>(to - from);
-    samples_.resize(count + 1);  // pixels are read by four
-    row += 3 * static_cast<size_t>(from);
-    for (size_t k = 0; k < count; ++k) samples_[k] = row[k];
-    from_ = from;
-  }
-  Int4 pixel(int place) const {
-    Int4 value;
-    std::memcpy(&value, &samples_[3 * static_cast<size_t>(place - from_)], 16);
-    return value;
-  }
+// Memory of one thread for one scaling. Loops take plain pointers into it: what is thread_local or
+// in a vector would be looked up again after every store.
+struct Scratch {
+  std::vector<int32_t> samples;  // of a row; vector units widen bytes by the line, not by the pixel
+  std::vector<int32_t> lines;
 
- private:
-  std::vector<int32_t> samples_;
-  int from_ = 0;
+  // Widens pixels [from, to) of a row; gives where pixel 0 would be.
+  const int32_t* widened(const uint8_t* row, int from, int to) {
+    const size_t count = 3 * static_cast<size_t>(to - from);
+    if (samples.size() < count + 1) samples.resize(count + 1);  // pixels are read by four
+    int32_t* const wide = samples.data();
+    row += 3 * static_cast<size_t>(from);
+    for (size_t k = 0; k < count; ++k) wide[k] = row[k];
+    return wide - 3 * static_cast<ptrdiff_t>(from);
+  }
 };
+
+inline Scratch& scratch() {
+  static thread_local Scratch memory;
+  return memory;
+}
+
+inline Int4 load(const int32_t* from) {
+  Int4 value;
+  std::memcpy(&value, from, 16);
+  return value;
+}
+
+// Interpolates the columns of a row, which needs its pixels [left, right].
+inline void interpolate(const uint8_t* row, const Tap* taps, int width, int left, int right,
+                        Scratch* memory, int32_t* line) {
+  const int32_t* const wide = memory->widened(row, left, right + 1);
+  for (int k = 0; k < width; ++k) {
+    const Tap tap = taps[k];
+    const Int4 value = load(wide + 3 * tap.first) * tap.weight_first +
+                       load(wide + 3 * tap.second) * tap.weight_second;
+    std::memcpy(line + 4 * k, &value, 16);
+  }
+}
 
 // Scales rows to `to`, a picture of `rows.size() x columns.size()` pixels of four bytes.
 //
@@ -73,24 +92,17 @@ template <class Next>
 bool resize_bilinear(Next next, const std::vector<Tap>& columns, const std::vector<Tap>& rows,
                      bool upside_down, uint8_t* to) {
   const int width = static_cast<int>(columns.size()), height = static_cast<int>(rows.size());
-  // thread_local, so that nothing is allocated, and nothing lost if libjpeg jumps.
-  static thread_local std::vector<int32_t> buffer;
-  static thread_local WideRow wide;
-  buffer.resize(8 * static_cast<size_t>(width));
-  const auto ends = std::minmax(columns.front().first, columns.back().first);  // columns rise or fall
-  const int last = std::max(columns.front().second, columns.back().second);
-  int32_t* lines[2] = {buffer.data(), buffer.data() + 4 * width};
+  Scratch& memory = scratch();
+  memory.lines.resize(8 * static_cast<size_t>(width));
+  int32_t* lines[2] = {memory.lines.data(), memory.lines.data() + 4 * width};
+  const int left = std::min(columns.front().first, columns.back().first);  // they rise or fall
+  const int right = std::max(columns.front().second, columns.back().second);
+  const Tap* const taps = columns.data();
   int held[2] = {-1, -1};
   const auto fetch = [&](int y, int32_t* line) {
     const uint8_t* row = next(y);
     if (!row) return false;
-    wide.take(row, ends.first, last + 1);
-    for (int k = 0; k < width; ++k) {
-      const Tap& tap = columns[k];
-      const Int4 value =
-          wide.pixel(tap.first) * tap.weight_first + wide.pixel(tap.second) * tap.weight_second;
-      std::memcpy(line + 4 * k, &value, 16);
-    }
+    interpolate(row, taps, width, left, right, &memory, line);
     return true;
   };
   for (int k = 0; k < height; ++k) {
@@ -128,25 +140,25 @@ template <class Next>
 bool resize_half(Next next, const std::vector<int>& columns, int y, int height, bool upside_down,
                  uint8_t* to) {
   const int width = static_cast<int>(columns.size());
-  static thread_local std::vector<int32_t> buffer;
-  static thread_local WideRow wide;
-  buffer.resize(4 * static_cast<size_t>(width));
-  const auto ends = std::minmax(columns.front(), columns.back());
+  Scratch& memory = scratch();
+  memory.lines.resize(4 * static_cast<size_t>(width));
+  int32_t* const sums = memory.lines.data();
+  const int left = std::min(columns.front(), columns.back());
+  const int right = std::max(columns.front(), columns.back());
+  const int* const places = columns.data();
   for (int k = 0; k < height; ++k) {
     for (int part = 0; part < 2; ++part) {
       const uint8_t* row = next(2 * (y + k) + part);
       if (!row) return false;
-      wide.take(row, ends.first, ends.second + 2);
+      const int32_t* const wide = memory.widened(row, left, right + 2);
       for (int j = 0; j < width; ++j) {
-        Int4 value = wide.pixel(columns[j]) + wide.pixel(columns[j] + 1);
-        Int4 before = {};
-        if (part) std::memcpy(&before, &buffer[4 * j], 16);
-        value += before;
-        std::memcpy(&buffer[4 * j], &value, 16);
+        Int4 value = load(wide + 3 * places[j]) + load(wide + 3 * places[j] + 3);
+        if (part) value += load(sums + 4 * j);
+        std::memcpy(sums + 4 * j, &value, 16);
       }
     }
     uint8_t* line = to + 4 * static_cast<size_t>(width) * (upside_down ? height - 1 - k : k);
-    for (int j = 0; j < 4 * width; ++j) line[j] = static_cast<uint8_t>((buffer[j] + 2) >> 2);
+    for (int j = 0; j < 4 * width; ++j) line[j] = static_cast<uint8_t>((sums[j] + 2) >> 2);
   }
   return true;
 }
