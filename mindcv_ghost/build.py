@@ -98,7 +98,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     batches = _train_loader(config, train_set, num_classes, world)
     settings = None
     if session.folder is not None:
-        settings = settings_of(config, world, train_set, num_classes)
+        settings = settings_of(config, world, train_set, num_classes, batches.native)
     run_folder = None if session.folder is None else session.folder.path
     earlier = pick(config.checkpoint.resume, run_folder, settings, collectives)
     # Masks of dropout are drawn from here on: a resumed run must not repeat those of its start.

@@ -22,7 +22,7 @@ _FREE = {
 # These change the last digits, or what an image is made to look like, but not which images come.
 _LOOSE = {
     *("mode", "device_target", "jit_level", "native_kernels", "num_parallel_workers"),
-    *("dataset_sink_mode", "native_loader"),
+    *("dataset_sink_mode", "native_loader", "native_images", "workers"),
 }
 
 AT_EPOCH_ENDS = ("ranks", "batch_size", "gradient_accumulation_steps")

@@ -47,8 +47,8 @@ class TrainLoader:
         num_classes: width of one-hot and mixed labels.
         rank, size: this rank's place among how many; together the ranks' ``k``-th batches are
             what one rank with ``size * batch_size`` images a batch would see.
-        seed: with the epoch it decides the order and what happens to each image; C++ operations
-            also draw by rank and by the number of workers.
+        seed: with the epoch it decides the order and what happens to each image; MindSpore's
+            operations, where they are used, also draw by rank and by the number of workers.
         shuffle: False keeps the order of the set.
         num_samples: images an epoch, of all ranks together, drawn anew each time.
         drop_remainder: leave out the samples after the last whole batch.
@@ -119,6 +119,11 @@ class TrainLoader:
             [op for op in ops if isinstance(op, SeededOp)] for ops in (steps.middle, steps.after)
         ]
         self._images, self.maker = native_images(source, settings, *python, cache_mb=cache_mb)
+
+    @property
+    def native(self) -> bool:
+        """Whether our own C++ makes the images, whose draws aren't MindSpore's."""
+        return self._images is not None
 
     def indices(self, epoch: int) -> np.ndarray:
         """Indices of the images this rank reads in an epoch, in order: batch ``k`` has

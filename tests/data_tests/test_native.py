@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import io
+import os
 import random
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +87,25 @@ def equal(first: list, second: list) -> bool:
 
 def test_the_self_test_finds_nothing(library):
     assert check_library(library) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_every_instruction_set_makes_the_same_images(library, tmp_path, target):
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    flags = "/proc/cpuinfo"
+    if not os.path.exists(flags) or "avx512vl" not in Path(flags).read_text():
+        pytest.skip("this processor has fewer instruction sets")
+    command = [compiler, *native_library.FLAGS, f"-march={target}", "-o", tmp_path / "images.so"]
+    subprocess.run([*command, native_library.SOURCES / "entry.cc", "-ldl"], check=True)
+    other = native_library.open_library(tmp_path / "images.so")
+    assert check_library(other) == []
+    settings = np.zeros(1, SETTINGS)
+    settings["training"], settings["height"], settings["width"] = 1, 50, 61
+    settings["scale"], settings["ratio"], settings["deviation"] = (0.1, 1), (0.5, 2), 57.3
+    settings["flip"], settings["mean"], settings["jitter"] = 0.5, 120.7, 0.4
+    files = [encoded(photograph(k, (120 + k, 90))) for k in range(20)]
+    assert equal([made(other, settings, files)], [made(library, settings, files)])
 
 
 @pytest.mark.parametrize("size, crop_pct", [(64, 0.875), (33, 0.5), (224, 1.0), ((40, 56), 0.8)])
