@@ -157,12 +157,13 @@ def test_without_a_compiler_images_are_mindspores_and_the_line_says_why(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    native_library.load.cache_clear()
+    native_library.loaded.cache_clear()
     source = FolderSource(str(images))
     loader = EvalLoader(source, Augment(image_resize=16), batch_size=23)
     assert loader.maker == "images by MindSpore's pipeline: there is no compiler (no-such-compiler)"
     without = arrays(loader.batches())
     monkeypatch.undo()
+    native_library.loaded.cache_clear()
     ours = EvalLoader(source, Augment(image_resize=16), batch_size=23)
     assert ours.maker == OURS and equal(without, arrays(ours.batches()))
 

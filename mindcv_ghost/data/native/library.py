@@ -11,7 +11,7 @@ import PIL
 
 from mindcv_ghost.native_build import Recipe, Unavailable, built
 
-__all__ = ["FLAGS", "SOURCES", "load", "open_library"]
+__all__ = ["FLAGS", "SOURCES", "load", "loaded", "open_library"]
 
 SOURCES = Path(__file__).parent / "cpp"
 # No contraction and no reordering: an augmentation is the same on every processor.
@@ -33,15 +33,26 @@ def recipe() -> Recipe:
     )
 
 
-@functools.lru_cache(maxsize=1)
 def load() -> ctypes.CDLL:
     """The library, built first if this machine hasn't got it yet.
 
     Raises:
         Unavailable: if it can't be built here, or makes something else of an image than MindSpore.
     """
-    _jpeg_libraries()
-    return open_library(built(recipe()))
+    found = loaded()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+@functools.lru_cache(maxsize=1)  # a compiler that failed isn't asked again by each loader of a run
+def loaded() -> ctypes.CDLL | Unavailable:
+    """As :func:`load`, but the reason is returned."""
+    try:
+        _jpeg_libraries()
+        return open_library(built(recipe()))
+    except Unavailable as reason:
+        return reason
 
 
 def open_library(path: str | Path) -> ctypes.CDLL:
