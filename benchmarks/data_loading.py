@@ -15,8 +15,8 @@ the consumer's process, ours doesn't.
 Where an image's time goes, one thread, AMD EPYC (Zen 4): 0.50 ms undoing the Huffman code down to
 the crop's last row, 0.15 inverse transform, colours, 0.07 scaling, 0.04 floats into the batch, 0.03
 reading and checking the file, 0.03 the rest. Predicted from that: 1,200 images a second and worker,
-2.1 times timm's with one worker and 2.6 with two. Through MindSpore's pipeline it was 1.5 and 1.2
-times; MindSpore's own reader was 0.9 to 1.1 times as fast as that.
+2.1 times timm's with one worker and 2.6 with two. Measured: 1,030 and 2.3 times, 2,270 and 3.3; in
+evaluation with two workers 1,940 and 3.8. Through MindSpore's pipeline it was 1.5 and 1.2 times.
 
     python benchmarks/data_loading.py [--workers 1 2] [--rounds 5]
 """

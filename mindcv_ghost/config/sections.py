@@ -126,7 +126,7 @@ class DatasetConfig:
         True, Bool(), "make images by C++ of our own, compiled at first use, where it can"
     )
     cache_images_mb: int = _key(
-        256, Int(0), "megabytes a process for the decoded images of a set that fits; 0 for none"
+        256, Int(0), "megabytes in each process for the images of a set that fits in; 0 for none"
     )
 
 
