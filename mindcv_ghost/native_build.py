@@ -33,10 +33,10 @@ class Recipe:
 
     Args:
         name: of its file, without an ending.
-        sources: folder of its sources; ``entry.cc`` includes the others.
+        sources: folder of its sources; every ``.cc`` is compiled.
         flags: for the compiler, besides those for this processor.
         self_test: module that is run on the finished library and ends with status 0 if it is right.
-        test_file: where that module is; a changed test is a reason to build anew.
+        test_files: its files; changed ones are a reason to build anew.
         packages: distributions whose versions the library has to fit.
     """
 
@@ -44,7 +44,7 @@ class Recipe:
     sources: Path
     flags: tuple[str, ...]
     self_test: str
-    test_file: Path
+    test_files: tuple[Path, ...]
     packages: tuple[str, ...] = ("mindspore",)
 
 
@@ -93,7 +93,7 @@ def key(recipe: Recipe, compiler: str) -> str:
             parts.append("unknown")
     for source in sorted(recipe.sources.iterdir()):
         parts += [source.name, source.read_text(encoding="utf-8")]
-    parts.append(recipe.test_file.read_text(encoding="utf-8"))
+    parts += [test.read_text(encoding="utf-8") for test in recipe.test_files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -118,13 +118,13 @@ def _output(command: list[str]) -> str:
 def _build(recipe: Recipe, compiler: str, path: Path) -> None:
     """Compile, test, and only then give the library its name."""
     draft = path.with_name(f"draft-{os.getpid()}.so")
-    source = str(recipe.sources / "entry.cc")
+    sources = [str(source) for source in sorted(recipe.sources.glob("*.cc"))]
     try:
         for flags in (
             (*recipe.flags, NATIVE),
             recipe.flags,
         ):  # not every compiler knows every processor
-            command = [compiler, *flags, source, "-o", str(draft), "-ldl"]
+            command = [compiler, *flags, *sources, "-o", str(draft), "-ldl"]
             done = _run(command, "the compiler")
             if done.returncode == 0:
                 break

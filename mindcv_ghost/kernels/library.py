@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +28,10 @@ class Library:
     Args:
         path: the shared library.
         threads: threads that its operators run on.
-        has_onednn: whether matrix products are oneDNN's; else they are the library's own, and
-            MindSpore's convolutions are faster.
     """
 
     path: Path
     threads: int
-    has_onednn: bool
 
 
 def threads_for(local_ranks: int) -> int:
@@ -54,8 +49,10 @@ def threads_for(local_ranks: int) -> int:
 
 def recipe() -> Recipe:
     """How the operators are built."""
-    test_file = Path(__file__).parent / "self_test.py"
-    return Recipe("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", test_file)
+    tests = tuple(
+        Path(__file__).parent / f"{name}.py" for name in ("self_test", "self_test_layers")
+    )
+    return Recipe("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tests)
 
 
 def load(threads: int) -> Library:
@@ -73,14 +70,4 @@ def load(threads: int) -> Library:
     except OSError as error:
         raise Unavailable(f"{path} can't be loaded ({error})") from error
     handle.ghost_set_threads(ctypes.c_int(threads))
-    has_onednn = handle.ghost_use_onednn(_onednn().encode()) == 1
-    return Library(path, threads, has_onednn)
-
-
-def _onednn() -> str:
-    """The oneDNN that MindSpore has loaded; only where its products are compiled for the CPU."""
-    module = sys.modules.get("mindspore")
-    if module is None or platform.machine().lower() not in ("x86_64", "amd64"):
-        return ""
-    found = sorted((Path(module.__file__).parent / "lib").glob("libdnnl.so*"))
-    return str(found[0]) if found else ""
+    return Library(path, threads)

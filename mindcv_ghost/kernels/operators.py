@@ -57,6 +57,7 @@ class Convolution(nn.Cell):
         self.forward = _operator(library, "ghost_conv", shape, 1)
         self.input_gradient = _operator(library, "ghost_conv_backward_input", last, 1)
         self.weight_gradient = _operator(library, "ghost_conv_backward_weight", last, 1)
+        self.fork = _ForkedConvolution(library, self)
 
     def construct(self, x, weight):
         return self.forward(self.settings, x, weight)
@@ -65,6 +66,34 @@ class Convolution(nn.Cell):
         return (
             self.input_gradient(self.settings, dout, weight, x),
             self.weight_gradient(self.settings, x, dout, weight),
+        )
+
+
+class _ForkedConvolution(nn.Cell):
+    """The convolution and its input, for another branch.
+
+    The gradient that comes back from there is added while this one's is written, which spares a
+    pass over three arrays of the input's size.
+    """
+
+    def __init__(self, library: Library, convolution: Convolution) -> None:
+        super().__init__(auto_prefix=False)
+
+        def last(_, first, second, third):
+            return third
+
+        self.settings = convolution.settings
+        self.forward = convolution.forward
+        self.input_gradient = _operator(library, "ghost_conv_backward_input_add", last, 1)
+        self.weight_gradient = convolution.weight_gradient
+
+    def construct(self, x, weight):
+        return self.forward(self.settings, x, weight), x
+
+    def bprop(self, x, weight, out, dout):
+        return (
+            self.input_gradient(self.settings, dout[0], weight, dout[1]),
+            self.weight_gradient(self.settings, x, dout[0], weight),
         )
 
 

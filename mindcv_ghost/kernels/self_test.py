@@ -21,6 +21,16 @@ __all__ = ["check_library", "convolution", "stem", "tail"]
 
 EPSILON, SHARE = 1e-5, 0.1
 
+# images, channels in and out, height, width, kernel, stride: pointwise, 3x3 directly and by
+# Winograd's algorithm (it needs more channels), strided, few channels
+_CONVOLUTIONS = (
+    (3, 8, 12, 9, 7, 1, 1),
+    (9, 6, 10, 4, 4, 3, 1),
+    (2, 20, 34, 18, 11, 3, 1),
+    (3, 24, 18, 7, 10, 1, 2),
+    (2, 3, 8, 11, 9, 7, 2),
+)
+
 
 def _batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
     """Gamma and beta; with moving mean and variance behind them, as in evaluation."""
@@ -31,15 +41,15 @@ def _batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
 
 def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, groups: int = 1) -> np.ndarray:
     """A convolution padded by half its odd kernel, in the arrays' own precision."""
-    kernel, (n, _, height, width) = weight.shape[2], x.shape
-    border = kernel // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (border, border), (border, border)))
+    (n, _, height, width), (tall, wide) = x.shape, weight.shape[2:]
+    up, left = tall // 2, wide // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (up, up), (left, left)))
     rows, columns = -(-height // stride), -(-width // stride)
     split = padded.reshape(n, groups, -1, *padded.shape[2:])
     split_weight = weight.reshape(groups, -1, *weight.shape[1:])
     y = 0
-    for i in range(kernel):
-        for j in range(kernel):
+    for i in range(tall):
+        for j in range(wide):
             seen = split[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
             seen = seen[..., :rows, :columns]
             y = y + np.einsum("ngchw,gkc->ngkhw", seen, split_weight[..., i, j])
@@ -87,7 +97,7 @@ def check_library(library: ctypes.CDLL) -> None:
     for shape in ((3, 4, 4, 9, 7, 3, True), (2, 3, 6, 8, 8, 5, False), (5, 2, 2, 4, 4, 1, True)):
         _check_tail(library, random, *shape)
     _check_stem(library, random)
-    for shape in ((3, 8, 12, 9, 7, 1, 1), (9, 6, 10, 4, 4, 3, 1), (2, 3, 8, 11, 9, 7, 2)):
+    for shape in _CONVOLUTIONS:
         _check_convolution(library, random, *shape)
 
 
@@ -154,6 +164,10 @@ def _check_convolution(library, random, n, inputs, outputs, height, width, kerne
     step = random.normal(size=x.shape)
     change = (convolution(step, weight, stride) * dy).sum()
     _compare("ghost_conv_backward_input", (dx * step).sum(), change)
+    other = random.normal(size=x.shape).astype(np.float32)
+    inputs = [[stride], dy, weight, other]
+    (total,) = call(library, "ghost_conv_backward_input_add", inputs, [x.shape])
+    _compare("ghost_conv_backward_input_add", total, dx + other)
     (dw,) = call(library, "ghost_conv_backward_weight", [[stride], x, dy, weight], [weight.shape])
     step = random.normal(size=weight.shape)
     change = (convolution(x, step, stride) * dy).sum()
@@ -197,10 +211,13 @@ def _check_gradients(what, random, formula: Callable, variables, gradients, dy) 
 
 def main(argv: list[str]) -> int:
     """Check the library that is named."""
+    from mindcv_ghost.kernels.self_test_layers import check_layers
+
     library = ctypes.CDLL(argv[0])
     library.ghost_set_threads(2)
     try:
         check_library(library)
+        check_layers(library)
     except (AssertionError, ValueError) as error:
         print(error)
         return 1

@@ -179,11 +179,13 @@ class GhostModule(nn.Cell):
 
         Only the parameters are those of ``primary`` and ``cheap``.
         """
+        conv = self.primary.conv
+        x = conv(x) if self.native_conv is None else self.native_conv(x, conv.weight)
+        return self.native_from_maps(x, shortcut)
+
+    def native_from_maps(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """As :meth:`native`, from what the primary convolution has made."""
         primary, cheap = self.primary, self.cheap
-        if self.native_conv is not None:
-            x = self.native_conv(x, primary.conv.weight)
-        else:
-            x = primary.conv(x)
         return self.native_tail(
             x,
             primary.bn.gamma,
@@ -197,6 +199,11 @@ class GhostModule(nn.Cell):
             cheap.bn.moving_variance,
             shortcut,
         )
+
+    def native_forked(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`native`, and x for a second branch: the gradients of both are one sum."""
+        maps, x = self.native_conv.fork(x, self.primary.conv.weight)
+        return self.native_from_maps(maps), x
 
 
 def _sides(size: Size) -> tuple[int, ...]:

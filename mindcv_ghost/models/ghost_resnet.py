@@ -74,8 +74,8 @@ class GhostBasicBlock(nn.Cell):
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.conv1(x)
+        x, shortcut = _fork(self.conv1, x)
+        shortcut = shortcut if self.downsample is None else self.downsample(shortcut)
         if self.conv2.native_tail is not None:
             return self.conv2.native(x, shortcut)
         return self.relu(self.conv2(x) + shortcut)
@@ -105,11 +105,19 @@ class GhostBottleneck(nn.Cell):
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.conv2(self.conv1(x))
+        x, shortcut = _fork(self.conv1, x)
+        shortcut = shortcut if self.downsample is None else self.downsample(shortcut)
+        x = self.conv2(x)
         if self.conv3.native_tail is not None:
             return self.conv3.native(x, shortcut)
         return self.relu(self.conv3(x) + shortcut)
+
+
+def _fork(module: GhostModule, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the module makes of x, and x, for a shortcut."""
+    if module.native_conv is not None and module.native_tail is not None:
+        return module.native_forked(x)
+    return module(x), x
 
 
 def _shortcut(

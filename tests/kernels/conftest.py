@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import shutil
 
-import mindspore  # noqa: F401 (its oneDNN has to be in the process)
 import pytest
 
 from mindcv_ghost.kernels import library

@@ -28,7 +28,7 @@ def recipe() -> Recipe:
         SOURCES,
         FLAGS,
         "mindcv_ghost.data.native.self_test",
-        Path(__file__).parent / "self_test.py",
+        (Path(__file__).parent / "self_test.py",),
         packages=("mindspore", "pillow"),
     )
 

@@ -1,53 +1,16 @@
-// The operators as MindSpore's Custom(func_type="aot") calls them: all inputs, then all outputs.
-//
-// The first input of each holds its settings, as floats. Every operator looks at number, type and
-// sizes of its arguments before it touches any: a wrong one would overwrite memory in silence.
-// They return 0, or 1 for arguments that don't fit.
+// The operators of Ghost modules, of a ResNet's stem and of dense convolutions; arguments.h tells
+// how they are called, layers.cc has those of other layers.
 
-#include "dense_conv.h"
+#include "arguments.h"
+#include "conv_weight.h"
 #include "ghost_tail.h"
 #include "stem_tail.h"
 
 namespace {
 
+using ghost::Arguments;
 using ghost::Norm;
 using ghost::NormOutput;
-
-class Arguments {
- public:
-  Arguments(int count, void** data, int* dims, int64_t** shapes, const char** types)
-      : count_(count), data_(data), dims_(dims), shapes_(shapes), fit_(true) {
-    for (int i = 0; i < count; ++i) fit_ = fit_ && std::strcmp(types[i], "float32") == 0;
-  }
-
-  int count() const { return count_; }
-  float* operator[](int i) const { return static_cast<float*>(data_[i]); }
-  int64_t dim(int i, int axis) const { return axis < dims_[i] ? shapes_[i][axis] : 0; }
-  int64_t size(int i) const {
-    int64_t product = 1;
-    for (int axis = 0; axis < dims_[i]; ++axis) product *= shapes_[i][axis];
-    return product;
-  }
-  // Demands; fit() tells whether all were met.
-  void want_count(int count) { fit_ = fit_ && count_ == count; }
-  void want_size(int i, int64_t size) { fit_ = fit_ && i < count_ && this->size(i) == size; }
-  void want_sizes(int first, int count, int64_t size) {
-    for (int i = first; i < first + count; ++i) want_size(i, size);
-  }
-  void want(bool condition) { fit_ = fit_ && condition; }
-  bool fit() const { return fit_; }
-
- private:
-  int count_;
-  void** data_;
-  int* dims_;
-  int64_t** shapes_;
-  bool fit_;
-};
-
-#define GHOST_ARGUMENTS                                                                       \
-  int count, void **data, int *dims, int64_t **shapes, const char **types, void * /* stream */, \
-      void * /* extra */
 
 // Settings of a tail: relu, epsilon and share of the first BN, epsilon and share of the second.
 constexpr int kTailSettings = 5;
@@ -159,6 +122,18 @@ ghost::ConvShape checked_conv(Arguments* a, int x, int y, int weight) {
   return q;
 }
 
+int conv_backward_input(GHOST_ARGUMENTS, bool add) {
+  Arguments a(count, data, dims, shapes, types);
+  a.want_count(5);
+  a.want_size(0, 1);
+  if (!a.fit()) return 1;
+  const ghost::ConvShape q = checked_conv(&a, 3, 1, 2);
+  a.want_size(4, a.size(3));
+  if (!a.fit()) return 1;
+  ghost::conv_backward_input(q, a[1], a[2], add ? a[3] : nullptr, a[4]);
+  return 0;
+}
+
 }  // namespace
 
 #define PASS count, data, dims, shapes, types, nullptr, nullptr
@@ -167,9 +142,6 @@ extern "C" {
 
 // Threads of this process; 1 until it is called.
 void ghost_set_threads(int threads) { ghost::SharedPool::set_threads(threads); }
-
-// Whether matrix products are oneDNN's from now on: the library's file, as it was loaded, or "".
-int ghost_use_onednn(const char* library) { return ghost::find_onednn(library) ? 1 : 0; }
 
 int ghost_tail(GHOST_ARGUMENTS) { return tail(PASS, false, true); }
 int ghost_tail_add(GHOST_ARGUMENTS) { return tail(PASS, true, true); }
@@ -235,22 +207,15 @@ int ghost_conv(GHOST_ARGUMENTS) {
   if (!a.fit()) return 1;
   const ghost::ConvShape q = checked_conv(&a, 1, 3, 2);
   if (!a.fit()) return 1;
-  ghost::conv_forward(q, a[1], {a[2], q.depth(), false}, a[3]);
+  ghost::conv_forward(q, a[1], a[2], a[3]);
   return 0;
 }
 
 // settings, dy, weight, x (for its shape alone) -> dx
-int ghost_conv_backward_input(GHOST_ARGUMENTS) {
-  Arguments a(count, data, dims, shapes, types);
-  a.want_count(5);
-  a.want_size(0, 1);
-  if (!a.fit()) return 1;
-  const ghost::ConvShape q = checked_conv(&a, 3, 1, 2);
-  a.want_size(4, a.size(3));
-  if (!a.fit()) return 1;
-  ghost::conv_backward_input(q, a[1], a[2], a[4]);
-  return 0;
-}
+int ghost_conv_backward_input(GHOST_ARGUMENTS) { return conv_backward_input(PASS, false); }
+
+// settings, dy, weight, a gradient of x from elsewhere -> their sum
+int ghost_conv_backward_input_add(GHOST_ARGUMENTS) { return conv_backward_input(PASS, true); }
 
 // settings, x, dy, weight (for its shape alone) -> dweight
 int ghost_conv_backward_weight(GHOST_ARGUMENTS) {

@@ -1,101 +1,100 @@
-// Matrix products: oneDNN's where MindSpore has loaded it, else a small blocked one.
+// Matrix products whose result stays in registers: C (rows, lanes) = A (rows, depth) * B (depth,
+// lanes), or added to C. B's rows are kPanel values side by side; A's values are broadcast.
 #pragma once
-
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
-#include <vector>
+
+#include "vectors.h"
 
 namespace ghost {
 
-// A matrix whose rows begin `step` values apart; transposed: read it by columns.
-struct Matrix {
-  const float* data;
-  int64_t step;
-  bool transposed;
+constexpr int64_t kPanel = 2 * kLanes;                   // columns at a time
+constexpr int64_t kPanelRows = kManyRegisters ? 12 : 6;  // rows at a time, at most
 
-  float at(int64_t row, int64_t column) const {
-    return transposed ? data[column * step + row] : data[row * step + column];
+// How many rows the next product takes of those that are left: even shares, since products of few
+// rows wait for their own sums.
+inline int64_t rows_at_once(int64_t left) {
+  const int64_t products = (left + kPanelRows - 1) / kPanelRows;
+  return (left + products - 1) / products;
+}
+
+// Calls product(integral_constant<rows>) with the number of rows known to the compiler.
+template <int kRows = kPanelRows, typename Product>
+inline void with_rows(int64_t rows, const Product& product) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return with_rows<kRows - 1>(rows, product);
+  }
+  product(std::integral_constant<int, kRows>());
+}
+
+template <int kRows>
+struct Accumulators {
+  Vector sums[kRows][2];
+
+  void clear() {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = Vector{};
+  }
+
+  // Adds the products of kRows values of A and a row of B.
+  template <typename Value>
+  __attribute__((always_inline)) void add(const float* b, const Value& a) {
+    const Vector b0 = load(b), b1 = load(b + kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const float v = a(r);
+      sums[r][0] += v * b0;
+      sums[r][1] += v * b1;
+    }
+  }
+
+  // Adds `length` columns of A, whose rows are `step` apart and whose columns `stride`.
+  __attribute__((always_inline)) void add_run(const float* a, int64_t step, int64_t stride,
+                                              const float* b, int64_t length) {
+    // One pointer for three rows: the others are once and twice an index register away.
+    constexpr int kPointers = (kRows + 2) / 3;
+    const float* pointers[kPointers];
+#pragma GCC unroll 4
+    for (int i = 0; i < kPointers; ++i) pointers[i] = a + 3 * i * step;
+    for (int64_t k = 0; k < length; ++k, b += kPanel) {
+      add(b, [&](int r) { return pointers[r / 3][(r % 3) * step]; });
+#pragma GCC unroll 4
+      for (int i = 0; i < kPointers; ++i) pointers[i] += stride;
+    }
+  }
+
+  // Writes the sums, added to what lies at `other`, which may be c itself, or null.
+  void put(float* c, int64_t c_step, const float* other) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t at = r * c_step;
+      store(c + at, other == nullptr ? sums[r][0] : sums[r][0] + load(other + at));
+      store(c + at + kLanes,
+            other == nullptr ? sums[r][1] : sums[r][1] + load(other + at + kLanes));
+    }
   }
 };
 
-// C (rows, columns) = A (rows, depth) * B (depth, columns), or added to C. On one thread.
-//
-// Blocks of B are copied so that the inner loop goes through memory in order, and serves four rows
-// of A at a time.
-inline void blocked_gemm(Matrix a, Matrix b, float* c, int64_t c_step, int64_t rows,
-                         int64_t columns, int64_t depth, bool add) {
-  constexpr int64_t kDepth = 64, kColumns = 256, kRows = 4;
-  float block[kDepth * kColumns];
-  if (!add) {
-    for (int64_t i = 0; i < rows; ++i) std::memset(c + i * c_step, 0, columns * sizeof(float));
-  }
-  for (int64_t j0 = 0; j0 < columns; j0 += kColumns) {
-    const int64_t width = std::min(kColumns, columns - j0);
-    for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
-      const int64_t deep = std::min(kDepth, depth - k0);
-      for (int64_t k = 0; k < deep; ++k) {
-        for (int64_t j = 0; j < width; ++j) block[k * kColumns + j] = b.at(k0 + k, j0 + j);
-      }
-      for (int64_t i0 = 0; i0 < rows; i0 += kRows) {
-        const int64_t high = std::min(kRows, rows - i0);
-        if (high < kRows) {
-          for (int64_t i = i0; i < rows; ++i) {
-            float* __restrict out = c + i * c_step + j0;
-            for (int64_t k = 0; k < deep; ++k) {
-              const float factor = a.at(i, k0 + k);
-              for (int64_t j = 0; j < width; ++j) out[j] += factor * block[k * kColumns + j];
-            }
-          }
-          continue;
-        }
-        float* __restrict c0 = c + i0 * c_step + j0;
-        float* __restrict c1 = c0 + c_step;
-        float* __restrict c2 = c1 + c_step;
-        float* __restrict c3 = c2 + c_step;
-        for (int64_t k = 0; k < deep; ++k) {
-          const float a0 = a.at(i0, k0 + k), a1 = a.at(i0 + 1, k0 + k), a2 = a.at(i0 + 2, k0 + k),
-                      a3 = a.at(i0 + 3, k0 + k);
-          const float* row = block + k * kColumns;
-          for (int64_t j = 0; j < width; ++j) {
-            const float v = row[j];
-            c0[j] += a0 * v;
-            c1[j] += a1 * v;
-            c2[j] += a2 * v;
-            c3[j] += a3 * v;
-          }
-        }
-      }
-    }
+// Packs `rows` rows of a matrix for packed_product: all their values of a column side by side. The
+// rows are row_step apart and the columns column_step.
+inline void pack_rows(const float* from, int64_t row_step, int64_t column_step, int64_t rows,
+                      int64_t columns, float* to) {
+  for (int64_t k = 0; k < columns; ++k, from += column_step, to += rows) {
+    for (int64_t r = 0; r < rows; ++r) to[r] = from[r * row_step];
   }
 }
 
-// dnnl_sgemm of oneDNN's C interface; row-major, alpha and beta as in BLAS.
-using Sgemm = int (*)(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t,
-                      const float*, int64_t, float, float*, int64_t);
-
-inline Sgemm& onednn() {
-  static Sgemm sgemm = nullptr;
-  return sgemm;
-}
-
-// Looks for oneDNN among the libraries that the process has loaded; false if it isn't there.
-inline bool find_onednn(const char* library) {
-  void* handle = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
-  onednn() = handle == nullptr ? nullptr : reinterpret_cast<Sgemm>(dlsym(handle, "dnnl_sgemm"));
-  return onednn() != nullptr;
-}
-
-inline void gemm(Matrix a, Matrix b, float* c, int64_t c_step, int64_t rows, int64_t columns,
-                 int64_t depth, bool add) {
-  const Sgemm sgemm = onednn();
-  if (sgemm == nullptr || sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', rows, columns,
-                                depth, 1, a.data, a.step, b.data, b.step, add ? 1 : 0, c,
-                                c_step) != 0) {
-    blocked_gemm(a, b, c, c_step, rows, columns, depth, add);
+// C = A * B for kRows rows of A as pack_rows leaves them, plus `other` where there is one.
+template <int kRows>
+inline void packed_product(const float* a, const float* b, int64_t depth, const float* other,
+                           float* c, int64_t c_step) {
+  Accumulators<kRows> sums;
+  sums.clear();
+  for (int64_t k = 0; k < depth; ++k, a += kRows, b += kPanel) {
+    sums.add(b, [a](int r) { return a[r]; });
   }
+  sums.put(c, c_step, other);
 }
 
 }  // namespace ghost

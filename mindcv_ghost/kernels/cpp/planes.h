@@ -3,10 +3,13 @@
 // Written for the compiler's vectoriser. ReLU is spelled `v < 0 ? 0 : v`, so that a NaN stays one.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+
+#include "vectors.h"
 
 namespace ghost {
 
@@ -15,28 +18,39 @@ struct Statistics {
   float variance;  // biased
 };
 
-// Mean and variance of `count` values, in two passes; float within a block, double between.
-inline Statistics statistics(const float* x, int64_t count) {
-  constexpr int64_t kBlock = 4096;
-  double sum = 0;
-  for (int64_t i = 0; i < count; i += kBlock) {
-    const int64_t end = i + kBlock < count ? i + kBlock : count;
-    float part = 0;
-    for (int64_t k = i; k < end; ++k) part += x[k];
-    sum += part;
-  }
-  const float mean = static_cast<float>(sum / count);
-  double squares = 0;
-  for (int64_t i = 0; i < count; i += kBlock) {
-    const int64_t end = i + kBlock < count ? i + kBlock : count;
-    float part = 0;
-    for (int64_t k = i; k < end; ++k) {
-      const float distance = x[k] - mean;
-      part += distance * distance;
+// Mean and variance of values that come block by block: in two passes within a block, which the
+// nearest cache should hold, and by Chan's formula between blocks, in double.
+class RunningStatistics {
+ public:
+  void add(const float* x, int64_t count) {
+    float sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += x[i];
+    const float mean = sum / count;
+    float squares = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const float distance = x[i] - mean;
+      squares += distance * distance;
     }
-    squares += part;
+    const double apart = mean - mean_;
+    const int64_t all = count_ + count;
+    mean_ += apart * count / all;
+    squares_ += squares + apart * apart * (static_cast<double>(count_) * count / all);
+    count_ = all;
   }
-  return {mean, static_cast<float>(squares / count)};
+  Statistics get() const {
+    return {static_cast<float>(mean_), static_cast<float>(squares_ / count_)};
+  }
+
+ private:
+  double mean_ = 0, squares_ = 0;
+  int64_t count_ = 0;
+};
+
+inline Statistics statistics(const float* x, int64_t count) {
+  constexpr int64_t kBlock = 2048;
+  RunningStatistics all;
+  for (int64_t i = 0; i < count; i += kBlock) all.add(x + i, std::min(kBlock, count - i));
+  return all.get();
 }
 
 // Batch normalisation of a channel as one multiplication and one addition.
@@ -59,12 +73,14 @@ inline float unbiased(float variance, int64_t count) {
   return count > 1 ? variance * (static_cast<float>(count) / (count - 1)) : variance;
 }
 
+template <typename Value>
+inline Value relu_of(Value v) {
+  return v < Value{} ? Value{} : v;
+}
+
 inline void normalise(const float* x, Affine a, bool relu, float* y, int64_t count) {
   if (relu) {
-    for (int64_t i = 0; i < count; ++i) {
-      const float v = x[i] * a.scale + a.shift;
-      y[i] = v < 0 ? 0 : v;
-    }
+    for (int64_t i = 0; i < count; ++i) y[i] = relu_of(x[i] * a.scale + a.shift);
   } else {
     for (int64_t i = 0; i < count; ++i) y[i] = x[i] * a.scale + a.shift;
   }
@@ -72,9 +88,16 @@ inline void normalise(const float* x, Affine a, bool relu, float* y, int64_t cou
 
 // y = relu(affine(x) + other).
 inline void add_relu(const float* x, Affine a, const float* other, float* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float v = x[i] * a.scale + a.shift + other[i];
-    y[i] = v < 0 ? 0 : v;
+  for (int64_t i = 0; i < count; ++i) y[i] = relu_of(x[i] * a.scale + a.shift + other[i]);
+}
+
+// As normalise, or add_relu where there is another; past the caches.
+inline void stream_normalised(const float* x, Affine a, bool relu, const float* other, float* y,
+                              int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Vector v = load(x + i) * a.scale + a.shift;
+    if (other != nullptr) v += load(other + i);
+    stream(y + i, relu || other != nullptr ? relu_of(v) : v);
   }
 }
 
@@ -83,6 +106,7 @@ template <typename Rows>
 inline void with_width(int64_t width, const Rows& rows) {
   switch (width) {
     case 2: return rows(std::integral_constant<int64_t, 2>());
+    case 3: return rows(std::integral_constant<int64_t, 3>());
     case 4: return rows(std::integral_constant<int64_t, 4>());
     case 7: return rows(std::integral_constant<int64_t, 7>());
     case 8: return rows(std::integral_constant<int64_t, 8>());
@@ -91,6 +115,7 @@ inline void with_width(int64_t width, const Rows& rows) {
     case 28: return rows(std::integral_constant<int64_t, 28>());
     case 32: return rows(std::integral_constant<int64_t, 32>());
     case 56: return rows(std::integral_constant<int64_t, 56>());
+    case 112: return rows(std::integral_constant<int64_t, 112>());
     default: return rows(width);
   }
 }
@@ -121,37 +146,33 @@ struct Padded {
   }
   // Writes images between the zeros, which must be there already.
   void put(const float* images, float* padded, int64_t count) const {
-    with_width(width, [&](auto columns) {
-      for (int64_t n = 0; n < count; ++n) {
-        const float* from = images + n * height * columns;
-        float* to = padded + origin() + n * image_step();
-        for (int64_t h = 0; h < height; ++h) {
-          std::memcpy(to + h * row_step(), from + h * columns, columns * sizeof(float));
-        }
-      }
+    each_row(padded + origin(), count, [&](auto columns, int64_t at, float* row) {
+      std::memcpy(row, images + at, columns * sizeof(float));
     });
   }
   // Takes images out of a convolution's result, whose value (n, h, w) lies without the origin.
   void get(const float* line, float* images, int64_t count) const {
-    with_width(width, [&](auto columns) {
-      for (int64_t n = 0; n < count; ++n) {
-        const float* from = line + n * image_step();
-        float* to = images + n * height * columns;
-        for (int64_t h = 0; h < height; ++h) {
-          std::memcpy(to + h * columns, from + h * row_step(), columns * sizeof(float));
-        }
-      }
+    each_row(line, count, [&](auto columns, int64_t at, const float* row) {
+      std::memcpy(images + at, row, columns * sizeof(float));
     });
   }
   // As get, but adds to the images.
   void add(const float* line, float* images, int64_t count) const {
+    each_row(line, count, [&](auto columns, int64_t at, const float* row) {
+      for (int64_t w = 0; w < columns; ++w) images[at + w] += row[w];
+    });
+  }
+
+ private:
+  // Calls body(width, the row's place in the images, the row in `line`).
+  template <typename Line, typename Body>
+  void each_row(Line* line, int64_t count, const Body& body) const {
+    const int64_t rows = height, step = row_step(), image = image_step();
     with_width(width, [&](auto columns) {
-      for (int64_t n = 0; n < count; ++n) {
-        const float* from = line + n * image_step();
-        float* to = images + n * height * columns;
-        for (int64_t h = 0; h < height; ++h) {
-          for (int64_t w = 0; w < columns; ++w) to[h * columns + w] += from[h * row_step() + w];
-        }
+      int64_t at = 0;
+      for (int64_t n = 0; n < count; ++n, line += image) {
+        Line* row = line;
+        for (int64_t h = 0; h < rows; ++h, row += step, at += columns) body(columns, at, row);
       }
     });
   }
@@ -264,11 +285,11 @@ inline void correlate(const Padded& p, const float* gradient, const float* padde
   }
 }
 
-// How many images of `size` values are worth one pass: few enough for the nearest cache.
+// How many images of `size` values are worked on at a time: the nearest cache should hold them and
+// what is made of them, and loops should be long.
 inline int64_t images_at_once(int64_t size, int64_t images) {
-  constexpr int64_t kValues = 4096;
-  const int64_t fitting = kValues / (size < 1 ? 1 : size);
-  return fitting < 1 ? 1 : (fitting > images ? images : fitting);
+  constexpr int64_t kValues = 2048;
+  return std::clamp<int64_t>(kValues / std::max<int64_t>(size, 1), 1, images);
 }
 
 }  // namespace ghost

@@ -174,30 +174,39 @@ void parallel(int64_t count, const Body& body) {
   SharedPool::get().run(count, body);
 }
 
+// Whose memory a Scratch is: a part's of a parallel job, or the whole operator's, which its parts see.
+enum class Scope { part, whole };
+
 #ifdef GHOST_SEPARATE_SCRATCH
 // For sanitizers: every array is memory of its own, and taking more than was asked for ends it all.
-class Scratch {
+template <Scope kScope>
+class ScratchOf {
  public:
-  Scratch(int64_t floats, int arrays) : floats_(floats), arrays_(arrays) {}
+  ScratchOf(int64_t floats, int arrays) : floats_(floats), arrays_(arrays) {}
 
   float* take(int64_t floats) {
     floats_ -= floats;
     if (floats_ < 0 || --arrays_ < 0) std::abort();
-    taken_.emplace_back(new float[floats]);
+    taken_.emplace_back(static_cast<float*>(std::aligned_alloc(64, (floats * 4 + 63) / 64 * 64)));
     return taken_.back().get();
   }
 
  private:
+  struct Free {
+    void operator()(float* data) const { std::free(data); }
+  };
   int64_t floats_;
   int arrays_;
-  std::vector<std::unique_ptr<float[]>> taken_;
+  std::vector<std::unique_ptr<float, Free>> taken_;
 };
 #else
-// Float arrays that last as long as this object; a thread's memory is kept for its next use.
-class Scratch {
+// Float arrays that last as long as this object; a thread's memory is kept for its next use, since
+// the kernel takes as long to find new pages as some operators to compute.
+template <Scope kScope>
+class ScratchOf {
  public:
   // floats: upper bound of what all arrays hold together; arrays: how many.
-  Scratch(int64_t floats, int arrays) {
+  ScratchOf(int64_t floats, int arrays) {
     const size_t bytes = (static_cast<size_t>(floats) + arrays * kAlign) * sizeof(float);
     Memory& memory = mine();
     if (memory.bytes < bytes) {
@@ -233,5 +242,8 @@ class Scratch {
   float* next_;
 };
 #endif
+
+using Scratch = ScratchOf<Scope::part>;
+using WholeScratch = ScratchOf<Scope::whole>;
 
 }  // namespace ghost

@@ -97,17 +97,20 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
                          const NormOutput& out) {
   const int64_t values = q.images * q.plane();
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(values + q.padded() + 2 * q.step(), 4);
-    float* uc = scratch.take(values);
+    Scratch scratch(q.padded() + 2 * q.step(), 3);
     float* padded = scratch.take(q.padded());
     float* columns = scratch.take(q.step());
     float* line = scratch.take(q.step());
-    gather(u, q.images, q.channels, c, q.plane(), uc);
-    const Statistics s = statistics(uc, values);
+    RunningStatistics running;
+    for (int64_t n = 0; n < q.images; ++n) {
+      running.add(u + (n * q.channels + c) * q.plane(), q.plane());
+    }
+    const Statistics s = running.get();
     out.set(norm, c, s, values);
     std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
-      pad_normalised(q, uc + n * q.plane(), norm.of_batch(s, c), line, padded);
+      const float* uc = u + (n * q.channels + c) * q.plane();
+      pad_normalised(q, uc, norm.of_batch(s, c), line, padded);
       max_pool(q, padded, columns, y + (n * q.channels + c) * q.out_plane());
     }
   });
@@ -135,8 +138,7 @@ inline void stem_backward(const StemShape& q, const float* u, const Norm& norm, 
                           const float* variance, const float* dy, const StemGradients& out) {
   const int64_t values = q.images * q.plane();
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(2 * values + 2 * q.padded() + 3 * q.step(), 7);
-    float* uc = scratch.take(values);
+    Scratch scratch(values + 2 * q.padded() + 3 * q.step(), 6);
     float* d = scratch.take(values);
     float* padded = scratch.take(q.padded());
     float* dpadded = scratch.take(q.padded());
@@ -144,22 +146,26 @@ inline void stem_backward(const StemShape& q, const float* u, const Norm& norm, 
     float* highest = scratch.take(q.step());
     float* left = scratch.take(q.step());
     const Statistics s = {mean[c], variance[c]};
-    gather(u, q.images, q.channels, c, q.plane(), uc);
+    NormBackward back(norm, c, s, false);  // the pool already left out what its ReLU stops
     std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
-      pad_normalised(q, uc + n * q.plane(), norm.of_batch(s, c), line, padded);
+      const float* uc = u + (n * q.channels + c) * q.plane();
+      pad_normalised(q, uc, norm.of_batch(s, c), line, padded);
       std::memset(dpadded, 0, q.padded() * sizeof(float));
       max_pool_backward(q, padded, dy + (n * q.channels + c) * q.out_plane(), highest, left,
                         dpadded);
       unpad(q, dpadded, d + n * q.plane());
+      back.add(uc, d + n * q.plane(), q.plane());
     }
-    const NormGradient g = normalise_backward(uc, s, norm, c, false, d, values);
-    out.gamma[c] = g.gamma;
-    out.beta[c] = g.beta;
+    out.gamma[c] = back.gamma();
+    out.beta[c] = back.beta();
+    const NormBackward::Line line_back = back.line();
+    const bool streamed = is_streamed(q.channels * values);
     for (int64_t n = 0; n < q.images; ++n) {
-      std::memcpy(out.u + (n * q.channels + c) * q.plane(), d + n * q.plane(),
-                  q.plane() * sizeof(float));
+      const int64_t at = (n * q.channels + c) * q.plane();
+      line_back.write(u + at, d + n * q.plane(), out.u + at, q.plane(), streamed);
     }
+    if (streamed) end_streams();
   });
 }
 

@@ -1,0 +1,123 @@
+// Vectors of the widest registers that the compiler's target has, in the compiler's own notation.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace ghost {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;  // SSE, NEON; elsewhere the compiler splits them up
+#endif
+
+// Whether there are 32 vector registers, or 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool kManyRegisters = true;
+#else
+constexpr bool kManyRegisters = false;
+#endif
+
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+
+inline Vector load(const float* from) {
+  Vector v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
+
+// memcpy for a few thousand values. The C library's goes over to `rep movsb` there, which some
+// processors take three times as long for.
+inline void copy(float* to, const float* from, int64_t count) {
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    const Vector a = load(from + i), b = load(from + i + kLanes);
+    store(to + i, a);
+    store(to + i + kLanes, b);
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+// Stores past the caches, where there is an instruction for it: `to` lies at a multiple of the
+// vector's size. end_streams() has to follow before another thread may read it.
+inline void stream(float* to, Vector v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, reinterpret_cast<__m512>(v));
+#elif defined(__AVX__)
+  _mm256_stream_ps(to, reinterpret_cast<__m256>(v));
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, reinterpret_cast<__m128>(v));
+#else
+  store(to, v);
+#endif
+}
+
+inline void end_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// Whether an output of so many values is better stored past the caches: the last one won't hold it
+// until it is read, and would only read each line from memory first.
+inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
+
+inline bool can_stream(const float* to, int64_t count) {
+  return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) == 0 && count % kLanes == 0;
+}
+
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define GHOST_SHUFFLES
+#endif
+#endif
+
+#ifdef GHOST_SHUFFLES
+template <int kStep, int... kLane>
+inline void swap_blocks(Vector& a, Vector& b, std::integer_sequence<int, kLane...>) {
+  const Vector first =
+      __builtin_shufflevector(a, b, ((kLane & kStep) ? kLanes + kLane - kStep : kLane)...);
+  const Vector second =
+      __builtin_shufflevector(a, b, ((kLane & kStep) ? kLanes + kLane : kLane + kStep)...);
+  a = first;
+  b = second;
+}
+
+template <int kStep>
+inline void transpose_step(Vector* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if ((i & kStep) == 0) {
+      swap_blocks<kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, kLanes>());
+    }
+  }
+  if constexpr (2 * kStep < kLanes) transpose_step<2 * kStep>(rows);
+}
+
+// Transposes kLanes vectors: swaps the blocks off the diagonal, of one value, then two, and so on.
+inline void transpose(Vector* rows) { transpose_step<1>(rows); }
+#else
+inline void transpose(Vector* rows) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float kept = rows[i][j];
+      rows[i][j] = rows[j][i];
+      rows[j][i] = kept;
+    }
+  }
+}
+#endif
+
+}  // namespace ghost

@@ -1,0 +1,312 @@
+// Convolutions of 3x3 with stride 1 by Winograd's algorithm F(4x4, 3x3): 36 products for 16 outputs
+// and a channel, instead of 144 (Lavin and Gray, arXiv 1509.09308).
+//
+// Points are 0, +-5/8, +-3/2 and infinity: their squares' sums and products are exact in float, and
+// results are 2 to 6 times as exact as with the usual 0, +-1, +-2.
+#pragma once
+
+#include <algorithm>
+
+#include "gemm.h"
+#include "pool.h"
+
+namespace ghost {
+
+constexpr int64_t kOutputTile = 4, kInputTile = 6, kPoints = 36;
+
+constexpr float kA = 0.625f, kB = 1.5f;
+constexpr float kA2 = kA * kA, kB2 = kB * kB, kSum2 = kA2 + kB2, kProduct2 = kA2 * kB2;
+// What the interpolation divides by at +-kA and at +-kB.
+constexpr float kAtA = 1 / (2 * kA2 * (kA2 - kB2)), kAtB = 1 / (2 * kB2 * (kB2 - kA2));
+
+struct WinogradShape {
+  int64_t images, in_channels, out_channels, height, width;
+
+  int64_t tile_rows() const { return (height + kOutputTile - 1) / kOutputTile; }
+  int64_t tile_columns() const { return (width + kOutputTile - 1) / kOutputTile; }
+  // Input channels of a tile are an odd number of cache lines, so that tiles don't evict each other.
+  int64_t channel_step() const { return in_channels / 32 * 32 + 48; }
+  int64_t tiles() const { return images * tile_rows() * tile_columns(); }
+
+  // Whether this is faster than 9 products an output. Transforms cost about as much as half of the
+  // products, and the weights' must pay off over the tiles.
+  bool is_faster() const {
+    const int64_t products = kPoints * tile_rows() * tile_columns();
+    return in_channels >= kLanes && out_channels >= kLanes && tiles() >= 16 &&
+           3 * products <= 2 * 9 * height * width;
+  }
+};
+
+// Six inputs of a row or column to the six points.
+template <typename Value>
+inline void to_points(const Value* d, int64_t step, Value* v, int64_t v_step) {
+  const Value d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step],
+              d5 = d[5 * step];
+  const Value even_a = d4 - kB2 * d2, odd_a = kA * (d3 - kB2 * d1);
+  const Value even_b = d4 - kA2 * d2, odd_b = kB * (d3 - kA2 * d1);
+  v[0] = kProduct2 * d0 - kSum2 * d2 + d4;
+  v[v_step] = even_a + odd_a;
+  v[2 * v_step] = even_a - odd_a;
+  v[3 * v_step] = even_b + odd_b;
+  v[4 * v_step] = even_b - odd_b;
+  v[5 * v_step] = kProduct2 * d1 - kSum2 * d3 + d5;
+}
+
+// Six points to four outputs.
+template <typename Value>
+inline void from_points(const Value* m, int64_t step, Value* y, int64_t y_step) {
+  const Value sum_a = m[step] + m[2 * step], difference_a = m[step] - m[2 * step];
+  const Value sum_b = m[3 * step] + m[4 * step], difference_b = m[3 * step] - m[4 * step];
+  y[0] = m[0] + sum_a + sum_b;
+  y[y_step] = kA * difference_a + kB * difference_b;
+  y[2 * y_step] = kA2 * sum_a + kB2 * sum_b;
+  y[3 * y_step] = kA * kA2 * difference_a + kB * kB2 * difference_b + m[5 * step];
+}
+
+// Three weights to the six points.
+template <typename Value>
+inline void weights_to_points(const Value* w, int64_t step, Value* u, int64_t u_step) {
+  const Value w0 = w[0], w1 = w[step], w2 = w[2 * step];
+  const Value even_a = kAtA * w0 + kAtA * kA2 * w2, odd_a = kAtA * kA * w1;
+  const Value even_b = kAtB * w0 + kAtB * kB2 * w2, odd_b = kAtB * kB * w1;
+  u[0] = w0 * (1 / kProduct2);
+  u[u_step] = even_a + odd_a;
+  u[2 * u_step] = even_a - odd_a;
+  u[3 * u_step] = even_b + odd_b;
+  u[4 * u_step] = even_b - odd_b;
+  u[5 * u_step] = w2;
+}
+
+// A weight whose value for (output, input, tap) is data[output * out_step + input * in_step + tap],
+// or 8 - tap where it is turned round.
+struct Kernels {
+  const float* data;
+  int64_t out_step, in_step;
+  bool turned;
+};
+
+// Weights at the points: (kPoints, out_channels / kPanel, in_channels, kPanel).
+inline void transform_weights(const WinogradShape& q, const Kernels& kernels, float* points) {
+  const int64_t panels = (q.out_channels + kPanel - 1) / kPanel;
+  const int64_t point_step = panels * q.in_channels * kPanel;
+  parallel(2 * panels, [&](int64_t part) {
+    const int64_t first = part * kLanes, panel = first / kPanel;
+    const int64_t there = std::clamp<int64_t>(q.out_channels - first, 0, kLanes);
+    Vector w[9] = {}, half[18], u[kPoints];
+    for (int64_t i = 0; i < q.in_channels; ++i) {
+      for (int64_t l = 0; l < there; ++l) {
+        const float* from = kernels.data + (first + l) * kernels.out_step + i * kernels.in_step;
+        for (int tap = 0; tap < 9; ++tap) w[tap][l] = from[kernels.turned ? 8 - tap : tap];
+      }
+      for (int column = 0; column < 3; ++column) {
+        weights_to_points(w + column, 3, half + column, 3);
+      }
+      for (int row = 0; row < 6; ++row) weights_to_points(half + 3 * row, 1, u + 6 * row, 1);
+      float* to = points + (panel * q.in_channels + i) * kPanel + first % kPanel;
+      for (int point = 0; point < kPoints; ++point) store(to + point * point_step, u[point]);
+    }
+  });
+}
+
+// Rows of tiles from `first` on, counted through all images.
+struct TileRows {
+  int64_t first, count;
+};
+
+// Planes of kLanes channels of one image, the tiles of some rows with a border around: (rows,
+// columns, kLanes). What lies outside of the image is zero.
+struct ChannelWindow {
+  int64_t height, width, border;
+
+  ChannelWindow(const WinogradShape& q, int64_t tile_rows, int64_t around)
+      : height(kOutputTile * tile_rows + 2 * around),
+        width(kOutputTile * q.tile_columns() + 2 * around),
+        border(around) {}
+  int64_t size() const { return height * width * kLanes; }
+  const float* tile(const float* window, int64_t row, int64_t column) const {
+    return window + kOutputTile * (row * width + column) * kLanes;
+  }
+};
+
+// from: a plane of each of the channels, of which `there` are real.
+inline void cut_channels(const WinogradShape& q, const float* from, int64_t there, int64_t tile_row,
+                         const ChannelWindow& window, float* to) {
+  const int64_t first = tile_row * kOutputTile - window.border, plane = q.height * q.width;
+  const int64_t begin = std::max<int64_t>(0, first);
+  const int64_t end = std::min(q.height, first + window.height);
+  const int64_t right = window.width - window.border - q.width;
+  std::memset(to, 0, (begin - first) * window.width * kLanes * sizeof(float));
+  std::memset(to + (end - first) * window.width * kLanes, 0,
+              (first + window.height - end) * window.width * kLanes * sizeof(float));
+  int64_t w = 0;
+  float* at = to + (begin - first) * window.width * kLanes;
+  // The next pixel's place; zeros before and behind each row.
+  const auto next = [&]() {
+    if (w == 0) {
+      for (int64_t i = 0; i < window.border; ++i, at += kLanes) store(at, Vector{});
+    }
+    float* place = at;
+    at += kLanes;
+    if (++w == q.width) {
+      for (int64_t i = 0; i < right; ++i, at += kLanes) store(at, Vector{});
+      w = 0;
+    }
+    return place;
+  };
+  Vector block[kLanes];
+  int64_t i = begin * q.width;
+  for (; i + kLanes <= end * q.width; i += kLanes) {
+    for (int64_t c = 0; c < kLanes; ++c) block[c] = c < there ? load(from + c * plane + i) : Vector{};
+    transpose(block);
+    for (int64_t c = 0; c < kLanes; ++c) store(next(), block[c]);
+  }
+  for (; i < end * q.width; ++i) {
+    Vector values = {};
+    for (int64_t c = 0; c < there; ++c) values[c] = from[c * plane + i];
+    store(next(), values);
+  }
+}
+
+// Calls body(image, first tile row in it, rows, those before) for each image that the rows touch.
+template <typename Body>
+inline void each_image(const WinogradShape& q, const TileRows& rows, const Body& body) {
+  for (int64_t done = 0; done < rows.count;) {
+    const int64_t row = rows.first + done, in_image = row % q.tile_rows();
+    const int64_t here = std::min(q.tile_rows() - in_image, rows.count - done);
+    body(row / q.tile_rows(), in_image, here, done);
+    done += here;
+  }
+}
+
+// Memory that transforms of these rows need.
+inline int64_t window_size(const WinogradShape& q, const TileRows& rows) {
+  return ChannelWindow(q, std::min(rows.count, q.tile_rows()), 1).size();
+}
+
+// kLanes channels of x from c on, at the points: points (kPoints, tiles of the rows, step), channels
+// side by side.
+inline void transform_inputs(const WinogradShape& q, const float* x, const TileRows& rows,
+                             int64_t c, int64_t step, float* memory, float* points) {
+  const int64_t columns = q.tile_columns(), point_step = rows.count * columns * step;
+  const int64_t there = std::min<int64_t>(kLanes, q.in_channels - c);
+  each_image(q, rows, [&](int64_t image, int64_t row, int64_t here, int64_t before) {
+    const ChannelWindow window(q, here, 1);
+    const float* planes = x + (image * q.in_channels + c) * q.height * q.width;
+    cut_channels(q, planes, there, row, window, memory);
+    float* to = points + before * columns * step + c;
+    for (int64_t tile = 0; tile < here * columns; ++tile, to += step) {
+      const float* corner = window.tile(memory, tile / columns, tile % columns);
+      Vector half[kPoints], v[6];
+#pragma GCC unroll 6
+      for (int column = 0; column < 6; ++column) {
+        Vector d[6];
+        for (int i = 0; i < 6; ++i) d[i] = load(corner + (i * window.width + column) * kLanes);
+        to_points(d, 1, half + column, 6);
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; ++i) {
+        to_points(half + 6 * i, 1, v, 1);
+        for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * point_step, v[j]);
+      }
+    }
+  });
+}
+
+// products (kPoints, tiles, kPanel) of one panel to its channels of y, from channel `first` on;
+// `other`, of y's shape, is added where there is one.
+inline void transform_outputs(const WinogradShape& q, const TileRows& rows, const float* products,
+                              int64_t first, const float* other, float* y) {
+  const int64_t columns = q.tile_columns(), tiles = rows.count * columns;
+  const int64_t plane = q.height * q.width;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t row = rows.first + tile / columns;
+    const int64_t h = row % q.tile_rows() * kOutputTile, w = tile % columns * kOutputTile;
+    const int64_t high = std::min(kOutputTile, q.height - h);
+    const int64_t wide = std::min(kOutputTile, q.width - w);
+    for (int64_t c = first; c < std::min(first + kPanel, q.out_channels); c += kLanes) {
+      const float* from = products + tile * kPanel + (c - first);
+      Vector half[24];
+      Vector out[16];
+#pragma GCC unroll 6
+      for (int j = 0; j < 6; ++j) {
+        Vector m[6];
+        for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * tiles * kPanel);
+        from_points(m, 1, half + j, 6);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) from_points(half + 6 * i, 1, out + 4 * i, 1);
+      alignas(64) float block[kLanes * 16];  // (channels, 16 outputs)
+      for (int i = 0; i < 16; i += kLanes) {
+        transpose(out + i);
+        for (int l = 0; l < kLanes; ++l) store(block + l * 16 + i, out[i + l]);
+      }
+      const int64_t there = std::min<int64_t>(kLanes, q.out_channels - c);
+      const int64_t at = (row / q.tile_rows() * q.out_channels + c) * plane + h * q.width + w;
+      float* to = y + at;
+      for (int64_t l = 0; l < there; ++l, to += plane) {
+        if (other != nullptr) {
+          const float* add = other + at + l * plane;
+          for (int64_t i = 0; i < high; ++i) {
+            for (int64_t j = 0; j < wide; ++j) block[l * 16 + 4 * i + j] += add[i * q.width + j];
+          }
+        }
+        if (high == 4 && wide == 4) {
+          for (int i = 0; i < 4; ++i) {
+            std::memcpy(to + i * q.width, block + l * 16 + 4 * i, 4 * sizeof(float));
+          }
+        } else {
+          for (int64_t i = 0; i < high; ++i) {
+            for (int64_t j = 0; j < wide; ++j) to[i * q.width + j] = block[l * 16 + 4 * i + j];
+          }
+        }
+      }
+    }
+  }
+}
+
+// x (N, in_channels, H, W) to y (N, out_channels, H, W), plus `other` where there is one.
+inline void winograd_convolve(const WinogradShape& q, const float* x, const Kernels& kernels,
+                              const float* other, float* y) {
+  constexpr int64_t kBytes = 1 << 20;  // of a block's inputs at the points
+  const int64_t threads = SharedPool::get().threads();
+  const int64_t panels = (q.out_channels + kPanel - 1) / kPanel;
+  const int64_t panel_size = q.in_channels * kPanel;
+  WholeScratch whole(kPoints * panels * panel_size, 1);
+  float* weights = whole.take(kPoints * panels * panel_size);
+  transform_weights(q, kernels, weights);
+
+  const int64_t all = q.images * q.tile_rows(), columns = q.tile_columns();
+  const int64_t fitting = kBytes / (kPoints * 4 * q.in_channels);
+  const int64_t wanted = std::max<int64_t>(1, std::clamp<int64_t>(fitting, 24, 120) / columns);
+  const int64_t blocks = std::min(all, round_up((all + wanted - 1) / wanted, threads));
+  const int64_t step = q.channel_step();
+  parallel(blocks, [&](int64_t block) {
+    const int64_t begin = all * block / blocks, end = all * (block + 1) / blocks;
+    const TileRows rows = {begin, end - begin};
+    const int64_t tiles = rows.count * columns;
+    Scratch scratch(window_size(q, rows) + kPoints * tiles * (step + kPanel), 3);
+    float* memory = scratch.take(window_size(q, rows));
+    float* inputs = scratch.take(kPoints * tiles * step);
+    float* products = scratch.take(kPoints * tiles * kPanel);
+    for (int64_t c = 0; c < q.in_channels; c += kLanes) {
+      transform_inputs(q, x, rows, c, step, memory, inputs);
+    }
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      for (int64_t point = 0; point < kPoints; ++point) {
+        const float* b = weights + (point * panels + panel) * panel_size;
+        for (int64_t tile = 0, many; tile < tiles; tile += many) {
+          many = rows_at_once(tiles - tile);
+          with_rows(many, [&](auto known) {
+            Accumulators<known> sums;
+            sums.clear();
+            sums.add_run(inputs + (point * tiles + tile) * step, step, 1, b, q.in_channels);
+            sums.put(products + (point * tiles + tile) * kPanel, kPanel, nullptr);
+          });
+        }
+      }
+      transform_outputs(q, rows, products, panel * kPanel, other, y);
+    }
+  });
+}
+
+}  // namespace ghost
