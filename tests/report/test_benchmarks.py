@@ -12,13 +12,13 @@ from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.benchmarks import (
     COLUMNS,
     benchmark_tables,
-    chart_digest,
     draw_chart,
     main,
     meets,
     read_results,
     scaling_table,
 )
+from mindcv_ghost.report.plots import chart_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = {"machine": "a CPU, 2 cores", "versions": "x 1", "commit": "abc", "date": "2026-01-01"}
