@@ -26,7 +26,6 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
     "-ffp-contract=fast",
 )
-NATIVE = "-march=native"
 _COMPILERS = ("c++", "g++", "clang++")
 _BUILD_SECONDS = 300
 
@@ -123,7 +122,7 @@ def _compiler() -> str:
 
 def _key(compiler: str) -> str:
     """Name all that a library depends on: it must never meet another processor or MindSpore."""
-    parts = [*FLAGS, compiler, platform.machine(), _processor()]
+    parts = [*FLAGS, _native(), compiler, platform.machine(), _processor()]
     parts.append(_output([compiler, "--version"]))
     try:
         parts.append(metadata.version("mindspore"))
@@ -145,6 +144,12 @@ def _processor() -> str:
     return "\n".join(line for line in first.splitlines() if line.lower().startswith(kept))
 
 
+def _native() -> str:
+    """Use all that this processor has: ARM's compilers take the processor, others its family."""
+    is_arm = platform.machine().lower() in ("aarch64", "arm64")
+    return "-mcpu=native" if is_arm else "-march=native"
+
+
 def _output(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS)
@@ -158,7 +163,7 @@ def _build(compiler: str, path: Path) -> None:
     draft = path.with_name(f"draft-{os.getpid()}.so")
     source = str(SOURCES / "entry.cc")
     try:
-        for flags in ((*FLAGS, NATIVE), FLAGS):  # not every compiler knows every processor
+        for flags in ((*FLAGS, _native()), FLAGS):  # not every compiler knows every processor
             command = [compiler, *flags, source, "-o", str(draft), "-ldl"]
             done = _run(command, "the compiler")
             if done.returncode == 0:
