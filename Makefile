@@ -99,6 +99,7 @@ pages: $(VENV)/.demo
 bench: $(VENV)/.torch
 	-$(BIN)/python benchmarks/run_all.py
 	$(BIN)/python -m mindcv_ghost.report.benchmarks benchmarks/results.csv docs/performance.png
+	$(BIN)/python -m mindcv_ghost.report.profile benchmarks/profile.csv docs/performance_profile.png
 	$(BIN)/python -m mindcv_ghost.report.tables
 
 clean:

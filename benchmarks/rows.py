@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import statistics
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["BIN", "ROOT", "alternate", "launcher_environ", "print_row"]
+__all__ = ["BIN", "ROOT", "alternate", "launcher_environ", "print_row", "where_and_when"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent  # mpirun and msrun are there
@@ -57,6 +58,21 @@ def alternate(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str
         for name, measure in measures.items():
             values[name].append(measure())
     return {name: statistics.median(each) for name, each in values.items()}
+
+
+def where_and_when() -> dict[str, str]:
+    """What every recorded row carries: ``machine``, ``versions``, ``commit`` and ``date``."""
+    from mindcv_ghost import compat
+    from mindcv_ghost.engine.run_folder import source_commit
+    from mindcv_ghost.report.hardware import describe_hardware
+
+    versions = compat.installed_versions()
+    return {
+        "machine": describe_hardware(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "commit": source_commit() or "none",
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def launcher_environ() -> dict[str, str]:

@@ -6,7 +6,7 @@ nothing else. Both in turn; medians and the slowest are compared.
     python benchmarks/start_up.py [--pairs 10]
 
 Predicted: equal, as both import MindSpore (3 s) and register with a scheduler. For what came out
-see README.md here.
+see docs/performance.md.
 """
 
 from __future__ import annotations

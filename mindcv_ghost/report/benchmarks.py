@@ -21,6 +21,7 @@ from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, draw_from, new_figure,
 
 __all__ = [
     "COLUMNS",
+    "FAILED",
     "benchmark_tables",
     "main",
     "meets",
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 COLUMNS = ("benchmark", "case", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
-COLUMNS += ("machine", "versions", "commit", "date")
+COLUMNS += ("command", "machine", "versions", "commit", "date")
+FAILED = "Failed"  # the benchmark of rows that say that a command has failed, and how
 NOT_MEASURED = "not measured\n"
 _DEVICES = (8, 64, 512)
 
@@ -72,7 +74,8 @@ def read_results(path: str | os.PathLike) -> list[dict]:
         try:
             if tuple(row) != COLUMNS:
                 raise ValueError(f"columns are {', '.join(map(str, row))}")
-            row["value"] = float(row["value"])
+            if row["benchmark"] != FAILED:
+                row["value"] = float(row["value"])
             for name in ("rival_value", "ratio"):
                 row[name] = float(row[name]) if row[name] else None
         except (TypeError, ValueError) as error:
@@ -81,9 +84,12 @@ def read_results(path: str | os.PathLike) -> list[dict]:
 
 
 def benchmark_tables(rows: Sequence[dict]) -> str:
-    """A table a benchmark; what is behind its rival, or misses its goal, says so in bold."""
+    """A table a benchmark; what is behind its rival, or misses its goal, says so in bold.
+
+    What has failed comes last, with its command.
+    """
     parts = []
-    for name in dict.fromkeys(row["benchmark"] for row in rows):
+    for name in dict.fromkeys(row["benchmark"] for row in rows if row["benchmark"] != FAILED):
         lines = ["| case | ours | rival | rival's | ratio | goal | met |", "| --- " * 7 + "|"]
         chosen = [row for row in rows if row["benchmark"] == name]
         for row in chosen:
@@ -97,6 +103,10 @@ def benchmark_tables(rows: Sequence[dict]) -> str:
         machines = sorted({(row["machine"], row["versions"], row["commit"]) for row in chosen})
         notes = [f"{m}; {v}; commit {c}." for m, v, c in machines]
         parts.append(f"**{name}**\n\n" + "\n".join(lines) + "\n\n" + " ".join(notes) + "\n")
+    lost = [row for row in rows if row["benchmark"] == FAILED]
+    if lost:
+        lines = [f"- `{row['command']}` ({row['date']}): {row['case']}" for row in lost]
+        parts.append(f"**{FAILED}**\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts) or NOT_MEASURED
 
 

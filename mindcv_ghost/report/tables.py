@@ -5,9 +5,10 @@
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
-``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling`` and
-``chart``. Sources: ``results/*.json`` (by their ``kind``: run, complexity, throughput, paper,
-paper_tables, ghostify, ghostify_digits), ``benchmarks/results.csv`` and the recipes' head comments.
+``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
+``chart``, ``profile``, ``profile_operators`` and ``profile_chart``. Sources: ``results/*.json`` (by
+their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify, ghostify_digits),
+``benchmarks/results.csv`` and ``profile.csv``, and the recipes' head comments.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.benchmarks import benchmark_tables, read_results, scaling_table
 from mindcv_ghost.report.files import write_text
+from mindcv_ghost.report.profile import operator_table, part_table, read_profile
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
 from mindcv_ghost.report.record import read_json
@@ -59,6 +61,7 @@ class Sources:
         self.root = Path(root)
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
         self.benchmarks = read_results(self.root / "benchmarks" / "results.csv")
+        self.profile = read_profile(self.root / "benchmarks" / "profile.csv")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
@@ -288,6 +291,13 @@ def chart(sources: Sources, page: Path) -> str:
     return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
 
 
+def profile_chart(sources: Sources, page: Path) -> str:
+    """The profile's picture beside the page."""
+    if not sources.profile:
+        return "not measured\n"
+    return f"![Time by part of a step, and the limit]({page.stem}_profile.png)\n"
+
+
 _SECTIONS = {
     "results": results_table,
     "runs": runs_list,
@@ -304,6 +314,9 @@ _SECTIONS = {
     "benchmarks": lambda sources, page: benchmark_tables(sources.benchmarks),
     "scaling": lambda sources, page: scaling_table(sources.benchmarks),
     "chart": chart,
+    "profile": lambda sources, page: part_table(sources.profile),
+    "profile_operators": lambda sources, page: operator_table(sources.profile),
+    "profile_chart": profile_chart,
 }
 
 

@@ -21,6 +21,7 @@ from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library, convol
 from tests.kernels.recording import record_self_test
 
 HERE = Path(__file__).parent
+OPERATORS = [str(path) for path in sorted(SOURCES.glob("*.cc"))]
 PROGRAM_FLAGS = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC")]
 # Of the greatest value, between float32 sums of up to 4608 terms and those in float64.
 CLOSE = 5e-5
@@ -60,7 +61,7 @@ def for_x86(request, tmp_path_factory) -> ctypes.CDLL:
     if request.param == "x86-64-v3" and not has_avx2():
         pytest.skip("this processor has no AVX2")
     path = tmp_path_factory.mktemp("x86") / f"{request.param}.so"
-    command = [compiler("g++"), *FLAGS, f"-march={request.param}", str(SOURCES / "entry.cc")]
+    command = [compiler("g++"), *FLAGS, f"-march={request.param}", *OPERATORS]
     compiled([*command, "-o", str(path), "-ldl"])
     return ctypes.CDLL(str(path))
 
@@ -131,10 +132,9 @@ def for_arm(request, tmp_path_factory):
 
     def build(source: str):
         program = folder / Path(source).stem
-        files = [str(HERE / source), str(SOURCES / "entry.cc")]
         # The emulator itself ends in a fork of a program with threads.
         options = ["-DWITHOUT_FORK", "-rdynamic", "-o", str(program), "-ldl"]
-        compiled([*command, *files, *options])
+        compiled([*command, str(HERE / source), *OPERATORS, *options])
 
         def run(*arguments: object) -> subprocess.CompletedProcess:
             line = [emulator, "-cpu", "max", "-L", str(system), str(program)]
