@@ -18,7 +18,15 @@ from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.plots import BLUE, GREEN, GREY, draw_from, new_figure, save_png
 
-__all__ = ["COLUMNS", "PARTS", "main", "operator_table", "part_table", "read_profile"]
+__all__ = [
+    "COLUMNS",
+    "PARTS",
+    "chart_link",
+    "main",
+    "operator_table",
+    "part_table",
+    "read_profile",
+]
 
 COLUMNS = ("operators", "part", "operator", "ms", "gflop", "mbytes", "peak_gflops", "peak_gbytes")
 COLUMNS += ("case", "machine", "versions", "commit", "date")
@@ -102,6 +110,13 @@ def operator_table(rows: Sequence[dict]) -> str:
         cells = (row["operators"], row["part"], row["operator"], f"{row['ms']:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def chart_link(rows: Sequence[dict], page: str) -> str:
+    """The picture beside the page of that name, once there is something to draw."""
+    if not rows:
+        return NOT_MEASURED
+    return f"![Time by part of a step, and the limit]({page}_profile.png)\n"
 
 
 def _time(rows: Sequence[dict], whose: str, part: str) -> float:

@@ -6,9 +6,10 @@
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
-``chart``, ``profile``, ``profile_operators`` and ``profile_chart``. Sources: ``results/*.json`` (by
-their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify, ghostify_digits),
-``benchmarks/results.csv`` and ``profile.csv``, and the recipes' head comments.
+``chart``, ``profile``, ``profile_operators``, ``profile_chart`` and ``releases``. Sources:
+``results/*.json`` (by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify,
+ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``, and the
+recipes' head comments.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.benchmarks import benchmark_tables, read_results, scaling_table
 from mindcv_ghost.report.files import write_text
-from mindcv_ghost.report.profile import operator_table, part_table, read_profile
+from mindcv_ghost.report.profile import chart_link, operator_table, part_table, read_profile
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
 from mindcv_ghost.report.record import read_json
+from mindcv_ghost.report.releases import read_releases, releases_table
 from mindcv_ghost.report.zoo_tables import (
     GHOSTIFY_HEAD,
     MODEL_HEAD,
@@ -62,6 +64,7 @@ class Sources:
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
         self.benchmarks = read_results(self.root / "benchmarks" / "results.csv")
         self.profile = read_profile(self.root / "benchmarks" / "profile.csv")
+        self.releases = read_releases(self.root / "benchmarks" / "releases.csv")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
@@ -291,13 +294,6 @@ def chart(sources: Sources, page: Path) -> str:
     return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
 
 
-def profile_chart(sources: Sources, page: Path) -> str:
-    """The profile's picture beside the page."""
-    if not sources.profile:
-        return "not measured\n"
-    return f"![Time by part of a step, and the limit]({page.stem}_profile.png)\n"
-
-
 _SECTIONS = {
     "results": results_table,
     "runs": runs_list,
@@ -316,7 +312,8 @@ _SECTIONS = {
     "chart": chart,
     "profile": lambda sources, page: part_table(sources.profile),
     "profile_operators": lambda sources, page: operator_table(sources.profile),
-    "profile_chart": profile_chart,
+    "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
+    "releases": lambda sources, page: releases_table(sources.releases),
 }
 
 
