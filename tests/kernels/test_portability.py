@@ -17,8 +17,8 @@ import pytest
 from mindcv_ghost.kernels import library
 from mindcv_ghost.kernels.calls import call
 from mindcv_ghost.kernels.library import FLAGS, SOURCES
-from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library, convolution
-from tests.kernels.recording import record_self_test
+from mindcv_ghost.kernels.self_test import EPSILON, SHARE, convolution
+from tests.kernels.recording import check_everything, record_self_test
 
 HERE = Path(__file__).parent
 OPERATORS = [str(path) for path in sorted(SOURCES.glob("*.cc"))]
@@ -69,7 +69,7 @@ def for_x86(request, tmp_path_factory) -> ctypes.CDLL:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_without_avx512_and_avx2_every_operator_computes_its_formula(for_x86, threads):
     for_x86.ghost_set_threads(ctypes.c_int(threads))
-    check_library(for_x86)
+    check_everything(for_x86)
 
 
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=lambda shape: "x".join(map(str, shape)))
