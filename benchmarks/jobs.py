@@ -29,18 +29,18 @@ class Job:
 
 _STEP = "--rounds 1 --steps 1"
 JOBS = (
-    Job("train_step.py --case training --rounds 2 --steps 5", 180, _STEP),
+    Job("train_step.py --case training --rounds 2 --steps 5", 170, _STEP),
     Job("train_step.py --case training --batch 16 --side 224 --rounds 1 --steps 4", 120, _STEP),
     Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 1 --steps 5", 90, _STEP),
-    Job("train_step.py --model ghostnetv2_100 --case training --rounds 1 --steps 3", 120, _STEP),
+    Job("train_step.py --model ghostnetv2_100 --case training --rounds 1 --steps 3", 110, _STEP),
     Job("train_step.py --case inference --rounds 2 --steps 6", 60, _STEP),
     Job("train_step.py --case inference --batch 8 --side 224 --rounds 2 --steps 6", 60, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case inference --rounds 1 --steps 6", 40, _STEP),
-    Job("profile_step.py", 80, "--steps 1"),
-    Job("data_loading.py --rounds 2", 80, "--rounds 1 --workers 2"),
-    Job("train_loop.py --rounds 1", 200, "--small"),
-    Job("data_parallel.py --rounds 1", 70, "--side 32"),
+    Job("profile_step.py", 90, "--steps 1"),
+    Job("data_loading.py --rounds 2", 75, "--rounds 1 --workers 2"),
+    Job("train_loop.py --rounds 1", 210, "--small"),
+    Job("data_parallel.py --rounds 1", 80, "--side 32"),
     Job("first_step.py --rounds 1", 40, "--side 32"),
-    Job("start_up.py --pairs 2", 30, "--pairs 1"),
+    Job("start_up.py --pairs 2", 25, "--pairs 1"),
     Job("jit_level.py --pairs 1 --steps 6", 30, "--steps 1"),
 )

@@ -45,6 +45,9 @@ _CUSTOM = {
     "ghost_conv": (FORWARD, "convolutions"),
     "ghost_conv_backward_input": (BACKWARD_INPUT, "convolutions"),
     "ghost_conv_backward_weight": (BACKWARD_WEIGHT, "convolutions"),
+    "ghost_mean": (HEAD, "ghost_mean"),
+    "ghost_mean_backward": (HEAD, "ghost_mean"),
+    "ghost_all_finite": (FINITE, "ghost_all_finite"),
 }
 # A call in the middle of each operator's name, with its clock; "path:name" is asked for by name.
 _TIMER = """
