@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import statistics
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 __all__ = ["BIN", "ROOT", "alternate", "launcher_environ", "print_row", "where_and_when"]
@@ -60,13 +62,20 @@ def alternate(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str
     return {name: statistics.median(each) for name, each in values.items()}
 
 
-def where_and_when() -> dict[str, str]:
-    """What every recorded row carries: ``machine``, ``versions``, ``commit`` and ``date``."""
+def where_and_when(*rivals: str) -> dict[str, str]:
+    """What every recorded row carries: ``machine``, ``versions``, ``commit`` and ``date``.
+
+    Args:
+        rivals: packages whose versions count as well, where they are installed.
+    """
     from mindcv_ghost import compat
     from mindcv_ghost.engine.run_folder import source_commit
     from mindcv_ghost.report.hardware import describe_hardware
 
     versions = compat.installed_versions()
+    for name in rivals:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return {
         "machine": describe_hardware(),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),

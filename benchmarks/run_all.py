@@ -138,7 +138,7 @@ def main() -> int:
     if args.quick and args.results.resolve() == RESULTS:
         parser.error("--quick measures nothing worth keeping: give it another file with --results")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the finally above
-    facts = where_and_when()
+    facts = where_and_when("torch", "timm")
     rows: list[dict] = []
     if args.results.is_file():
         with open(args.results, newline="", encoding="utf-8") as file:

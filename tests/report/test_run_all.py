@@ -29,7 +29,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     monkeypatch.setattr(run_all, "JOBS", (ONE, TWO))
     monkeypatch.setattr(run_all, "RESULTS", tmp_path / "benchmarks" / "results.csv")
-    monkeypatch.setattr(run_all, "where_and_when", lambda: FACTS)
+    monkeypatch.setattr(run_all, "where_and_when", lambda *_: FACTS)
 
     def write(name: str, text: str) -> None:
         (tmp_path / "benchmarks" / f"{name}.py").write_text(text)
@@ -60,7 +60,7 @@ def test_every_row_says_how_it_was_made_where_and_whether_its_goal_is_met(place,
 def test_what_fails_is_written_down_and_its_former_rows_stay(place, monkeypatch, capsys):
     run(monkeypatch)
     place("one", "import sys\nprint('a line')\nsys.exit('no memory left')")
-    monkeypatch.setattr(run_all, "where_and_when", lambda: {**FACTS, "commit": "def"})
+    monkeypatch.setattr(run_all, "where_and_when", lambda *_: {**FACTS, "commit": "def"})
     assert run(monkeypatch) == 1
     rows = results()
     assert [(r["benchmark"], r["commit"]) for r in rows] == [
