@@ -11,11 +11,13 @@ import math
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mindcv_ghost.native_build import Unavailable, commands
 from mindcv_ghost.report.profile import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
@@ -51,16 +53,12 @@ class MachineLimits:
 
 def measure_machine() -> MachineLimits:
     """Measure this machine by ``limits.cc``, or with numpy where it can't be compiled."""
-    from mindcv_ghost.kernels import library
+    from mindcv_ghost.kernels.library import FLAGS, threads_for
 
-    threads = library.threads_for(1)
-    source = Path(__file__).with_name("limits.cc")
+    threads = threads_for(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "limits.so"
-        try:
-            command = [library._compiler(), *library.FLAGS, library._native(), "-Wno-psabi"]
-            subprocess.run([*command, str(source), "-o", str(path)], check=True)
-        except (library.Unavailable, subprocess.CalledProcessError):
+        if not _compiled(Path(__file__).with_name("limits.cc"), path, FLAGS):
             return _measure_with_numpy()
         probe = ctypes.CDLL(str(path))
         probe.peak_operations.restype = ctypes.c_double
@@ -68,6 +66,14 @@ def measure_machine() -> MachineLimits:
         operations = probe.peak_operations(threads)
         probe.peak_bandwidth(threads, ctypes.byref(reading), ctypes.byref(copying))
     return MachineLimits(operations, max(reading.value, copying.value))
+
+
+def _compiled(source: Path, path: Path, flags: Sequence[str]) -> bool:
+    try:
+        lines = commands((*flags, "-Wno-psabi"), [source], path)
+    except Unavailable:
+        return False
+    return any(subprocess.run(line, capture_output=True).returncode == 0 for line in lines)
 
 
 def _measure_with_numpy() -> MachineLimits:

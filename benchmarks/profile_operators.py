@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from mindcv_ghost.native_build import commands
 from mindcv_ghost.report.profile import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
@@ -131,8 +132,7 @@ def compile_timer(folder: Path) -> Timer:
     source, path = folder / "timer.cc", folder / "timer.so"
     lines = [f'#define LIBRARY "{real.path}"', _TIMER, *(f"OPERATOR({name})" for name in names)]
     source.write_text("\n".join(lines) + "\n")
-    command = [library._compiler(), *library.FLAGS, str(source), "-o", str(path), "-ldl"]
-    subprocess.run(command, check=True)
+    subprocess.run(commands(library.FLAGS, [source], path)[-1], check=True)
     custom = ops.Custom
 
     def timed(func: str, *arguments, **named):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mindcv_ghost import native_build
 from mindcv_ghost.kernels import library, use_native
 from mindcv_ghost.layers import GhostModule
 
@@ -119,15 +120,15 @@ def test_two_processes_at_once_build_one_library(cache, built):
 
 
 def test_another_processor_or_source_never_meets_this_ones_library(monkeypatch, tmp_path):
-    here = library._key("c++")
-    assert library._key("c++") == here
-    monkeypatch.setattr(library, "_processor", lambda: "another")
-    assert library._key("c++") != here
+    here = native_build.key(library.recipe(), "c++")
+    assert native_build.key(library.recipe(), "c++") == here
+    monkeypatch.setattr(native_build, "_processor", lambda: "another")
+    assert native_build.key(library.recipe(), "c++") != here
     monkeypatch.undo()
     shutil.copytree(library.SOURCES, tmp_path / "cpp")
     (tmp_path / "cpp" / "pool.h").write_text("// changed")
     monkeypatch.setattr(library, "SOURCES", tmp_path / "cpp")
-    assert library._key("c++") != here
+    assert native_build.key(library.recipe(), "c++") != here
 
 
 def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindcv_ghost import native_build
 from mindcv_ghost.kernels import library
 from mindcv_ghost.kernels.calls import call
 from mindcv_ghost.kernels.library import FLAGS, SOURCES
@@ -168,24 +169,28 @@ def test_on_arm_neither_threads_nor_callers_at_once_change_anything(for_arm):
 
 
 def test_compilers_for_arm_are_asked_for_this_processor_in_their_own_words(monkeypatch, tmp_path):
-    here = library._key("c++")
-    monkeypatch.setattr(library.platform, "machine", lambda: "aarch64")
-    assert (library._native(), library._key("c++") != here) == ("-mcpu=native", True)
+    recipe, here = library.recipe(), native_build.key(library.recipe(), "c++")
     script = f'echo "$@" >> "{tmp_path}/asked"; exit 1'
     path = tmp_path / "compiler"
     path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     path.chmod(0o755)
-    with pytest.raises(library.Unavailable, match="fails"):
-        library._build(str(path), tmp_path / "kernels.so")
-    first, second = (line.split() for line in (tmp_path / "asked").read_text().splitlines())
+    monkeypatch.setenv("CXX", str(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native_build.platform, "machine", lambda: "aarch64")
+    assert native_build.key(recipe, "c++") != here
+    with pytest.raises(native_build.Unavailable, match="fails"):
+        native_build.built(recipe)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    first, second = (line.split() for line in asked if "--version" not in line)
     assert ("-mcpu=native" in first, "-march=native" in first) == (True, False)
     assert not any("native" in word for word in second)
 
 
 def test_a_compiler_that_does_not_know_the_processor_builds_for_its_family(monkeypatch, tmp_path):
-    # A cross compiler for ARM knows no native processor; the file it makes can't be tested here.
-    monkeypatch.setattr(library.platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(library, "_test", lambda draft: None)
-    library._build(compiler("aarch64-linux-gnu-g++"), tmp_path / "kernels.so")
-    head = (tmp_path / "kernels.so").read_bytes()[:20]
+    # A cross compiler for ARM knows no native processor; what it makes can't be tested here.
+    monkeypatch.setenv("CXX", compiler("aarch64-linux-gnu-g++"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native_build.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(native_build, "_test", lambda *_: None)
+    head = native_build.built(library.recipe()).read_bytes()[:20]
     assert (head[:4], head[18]) == (b"\x7fELF", 183)  # the ELF header's machine: AArch64
