@@ -34,7 +34,8 @@ class Recipe:
         sources: folder of its sources; each ``.cc`` of them is compiled.
         flags: for the compiler, besides those for this processor.
         self_test: module that is run on the finished library and ends with status 0 if it is right.
-        test_file: where that module is; a changed test is a reason to build anew.
+        test_file: where that module is; when it, or one beside it whose name goes on after the
+            same words, has changed, the library is built anew.
         packages: distributions whose versions the library has to fit.
     """
 
@@ -91,7 +92,8 @@ def key(recipe: Recipe, compiler: str) -> str:
             parts.append("unknown")
     for source in sorted(recipe.sources.iterdir()):
         parts += [source.name, source.read_text(encoding="utf-8")]
-    parts.append(recipe.test_file.read_text(encoding="utf-8"))
+    for test in sorted(recipe.test_file.parent.glob(f"{recipe.test_file.stem}*.py")):
+        parts.append(test.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
