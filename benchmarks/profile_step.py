@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.profile_limits import MachineLimits, limits_of_parts, measure_machine  # noqa: E402
 from benchmarks.profile_operators import compile_timer, part_of_native, part_of_stock  # noqa: E402
 from benchmarks.rows import ROOT, print_row, where_and_when  # noqa: E402
+from benchmarks.train_step import _mindspore as training_step  # noqa: E402
 from mindcv_ghost.report.files import write_text  # noqa: E402
 from mindcv_ghost.report.profile import BETWEEN, COLUMNS  # noqa: E402
 
@@ -53,39 +54,20 @@ def profile(who: str, batch: int, side: int, steps: int) -> dict:
     """
     import mindcv
     import mindspore as ms
-    import numpy as np
-
-    import mindcv_ghost  # noqa: F401 (registers the zoo)
-    from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-    from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-    from mindcv_ghost.kernels import use_native
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         timer = compile_timer(folder) if who == "native" else None
-        ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-        ms.set_seed(1)
-        network = mindcv.create_model("ghost_resnet50")
-        report = use_native(
-            network, wanted=who == "native", device="CPU", graph_mode=True, amp_level="O0"
-        )
-        if who == "native" and report.native == 0:
-            raise SystemExit(str(report))
-        random = np.random.default_rng(0)
-        image = ms.Tensor(random.normal(size=(batch, 3, side, side)).astype(np.float32))
-        label = ms.Tensor(random.integers(0, 1000, batch).astype(np.int32))
-        optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
-        step = TrainStep(NetworkWithLoss(network, mindcv.create_loss("CE")), optimizer)
-        step.set_train()
+        step = training_step(who, "training", batch, side)
 
         def seconds() -> float:
             started = time.perf_counter()
             for _ in range(steps):
-                step(image, label)[0].asnumpy()
+                step()
             return (time.perf_counter() - started) / steps
 
         for _ in range(WARM_UP):
-            step(image, label)[0].asnumpy()
+            step()
         plain = seconds()
         profiler = ms.Profiler(output_path=str(folder / "profile"), start_profile=False)
         profiler.start()
