@@ -36,7 +36,7 @@ from benchmarks.train_step import _mindspore as training_step  # noqa: E402
 from mindcv_ghost.report.files import write_text  # noqa: E402
 from mindcv_ghost.report.profile import BETWEEN, COLUMNS  # noqa: E402
 
-WARM_UP = 3
+MODEL, WARM_UP = "ghost_resnet50", 3
 
 
 def profile(who: str, batch: int, side: int, steps: int) -> dict:
@@ -58,7 +58,7 @@ def profile(who: str, batch: int, side: int, steps: int) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         timer = compile_timer(folder) if who == "native" else None
-        step = training_step(who, "training", batch, side)
+        step = training_step(who, "training", MODEL, batch, side)
 
         def seconds() -> float:
             started = time.perf_counter()
@@ -78,7 +78,7 @@ def profile(who: str, batch: int, side: int, steps: int) -> dict:
         profiler.stop()
         profiler.analyse()
         found = _grouped(folder / "profile", native, steps, 1e3 * profiled)
-        limits = limits_of_parts(mindcv.create_model("ghost_resnet50"), batch, side)
+        limits = limits_of_parts(mindcv.create_model(MODEL), batch, side)
     return {"seconds": plain, "milliseconds": found, "limits": limits}
 
 

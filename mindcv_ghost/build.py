@@ -40,6 +40,7 @@ from mindcv_ghost.engine.saver import check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.kernels import all_finite
 from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
 from mindcv_ghost.network import create_network
@@ -127,6 +128,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         ema=ema,
         accumulation_steps=accumulation,
         ranks=world.size,
+        finite=all_finite(library),
     )
     compile_cell = compiler(config, session.device, collectives, library, schedule)
     evaluate = None

@@ -138,6 +138,13 @@ class Outcome(NamedTuple):
         return cls(*(bool(value) for value in values.asnumpy()))
 
 
+class _AllFinite(nn.Cell):
+    """Whether all values of all gradients are finite, by MindSpore's operators."""
+
+    def construct(self, gradients):
+        return all_finite(gradients)
+
+
 class _Update(nn.Cell):
     """From summed, scaled, local gradients to changed parameters.
 
@@ -149,12 +156,15 @@ class _Update(nn.Cell):
     rank asks, all learn of it from the same update. It costs one all-reduce of two numbers.
     """
 
-    def __init__(self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks) -> None:
+    def __init__(
+        self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks, finite
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.reducer = reducer
         self.clip_norm = clip_norm
         self.ema = ema
+        self.finite = finite or _AllFinite()
         self.dynamic = loss_scale.dynamic
         self.skip_overflow = loss_scale.skip_overflow or loss_scale.dynamic
         self.window = loss_scale.window
@@ -172,7 +182,7 @@ class _Update(nn.Cell):
         gradients = self.reducer(gradients)
         factor = 1.0 / (self.scale * micro_steps)
         gradients = self.hyper_map(ops.partial(_scale_gradient, factor), gradients)
-        finite = all_finite(gradients)
+        finite = self.finite(gradients)
         if self.skip_overflow:
             if finite:
                 finite = ops.depend(finite, self._apply(gradients))
@@ -219,6 +229,8 @@ class TrainStep(nn.Cell):
         accumulation_steps: calls an update.
         ranks: number of ranks whose gradients are averaged; above 1 MindSpore's communication must
             have been initialised with parallel mode "data_parallel".
+        finite: a cell that tells whether all gradients of a tuple are finite, as a bool; None for
+            one of MindSpore's operators.
     """
 
     def __init__(
@@ -230,6 +242,7 @@ class TrainStep(nn.Cell):
         ema: EmaWeights | None = None,
         accumulation_steps: int = 1,
         ranks: int = 1,
+        finite: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -241,7 +254,7 @@ class TrainStep(nn.Cell):
         if ranks > 1:
             reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
         loss_scale = loss_scale or LossScale()
-        self.updater = _Update(optimizer, loss_scale, clip_norm, ema, reducer, ranks)
+        self.updater = _Update(optimizer, loss_scale, clip_norm, ema, reducer, ranks, finite)
         self.updater.set_train()
         self.sums = None
         if self.accumulates:

@@ -31,15 +31,15 @@ def _batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
 
 def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, groups: int = 1) -> np.ndarray:
     """A convolution padded by half its odd kernel, in the arrays' own precision."""
-    kernel, (n, _, height, width) = weight.shape[2], x.shape
-    border = kernel // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (border, border), (border, border)))
+    (n, _, height, width), (tall, wide) = x.shape, weight.shape[2:]
+    up, left = tall // 2, wide // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (up, up), (left, left)))
     rows, columns = -(-height // stride), -(-width // stride)
     split = padded.reshape(n, groups, -1, *padded.shape[2:])
     split_weight = weight.reshape(groups, -1, *weight.shape[1:])
     y = 0
-    for i in range(kernel):
-        for j in range(kernel):
+    for i in range(tall):
+        for j in range(wide):
             seen = split[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
             seen = seen[..., :rows, :columns]
             y = y + np.einsum("ngchw,gkc->ngkhw", seen, split_weight[..., i, j])
@@ -197,10 +197,13 @@ def _check_gradients(what, random, formula: Callable, variables, gradients, dy) 
 
 def main(argv: list[str]) -> int:
     """Check the library that is named."""
+    from mindcv_ghost.kernels.self_test_layers import check_layers
+
     library = ctypes.CDLL(argv[0])
     library.ghost_set_threads(2)
     try:
         check_library(library)
+        check_layers(library)
     except (AssertionError, ValueError) as error:
         print(error)
         return 1

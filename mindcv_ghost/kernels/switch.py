@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mindspore import dtype as mstype
 from mindspore import nn
 
 from mindcv_ghost.kernels.library import Library, Unavailable, load, threads_for
 from mindcv_ghost.kernels.operators import Convolution, GhostTail, StemTail
+from mindcv_ghost.kernels.replaced import is_dense, is_float, is_plain_norm, kind_of, replace
 from mindcv_ghost.layers import GhostModule, StemMaxPool
 
 __all__ = ["Report", "use_library", "use_native"]
@@ -16,15 +16,17 @@ __all__ = ["Report", "use_library", "use_native"]
 
 @dataclass(frozen=True)
 class Report:
-    """What computes a network's Ghost modules.
+    """What computes a network's layers.
 
     Args:
         native: Ghost modules on operators of our own.
         ghost_modules: Ghost modules in the network.
         convolutions: dense convolutions on operators of our own.
-        reason: why not all are; empty if all are.
+        reason: why not all Ghost modules, or none of the layers, are; empty if all are.
         threads: threads of the operators; 0 if none is used.
         library: path of the operators, which names their code; empty if none is used.
+        depthwise: depthwise convolutions on operators of our own, Ghost modules' not counted.
+        norms: batch normalisations on operators of our own, Ghost modules' not counted.
     """
 
     native: int
@@ -33,16 +35,25 @@ class Report:
     reason: str
     threads: int
     library: str = ""
+    depthwise: int = 0
+    norms: int = 0
 
     def __str__(self) -> str:
-        if self.native == 0:
+        if self.threads == 0:
             return f"stock operators: {self.reason}"
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        parts = [
+            _count(self.convolutions, "convolution"),
+            _count(self.depthwise, "depthwise convolution"),
+            _count(self.norms, "batch norm"),
+        ]
+        if self.ghost_modules:
+            parts.insert(0, f"{self.native} of {_count(self.ghost_modules, 'Ghost module')}")
         rest = f"; the others stock: {self.reason}" if self.reason else ""
-        return (
-            f"native operators for {self.native} of {self.ghost_modules} Ghost modules and "
-            f"{self.convolutions} convolutions, {threads}{rest}"
-        )
+        return f"native operators for {', '.join(parts)}, {_count(self.threads, 'thread')}{rest}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def use_native(
@@ -54,7 +65,7 @@ def use_native(
     amp_level: str,
     local_ranks: int = 1,
 ) -> Report:
-    """Have a network's Ghost modules computed by our own operators, where that can be.
+    """Have a network's layers computed by our own operators, where that can be.
 
     Parameters stay as they are, objects and names. For training and evaluation: whoever exports a
     network, looks into it or takes it apart should do so before, or with another one.
@@ -74,8 +85,8 @@ def use_native(
     reason = ""
     if not wanted:
         reason = "native_kernels is false"
-    elif modules == 0:
-        reason = "there is no Ghost module"
+    elif not any(_is_candidate(cell) for _, cell in network.cells_and_names()):
+        reason = "there is no layer that they compute"
     elif device != "CPU":
         reason = f"native ones are for the CPU, not {device}"
     elif not graph_mode:
@@ -93,25 +104,47 @@ def use_native(
 def use_library(network: nn.Cell, library: Library) -> Report:
     """As :func:`use_native`, with a library that is already there."""
     modules, native, convolutions = 0, 0, 0
-    for _, cell in list(network.cells_and_names()):
+    done = set()  # cells whose work another one does
+    cells = [cell for _, cell in network.cells_and_names()]
+    for cell in cells:
         if isinstance(cell, GhostModule):
             modules += 1
             if _fits(cell):
                 native += 1
-                relu = cell.primary.act is not None
-                tail = GhostTail(library, cell.primary.bn, cell.cheap.bn, cell.out_channels, relu)
+                primary, cheap = cell.primary, cell.cheap
+                relu = primary.act is not None
+                tail = GhostTail(library, primary.bn, cheap.bn, cell.out_channels, relu)
+                convolutions += _attach_convolution(cell, primary.conv, library)
                 _attach(cell, "native_tail", tail)
-                convolutions += _attach_convolution(cell, cell.primary.conv, library)
+                done |= {id(part) for part in (primary.conv, primary.bn, cheap.conv, cheap.bn)}
         elif _has_stem(cell):
-            _attach(cell, "native_stem", StemTail(library, cell.bn1))
             convolutions += _attach_convolution(cell, cell.conv1, library)
+            _attach(cell, "native_stem", StemTail(library, cell.bn1))
+            done |= {id(part) for part in (cell.conv1, cell.bn1)}
+    found = {"convolution": 0, "depthwise": 0, "norm": 0, "map": 0}
+    for cell in cells:
+        kind = kind_of(cell)
+        if kind and id(cell) not in done and (kind != "convolution" or library.has_onednn):
+            replace(cell, library)
+            found[kind] += 1
+    convolutions += found["convolution"]
     reason = ""
     if native < modules:
         reason = "other activations, normalisations or orders than BN, ReLU and the paper's"
-    if not native:
-        return Report(0, modules, convolutions, reason, 0)
-    path = str(library.path)
-    return Report(native, modules, convolutions, reason, library.threads, path)
+    return Report(
+        native,
+        modules,
+        convolutions,
+        reason,
+        library.threads,
+        str(library.path),
+        found["depthwise"],
+        found["norm"],
+    )
+
+
+def _is_candidate(cell: nn.Cell) -> bool:
+    return isinstance(cell, GhostModule) or kind_of(cell) != ""
 
 
 def _attach(cell: nn.Cell, name: str, native: nn.Cell) -> None:
@@ -120,7 +153,7 @@ def _attach(cell: nn.Cell, name: str, native: nn.Cell) -> None:
 
 
 def _attach_convolution(cell: nn.Cell, conv: nn.Conv2d, library: Library) -> int:
-    if not (library.has_onednn and _is_plain_convolution(conv)):
+    if not (library.has_onednn and is_dense(conv)):
         return 0
     _attach(cell, "native_conv", Convolution(library, conv.stride[0]))
     return 1
@@ -136,10 +169,10 @@ def _fits(module: GhostModule) -> bool:
         module.act is None
         and module.order is None
         and acts in ({nn.ReLU}, {type(None)})
-        and _is_plain_norm(primary.bn)
-        and _is_plain_norm(cheap.bn)
-        and _is_float(primary.conv)
-        and _is_float(cheap.conv)
+        and is_plain_norm(primary.bn)
+        and is_plain_norm(cheap.bn)
+        and is_float(primary.conv)
+        and is_float(cheap.conv)
         and cheap.conv.has_bias is False
         and cheap.conv.group == primary.conv.out_channels
     )
@@ -150,41 +183,6 @@ def _has_stem(cell: nn.Cell) -> bool:
         "native_stem" in cell.__dict__
         and isinstance(getattr(cell, "max_pool", None), StemMaxPool)
         and type(cell.relu) is nn.ReLU
-        and _is_plain_norm(cell.bn1)
-        and _is_float(cell.conv1)
-    )
-
-
-def _is_plain_norm(norm: nn.Cell | None) -> bool:
-    """A batch norm as nn.BatchNorm2d makes it; not a subclass, such as one over all ranks."""
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.use_batch_statistics is None
-        and norm.format == "NCHW"
-        and norm.gamma.dtype == norm.moving_mean.dtype == mstype.float32
-    )
-
-
-def _is_float(cell: nn.Cell) -> bool:
-    """A plain convolution of float32, which no ``to_float`` casts."""
-    flags = cell.get_flags()
-    return (
-        type(cell) is nn.Conv2d
-        and cell.weight.dtype == mstype.float32
-        and not any(flags.get(name, False) for name in ("fp16", "bf16"))
-    )
-
-
-def _is_plain_convolution(conv: nn.Conv2d) -> bool:
-    rows, columns = conv.kernel_size
-    padding = conv.padding if isinstance(conv.padding, tuple) else (conv.padding,) * 4
-    return (
-        rows == columns
-        and rows % 2 == 1
-        and conv.stride[0] == conv.stride[1]
-        and conv.pad_mode == "pad"
-        and tuple(padding) == (rows // 2,) * 4
-        and set(conv.dilation) == {1}
-        and conv.group == 1
-        and conv.has_bias is False
+        and is_plain_norm(cell.bn1)
+        and is_float(cell.conv1)
     )

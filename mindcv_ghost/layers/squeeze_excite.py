@@ -36,6 +36,9 @@ class SqueezeExcite(nn.Cell):
         self.conv_expand = nn.Conv2d(reduced_channels, channels, 1, has_bias=True)
         self.gate = nn.HSigmoid()
 
+    def weights(self, x: Tensor) -> Tensor:
+        """Maps (N, channels, H, W) to their weights (N, channels, 1, 1)."""
+        return self.gate(self.conv_expand(self.act(self.conv_reduce(self.pool(x)))))
+
     def construct(self, x: Tensor) -> Tensor:
-        weights = self.conv_expand(self.act(self.conv_reduce(self.pool(x))))
-        return x * self.gate(weights)
+        return x * self.weights(x)

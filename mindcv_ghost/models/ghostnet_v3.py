@@ -73,9 +73,11 @@ class GhostV3Module(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         y = self.primary(x)
         y = ops.concat((y, self.cheap(y)), axis=1)
-        if self.attention is not None:
-            y = y * self.attention(x, y)
-        return y
+        if self.attention is None:
+            return y
+        if self.attention.native is not None:
+            return self.attention.weigh(x, y)
+        return y * self.attention(x, y)
 
 
 class GhostV3Bottleneck(nn.Cell):

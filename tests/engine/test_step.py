@@ -122,6 +122,20 @@ def test_an_overflow_is_skipped_and_halves_the_dynamic_scale():
     assert (step.scale, step.updates_done) == (512.0, 1)
 
 
+class Never(nn.Cell):
+    """Says that no gradient is finite."""
+
+    def construct(self, gradients):
+        return gradients[0].sum() * 0 > 1
+
+
+def test_another_cell_may_tell_whether_gradients_are_finite():
+    network, step = make(loss_scale=LossScale(2.0, skip_overflow=True), finite=Never())
+    before = weight_of(network)
+    assert not Outcome.read(step(*batch(4))[1]).finite
+    np.testing.assert_array_equal(weight_of(network), before)
+
+
 def test_the_dynamic_scale_doubles_after_a_window_of_good_updates():
     _, step = make(loss_scale=LossScale(8.0, dynamic=True, window=2))
     scales = []

@@ -28,6 +28,16 @@ int ghost_stem_backward(ARGUMENTS);
 int ghost_conv(ARGUMENTS);
 int ghost_conv_backward_input(ARGUMENTS);
 int ghost_conv_backward_weight(ARGUMENTS);
+int ghost_depthwise(ARGUMENTS);
+int ghost_depthwise_backward(ARGUMENTS);
+int ghost_norm(ARGUMENTS);
+int ghost_norm_evaluate(ARGUMENTS);
+int ghost_norm_backward(ARGUMENTS);
+int ghost_mean(ARGUMENTS);
+int ghost_mean_backward(ARGUMENTS);
+int ghost_weight(ARGUMENTS);
+int ghost_weight_backward(ARGUMENTS);
+int ghost_all_finite(ARGUMENTS);
 }
 
 namespace {
@@ -139,13 +149,52 @@ std::vector<float> convolutions(int64_t n, int64_t in, int64_t out, int64_t h, i
          run(ghost_conv_backward_input, "conv_backward_input", {set, dy, weight, x}, {x.shape});
 }
 
+std::vector<float> depthwise(int64_t n, int64_t c, int64_t ratio, int64_t h, int64_t w,
+                             int64_t tall, int64_t wide, float stride) {
+  const int64_t step = static_cast<int64_t>(stride);
+  const Array set = settings({stride}), x({n, c, h, w}, 1), weight({c * ratio, 1, tall, wide}, 2);
+  const Array dy({n, c * ratio, (h - 1) / step + 1, (w - 1) / step + 1}, 3);
+  return run(ghost_depthwise, "depthwise", {set, x, weight}, {dy.shape}) +
+         run(ghost_depthwise_backward, "depthwise_backward", {set, x, weight, dy},
+             {x.shape, weight.shape});
+}
+
+std::vector<float> norms(int64_t n, int64_t c, int64_t h, int64_t w) {
+  const Shape size = {n, c, h, w}, one = {c};
+  const Array set = settings({1e-5f, 0.1f}), x(size, 1), dy(size, 7), saved({2 * c}, 6);
+  const Array g(one, 2), b(one, 3), m(one, 4), v(one, 5);
+  return run(ghost_norm, "norm", {set, x, g, b, m, v}, {size, saved.shape, one, one}) +
+         run(ghost_norm_evaluate, "norm_evaluate", {set, x, g, b, m, v}, {size}) +
+         run(ghost_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one});
+}
+
+std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows,
+                        int64_t columns) {
+  const Shape size = {n, c, h, w};
+  const Array x(size, 1), weight({n, c, rows, columns}, 2), dy(size, 3), mean({n, c}, 4);
+  return run(ghost_mean, "mean", {x}, {mean.shape}) +
+         run(ghost_mean_backward, "mean_backward", {mean, x}, {size}) +
+         run(ghost_weight, "weight", {x, weight}, {size}) +
+         run(ghost_weight_backward, "weight_backward", {x, weight, dy}, {size, weight.shape}) +
+         run(ghost_all_finite, "all_finite", {x, weight, mean}, {{1}});
+}
+
+std::vector<float> layers() {
+  return depthwise(5, 3, 2, 9, 7, 3, 3, 1) + depthwise(3, 2, 1, 8, 12, 5, 5, 2) +
+         depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
+         depthwise(2, 3, 1, 1, 4, 5, 1, 2) + depthwise(1, 2, 1, 33, 70, 7, 7, 1) +
+         depthwise(2, 2, 1, 3, 2, 9, 9, 2) + depthwise(2, 2, 1, 4, 5, 1, 1, 2) +
+         norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + maps(3, 4, 9, 7, 4, 3) +
+         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1);
+}
+
 std::vector<float> everything() {
   return tails(5, 3, 2, 6, 7, 5, 3) + tails(1, 4, 3, 11, 4, 4, 5) + tails(3, 2, 4, 7, 1, 9, 7) +
          tails(70, 2, 2, 4, 8, 8, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
          stems(1, 2, 1, 1) + stems(2, 3, 8, 7) + convolutions(9, 3, 5, 4, 4, 3, 1) +
          convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +
-         convolutions(1, 3, 3, 1, 1, 5, 1);
+         convolutions(1, 3, 3, 1, 1, 5, 1) + layers();
 }
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {

@@ -14,6 +14,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost import native_build
 from mindcv_ghost.kernels import library, use_native
+from mindcv_ghost.kernels.switch import use_library
 from mindcv_ghost.layers import GhostModule
 
 ON_THE_CPU = dict(wanted=True, device="CPU", graph_mode=True, amp_level="O0")
@@ -58,10 +59,10 @@ def test_where_they_do_not_belong_stock_operators_stay_and_the_line_says_why(cha
     assert stock_report(**changes) == reason
 
 
-def test_a_network_without_ghost_modules_needs_no_compiler(cache, monkeypatch):
+def test_a_network_without_layers_for_them_needs_no_compiler(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    report = use_native(nn.SequentialCell(nn.Conv2d(3, 4, 3)), **ON_THE_CPU)
-    assert str(report) == "stock operators: there is no Ghost module"
+    report = use_native(nn.SequentialCell(nn.Dense(3, 4), nn.LayerNorm((4,))), **ON_THE_CPU)
+    assert str(report) == "stock operators: there is no layer that they compute"
     assert not cache.exists()
 
 
@@ -101,6 +102,18 @@ def test_a_cache_that_cannot_be_written_leaves_stock_operators(tmp_path, monkeyp
     assert "stock operators: the cache" in stock_report()
 
 
+def test_the_line_counts_what_is_native(built):
+    network = nn.SequentialCell(
+        GhostModule(4, 6), nn.Conv2d(6, 6, 3, group=6), nn.BatchNorm2d(6), nn.Dense(6, 2)
+    )
+    line = str(use_library(network, built))
+    dense = "1 convolution" if built.has_onednn else "0 convolutions"
+    assert line == (
+        f"native operators for 1 of 1 Ghost module, {dense}, 1 depthwise convolution, "
+        f"1 batch norm, 2 threads"
+    )
+
+
 def test_two_processes_at_once_build_one_library(cache, built):
     root = Path(library.__file__).parents[2]
     code = (
@@ -126,7 +139,7 @@ def test_another_processor_or_source_never_meets_this_ones_library(monkeypatch, 
     assert native_build.key(library.recipe(), "c++") != here
     monkeypatch.undo()
     shutil.copytree(library.SOURCES, tmp_path / "cpp")
-    (tmp_path / "cpp" / "pool.h").write_text("// changed")
+    (tmp_path / "cpp" / "layers.cc").write_text("// changed")
     monkeypatch.setattr(library, "SOURCES", tmp_path / "cpp")
     assert native_build.key(library.recipe(), "c++") != here
 

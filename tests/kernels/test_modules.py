@@ -162,7 +162,7 @@ def test_module_of_another_kind_stays_stock(built, options):
     module = GhostModule(4, 6, **options)
     report = use_library(module, built)
     assert (report.native, report.ghost_modules) == (0, 1)
-    assert "stock operators" in str(report) and module.native_tail is None
+    assert module.native_tail is None
 
 
 def test_module_that_computes_in_half_precision_or_with_fixed_statistics_stays_stock(built):

@@ -41,7 +41,8 @@ def results(name: str, options: dict, image: np.ndarray, library=None) -> tuple:
     randomise(network)
     if library is not None:
         report = use_library(network, library)
-        assert report.native == report.ghost_modules >= 13
+        assert report.native == report.ghost_modules
+        assert report.native + report.norms >= 13
     label = Tensor(np.arange(len(image), dtype=np.int32) % 7)
     loss, gradients, moving = step(network, Tensor(image), label)
     logits = network.set_train(False)(Tensor(image)).asnumpy()
@@ -80,6 +81,10 @@ def test_network_learns_and_predicts_as_on_stock_operators(built):
         ("ghost_resnet20_cifar", {}),
         ("ghost_vgg16_cifar", {}),
         ("ghostnetv2_100", dict(drop_rate=0.0)),
+        ("ghostnetv3_100", dict(drop_rate=0.0)),
+        ("repghostnet_100", dict(drop_rate=0.0)),
+        ("resnet50", {}),
+        ("mobilenet_v2_100", {}),
     ],
     ids=str,
 )

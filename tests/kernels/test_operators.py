@@ -11,6 +11,7 @@ from mindcv_ghost.kernels import self_test
 from mindcv_ghost.kernels.calls import call
 from mindcv_ghost.kernels.library import _onednn
 from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library
+from mindcv_ghost.kernels.self_test_layers import check_layers
 
 TAIL_SETTINGS = [1, EPSILON, SHARE, EPSILON, SHARE]
 
@@ -43,6 +44,7 @@ def shapes(arrays: list) -> list[tuple[int, ...]]:
 def test_every_operator_computes_its_formula_on_any_number_of_threads(handle, threads):
     handle.ghost_set_threads(ctypes.c_int(threads))
     check_library(handle)
+    check_layers(handle)
 
 
 @pytest.mark.parametrize("onednn", [False, True])
@@ -78,6 +80,51 @@ def test_tail_and_its_gradient_are_bit_equal_on_any_number_of_threads_and_each_t
     for other in results[1:]:
         for one, two in zip(results[0], other):
             assert one.tobytes() == two.tobytes()
+
+
+def run_layers(handle) -> list[np.ndarray]:
+    """All that a depthwise convolution and a norm, and their gradients, compute."""
+    x, weight, dy = values(5, 4, 14, 13), values(8, 1, 3, 5), values(5, 8, 7, 7)
+    norm = [values(4, seed=i) for i in range(4)]
+    norm[3] = norm[3] ** 2
+    found = call(handle, "ghost_depthwise", [[2], x, weight], [dy.shape])
+    found += call(handle, "ghost_depthwise_backward", [[2], x, weight, dy], shapes([x, weight]))
+    settings = [EPSILON, SHARE]
+    found += call(handle, "ghost_norm", [settings, x, *norm], [x.shape, (8,), (4,), (4,)])
+    back = [settings, x, *norm[:2], found[-3], values(*x.shape, seed=7)]
+    return found + call(handle, "ghost_norm_backward", back, [x.shape, (4,), (4,)])
+
+
+def test_layers_and_their_gradients_are_bit_equal_on_any_number_of_threads(handle):
+    results = []
+    for threads in (1, 2, 3, 2):
+        handle.ghost_set_threads(ctypes.c_int(threads))
+        results.append(run_layers(handle))
+    for other in results[1:]:
+        assert [array.tobytes() for array in other] == [array.tobytes() for array in results[0]]
+
+
+def test_a_nan_stays_in_its_channel_of_a_depthwise_convolution_and_a_norm(handle):
+    x, weight = values(3, 4, 6, 6), values(4, 1, 3, 3)
+    x[0, 1, 2, 2] = np.nan
+    (y,) = call(handle, "ghost_depthwise", [[1], x, weight], [x.shape])
+    assert np.isnan(y).sum() == np.isnan(y[0, 1, 1:4, 1:4]).sum() == 9
+    (y,) = call(handle, "ghost_depthwise", [[2], x, weight], [(3, 4, 3, 3)])
+    assert np.isnan(y).sum() == np.isnan(y[0, 1, 1, 1]).sum() == 1
+    norm = [np.ones(4, np.float32)] * 4
+    y, *_ = call(handle, "ghost_norm", [[EPSILON, SHARE], x, *norm], [x.shape, (8,), (4,), (4,)])
+    assert np.isnan(y[:, 1]).all() and not np.isnan(np.delete(y, 1, axis=1)).any()
+
+
+def test_statistics_keep_their_digits_where_means_are_large(handle):
+    x = 1000 + values(70, 2, 9, 9)
+    x[0] = 0  # were it the measure of all, sums of squares would cancel
+    one = np.ones(2, np.float32)
+    shapes = [x.shape, (4,), (2,), (2,)]
+    _, saved, *_ = call(handle, "ghost_norm", [[EPSILON, 1], x, one, one, one, one], shapes)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(saved[:2], exact.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(saved[2:], exact.var((0, 2, 3)), rtol=1e-5)
 
 
 def test_gradient_of_a_dense_weight_is_bit_equal_each_time_on_one_number_of_threads(handle):
@@ -153,6 +200,15 @@ def test_stem_gives_the_gradient_of_equal_values_to_the_first(handle):
         ("ghost_conv", [[1], values(1, 2, 4, 4), values(3, 2, 2, 2)], [(1, 3, 4, 4)]),
         ("ghost_conv", [[0], values(1, 2, 4, 4), values(3, 2, 3, 3)], [(1, 3, 4, 4)]),
         ("ghost_conv", [[1], values(1, 2, 4, 4)], [(1, 3, 4, 4)]),
+        ("ghost_depthwise", [[1], values(1, 2, 4, 4), values(3, 1, 3, 3)], [(1, 3, 4, 4)]),
+        ("ghost_depthwise", [[1], values(1, 2, 4, 4), values(2, 1, 2, 3)], [(1, 2, 4, 4)]),
+        ("ghost_depthwise", [[3], values(1, 2, 4, 4), values(2, 1, 3, 3)], [(1, 2, 2, 2)]),
+        ("ghost_depthwise", [[2], values(1, 2, 4, 4), values(2, 1, 3, 3)], [(1, 2, 4, 4)]),
+        ("ghost_norm_evaluate", [[1, 1], values(1, 2, 4, 4), *[values(3)] * 4], [(1, 2, 4, 4)]),
+        ("ghost_mean", [values(1, 2, 4, 4)], [(1, 3)]),
+        ("ghost_weight", [values(1, 2, 4, 4), values(1, 2, 5, 4)], [(1, 2, 4, 4)]),
+        ("ghost_weight", [values(1, 2, 4, 4), values(1, 3, 2, 2)], [(1, 2, 4, 4)]),
+        ("ghost_all_finite", [values(3)], [(2,)]),
         ("ghost_tail_evaluate", tail_inputs()[:-1], [(3, 11, 6, 6)]),
         ("ghost_tail_evaluate", tail_inputs(), [(3, 13, 6, 6)]),
         ("ghost_tail", tail_inputs(), [(3, 11, 6, 6), (24,), (4,), (4,), (4,), (8,)]),

@@ -27,7 +27,8 @@ def test_operators_touch_nothing_of_others_and_do_not_race(tmp_path, sanitizer):
     command += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     if sanitizer == "thread":  # which doesn't follow threads into a forked child
         command.append("-DWITHOUT_FORK")
-    command += [str(DRIVER), str(SOURCES / "entry.cc"), "-o", str(program), "-ldl"]
+    sources = [str(source) for source in sorted(SOURCES.glob("*.cc"))]
+    command += [str(DRIVER), *sources, "-o", str(program), "-ldl"]
     built = subprocess.run(command, capture_output=True, text=True)
     if "cannot find" in built.stderr and "san" in built.stderr:
         pytest.skip(f"this compiler comes without the libraries of -fsanitize={sanitizer}")

@@ -1,53 +1,16 @@
-// The operators as MindSpore's Custom(func_type="aot") calls them: all inputs, then all outputs.
-//
-// The first input of each holds its settings, as floats. Every operator looks at number, type and
-// sizes of its arguments before it touches any: a wrong one would overwrite memory in silence.
-// They return 0, or 1 for arguments that don't fit.
+// The operators of Ghost modules, of a ResNet's stem and of dense convolutions; arguments.h tells
+// how they are called, layers.cc has those of other layers.
 
+#include "arguments.h"
 #include "dense_conv.h"
 #include "ghost_tail.h"
 #include "stem_tail.h"
 
 namespace {
 
+using ghost::Arguments;
 using ghost::Norm;
 using ghost::NormOutput;
-
-class Arguments {
- public:
-  Arguments(int count, void** data, int* dims, int64_t** shapes, const char** types)
-      : count_(count), data_(data), dims_(dims), shapes_(shapes), fit_(true) {
-    for (int i = 0; i < count; ++i) fit_ = fit_ && std::strcmp(types[i], "float32") == 0;
-  }
-
-  int count() const { return count_; }
-  float* operator[](int i) const { return static_cast<float*>(data_[i]); }
-  int64_t dim(int i, int axis) const { return axis < dims_[i] ? shapes_[i][axis] : 0; }
-  int64_t size(int i) const {
-    int64_t product = 1;
-    for (int axis = 0; axis < dims_[i]; ++axis) product *= shapes_[i][axis];
-    return product;
-  }
-  // Demands; fit() tells whether all were met.
-  void want_count(int count) { fit_ = fit_ && count_ == count; }
-  void want_size(int i, int64_t size) { fit_ = fit_ && i < count_ && this->size(i) == size; }
-  void want_sizes(int first, int count, int64_t size) {
-    for (int i = first; i < first + count; ++i) want_size(i, size);
-  }
-  void want(bool condition) { fit_ = fit_ && condition; }
-  bool fit() const { return fit_; }
-
- private:
-  int count_;
-  void** data_;
-  int* dims_;
-  int64_t** shapes_;
-  bool fit_;
-};
-
-#define GHOST_ARGUMENTS                                                                       \
-  int count, void **data, int *dims, int64_t **shapes, const char **types, void * /* stream */, \
-      void * /* extra */
 
 // Settings of a tail: relu, epsilon and share of the first BN, epsilon and share of the second.
 constexpr int kTailSettings = 5;

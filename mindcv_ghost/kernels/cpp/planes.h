@@ -83,6 +83,7 @@ template <typename Rows>
 inline void with_width(int64_t width, const Rows& rows) {
   switch (width) {
     case 2: return rows(std::integral_constant<int64_t, 2>());
+    case 3: return rows(std::integral_constant<int64_t, 3>());
     case 4: return rows(std::integral_constant<int64_t, 4>());
     case 7: return rows(std::integral_constant<int64_t, 7>());
     case 8: return rows(std::integral_constant<int64_t, 8>());
@@ -91,6 +92,7 @@ inline void with_width(int64_t width, const Rows& rows) {
     case 28: return rows(std::integral_constant<int64_t, 28>());
     case 32: return rows(std::integral_constant<int64_t, 32>());
     case 56: return rows(std::integral_constant<int64_t, 56>());
+    case 112: return rows(std::integral_constant<int64_t, 112>());
     default: return rows(width);
   }
 }
