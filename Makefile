@@ -71,7 +71,7 @@ test-parity: $(VENV)/.torch
 # Needs a C++ compiler with its sanitizers' libraries, and for ARM a cross compiler and an emulator
 # (Debian: g++-aarch64-linux-gnu qemu-user); without, these tests are skipped.
 test-native: $(VENV)/.test
-	$(BIN)/python -m pytest tests/kernels
+	$(BIN)/python -m pytest tests/kernels tests/data_tests/test_native.py tests/data_tests/test_native_sanitizers.py
 
 # The seeds are fixed: two runs on one release of the libraries try the same inputs.
 test-faults: $(VENV)/.test

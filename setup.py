@@ -23,7 +23,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mindcv_ghost", "mindcv_ghost.*"]),
-    package_data={"mindcv_ghost.kernels": ["cpp/*"]},
+    package_data={"mindcv_ghost.kernels": ["cpp/*"], "mindcv_ghost.data.native": ["cpp/*"]},
     python_requires=">=3.9,<3.13",
     install_requires=[
         "mindcv==0.3.0",

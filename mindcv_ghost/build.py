@@ -99,7 +99,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     batches = _train_loader(config, train_set, num_classes, world)
     settings = None
     if session.folder is not None:
-        settings = settings_of(config, world, train_set, num_classes)
+        settings = settings_of(config, world, train_set, num_classes, batches.native)
     run_folder = None if session.folder is None else session.folder.path
     earlier = pick(config.checkpoint.resume, run_folder, settings, collectives)
     # Masks of dropout are drawn from here on: a resumed run must not repeat those of its start.
@@ -239,7 +239,7 @@ def _open(config: Config, split: str, classes: tuple[str, ...] | None = None) ->
 
 def _train_loader(config: Config, source: Source, num_classes: int, world: World) -> TrainLoader:
     data, augment = config.dataset, config.augment
-    return TrainLoader(
+    loader = TrainLoader(
         source,
         augment=augment,
         num_classes=num_classes,
@@ -252,7 +252,11 @@ def _train_loader(config: Config, source: Source, num_classes: int, world: World
         drop_remainder=data.drop_remainder,
         one_hot=config.loss.loss.lower() == "bce",
         workers=config.workers,
+        native=data.native_loader,
+        cache_mb=data.cache_images_mb,
     )
+    _logger.info("%s", loader.maker)
+    return loader
 
 
 def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
@@ -263,6 +267,8 @@ def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
         rank=world.rank,
         size=world.size,
         workers=config.workers,
+        native=config.dataset.native_loader,
+        cache_mb=config.dataset.cache_images_mb,
     )
 
 

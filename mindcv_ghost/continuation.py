@@ -135,12 +135,15 @@ def _suitable(state: StateFile, settings: dict) -> StateFile:
     return state
 
 
-def settings_of(config: Config, world: World, train_set: Source, num_classes: int) -> dict:
+def settings_of(
+    config: Config, world: World, train_set: Source, num_classes: int, native_images: bool
+) -> dict:
     """What decides whether a later run may continue this one."""
     return {
         **config.flat(),
         "ranks": world.size,
         "workers": config.workers,
+        "native_images": native_images,
         "classes": num_classes,
         "class_names": list(train_set.classes),
         "training_set": f"{len(train_set)} images, {fingerprint(train_set)[:16]}",

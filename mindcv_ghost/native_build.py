@@ -19,6 +19,7 @@ __all__ = ["Recipe", "Unavailable", "built", "commands", "key"]
 
 _COMPILERS = ("c++", "g++", "clang++")
 _BUILD_SECONDS = 300
+_OF_RANKS = ("MS_", "OMPI_", "PMI", "PMIX_", "SLURM_", "RANK_")
 
 
 class Unavailable(Exception):
@@ -165,7 +166,9 @@ def _test(recipe: Recipe, draft: Path) -> None:
     inherited = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join([root, inherited] if inherited else [root])
     command = [sys.executable, "-m", recipe.self_test, str(draft)]
-    done = _run(command, "the self-test", {**os.environ, "PYTHONPATH": paths})
+    # A process by itself, even where this one is a rank: no launcher's or cluster's variables.
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(_OF_RANKS)}
+    done = _run(command, "the self-test", {**environ, "PYTHONPATH": paths})
     if done.returncode != 0:
         last = (f"{done.stdout}\n{done.stderr}".strip().splitlines() or ["no message"])[-1]
         raise Unavailable(f"the self-test ends with {done.returncode} ({last})")

@@ -17,11 +17,12 @@ _FREE = {
     *("resume_opt", "keep_checkpoint_max", "ckpt_save_dir", "ckpt_save_interval", "val_split"),
     *("ckpt_save_policy", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes", "compile_cache"),
+    "cache_images_mb",
 }
 # These change the last digits, or what an image is made to look like, but not which images come.
 _LOOSE = {
     *("mode", "device_target", "jit_level", "native_kernels", "num_parallel_workers"),
-    "dataset_sink_mode",
+    *("dataset_sink_mode", "native_loader", "native_images", "workers"),
 }
 
 AT_EPOCH_ENDS = ("ranks", "batch_size", "gradient_accumulation_steps")

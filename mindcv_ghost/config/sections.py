@@ -122,6 +122,12 @@ class DatasetConfig:
     drop_remainder: bool = _key(True, Bool(), "leave out the last, smaller batch")
     eval_shuffle: bool = _key(False, Bool(), "shuffle for validation")
     on_bad_image: str = _key("stop", Text(("stop", "skip")), "when an image can't be decoded")
+    native_loader: bool = _key(
+        True, Bool(), "make images by C++ of our own, compiled at first use, where it can"
+    )
+    cache_images_mb: int = _key(
+        256, Int(0), "megabytes a process for the decoded images of a set that fits; 0 for none"
+    )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ DEVIATIONS = {
 
 ADDITIONS = (
     *("jit_level", "compile_cache", "native_kernels", "on_bad_image", "reset_head", "model_args"),
-    *("ghostify", "sync_bn"),
+    *("ghostify", "sync_bn", "native_loader", "cache_images_mb"),
     *("resume", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("use_ema", "per_class", "confusion"),
 )

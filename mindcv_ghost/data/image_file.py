@@ -34,6 +34,7 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_SCANNED_PIXELS",
     "MAX_SCANS",
+    "decode",
     "jpeg_is_plain",
     "prepare",
 ]
@@ -79,6 +80,21 @@ def prepare(data: bytes) -> np.ndarray:
     if jpeg_is_plain(data):
         return np.frombuffer(data, np.uint8)
     return np.frombuffer(_as_bmp(data), np.uint8)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode by Pillow.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        RGB, uint8 (H, W, 3), C-contiguous.
+
+    Raises:
+        BadImage: if the file can't be decoded.
+    """
+    return np.array(_decoded(data))
 
 
 def jpeg_is_plain(data: bytes) -> bool:
@@ -255,6 +271,13 @@ def _size_problem(width: int, height: int) -> str:
 
 def _as_bmp(data: bytes) -> memoryview:
     """Decode with Pillow, all of it, to an uncompressed BMP of 8-bit RGB."""
+    out = io.BytesIO()
+    _decoded(data).save(out, "BMP")
+    return out.getbuffer()  # not getvalue(): a copy, 268 MB of the largest image
+
+
+def _decoded(data: bytes) -> Image.Image:
+    """Decode with Pillow, all of it, to 8-bit RGB."""
     if not data:
         raise BadImage("is empty (0 bytes)")
     try:
@@ -265,9 +288,7 @@ def _as_bmp(data: bytes) -> memoryview:
             if data.startswith(b"\xff\xd8"):  # inside a scan 0xFF is never followed by 0xDA
                 _refuse_scans(data.count(b"\xff\xda"), image.width * image.height)
             image.load()
-            image = _as_rgb(image)
-            out = io.BytesIO()
-            image.save(out, "BMP")
+            return _as_rgb(image)
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -276,7 +297,6 @@ def _as_bmp(data: bytes) -> memoryview:
         raise BadImage(f"has more than {2 * MAX_PIXELS:,} pixels: a decompression bomb?") from None
     except Exception as error:  # Pillow's plug-ins raise nearly anything on hostile files
         raise BadImage(f"can't be decoded: {error or type(error).__name__}") from error
-    return out.getbuffer()  # not getvalue(): a copy, 268 MB of the largest image
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -108,15 +108,28 @@ class FolderSource:
         Raises:
             DataError: if the file can't be read or decoded; ``bad`` then holds the reason.
         """
+        data, label = self.read(index)
+        try:
+            return prepare(data), label
+        except BadImage as problem:
+            raise self.found_bad(index, str(problem)) from None
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file as it is, and the label; errors as those of an item."""
         path, label = self._locate(index)
         try:
-            return prepare(_read(path)), label
+            return _read(path), label
         except BadImage as problem:
             reason = str(problem)
         except OSError as problem:
             reason = f"can't be read: {problem.strerror or problem}"
+        raise self.found_bad(index, reason)
+
+    def found_bad(self, index: int, reason: str) -> DataError:
+        """Note that an image is bad; gives the error to raise."""
+        path = self.name_of(index)
         self.bad[path] = reason
-        raise DataError(
+        return DataError(
             f"{shown(path)}: {reason}\n"
             "Mend or remove this file, or leave such images out with --on_bad_image skip."
         )

@@ -1,8 +1,9 @@
-"""Batches for training and evaluation: our order of images, MindSpore's C++ pipeline.
+"""Batches for training and evaluation: our order of images, made by our C++ or MindSpore's.
 
-One ``GeneratorDataset`` reads the files ahead in threads (never in processes: these need shared
-memory and outlive a killed parent), C++ ``map`` operations decode and augment in ``workers``
-threads, and one batch operation ends it.
+Where ``data/native`` can make what is asked for, it does: threads that make eight images a call,
+straight into the batch. Otherwise one ``GeneratorDataset`` reads the files ahead in threads (never
+in processes: these need shared memory and outlive a killed parent), C++ ``map`` operations decode
+and augment in ``workers`` threads, and one batch operation ends it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ import mindspore.dataset.transforms as data_ops
 import numpy as np
 
 from mindcv_ghost.data.batches import Batches, set_pipeline_seed
+from mindcv_ghost.data.native.batches import JoinedBatches, NativeBatches
+from mindcv_ghost.data.native.images import (
+    evaluation_settings,
+    native_images,
+    training_settings,
+)
+from mindcv_ghost.data.native.passes import evaluation_pass, training_pass
 from mindcv_ghost.data.seeded import Mix, SeededOp
 from mindcv_ghost.data.sharding import EvalShard, TrainShard, epoch_order, mix_seed, sample_seeds
 from mindcv_ghost.data.sources import Source
@@ -25,6 +33,8 @@ from mindcv_ghost.data.transforms import Augment, eval_transforms, train_transfo
 from mindcv_ghost.errors import DataError
 
 __all__ = ["EvalLoader", "TrainLoader"]
+
+_NOT_WANTED = "native_loader is false"
 
 
 class TrainLoader:
@@ -37,15 +47,19 @@ class TrainLoader:
         num_classes: width of one-hot and mixed labels.
         rank, size: this rank's place among how many; together the ranks' ``k``-th batches are
             what one rank with ``size * batch_size`` images a batch would see.
-        seed: with the epoch it decides the order and what happens to each image; C++ operations
-            also draw by rank and by the number of workers.
+        seed: with the epoch it decides the order and what happens to each image; MindSpore's
+            operations, where they are used, also draw by rank and by the number of workers.
         shuffle: False keeps the order of the set.
         num_samples: images an epoch, of all ranks together, drawn anew each time.
         drop_remainder: leave out the samples after the last whole batch.
         workers: threads of each operation; at most one a core.
         one_hot: labels as float32 (N, num_classes); mixup and cutmix make them so anyway.
+        native: make images by C++ of our own where it can (``data/native``); False leaves all to
+            MindSpore's pipeline, whose draws are others.
+        cache_mb: megabytes for the decoded images of a set that fits into them.
 
     Attributes:
+        maker: what makes the images, for the log.
         steps_per_epoch: batches an epoch, the same on every rank.
         images_per_epoch: images an epoch that all ranks train on.
 
@@ -69,6 +83,8 @@ class TrainLoader:
         drop_remainder: bool = True,
         workers: int = 1,
         one_hot: bool = False,
+        native: bool = True,
+        cache_mb: int = 0,
     ):
         self.source, self._seed, self._one_hot = source, seed, one_hot
         self._num_classes, self._workers = num_classes, _clamp(workers)
@@ -97,6 +113,17 @@ class TrainLoader:
                 num_classes=num_classes,
             )
         self._needs_seeds = self._mix is not None or self._transforms.needs_seeds
+        settings = training_settings(source, augment) if native else _NOT_WANTED
+        steps = self._transforms
+        python = [
+            [op for op in ops if isinstance(op, SeededOp)] for ops in (steps.middle, steps.after)
+        ]
+        self._images, self.maker = native_images(source, settings, *python, cache_mb=cache_mb)
+
+    @property
+    def native(self) -> bool:
+        """Whether our own C++ makes the images, whose draws aren't MindSpore's."""
+        return self._images is not None
 
     def indices(self, epoch: int) -> np.ndarray:
         """Indices of the images this rank reads in an epoch, in order: batch ``k`` has
@@ -110,9 +137,11 @@ class TrainLoader:
         indices = self.indices(epoch)[step * size : (step + 1) * size]
         return [self.source.name_of(int(index)) for index in indices]
 
-    def epoch(self, epoch: int, skip: int = 0) -> Batches:
+    def epoch(self, epoch: int, skip: int = 0) -> Batches | NativeBatches:
         """One epoch of batches: image, float32 (N, C, H, W), and label, int32 (N,) or float32
         (N, num_classes). The first ``skip`` of them are left out, the others are the same."""
+        if self._images is not None:
+            return self._native_epoch(epoch, skip)
         stream = SampleStream(
             self.source, lambda: self._items(range(epoch, epoch + 1)), self._row, self._workers
         )
@@ -130,9 +159,16 @@ class TrainLoader:
         The first ``skip`` batches are left out.
 
         To MindSpore it is one long epoch (``epoch_num=1``), so that no pass repeats another. The
-        order is that of ``epoch``; what C++ operations draw differs after the first epoch.
+        order is that of ``epoch``; what MindSpore's operations draw differs after the first epoch.
         """
         passes = range(first_epoch, first_epoch + epochs)
+        if self._images is not None:
+            steps = self.steps_per_epoch
+            parts = [
+                self._native_epoch(first_epoch + k, min(max(skip - k * steps, 0), steps))
+                for k in range(epochs)
+            ]
+            return _generator(JoinedBatches(parts), ["image", "label"])
         stream = SizedStream(
             self.source,
             lambda: self._items(passes),
@@ -143,6 +179,18 @@ class TrainLoader:
         dataset = self._dataset(stream)
         set_pipeline_seed(self._pipeline_seed(first_epoch))
         return dataset.skip(skip) if skip else dataset
+
+    def _native_epoch(self, epoch: int, skip: int) -> NativeBatches:
+        return training_pass(
+            self._images,
+            indices=self.indices(epoch),
+            seeds=sample_seeds(self._shard.positions(), seed=self._seed, epoch=epoch),
+            batch_rows=self._shard.batch_size,
+            workers=self._workers,
+            mix=self._mix,
+            one_hot=self._num_classes if self._one_hot else 0,
+            skip=skip,
+        )
 
     def _pipeline_seed(self, epoch: int) -> int:
         return mix_seed(self._seed, epoch, self._shard.rank)
@@ -214,9 +262,11 @@ class EvalLoader:
         batch_size: images a batch on this rank, any.
         rank, size: this rank's place among how many.
         workers: threads of each operation; at most one a core.
+        native, cache_mb: as for :class:`TrainLoader`; the images are the same either way.
 
     Attributes:
         steps: batches, the same on every rank.
+        maker: what makes the images, for the log.
     """
 
     def __init__(
@@ -228,6 +278,8 @@ class EvalLoader:
         rank: int = 0,
         size: int = 1,
         workers: int = 1,
+        native: bool = True,
+        cache_mb: int = 0,
     ):
         self.source = source
         self._shard = EvalShard(len(source), batch_size, rank, size)
@@ -235,24 +287,29 @@ class EvalLoader:
         self._transforms = eval_transforms(source.kind, augment, source.in_channels)
         self._blank = blank_image(source)
         self.steps = self._shard.steps
+        settings = evaluation_settings(source, augment) if native else _NOT_WANTED
+        self._images, self.maker = native_images(source, settings, cache_mb=cache_mb)
 
     @property
     def indices(self) -> np.ndarray:
         """Places in the source of this rank's images, in order, -1 where batches are filled up."""
         return self._shard.indices()
 
-    def batches(self) -> Batches:
+    def batches(self) -> Batches | NativeBatches:
         """All batches, of one shape: image, float32 (N, C, H, W), label, int32 (N,), and valid,
         int32 (N,).
 
         valid is 0 where the last batches are filled up, 1 for an image, and 2 for one that is bad
         while ``on_bad_image`` is "skip": it counts, as not recognised, and has a black image.
         """
-        indices = self.indices
+        indices, size = self.indices, self._shard.batch_size
+        if self._images is not None:
+            return evaluation_pass(
+                self._images, indices=indices, batch_rows=size, workers=self._workers
+            )
         stream = SampleStream(self.source, indices.tolist, self._row, self._workers)
         dataset = _generator(stream, ["image", "label", "valid"])
         dataset = _map(dataset, self._transforms, "image", self._workers)
-        size = self._shard.batch_size
         dataset = dataset.batch(size, num_parallel_workers=1)
         return Batches(dataset, self.source, rows=len(indices), batch_rows=size, seed=0)
 

@@ -127,6 +127,17 @@ def test_counts_are_the_same_for_any_ranks_and_batch_size(trained, ranks, batch_
     assert several["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
+def test_a_validation_is_the_same_to_the_last_digit_whoever_makes_the_images(trained):
+    scripts, done = trained
+    assert "images by our own C++ with libjpeg-turbo, kept once decoded" in done.out
+    options = ("--config", "run/config.yaml", "--ckpt_path", "run/last.ckpt")
+    ours, stock = (
+        scripts.validate(*options, "--native_loader", native).json for native in ("true", "false")
+    )
+    for key in ("images", "correct", "correct_top5", "loss"):
+        assert ours[key] == stock[key]
+
+
 def test_a_run_is_repeated_by_its_resolved_config(scripts, images):
     scripts.train(*recipe(images, ckpt_save_dir="first", hflip=0.5))
     written = scripts.cwd / "first" / "config.yaml"

@@ -1,0 +1,92 @@
+// Drives the library under a sanitizer: DRIVER LIBJPEG IMAGE... ; silence and status 0 if all is well.
+//
+// Two threads make all images, whole and cut, in training and evaluation, in many sizes, from files
+// and from memory, with and without keeping their pixels.
+
+#include <cstdio>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "../../mindcv_ghost/data/native/cpp/entry.cc"
+
+namespace {
+
+std::vector<uint8_t> contents(const char* path) {
+  std::vector<uint8_t> bytes;
+  if (FILE* file = std::fopen(path, "rb")) {
+    for (int c; (c = std::fgetc(file)) != EOF;) bytes.push_back(static_cast<uint8_t>(c));
+    std::fclose(file);
+  }
+  return bytes;
+}
+
+void drive(const std::vector<const char*>& paths, void* keep, int thread) {
+  for (int size : {1, 7, 32, 65}) {
+    for (int training : {0, 1}) {
+      loader::Settings settings{};
+      settings.training = training;
+      settings.height = size;
+      settings.width = size + (training ? 3 : 0);
+      settings.scaled = size + 5;
+      settings.scale[0] = 0.05;
+      settings.scale[1] = 1;
+      settings.ratio[0] = 0.5;
+      settings.ratio[1] = 2;
+      settings.flip = settings.flip_vertical = 0.5;
+      settings.jitter[0] = settings.jitter[1] = settings.jitter[2] = 0.5;
+      for (int c = 0; c < 3; ++c) settings.deviation[c] = 1;
+      settings.bytes_out = size == 7;
+      const int count = static_cast<int>(paths.size());
+      const size_t samples = 3 * static_cast<size_t>(settings.height) * settings.width;
+      for (void* memory : {static_cast<void*>(nullptr), keep}) {
+        std::unique_ptr<float[]> out(new float[samples * count]);
+        std::vector<loader::Item> items(count);
+        for (int k = 0; k < count; ++k) {
+          items[k] = loader::Item{};
+          items[k].seed = 1000 * thread + 10 * size + k;
+          items[k].place = k;
+          items[k].kept = memory ? k : -1;
+        }
+        loader_images(&settings, paths.data(), items.data(), count, out.get(), memory);
+        if (settings.bytes_out) {
+          loader_planes(&settings, reinterpret_cast<uint8_t*>(out.get()), out.get() + samples);
+        }
+      }
+      for (const char* path : paths) {
+        const std::vector<uint8_t> whole = contents(path);
+        for (int cut = 0; cut < 12; ++cut) {
+          // Memory of exactly the cut's length, so that whoever reads on is found.
+          const size_t length = whole.size() * (cut + 1) / 12;
+          std::unique_ptr<uint8_t[]> part(new uint8_t[length]);
+          std::memcpy(part.get(), whole.data(), length);
+          loader_is_plain_jpeg(part.get(), static_cast<int64_t>(length));
+          loader::Item item{};
+          item.data = part.get();
+          item.bytes = static_cast<int64_t>(length);
+          item.kept = -1;
+          item.seed = cut;
+          const char* none = nullptr;
+          std::unique_ptr<float[]> out(new float[samples]);
+          loader_images(&settings, &none, &item, 1, out.get(), nullptr);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 3 || loader_use_jpeg(arguments[1]) != 0) return 2;
+  const std::vector<const char*> paths(arguments + 2, arguments + count);
+  for (int64_t room : {int64_t{0}, int64_t{9000}, int64_t{1} << 30}) {
+    void* keep = loader_keep(static_cast<int64_t>(paths.size()), room);
+    std::thread other([&] { drive(paths, keep, 1); });
+    drive(paths, keep, 0);
+    other.join();
+    if (loader_kept_bytes(keep) > room) return 3;
+    loader_forget(keep);
+  }
+  return 0;
+}
