@@ -21,7 +21,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
-	@echo "make test-native  the native operators, all networks and under the compiler's sanitizers"
+	@echo "make test-native  the native operators, all networks, under sanitizers, for other processors"
 	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
@@ -68,7 +68,8 @@ test-zoo: $(VENV)/.test
 test-parity: $(VENV)/.torch
 	MINDCV_GHOST_NEEDS_TORCH=1 $(BIN)/python -m pytest -m parity
 
-# Needs a C++ compiler with its sanitizers' libraries; without, these tests are skipped.
+# Needs a C++ compiler with its sanitizers' libraries, and for ARM a cross compiler and an emulator
+# (Debian: g++-aarch64-linux-gnu qemu-user); without, these tests are skipped.
 test-native: $(VENV)/.test
 	$(BIN)/python -m pytest tests/kernels tests/data_tests/test_native.py tests/data_tests/test_native_sanitizers.py
 
@@ -98,6 +99,7 @@ pages: $(VENV)/.demo
 bench: $(VENV)/.torch
 	-$(BIN)/python benchmarks/run_all.py
 	$(BIN)/python -m mindcv_ghost.report.benchmarks benchmarks/results.csv docs/performance.png
+	$(BIN)/python -m mindcv_ghost.report.profile benchmarks/profile.csv docs/performance_profile.png
 	$(BIN)/python -m mindcv_ghost.report.tables
 
 clean:

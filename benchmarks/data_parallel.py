@@ -22,12 +22,10 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-BIN = Path(sys.executable).parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import alternate, print_row  # noqa: E402
+from benchmarks.rows import BIN, alternate, launcher_environ, print_row  # noqa: E402
 
 GLOBAL_BATCH, WARM_UP, STEPS = 64, 3, 8
 
@@ -85,13 +83,6 @@ def clocked(call) -> float:
 
 def measure(ranks: int, folder: Path, model: str, side: int, seen: list[dict]) -> float:
     """Start the ranks; the seconds of a step. What rank 0 said is added to ``seen``."""
-    environ = dict(
-        os.environ,
-        PYTHONPATH=str(ROOT),
-        PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-    )
     command = [sys.executable, __file__, "--rank", "--model", model]
     command += ["--data_dir", str(folder / "data"), "--image_resize", str(side)]
     command += ["--batch_size", str(GLOBAL_BATCH // ranks), "--epoch_size", "1"]
@@ -99,7 +90,9 @@ def measure(ranks: int, folder: Path, model: str, side: int, seen: list[dict]) -
     command += ["--warmup_epochs", "0", "--ckpt_save_dir", str(folder / f"run{len(seen)}_{ranks}")]
     if ranks > 1:
         command = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), *command]
-    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=launcher_environ(), cwd=folder, capture_output=True, text=True
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
     if not lines:
         raise SystemExit(f"{ranks} ranks failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

@@ -6,7 +6,8 @@ measurement, the two levels in turn, and prints the medians and their ratio.
     python benchmarks/jit_level.py [--pairs 5] [--steps 8]
 
 Predicted: the default level takes about 1.6 times as long (0.40 s against 0.245 s a step had been
-measured for MindCV's own trainer, MindSpore 2.8.0, 2 cores). For what came out see README.md here.
+measured for MindCV's own trainer, MindSpore 2.8.0, 2 cores). For what came out see
+docs/performance.md.
 """
 
 from __future__ import annotations

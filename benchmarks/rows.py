@@ -1,12 +1,21 @@
-"""What every benchmark prints: one line of JSON a row, which ``run_all.py`` collects."""
+"""What benchmarks share: rows (one line of JSON each, for ``run_all.py``), turns, launching."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import os
 import statistics
+import sys
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 
-__all__ = ["alternate", "print_row"]
+__all__ = ["BIN", "ROOT", "alternate", "launcher_environ", "print_row", "where_and_when"]
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent  # mpirun and msrun are there
 
 
 def print_row(
@@ -51,6 +60,39 @@ def alternate(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str
         for name, measure in measures.items():
             values[name].append(measure())
     return {name: statistics.median(each) for name, each in values.items()}
+
+
+def where_and_when(*rivals: str) -> dict[str, str]:
+    """What every recorded row carries: ``machine``, ``versions``, ``commit`` and ``date``.
+
+    Args:
+        rivals: packages whose versions count as well, where they are installed.
+    """
+    from mindcv_ghost import compat
+    from mindcv_ghost.engine.run_folder import source_commit
+    from mindcv_ghost.report.hardware import describe_hardware
+
+    versions = compat.installed_versions()
+    for name in rivals:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "machine": describe_hardware(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "commit": source_commit() or "none",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def launcher_environ() -> dict[str, str]:
+    """For mpirun and msrun: this tree's package, this Python's programs, any user."""
+    return dict(
+        os.environ,
+        PYTHONPATH=str(ROOT),
+        PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,86 +1,122 @@
 """Run the benchmarks and write what they print to results.csv; ``make bench`` does this.
 
-    python benchmarks/run_all.py [--only data_loading first_step] [--rounds 1]
+    python benchmarks/run_all.py [--only first_step start_up] [--quick --results trial.csv]
 
-A benchmark that fails, is missing or takes longer than its share of the 20 minutes costs its own
-rows: those of the latest run that had them stay, with their own commit and date.
+``jobs.py`` lists them, with the time that each may take. One that fails or takes longer is written
+down as failed; its rows of the latest run that had them stay, with their own commit and date.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
-import datetime
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindcv_ghost import compat  # noqa: E402
-from mindcv_ghost.engine.run_folder import source_commit  # noqa: E402
-from mindcv_ghost.report.benchmarks import COLUMNS, meets  # noqa: E402
+from benchmarks.jobs import JOBS, Job  # noqa: E402
+from benchmarks.rows import where_and_when  # noqa: E402
+from mindcv_ghost.report.benchmarks import COLUMNS, FAILED, meets  # noqa: E402
 from mindcv_ghost.report.files import write_text  # noqa: E402
-from mindcv_ghost.report.hardware import describe_hardware  # noqa: E402
 
-# Seconds that each may take: 20 minutes together.
-BENCHMARKS = {
-    "train_step": 300,
-    "data_loading": 170,
-    "train_loop": 330,
-    "data_parallel": 160,
-    "first_step": 100,
-    "start_up": 60,
-    "jit_level": 80,
-}
-ARGUMENTS = {"start_up": ["--pairs", "2"], "jit_level": ["--pairs", "2"]}
-ARGUMENTS["data_parallel"] = ["--rounds", "2"]
-ARGUMENTS["train_step"] = ["--rounds", "2", "--steps", "6"]
 RESULTS = ROOT / "benchmarks" / "results.csv"
 
 
-def run(name: str, seconds: float, more: list[str]) -> tuple[list[dict], str]:
+def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
     """Run one; gives its rows, those before an early end as well, and what went wrong."""
-    script = ROOT / "benchmarks" / f"{name}.py"
-    if not script.is_file():
+    script, *arguments = job.command.split()
+    path = ROOT / "benchmarks" / script
+    if not path.is_file():
         return [], "there is no such benchmark"
-    command = [sys.executable, str(script), *ARGUMENTS.get(name, []), *more]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=seconds)
-        problem = err[-2000:] if process.returncode else ""
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        out, _ = process.communicate()
-        problem = f"took longer than {seconds:.0f} s"
-    rows = []
-    for line in out.splitlines():
-        if line.startswith("{"):
-            row = json.loads(line)
-            rows.append({**row, "met": meets(row["goal"], row["ratio"], row["value"])})
+    rows: list[dict] = []
+    # A file for the errors: nobody reads them while it runs, and a pipe would fill up.
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(path), *arguments, *more],
+            cwd=ROOT,
+            env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1"),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+        reader = threading.Thread(target=_collect, args=(process.stdout, rows), daemon=True)
+        reader.start()
+        problem = ""
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            problem = f"took longer than {seconds:.0f} s"
+        finally:  # whatever ends this program ends what it has started
+            _kill(process)
+        reader.join(10)
+        if process.returncode and not problem:
+            errors.seek(0)
+            problem = (errors.read().strip().splitlines() or ["no message"])[-1]
+            problem = f"exit status {process.returncode}: {problem[:300]}"
     return rows, problem or ("" if rows else "printed no row")
 
 
-def merged(old: list[dict], new: list[dict]) -> list[dict]:
-    """New rows in place of the old ones of the same benchmarks."""
-    measured = {row["benchmark"] for row in new}
-    return [row for row in old if row["benchmark"] not in measured] + new
+def _collect(lines, rows: list[dict]) -> None:
+    for line in lines:
+        if line.startswith("{"):
+            row = json.loads(line)
+            row["met"] = meets(row["goal"], row["ratio"], row["value"])
+            rows.append(row)
+            ratio = "" if row["ratio"] is None else f", ratio {row['ratio']}"
+            print(f"    {row['case']}: {row['value']} {row['unit']}{ratio}", flush=True)
 
 
-def write(rows: list[dict]) -> None:
+def _kill(process: subprocess.Popen) -> None:
+    """End a program and all that it has started, and wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def merged(
+    old: list[dict], new: list[dict], job: Job, problem: str, facts: dict[str, str]
+) -> list[dict]:
+    """Rows after a job.
+
+    Args:
+        old: rows until now.
+        new: those that the job has printed; they take the places of its old ones.
+        job: the job.
+        problem: what went wrong, if anything did; then old rows that it hasn't measured anew stay.
+        facts: machine, versions, commit and date of this run.
+    """
+    names = ("benchmark", "case", "rival", "unit")
+    measured = {tuple(row[name] for name in names) for row in new}
+
+    def stays(row: dict) -> bool:
+        if row["command"] != job.command:
+            return True
+        again = tuple(row[name] for name in names) in measured
+        return bool(problem) and row["benchmark"] != FAILED and not again
+
+    rows = [row for row in old if stays(row)] + [
+        {**row, "command": job.command, **facts} for row in new
+    ]
+    if problem:
+        failure = {"benchmark": FAILED, "case": problem, "met": "no", "command": job.command}
+        rows.append({**dict.fromkeys(COLUMNS, ""), **failure, **facts})
+    order = [each.command for each in JOBS]
+    return sorted(rows, key=lambda row: (row["benchmark"] == FAILED, order.index(row["command"])))
+
+
+def write(path: Path, rows: list[dict]) -> None:
     """Write results.csv whole."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -88,38 +124,45 @@ def write(rows: list[dict]) -> None:
     writer.writerows(
         {name: "" if row[name] is None else row[name] for name in COLUMNS} for row in rows
     )
-    write_text(RESULTS, out.getvalue())
+    write_text(path, out.getvalue())
 
 
 def main() -> int:
     """Run what was asked for; the exit status is 1 if anything went wrong."""
+    scripts = list(dict.fromkeys(job.script for job in JOBS))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
-    parser.add_argument("--rounds", help="for those that take it: fewer for a quick look")
+    parser.add_argument("--only", nargs="+", choices=scripts, default=scripts)
+    parser.add_argument("--quick", action="store_true", help="see whether all work, in minutes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what to bring up to date")
     args = parser.parse_args()
-    versions = compat.installed_versions()
-    facts = {
-        "machine": describe_hardware(),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "commit": source_commit() or "none",
-        "date": datetime.date.today().isoformat(),
-    }
+    if args.quick and args.results.resolve() == RESULTS:
+        parser.error("--quick measures nothing worth keeping: give it another file with --results")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the finally above
+    facts = where_and_when("torch", "timm")
     rows: list[dict] = []
-    if RESULTS.is_file():
-        with open(RESULTS, newline="", encoding="utf-8") as file:
+    if args.results.is_file():
+        with open(args.results, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    failed = False
-    for name in args.only:
+    # Rows of a job that is no more can't be measured again.
+    rows = [row for row in rows if row.get("command") in {job.command for job in JOBS}]
+    failed, allowed, begun = [], 0.0, time.monotonic()
+    jobs = [job for job in JOBS if job.script in args.only]
+    for number, job in enumerate(jobs, 1):
+        print(f"{number}/{len(jobs)} {job.command}", flush=True)
         started = time.monotonic()
-        takes_rounds = name not in ("start_up", "jit_level", "train_step")
-        more = ["--rounds", args.rounds] if args.rounds and takes_rounds else []
-        new, problem = run(name, BENCHMARKS[name], more)
-        rows = merged(rows, [{**row, **facts} for row in new])
-        write(rows)
-        failed = failed or bool(problem)
+        allowed += job.seconds
+        more = job.quick.split() if args.quick else []
+        if args.quick and job.script == "profile_step":
+            more += ["--csv", str(args.results.with_suffix(".profile.csv"))]
+        new, problem = run(job, allowed - (started - begun), more)
+        rows = merged(rows, new, job, problem, facts)
+        write(args.results, rows)
+        failed += [job.command] if problem else []
         took = time.monotonic() - started
-        print(f"{name}: {len(new)} rows in {took:.0f} s {problem}".rstrip(), flush=True)
-    return int(failed)
+        print(f"    {len(new)} rows in {took:.0f} s {problem}".rstrip(), flush=True)
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} done in {minutes:.1f} minutes", flush=True)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

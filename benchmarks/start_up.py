@@ -6,7 +6,7 @@ nothing else. Both in turn; medians and the slowest are compared.
     python benchmarks/start_up.py [--pairs 10]
 
 Predicted: equal, as both import MindSpore (3 s) and register with a scheduler. For what came out
-see README.md here.
+see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from benchmarks.rows import print_row  # noqa: E402
-
-BIN = Path(sys.executable).parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.rows import BIN, launcher_environ, print_row  # noqa: E402
 
 
 def first_all_reduce(started: float) -> None:
@@ -69,13 +66,6 @@ def plain(started: str) -> None:
 
 def measure(launcher: str) -> float:
     """Start two ranks, return the seconds that rank 0 told."""
-    environ = dict(
-        os.environ,
-        PYTHONPATH=str(ROOT),
-        PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-    )
     if launcher == "mpirun":
         command = [BIN / "mpirun", "--oversubscribe", "-n", 2, sys.executable]
     else:
@@ -86,7 +76,9 @@ def measure(launcher: str) -> float:
         command += ["--master_port", port, "--join", "True"]
     with tempfile.TemporaryDirectory() as folder:
         command = [str(c) for c in [*command, __file__, "--rank", launcher, time.time()]]
-        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=folder, env=launcher_environ(), capture_output=True, text=True
+        )
         logs = "".join(p.read_text(errors="replace") for p in Path(folder).glob("worker_*.log"))
     lines = [line for line in (done.stdout + logs).splitlines() if line.startswith("seconds ")]
     if not lines:

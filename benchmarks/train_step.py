@@ -47,6 +47,13 @@ ROWS = {
         ("inference", "stock", "processor", None),
         ("inference", "torch", "processor", None),
     ),
+    "ghost_resnet50_s4": (
+        ("training", "stock", "seconds", None),
+        ("training", "torch", "seconds", 1.2),
+        ("training", "stock", "megabytes", None),
+        ("inference", "stock", "seconds", None),
+        ("inference", "torch", "seconds", None),
+    ),
     "other": (
         ("training", "stock", "seconds", None),
         ("training", "torch", "seconds", 0.8),
@@ -128,7 +135,8 @@ def _torch(who: str, case: str, model: str, batch: int, side: int) -> Callable[[
     from tests.parity.ghost_torch import GhostResNet50
 
     torch.manual_seed(1)
-    network = GhostResNet50() if model == "ghost_resnet50" else timm.create_model(model)
+    ratio = {"ghost_resnet50": 2, "ghost_resnet50_s4": 4}.get(model)
+    network = GhostResNet50(ratio=ratio) if ratio else timm.create_model(model)
     if case == "inference":
         network.train(False)
         for module in network.modules():

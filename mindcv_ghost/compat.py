@@ -58,7 +58,8 @@ def check_versions(versions: dict[str, str], device: str) -> list[str]:
     if device == "CPU" and mindspore.startswith(_SLOW_ON_CPU):
         warnings.append(
             f"MindSpore {mindspore} computes convolutions on the CPU about 50 times slower than "
-            "2.8.0 does. Run: pip install mindspore==2.8.0"
+            "2.8.0 does; native operators, where the log names them, don't. For other networks "
+            "run: pip install mindspore==2.8.0"
         )
     return warnings
 

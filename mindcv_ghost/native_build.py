@@ -9,15 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Recipe", "Unavailable", "built", "key"]
+__all__ = ["Recipe", "Unavailable", "built", "commands", "key"]
 
-NATIVE = "-march=native"
 _COMPILERS = ("c++", "g++", "clang++")
 _BUILD_SECONDS = 300
 _OF_RANKS = ("MS_", "OMPI_", "PMI", "PMIX_", "SLURM_", "RANK_")
@@ -84,7 +83,7 @@ def _compiler() -> str:
 
 def key(recipe: Recipe, compiler: str) -> str:
     """Name all that a library depends on: it must never meet another processor or MindSpore."""
-    parts = [*recipe.flags, compiler, platform.machine(), _processor()]
+    parts = [*recipe.flags, _native(), compiler, platform.machine(), _processor()]
     parts.append(_output([compiler, "--version"]))
     for package in recipe.packages:
         try:
@@ -95,6 +94,33 @@ def key(recipe: Recipe, compiler: str) -> str:
         parts += [source.name, source.read_text(encoding="utf-8")]
     parts += [test.read_text(encoding="utf-8") for test in recipe.test_files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def commands(
+    flags: Sequence[str], sources: Sequence[Path], path: Path, compiler: str = ""
+) -> list[list[str]]:
+    """What to run, one after the other until one succeeds, to make a library or a program.
+
+    The first is for this very processor, which not every compiler knows, the second for its family.
+
+    Args:
+        flags: for the compiler, besides those for this processor.
+        sources: files.
+        path: of the result.
+        compiler: which; the system's if empty.
+
+    Raises:
+        Unavailable: if there is no compiler.
+    """
+    compiler = compiler or _compiler()
+    ends = [*map(str, sources), "-o", str(path), "-ldl"]
+    return [[compiler, *flags, *native, *ends] for native in ([_native()], [])]
+
+
+def _native() -> str:
+    """Use all that this processor has: ARM's compilers take the processor, others its family."""
+    is_arm = platform.machine().lower() in ("aarch64", "arm64")
+    return "-mcpu=native" if is_arm else "-march=native"
 
 
 def _processor() -> str:
@@ -118,13 +144,9 @@ def _output(command: list[str]) -> str:
 def _build(recipe: Recipe, compiler: str, path: Path) -> None:
     """Compile, test, and only then give the library its name."""
     draft = path.with_name(f"draft-{os.getpid()}.so")
-    sources = [str(source) for source in sorted(recipe.sources.glob("*.cc"))]
+    sources = sorted(recipe.sources.glob("*.cc"))
     try:
-        for flags in (
-            (*recipe.flags, NATIVE),
-            recipe.flags,
-        ):  # not every compiler knows every processor
-            command = [compiler, *flags, *sources, "-o", str(draft), "-ldl"]
+        for command in commands(recipe.flags, sources, draft, compiler):
             done = _run(command, "the compiler")
             if done.returncode == 0:
                 break

@@ -18,14 +18,12 @@ there is kept under the key. See ``graph_key.py`` for what the key covers.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import logging
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from mindspore import nn
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.graph_key import graph_key
+from mindcv_ghost.engine.scratch_folder import scratch_folder
 from mindcv_ghost.report.files import replacing
 from mindcv_ghost.report.logs import LOGGER_NAME
 
@@ -211,8 +210,7 @@ class _Place:
     """
 
     def __init__(self, collectives: Collectives) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="mindcv_ghost_graphs_"))
-        atexit.register(shutil.rmtree, self.root, ignore_errors=True)
+        self.root = scratch_folder("mindcv_ghost_graphs_")
         self._folder = self.root / f"rank_{collectives.rank}" / "graph_cache"
         self._role = "MS_WORKER" if collectives.size > 1 else ""
         self._count = 0

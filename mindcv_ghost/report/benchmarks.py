@@ -8,9 +8,7 @@ file's digest, so that a stale one can be told.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import hashlib
 import os
 import re
 import sys
@@ -19,12 +17,12 @@ from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.files import write_bytes
+from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, draw_from, new_figure, save_png
 
 __all__ = [
     "COLUMNS",
+    "FAILED",
     "benchmark_tables",
-    "chart_digest",
     "main",
     "meets",
     "read_results",
@@ -32,10 +30,10 @@ __all__ = [
 ]
 
 COLUMNS = ("benchmark", "case", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
-COLUMNS += ("machine", "versions", "commit", "date")
+COLUMNS += ("command", "machine", "versions", "commit", "date")
+FAILED = "Failed"  # the benchmark of rows that say that a command has failed, and how
 NOT_MEASURED = "not measured\n"
 _DEVICES = (8, 64, 512)
-_DIGEST = b"mindcv_ghost results "
 
 
 def meets(goal: str, ratio: float | None, value: float) -> str:
@@ -76,7 +74,8 @@ def read_results(path: str | os.PathLike) -> list[dict]:
         try:
             if tuple(row) != COLUMNS:
                 raise ValueError(f"columns are {', '.join(map(str, row))}")
-            row["value"] = float(row["value"])
+            if row["benchmark"] != FAILED:
+                row["value"] = float(row["value"])
             for name in ("rival_value", "ratio"):
                 row[name] = float(row[name]) if row[name] else None
         except (TypeError, ValueError) as error:
@@ -85,9 +84,12 @@ def read_results(path: str | os.PathLike) -> list[dict]:
 
 
 def benchmark_tables(rows: Sequence[dict]) -> str:
-    """A table a benchmark; what is behind its rival, or misses its goal, says so in bold."""
+    """A table a benchmark; what is behind its rival, or misses its goal, says so in bold.
+
+    What has failed comes last, with its command.
+    """
     parts = []
-    for name in dict.fromkeys(row["benchmark"] for row in rows):
+    for name in dict.fromkeys(row["benchmark"] for row in rows if row["benchmark"] != FAILED):
         lines = ["| case | ours | rival | rival's | ratio | goal | met |", "| --- " * 7 + "|"]
         chosen = [row for row in rows if row["benchmark"] == name]
         for row in chosen:
@@ -101,6 +103,10 @@ def benchmark_tables(rows: Sequence[dict]) -> str:
         machines = sorted({(row["machine"], row["versions"], row["commit"]) for row in chosen})
         notes = [f"{m}; {v}; commit {c}." for m, v, c in machines]
         parts.append(f"**{name}**\n\n" + "\n".join(lines) + "\n\n" + " ".join(notes) + "\n")
+    lost = [row for row in rows if row["benchmark"] == FAILED]
+    if lost:
+        lines = [f"- `{row['command']}` ({row['date']}): {row['case']}" for row in lost]
+        parts.append(f"**{FAILED}**\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts) or NOT_MEASURED
 
 
@@ -148,8 +154,6 @@ def draw_chart(results: str | os.PathLike, png: str | os.PathLike) -> None:
     Raises:
         ReportError: if there is no ratio to draw, or no matplotlib.
     """
-    from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure, save_png
-
     rows = [row for row in read_results(results) if row["ratio"] is not None]
     if not rows:
         raise ReportError(f"{results} holds no ratio to draw")
@@ -167,29 +171,13 @@ def draw_chart(results: str | os.PathLike, png: str | os.PathLike) -> None:
     names = [f"{row['benchmark']}: {row['case']}\nagainst {row['rival']}" for row in rows]
     axes.set_yticks(list(places), names, fontsize=6)
     axes.set_xlabel("times as good as the rival (black: the goal)")
-    save_png(figure, png)
-    _stamp(Path(png), chart_digest(results))
-
-
-def chart_digest(results: str | os.PathLike) -> str:
-    """What a chart of these results carries."""
-    return hashlib.sha256(Path(results).read_bytes()).hexdigest()
-
-
-def _stamp(png: Path, digest: str) -> None:
-    """Readers of PNG stop at its end chunk; what comes behind it is ours."""
-    write_bytes(png, png.read_bytes() + _DIGEST + digest.encode())
+    save_png(figure, png, source=results)
 
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw the chart; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.benchmarks")
-    parser.add_argument("results", help="benchmarks/results.csv")
-    parser.add_argument("png", help="the picture")
-    arguments = parser.parse_args(argv)
-    draw_chart(arguments.results, arguments.png)
-    return 0
+    return draw_from(argv, "benchmarks", "benchmarks/results.csv", draw_chart)
 
 
 if __name__ == "__main__":

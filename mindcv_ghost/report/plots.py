@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from mindcv_ghost.report.files import write_bytes, write_text
 from mindcv_ghost.report.metrics import last_run, read_metrics
 
 __all__ = [
+    "chart_digest",
+    "draw_from",
     "main",
     "new_figure",
     "plot_confusion",
@@ -171,10 +174,19 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_png(figure: Any, png: str | os.PathLike, dpi: int = 120) -> None:
+def save_png(
+    figure: Any, png: str | os.PathLike, dpi: int = 120, source: str | os.PathLike | None = None
+) -> None:
     """Write the figure whole or not at all; the same figure gives the same bytes always.
 
     It is written with a palette of 256 colours: no difference is seen, and it takes a third.
+
+    Args:
+        figure: as :func:`new_figure` makes them.
+        png: the picture.
+        dpi: dots an inch.
+        source: the file that it was drawn from, whose digest the picture then ends with, so that
+            a stale one can be told. Readers of PNG stop at its end chunk, before that.
     """
     from PIL import Image  # matplotlib needs Pillow
 
@@ -184,7 +196,13 @@ def save_png(figure: Any, png: str | os.PathLike, dpi: int = 120) -> None:
     out = io.BytesIO()
     image.save(out, format="png", optimize=True)
     Path(png).parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(png, out.getvalue())
+    digest = b"" if source is None else b"mindcv_ghost results " + chart_digest(source).encode()
+    write_bytes(png, out.getvalue() + digest)
+
+
+def chart_digest(source: str | os.PathLike) -> str:
+    """What a picture of this file ends with."""
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
 
 def _shade(axes: Any, shares: np.ndarray) -> Any:
@@ -260,15 +278,27 @@ def _finish_axes(axes: Any) -> None:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
 
 
+def draw_from(argv: Sequence[str] | None, module: str, source: str, draw: Callable) -> int:
+    """The command line of a module that draws one file's picture; return the exit status.
+
+    Args:
+        argv: without the program's name; None for the process's.
+        module: behind ``mindcv_ghost.report.``.
+        source: what the file is, for the help.
+        draw: called with the file and the picture.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m mindcv_ghost.report.{module}")
+    parser.add_argument("source", help=source)
+    parser.add_argument("png", help="where the picture goes")
+    arguments = parser.parse_args(argv)
+    draw(arguments.source, arguments.png)
+    return 0
+
+
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw a learning curve from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.plots")
-    parser.add_argument("metrics_csv", help="metrics.csv of a run folder")
-    parser.add_argument("png", help="where the picture goes")
-    arguments = parser.parse_args(argv)
-    plot_learning_curve(arguments.metrics_csv, arguments.png)
-    return 0
+    return draw_from(argv, "plots", "metrics.csv of a run folder", plot_learning_curve)
 
 
 if __name__ == "__main__":

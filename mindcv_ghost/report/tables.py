@@ -5,9 +5,11 @@
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
-``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling`` and
-``chart``. Sources: ``results/*.json`` (by their ``kind``: run, complexity, throughput, paper,
-paper_tables, ghostify, ghostify_digits), ``benchmarks/results.csv`` and the recipes' head comments.
+``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
+``chart``, ``profile``, ``profile_operators``, ``profile_chart`` and ``releases``. Sources:
+``results/*.json`` (by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify,
+ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``, and the
+recipes' head comments.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.benchmarks import benchmark_tables, read_results, scaling_table
 from mindcv_ghost.report.files import write_text
+from mindcv_ghost.report.profile import chart_link, operator_table, part_table, read_profile
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.report.recipes import Recipe, list_recipes
 from mindcv_ghost.report.record import read_json
+from mindcv_ghost.report.releases import read_releases, releases_table
 from mindcv_ghost.report.zoo_tables import (
     GHOSTIFY_HEAD,
     MODEL_HEAD,
@@ -59,6 +63,8 @@ class Sources:
         self.root = Path(root)
         self.recipes = list_recipes(self.root / "configs" / "ghostnet")
         self.benchmarks = read_results(self.root / "benchmarks" / "results.csv")
+        self.profile = read_profile(self.root / "benchmarks" / "profile.csv")
+        self.releases = read_releases(self.root / "benchmarks" / "releases.csv")
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
@@ -304,6 +310,10 @@ _SECTIONS = {
     "benchmarks": lambda sources, page: benchmark_tables(sources.benchmarks),
     "scaling": lambda sources, page: scaling_table(sources.benchmarks),
     "chart": chart,
+    "profile": lambda sources, page: part_table(sources.profile),
+    "profile_operators": lambda sources, page: operator_table(sources.profile),
+    "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
+    "releases": lambda sources, page: releases_table(sources.releases),
 }
 
 

@@ -1,0 +1,46 @@
+"""What ``run_all.py`` runs, in this order, and how long each may take: 20 minutes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["JOBS", "Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program with its arguments.
+
+    Args:
+        command: as it is typed behind ``python benchmarks/``.
+        seconds: its share of the 20 minutes; what those before it leave over, it may use as well.
+        quick: arguments that make a trial of it, with numbers that mean nothing.
+    """
+
+    command: str
+    seconds: int
+    quick: str
+
+    @property
+    def script(self) -> str:
+        """The file's name without its ending."""
+        return self.command.split()[0].removesuffix(".py")
+
+
+_STEP = "--rounds 1 --steps 1"
+JOBS = (
+    Job("train_step.py --case training --rounds 2 --steps 5", 170, _STEP),
+    Job("train_step.py --case training --batch 16 --side 224 --rounds 1 --steps 4", 120, _STEP),
+    Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 1 --steps 5", 90, _STEP),
+    Job("train_step.py --model ghostnetv2_100 --case training --rounds 1 --steps 3", 110, _STEP),
+    Job("train_step.py --case inference --rounds 2 --steps 6", 60, _STEP),
+    Job("train_step.py --case inference --batch 8 --side 224 --rounds 2 --steps 6", 60, _STEP),
+    Job("train_step.py --model ghostnetv2_100 --case inference --rounds 1 --steps 6", 40, _STEP),
+    Job("profile_step.py", 90, "--steps 1"),
+    Job("data_loading.py --rounds 2", 75, "--rounds 1 --workers 2"),
+    Job("train_loop.py --rounds 1", 210, "--small"),
+    Job("data_parallel.py --rounds 1", 80, "--side 32"),
+    Job("first_step.py --rounds 1", 40, "--side 32"),
+    Job("start_up.py --pairs 2", 25, "--pairs 1"),
+    Job("jit_level.py --pairs 1 --steps 6", 30, "--steps 1"),
+)

@@ -1,0 +1,148 @@
+"""The least that a training step can take on a machine: its operations and its memory traffic.
+
+Operations are multiplications and additions of convolutions and the classifier. Memory traffic is
+every tensor that a part of the step takes or gives, once; what stays inside a part costs nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindcv_ghost.native_build import Unavailable, commands
+from mindcv_ghost.report.profile import (
+    BACKWARD_INPUT,
+    BACKWARD_WEIGHT,
+    FINITE,
+    FORWARD,
+    HEAD,
+    OPTIMIZER,
+    SUMS,
+    TAILS,
+    TAILS_BACKWARD,
+)
+
+__all__ = ["MachineLimits", "limits_of_parts", "measure_machine"]
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class MachineLimits:
+    """What all cores do together: operations a second, bytes of memory a second."""
+
+    operations: float
+    bandwidth: float
+
+    def seconds(self, operations: float, size: float) -> float:
+        """The least time of so many operations and bytes, side by side.
+
+        >>> MachineLimits(100.0, 10.0).seconds(200, 50)
+        5.0
+        """
+        return max(operations / self.operations, size / self.bandwidth)
+
+
+def measure_machine() -> MachineLimits:
+    """Measure this machine by ``limits.cc``, or with numpy where it can't be compiled."""
+    from mindcv_ghost.kernels.library import FLAGS, threads_for
+
+    threads = threads_for(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "limits.so"
+        if not _compiled(Path(__file__).with_name("limits.cc"), path, FLAGS):
+            return _measure_with_numpy()
+        probe = ctypes.CDLL(str(path))
+        probe.peak_operations.restype = ctypes.c_double
+        reading, copying = ctypes.c_double(), ctypes.c_double()
+        operations = probe.peak_operations(threads)
+        probe.peak_bandwidth(threads, ctypes.byref(reading), ctypes.byref(copying))
+    return MachineLimits(operations, max(reading.value, copying.value))
+
+
+def _compiled(source: Path, path: Path, flags: Sequence[str]) -> bool:
+    try:
+        lines = commands((*flags, "-Wno-psabi"), [source], path)
+    except Unavailable:
+        return False
+    return any(subprocess.run(line, capture_output=True).returncode == 0 for line in lines)
+
+
+def _measure_with_numpy() -> MachineLimits:
+    a = np.ones((2048, 2048), np.float32)
+    x = np.ones(1 << 26, np.float32)
+    y = np.zeros_like(x)
+    operations = 2 * 2048**3 / min(_seconds(lambda: a @ a) for _ in range(5))
+    bandwidth = 2 * x.nbytes / min(_seconds(lambda: np.copyto(y, x)) for _ in range(5))
+    return MachineLimits(operations, bandwidth)
+
+
+def _seconds(call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, float]]:
+    """Operations and bytes of each part of a Ghost-ResNet's training step.
+
+    Args:
+        network: as the zoo makes it, with stock operators.
+        batch: images.
+        side: pixels.
+
+    Returns:
+        Of each part of ``report/profile.py`` that has to do anything.
+    """
+    from mindcv_ghost.analysis.complexity import count_macs
+    from mindcv_ghost.layers import GhostModule
+    from mindcv_ghost.models.ghost_resnet import GhostBottleneck
+
+    report = count_macs(network, (1, 3, side, side))
+    layers = {layer.name: layer for layer in report.layers}
+    parts: dict[str, list[float]] = {}
+
+    def add(part: str, operations: float, numbers: float, weights: float = 0) -> None:
+        total = parts.setdefault(part, [0.0, 0.0])
+        total[0] += operations * batch
+        total[1] += _FLOAT * (numbers * batch + weights)
+
+    for layer in report.layers:
+        if layer.kind != "Conv2d" or ".cheap." in layer.name:
+            continue
+        operations, taken = 2 * layer.macs, math.prod(layer.input_shape)
+        for part in (FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT):
+            if not (part == BACKWARD_INPUT and layer.input_shape[1] == 3):  # an image's
+                add(part, operations, taken + layer.activations, layer.parameters)
+    for name, cell in network.cells_and_names():
+        if isinstance(cell, GhostModule):
+            depthwise = layers.get(f"{name}.cheap.conv")
+            u = layers[f"{name}.primary.conv"]
+            y = u.activations * cell.out_channels // u.output_shape[1]
+            shortcut = y if name.endswith(".conv3") else 0
+            macs = 2 * depthwise.macs if depthwise else 0
+            add(TAILS, macs, u.activations + y + shortcut)
+            # u, dy and with a shortcut y come in, du and with a shortcut its gradient go out.
+            add(TAILS_BACKWARD, 2 * macs, 2 * u.activations + y + 2 * shortcut)
+        elif isinstance(cell, GhostBottleneck):
+            taken = math.prod(layers[f"{name}.conv1.primary.conv"].input_shape)
+            add(SUMS, 0, 3 * taken)
+    stem = layers["conv1"].activations
+    add(TAILS, 0, stem + stem // 4)
+    add(TAILS_BACKWARD, 0, 2 * stem + stem // 4)
+    dense = report.layers[-1]
+    last = layers[[name for name in layers if name.endswith(".conv3.primary.conv")][-1]]
+    features = math.prod(last.output_shape[2:]) * dense.input_shape[1]
+    add(HEAD, 6 * dense.macs, 2 * (features + dense.activations), 3 * dense.parameters)
+    # Momentum: the gradient, both ways the weight and its average.
+    add(OPTIMIZER, 0, 0, 5 * report.parameters)
+    add(FINITE, 0, 0, report.parameters)
+    return {part: (operations, size) for part, (operations, size) in parts.items()}

@@ -1,0 +1,162 @@
+"""Where does a training step's time go, on stock and on native operators, and what must it take?
+
+MindSpore's profiler tells each operator's time; which of our own operators a ``Custom`` one is, it
+doesn't tell, so these are called through a library that times each by its name. Beside the times
+stands the physical limit: the multiply-adds at the peak of this machine's cores, or every tensor
+read and written once at its memory's peak, whichever takes longer. Both peaks are measured in the
+same run (``limits.cc``, with the operators' compiler and options).
+
+    python benchmarks/profile_step.py [--batch 32] [--side 128] [--steps 4]
+
+writes benchmarks/profile.csv, from which docs/performance.md is made, and prints a row for each of
+the two. Predicted before it was written: native operators take three times the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.profile_limits import MachineLimits, limits_of_parts, measure_machine  # noqa: E402
+from benchmarks.profile_operators import compile_timer, part_of_native, part_of_stock  # noqa: E402
+from benchmarks.rows import ROOT, print_row, where_and_when  # noqa: E402
+from benchmarks.train_step import _mindspore as training_step  # noqa: E402
+from mindcv_ghost.report.files import write_text  # noqa: E402
+from mindcv_ghost.report.profile import BETWEEN, COLUMNS  # noqa: E402
+
+MODEL, WARM_UP = "ghost_resnet50", 3
+
+
+def profile(who: str, batch: int, side: int, steps: int) -> dict:
+    """Profile ghost_resnet50's training step in this process.
+
+    Args:
+        who: ``native`` or ``stock``.
+        batch: images.
+        side: pixels.
+        steps: steps to take the mean of.
+
+    Returns:
+        ``seconds`` of a step without the profiler; ``milliseconds``, of a step with it, as a list
+        of part, operator and time; for native operators the ``limits`` of the parts.
+    """
+    import mindcv
+    import mindspore as ms
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        timer = compile_timer(folder) if who == "native" else None
+        step = training_step(who, "training", MODEL, batch, side)
+
+        def seconds() -> float:
+            started = time.perf_counter()
+            for _ in range(steps):
+                step()
+            return (time.perf_counter() - started) / steps
+
+        for _ in range(WARM_UP):
+            step()
+        plain = seconds()
+        profiler = ms.Profiler(output_path=str(folder / "profile"), start_profile=False)
+        profiler.start()
+        if timer:
+            timer.reset()
+        profiled = seconds()
+        native = timer.milliseconds() if timer else {}
+        profiler.stop()
+        profiler.analyse()
+        found = _grouped(folder / "profile", native, steps, 1e3 * profiled)
+        limits = limits_of_parts(mindcv.create_model(MODEL), batch, side)
+    return {"seconds": plain, "milliseconds": found, "limits": limits}
+
+
+def _grouped(folder: Path, native: dict[str, float], steps: int, whole: float) -> list:
+    """Milliseconds of a step by part and operator; what is in none of them is ``between``."""
+    times: Counter = Counter()
+    for path in folder.rglob("cpu_op_detail_info_*.csv"):
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if not (native and row["op_type"] == "Custom"):
+                    part = part_of_stock(row["op_type"], row["full_op_name"])
+                    times[part] += float(row["op_total_time(ms)"]) / steps
+    for name, milliseconds in native.items():
+        times[part_of_native(name)] += milliseconds / steps
+    if not times:
+        raise SystemExit("MindSpore's profiler has told nothing")
+    times[BETWEEN, "starting operators"] = max(0.0, whole - sum(times.values()))
+    return [[*part, milliseconds] for part, milliseconds in times.items()]
+
+
+def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: str) -> None:
+    """Write the CSV: limits, then stock operators, then native ones."""
+    facts = {**where_and_when(), "case": case}
+    facts["peak_gflops"] = f"{machine.operations / 1e9:.4g}"
+    facts["peak_gbytes"] = f"{machine.bandwidth / 1e9:.4g}"
+    rows = []
+    for part, (operations, size) in answers["native"]["limits"].items():
+        milliseconds = 1e3 * machine.seconds(operations, size)
+        row = {"operators": "limit", "part": part, "operator": "", "ms": f"{milliseconds:.4g}"}
+        rows.append({**row, "gflop": f"{operations / 1e9:.5g}", "mbytes": f"{size / 1e6:.5g}"})
+    for who in ("stock", "native"):
+        for part, operator, milliseconds in answers[who]["milliseconds"]:
+            row = {"operators": who, "part": part, "operator": operator, "gflop": "", "mbytes": ""}
+            rows.append({**row, "ms": f"{milliseconds:.4g}"})
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, **facts} for row in rows)
+    write_text(path, out.getvalue())
+
+
+def main() -> None:
+    """Measure, write the CSV, print two rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("batch", 32), ("side", 128), ("steps", 4)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "profile.csv")
+    parser.add_argument("--only", choices=("native", "stock"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    batch, side, _ = sizes = (arguments.batch, arguments.side, arguments.steps)
+    if arguments.only:
+        print("answer " + json.dumps(profile(arguments.only, *sizes)))
+        return
+    machine = measure_machine()
+    answers = {who: _run(who, sizes) for who in ("stock", "native")}
+    case = (
+        f"ghost_resnet50, training, {arguments.batch} images of {arguments.side}x{arguments.side}"
+    )
+    write(arguments.csv, machine, answers, case)
+    work = answers["native"]["limits"].values()
+    limit = sum(machine.seconds(operations, size) for operations, size in work)
+    for who, answer in answers.items():
+        seconds = answer["seconds"]
+        print_row(
+            *("Limit of a step", f"{case}, {who} operators", seconds, "s"),
+            *("the machine's peaks", limit, limit / seconds),
+        )
+
+
+def _run(who: str, sizes: tuple[int, int, int]) -> dict:
+    options = [f"--{name}={value}" for name, value in zip(("batch", "side", "steps"), sizes)]
+    command = [sys.executable, __file__, "--only", who, *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
+    if not lines:
+        raise SystemExit(f"{who} operators failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return json.loads(lines[-1].split(" ", 1)[1])
+
+
+if __name__ == "__main__":
+    main()

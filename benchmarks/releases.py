@@ -1,0 +1,68 @@
+"""What a training step costs under this release of MindSpore, on stock and on native operators.
+
+For releases beside the one that `make bench` runs under: run it by a Python that has another one.
+2.9 and 2.10 compute dense convolutions with a slow kernel, which the native operators don't use.
+
+    /path/to/another/venv/bin/python benchmarks/releases.py [--batch 4] [--side 128]
+
+adds its rows to benchmarks/releases.csv, in place of this release's former ones; the README's
+sentences are made from it. Predicted: a native step costs what it costs under 2.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import ROOT, where_and_when  # noqa: E402
+from mindcv_ghost.report.files import write_text  # noqa: E402
+from mindcv_ghost.report.releases import COLUMNS  # noqa: E402
+
+
+def measure(who: str, steps: int, batch: int, side: int) -> float:
+    """Seconds of a step in a process of its own."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "train_step.py"), "--only", who]
+    command += ["--case", "training", f"--steps={steps}", f"--batch={batch}", f"--side={side}"]
+    environ = dict(os.environ, PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    if done.returncode:
+        raise SystemExit(f"{who} operators failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
+
+
+def main() -> None:
+    """Measure both, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "releases.csv")
+    args = parser.parse_args()
+    release, facts = metadata.version("mindspore"), where_and_when()
+    rows: list[dict] = []
+    if args.csv.is_file():
+        with open(args.csv, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["mindspore"] != release]
+    for who, steps in (("native", 6), ("stock", 2)):
+        seconds = measure(who, steps, args.batch, args.side)
+        size = {"batch": args.batch, "side": args.side, "seconds": f"{seconds:.4g}"}
+        rows.append({"mindspore": release, "operators": who, **size, **facts})
+        print(f"MindSpore {release}, {who} operators: {seconds:.4g} s a step", flush=True)
+    rows.sort(key=lambda row: [int(part) for part in row["mindspore"].split(".")])
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(args.csv, out.getvalue())
+
+
+if __name__ == "__main__":
+    main()
