@@ -45,6 +45,7 @@ _CONVOLUTIONS = {
 _CUSTOM = {
     "ghost_conv": (FORWARD, "convolutions"),
     "ghost_conv_backward_input": (BACKWARD_INPUT, "convolutions"),
+    "ghost_conv_backward_input_add": (BACKWARD_INPUT, "convolutions"),
     "ghost_conv_backward_weight": (BACKWARD_WEIGHT, "convolutions"),
     "ghost_mean": (HEAD, "ghost_mean"),
     "ghost_mean_backward": (HEAD, "ghost_mean"),
