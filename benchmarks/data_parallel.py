@@ -87,6 +87,7 @@ def measure(ranks: int, folder: Path, model: str, side: int, seen: list[dict]) -
     command += ["--data_dir", str(folder / "data"), "--image_resize", str(side)]
     command += ["--batch_size", str(GLOBAL_BATCH // ranks), "--epoch_size", "1"]
     command += ["--opt", "momentum", "--scheduler", "constant", "--lr", "0.001"]
+    command += ["--num_classes", "1000"]
     command += ["--warmup_epochs", "0", "--ckpt_save_dir", str(folder / f"run{len(seen)}_{ranks}")]
     if ranks > 1:
         command = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), *command]

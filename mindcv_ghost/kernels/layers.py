@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import nn, ops
 
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.operators import _Evaluation, _operator, _settings
+from mindcv_ghost.kernels.operators import Evaluation, as_settings, make_operator
 
 __all__ = ["AllFinite", "BatchNorm", "Depthwise", "Mean", "Weighting"]
 
@@ -23,7 +23,7 @@ class Depthwise(nn.Cell):
 
     def __init__(self, library: Library, stride: int) -> None:
         super().__init__(auto_prefix=False)
-        self.settings = _settings(stride)
+        self.settings = as_settings(stride)
 
         def shape(_, x, weight):
             return [x[0], weight[0], -(-x[2] // stride), -(-x[3] // stride)]
@@ -31,8 +31,8 @@ class Depthwise(nn.Cell):
         def gradients(_, x, weight, dy):
             return x, weight
 
-        self.forward = _operator(library, "ghost_depthwise", shape, 1)
-        self.backward = _operator(library, "ghost_depthwise_backward", gradients, 2)
+        self.forward = make_operator(library, "ghost_depthwise", shape, 1)
+        self.backward = make_operator(library, "ghost_depthwise_backward", gradients, 2)
 
     def construct(self, x, weight):
         return self.forward(self.settings, x, weight)
@@ -54,8 +54,8 @@ class _TrainingNorm(nn.Cell):
         def gradients(_, x, gamma, beta, saved, dy):
             return x, gamma, beta
 
-        self.forward = _operator(library, "ghost_norm", shapes, 4)
-        self.backward = _operator(library, "ghost_norm_backward", gradients, 3)
+        self.forward = make_operator(library, "ghost_norm", shapes, 4)
+        self.backward = make_operator(library, "ghost_norm_backward", gradients, 3)
 
     def construct(self, x, gamma, beta, mean, variance):
         return self.forward(self.settings, x, gamma, beta, mean, variance)
@@ -80,13 +80,13 @@ class BatchNorm(nn.Cell):
     def __init__(self, library: Library, norm: nn.BatchNorm2d) -> None:
         super().__init__(auto_prefix=False)
         # MindSpore keeps 1 - momentum: the share of the new batch.
-        settings = _settings(norm.eps, norm.momentum)
+        settings = as_settings(norm.eps, norm.momentum)
 
         def shape(_, x, *others):
             return x
 
         self.train = _TrainingNorm(library, settings)
-        self.evaluate = _Evaluation(library, "ghost_norm_evaluate", settings, shape)
+        self.evaluate = Evaluation(library, "ghost_norm_evaluate", settings, shape)
 
     def construct(self, x, gamma, beta, mean, variance):
         if not self.training:
@@ -118,8 +118,8 @@ class Mean(nn.Cell):
         def last(dy, x):
             return x
 
-        self.forward = _operator(library, "ghost_mean", shape, 1)
-        self.backward = _operator(library, "ghost_mean_backward", last, 1)
+        self.forward = make_operator(library, "ghost_mean", shape, 1)
+        self.backward = make_operator(library, "ghost_mean_backward", last, 1)
 
     def construct(self, x):
         return self.forward(x)
@@ -146,8 +146,8 @@ class Weighting(nn.Cell):
         def gradients(x, weight, dy):
             return x, weight
 
-        self.forward = _operator(library, "ghost_weight", first, 1)
-        self.backward = _operator(library, "ghost_weight_backward", gradients, 2)
+        self.forward = make_operator(library, "ghost_weight", first, 1)
+        self.backward = make_operator(library, "ghost_weight_backward", gradients, 2)
 
     def construct(self, x, weight):
         return self.forward(x, weight)

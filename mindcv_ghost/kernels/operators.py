@@ -13,10 +13,17 @@ from mindspore import dtype as mstype
 
 from mindcv_ghost.kernels.library import Library
 
-__all__ = ["Convolution", "GhostTail", "StemTail"]
+__all__ = [
+    "Convolution",
+    "Evaluation",
+    "GhostTail",
+    "StemTail",
+    "as_settings",
+    "make_operator",
+]
 
 
-def _operator(library: Library, name: str, shapes, outputs: int) -> ops.Custom:
+def make_operator(library: Library, name: str, shapes, outputs: int) -> ops.Custom:
     """Make one operator; ``shapes`` maps the inputs' shapes to the outputs'."""
 
     def types(first, *_):
@@ -25,7 +32,8 @@ def _operator(library: Library, name: str, shapes, outputs: int) -> ops.Custom:
     return ops.Custom(f"{library.path}:{name}", shapes, types, func_type="aot")
 
 
-def _settings(*values: float) -> Tensor:
+def as_settings(*values: float) -> Tensor:
+    """An operator's settings, which are its first input."""
     return Tensor([float(value) for value in values], mstype.float32)
 
 
@@ -46,7 +54,7 @@ class Convolution(nn.Cell):
 
     def __init__(self, library: Library, stride: int) -> None:
         super().__init__(auto_prefix=False)
-        self.settings = _settings(stride)
+        self.settings = as_settings(stride)
 
         def shape(_, x, weight):
             return [x[0], weight[0], -(-x[2] // stride), -(-x[3] // stride)]
@@ -54,9 +62,9 @@ class Convolution(nn.Cell):
         def last(_, first, second, third):
             return third
 
-        self.forward = _operator(library, "ghost_conv", shape, 1)
-        self.input_gradient = _operator(library, "ghost_conv_backward_input", last, 1)
-        self.weight_gradient = _operator(library, "ghost_conv_backward_weight", last, 1)
+        self.forward = make_operator(library, "ghost_conv", shape, 1)
+        self.input_gradient = make_operator(library, "ghost_conv_backward_input", last, 1)
+        self.weight_gradient = make_operator(library, "ghost_conv_backward_weight", last, 1)
         self.fork = _ForkedConvolution(library, self)
 
     def construct(self, x, weight):
@@ -84,7 +92,7 @@ class _ForkedConvolution(nn.Cell):
 
         self.settings = convolution.settings
         self.forward = convolution.forward
-        self.input_gradient = _operator(library, "ghost_conv_backward_input_add", last, 1)
+        self.input_gradient = make_operator(library, "ghost_conv_backward_input_add", last, 1)
         self.weight_gradient = convolution.weight_gradient
 
     def construct(self, x, weight):
@@ -97,13 +105,13 @@ class _ForkedConvolution(nn.Cell):
         )
 
 
-class _Evaluation(nn.Cell):
+class Evaluation(nn.Cell):
     """An operator of evaluation, which has no gradient."""
 
     def __init__(self, library: Library, name: str, settings: Tensor, shape) -> None:
         super().__init__(auto_prefix=False)
         self.settings = settings
-        self.forward = _operator(library, name, shape, 1)
+        self.forward = make_operator(library, name, shape, 1)
 
     def construct(self, *inputs):
         return self.forward(self.settings, *inputs)
@@ -123,8 +131,8 @@ class _TrainingTail(nn.Cell):
         def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy):
             return u, gamma1, beta1, weight, gamma2, beta2
 
-        self.forward = _operator(library, "ghost_tail", shapes, 6)
-        self.backward = _operator(library, "ghost_tail_backward", gradients, 6)
+        self.forward = make_operator(library, "ghost_tail", shapes, 6)
+        self.backward = make_operator(library, "ghost_tail_backward", gradients, 6)
 
     def construct(self, u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2):
         return self.forward(
@@ -152,8 +160,8 @@ class _TrainingTailAdd(nn.Cell):
         def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy, y):
             return u, gamma1, beta1, weight, gamma2, beta2, y
 
-        self.forward = _operator(library, "ghost_tail_add", shapes, 6)
-        self.backward = _operator(library, "ghost_tail_add_backward", gradients, 7)
+        self.forward = make_operator(library, "ghost_tail_add", shapes, 6)
+        self.backward = make_operator(library, "ghost_tail_add_backward", gradients, 7)
 
     def construct(
         self, u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2, shortcut
@@ -189,8 +197,8 @@ class _TrainingStem(nn.Cell):
         def gradients(_, u, gamma, beta, saved, dy):
             return u, gamma, beta
 
-        self.forward = _operator(library, "ghost_stem", shapes, 4)
-        self.backward = _operator(library, "ghost_stem_backward", gradients, 3)
+        self.forward = make_operator(library, "ghost_stem", shapes, 4)
+        self.backward = make_operator(library, "ghost_stem_backward", gradients, 3)
 
     def construct(self, u, gamma, beta, mean, variance):
         return self.forward(self.settings, u, gamma, beta, mean, variance)
@@ -229,17 +237,17 @@ class GhostTail(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)
         # MindSpore keeps 1 - momentum: the share of the new batch.
-        settings = _settings(relu, first.eps, first.momentum, second.eps, second.momentum)
+        settings = as_settings(relu, first.eps, first.momentum, second.eps, second.momentum)
 
         def shape(_, u, *others):
             return [u[0], out_channels, u[2], u[3]]
 
         self.train_plain = _TrainingTail(library, settings, out_channels)
         self.train_add = None if relu else _TrainingTailAdd(library, settings)
-        self.evaluate = _Evaluation(library, "ghost_tail_evaluate", settings, shape)
+        self.evaluate = Evaluation(library, "ghost_tail_evaluate", settings, shape)
         self.evaluate_add = None
         if not relu:
-            self.evaluate_add = _Evaluation(library, "ghost_tail_add_evaluate", settings, shape)
+            self.evaluate_add = Evaluation(library, "ghost_tail_add_evaluate", settings, shape)
 
     def construct(
         self, u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2, shortcut=None
@@ -275,13 +283,13 @@ class StemTail(nn.Cell):
 
     def __init__(self, library: Library, norm: nn.BatchNorm2d) -> None:
         super().__init__(auto_prefix=False)
-        settings = _settings(norm.eps, norm.momentum)
+        settings = as_settings(norm.eps, norm.momentum)
 
         def shape(_, u, *others):
             return [u[0], u[1], _half(u[2]), _half(u[3])]
 
         self.train = _TrainingStem(library, settings)
-        self.evaluate = _Evaluation(library, "ghost_stem_evaluate", settings, shape)
+        self.evaluate = Evaluation(library, "ghost_stem_evaluate", settings, shape)
 
     def construct(self, u, gamma, beta, mean, variance):
         if not self.training:

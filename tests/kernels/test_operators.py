@@ -9,7 +9,7 @@ import pytest
 
 from mindcv_ghost.kernels import self_test
 from mindcv_ghost.kernels.calls import call
-from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library
+from mindcv_ghost.kernels.self_test import EPSILON, SHARE, check_library, convolution
 from mindcv_ghost.kernels.self_test_layers import check_layers
 
 TAIL_SETTINGS = [1, EPSILON, SHARE, EPSILON, SHARE]
@@ -211,3 +211,29 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
 ):
     with pytest.raises(ValueError, match=f"{operator} refuses"):
         call(handle, operator, inputs, outputs)
+
+
+@pytest.mark.parametrize("of", [lambda x: x, lambda x: np.maximum(x, 0)], ids=["signed", "relu"])
+@pytest.mark.parametrize(("images", "channels", "side"), [(8, 256, 8), (16, 384, 4), (4, 64, 14)])
+def test_winograd_convolutions_stay_within_half_of_1e_5_of_exact_ones(
+    handle, of, images, channels, side
+):
+    x, weight = of(values(images, channels, side, side)), values(32, channels, 3, 3, seed=1)
+    dy = values(images, 32, side, side, seed=2)
+    turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+    padded = np.pad(x.astype(float), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    shifts = [padded[:, :, i : i + side, j : j + side] for i in range(3) for j in range(3)]
+    dweight = np.stack([np.tensordot(dy.astype(float), s, ((0, 2, 3),) * 2) for s in shifts], -1)
+    exact = {
+        "ghost_conv": convolution(x.astype(float), weight.astype(float)),
+        "ghost_conv_backward_input": convolution(dy.astype(float), turned.astype(float)),
+        "ghost_conv_backward_weight": dweight.reshape(weight.shape),
+    }
+    inputs = {
+        "ghost_conv": [x, weight],
+        "ghost_conv_backward_input": [dy, weight, x],
+        "ghost_conv_backward_weight": [x, dy, weight],
+    }
+    for name, expected in exact.items():
+        (got,) = call(handle, name, [[1], *inputs[name]], [expected.shape])
+        assert np.abs(got - expected).max() <= 5e-6 * np.abs(expected).max(), name
