@@ -22,13 +22,14 @@ __all__ = ["check_library", "convolution", "stem", "tail"]
 EPSILON, SHARE = 1e-5, 0.1
 
 # images, channels in and out, height, width, kernel, stride: pointwise, 3x3 directly and by
-# Winograd's algorithm (it needs more channels), strided, few channels
+# Winograd's algorithm (it needs more channels), strided, few channels, steps beyond the kernel
 _CONVOLUTIONS = (
     (3, 8, 12, 9, 7, 1, 1),
     (9, 6, 10, 4, 4, 3, 1),
     (2, 20, 34, 18, 11, 3, 1),
     (3, 24, 18, 7, 10, 1, 2),
     (2, 3, 8, 11, 9, 7, 2),
+    (3, 5, 7, 5, 6, 3, 4),
 )
 
 

@@ -22,8 +22,9 @@ struct Reach {
   int64_t taps() const { return kernel_rows * kernel_columns; }
   // Each output sees one value, and none is outside.
   bool is_pointwise() const { return taps() == 1 && first_row == 0 && first_column == 0; }
-  // An output's place is that of what it sees.
-  bool is_identity() const { return is_pointwise() && step == 1; }
+  // An output's place is that of what it sees. (A strided convolution's gradient may have fewer
+  // outputs in a row than there are values.)
+  bool is_identity() const { return is_pointwise() && step == 1 && columns == width; }
 };
 
 // Some images (all rows), or some rows of one image, of the outputs.
@@ -138,12 +139,12 @@ inline void unfold(const Reach& reach, const float* x, int64_t channels, const T
   for (int64_t c = 0, k = 0; c < channels; ++c) {
     if (reach.is_pointwise()) {
       const float* from = image + c * plane + t.row * reach.step * reach.width;
-      const bool in_place = reach.step == 1 && (t.images == 1 || outputs % kPanel == 0);
+      const bool in_place = reach.is_identity() && (t.images == 1 || outputs % kPanel == 0);
       for (int64_t n = 0; n < t.images; ++n, from += channels * plane) {
         if (in_place) {
           for (int64_t i = 0; i < outputs; i += 16) __builtin_prefetch(from + kAhead * plane + i);
           p.put_row(panels, k, n * outputs, from, outputs);
-        } else if (reach.step == 1) {
+        } else if (reach.is_identity()) {
           copy(line + n * outputs, from, outputs);
         } else {
           copy_strided(from, reach.width, reach.step, line + n * outputs, t.rows, reach.columns);
