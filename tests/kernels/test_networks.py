@@ -63,12 +63,23 @@ def images(count: int = 8) -> np.ndarray:
     return np.random.default_rng(2).normal(size=(count, 3, 65, 63)).astype(np.float32)
 
 
+def rounded_images() -> np.ndarray:
+    """The images with a relative error of 1e-6, about that of a convolution in float32."""
+    error = 1 + 1e-6 * np.random.default_rng(3).standard_normal(images().shape)
+    return (images() * error).astype(np.float32)
+
+
 def test_network_learns_and_predicts_as_on_stock_operators(built):
     stock = results("ghost_resnet18", {}, images())
     native = results("ghost_resnet18", {}, images(), built)
-    # Rounding grows on the way back through the network, by its depth.
-    for got, expected, tolerance in zip(native, stock, (1e-5, 1e-3, 1e-4, 1e-4)):
-        assert distance(got, expected) < tolerance
+    loss, gradients, moving, logits = (
+        distance(got, expected) for got, expected in zip(native, stock)
+    )
+    assert loss < 1e-5 and moving < 1e-5 and logits < 1e-5
+    # A value that rounding moves across a ReLU's nought changes gradients by a percent, on stock
+    # operators as well; each module's are held to 1e-5.
+    rounded = results("ghost_resnet18", {}, rounded_images())
+    assert gradients < max(1e-3, distance(rounded[1], stock[1]))
 
 
 @pytest.mark.slow
@@ -92,11 +103,9 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
     built, name, options
 ):
     stock = results(name, options, images())
-    # How far stock operators get from themselves when the last digit of the images changes.
-    digits = 1 + 2e-7 * np.random.default_rng(3).standard_normal(images().shape)
-    rounded = results(name, options, (images() * digits).astype(np.float32))
+    # How far stock operators get from themselves when the images' last digits change.
+    rounded = results(name, options, rounded_images())
     native = results(name, options, images(), built)
-    # One value that rounding moves across a ReLU's nought changes gradients by a percent (seen for
-    # ghost_resnet20_cifar, whose loss and statistics agreed to 2e-6); modules are held to 1e-5.
+    # A value that rounding moves across a ReLU's nought: see above. Modules are held to 1e-5.
     for got, other, expected, least in zip(native, rounded, stock, (1e-5, 0.05, 1e-5, 1e-5)):
         assert distance(got, expected) < max(least, 5 * distance(other, expected))
