@@ -108,4 +108,4 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
     native = results(name, options, images(), built)
     # A value that rounding moves across a ReLU's nought: see above. Modules are held to 1e-5.
     for got, other, expected, least in zip(native, rounded, stock, (1e-5, 0.05, 1e-5, 1e-5)):
-        assert distance(got, expected) < max(least, 5 * distance(other, expected))
+        assert distance(got, expected) < max(least, 10 * distance(other, expected))
