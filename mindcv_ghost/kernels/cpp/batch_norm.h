@@ -32,7 +32,7 @@ inline void for_blocks(const NormShape& q, const Body& body) {
 
 // Mean and variance of a channel, which is read once: each block's own, put together in double.
 inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t c) {
-  double mean = 0, squares = 0, seen = 0;
+  RunningStatistics all;
   for_blocks(q, [&](int64_t first, int64_t images, int64_t from, int64_t count) {
     float sum = 0;
     for (int64_t n = first; n < first + images; ++n) {
@@ -51,24 +51,16 @@ inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t
       }
     }
     const double correction = rest / values;
-    const double step = middle + correction - mean, all = seen + values;
-    mean += step * (values / all);
-    squares += around - correction * rest + step * step * (seen * values / all);
-    seen = all;
+    all.merge(middle + correction, around - correction * rest, images * count);
   });
-  const double variance = squares / seen;
-  return {static_cast<float>(mean), static_cast<float>(variance < 0 ? 0 : variance)};
+  return all.get();
 }
 
 inline void write_normalised(const NormShape& q, const float* x, Affine a, int64_t c, float* y) {
   const bool streamed = is_streamed(q.images * q.channels * q.plane);
   for (int64_t n = 0; n < q.images; ++n) {
     const int64_t at = q.at(n, c);
-    if (streamed && can_stream(y + at, q.plane)) {
-      stream_normalised(x + at, a, false, nullptr, y + at, q.plane);
-    } else {
-      normalise(x + at, a, false, y + at, q.plane);
-    }
+    write_map(x + at, a, false, nullptr, y + at, q.plane, streamed);
   }
   if (streamed) end_streams();
 }
@@ -98,9 +90,7 @@ inline void norm_backward(const NormShape& q, const float* x, const Norm& norm, 
                           const float* variance, const float* dy, const NormGradients& out) {
   parallel(q.channels, [&](int64_t c) {
     const Statistics s = {mean[c], variance[c]};
-    const Affine a = norm.of_batch(s, c);
-    const float inverse = 1 / std::sqrt(s.variance + norm.epsilon);
-    double with_x = 0, alone = 0;
+    NormBackward back(norm, c, s, false);
     for_blocks(q, [&](int64_t first, int64_t images, int64_t from, int64_t count) {
       float block_with_x = 0, block_alone = 0;
       for (int64_t n = first; n < first + images; ++n) {
@@ -110,15 +100,11 @@ inline void norm_backward(const NormShape& q, const float* x, const Norm& norm, 
           block_with_x += d[i] * (u[i] - s.mean);
         }
       }
-      with_x += block_with_x;
-      alone += block_alone;
+      back.add_sums(block_with_x, block_alone, images * count);
     });
-    const double values = static_cast<double>(q.images * q.plane);
-    out.gamma[c] = static_cast<float>(with_x) * inverse;
-    out.beta[c] = static_cast<float>(alone);
-    const float slope = static_cast<float>(with_x / values) * inverse * inverse;
-    const float mean_d = static_cast<float>(alone / values);
-    const NormBackward::Line line = {a.scale, slope, mean_d - s.mean * slope};
+    out.gamma[c] = back.gamma();
+    out.beta[c] = back.beta();
+    const NormBackward::Line line = back.line();
     const bool streamed = is_streamed(q.images * q.channels * q.plane);
     for (int64_t n = 0; n < q.images; ++n) {
       const int64_t at = q.at(n, c);

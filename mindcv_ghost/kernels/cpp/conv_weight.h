@@ -34,10 +34,7 @@ inline void channels_to_panels(const float* from, int64_t channels, int64_t chan
 // of threads the result is always the same.
 inline void conv_backward_weight(const ConvShape& q, const float* x, const float* dy,
                                  float* dweight) {
-  const WinogradShape winograd = {q.images, q.in_channels, q.out_channels, q.height, q.width};
-  if (q.kernel == 3 && q.stride == 1 && winograd.is_faster()) {
-    return winograd_weight(winograd, x, dy, dweight);
-  }
+  if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);
   const Reach reach = q.reach();
   const int64_t threads = SharedPool::get().threads();
   const std::vector<Tile> all = tiles(reach, q.images, 256, threads);

@@ -17,6 +17,10 @@ struct ConvShape {
   int64_t taps() const { return kernel * kernel; }
   int64_t depth() const { return in_channels * taps(); }
 
+  WinogradShape winograd() const { return {images, in_channels, out_channels, height, width}; }
+  // For all three operators alike: channels in and out count the same there.
+  bool is_winograd() const { return kernel == 3 && stride == 1 && winograd().is_faster(); }
+
   Reach reach() const {
     const int64_t border = kernel / 2;
     return {height, width, out_height(), out_width(), stride, -border, -border, kernel, kernel};
@@ -35,9 +39,8 @@ inline void parallel_rows(int64_t count, const Body& body) {
 
 // x (N, I, H, W), weight (O, I, k, k) to y (N, O, ceil(H / stride), ceil(W / stride)).
 inline void conv_forward(const ConvShape& q, const float* x, const float* weight, float* y) {
-  const WinogradShape winograd = {q.images, q.in_channels, q.out_channels, q.height, q.width};
-  if (q.kernel == 3 && q.stride == 1 && winograd.is_faster()) {
-    return winograd_convolve(winograd, x, {weight, q.depth(), q.taps(), false}, nullptr, y);
+  if (q.is_winograd()) {
+    return winograd_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
   }
   WholeScratch scratch(q.out_channels * q.depth(), 1);
   float* packed = scratch.take(q.out_channels * q.depth());
@@ -66,9 +69,9 @@ struct Phase {
 // `other`, a gradient that reached the input another way, is added where there is one.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
                                 const float* other, float* dx) {
-  const WinogradShape winograd = {q.images, q.out_channels, q.in_channels, q.height, q.width};
-  if (q.kernel == 3 && q.stride == 1 && winograd.is_faster()) {
-    return winograd_convolve(winograd, dy, {weight, q.taps(), q.depth(), true}, other, dx);
+  if (q.is_winograd()) {
+    const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
+    return winograd_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
   }
   if (q.stride > q.kernel) {  // some inputs are seen by no output
     parallel(q.images * q.in_channels, [&](int64_t plane) {

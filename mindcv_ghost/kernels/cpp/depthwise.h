@@ -34,7 +34,7 @@ struct DepthwiseShape {
   int64_t reach() const {
     return (kernel_height - 1) / stride * row() + (kernel_width - 1) / stride;
   }
-  int64_t line(int64_t images) const { return images * image() + lines::kLanes; }
+  int64_t line(int64_t images) const { return images * image() + kLanes; }
   int64_t phase(int64_t images) const { return line(images) + 2 * reach(); }
   int64_t phases() const { return stride * stride; }
   int64_t group() const {

@@ -84,13 +84,7 @@ inline void write_channel(const TailShape& q, const float* x, Affine a, const fl
   for (int64_t n = 0; n < g.count; ++n, x += q.plane()) {
     const int64_t at = ((g.first + n) * q.out_channels + channel) * q.plane();
     const float* other = shortcut == nullptr ? nullptr : shortcut + at;
-    if (streamed && can_stream(y + at, q.plane())) {
-      stream_normalised(x, a, q.relu, other, y + at, q.plane());
-    } else if (other != nullptr) {
-      add_relu(x, a, other, y + at, q.plane());
-    } else {
-      normalise(x, a, q.relu, y + at, q.plane());
-    }
+    write_map(x, a, q.relu, other, y + at, q.plane(), streamed);
   }
   if (streamed) end_streams();
 }
@@ -211,6 +205,10 @@ class NormBackward {
       alone += d[i];
       with_x += d[i] * (x[i] - mean);
     }
+    add_sums(with_x, alone, count);
+  }
+  // Takes in `count` values by their sums of d * (x - mean) and of d.
+  void add_sums(float with_x, float alone, int64_t count) {
     with_x_ += with_x;
     alone_ += alone;
     count_ += count;

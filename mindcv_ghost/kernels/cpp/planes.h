@@ -31,6 +31,10 @@ class RunningStatistics {
       const float distance = x[i] - mean;
       squares += distance * distance;
     }
+    merge(mean, squares, count);
+  }
+  // Takes in `count` values by their mean and the sum of their squared distances from it.
+  void merge(double mean, double squares, int64_t count) {
     const double apart = mean - mean_;
     const int64_t all = count_ + count;
     mean_ += apart * count / all;
@@ -38,7 +42,8 @@ class RunningStatistics {
     count_ = all;
   }
   Statistics get() const {
-    return {static_cast<float>(mean_), static_cast<float>(squares_ / count_)};
+    const double variance = squares_ / count_;
+    return {static_cast<float>(mean_), static_cast<float>(variance < 0 ? 0 : variance)};
   }
 
  private:
@@ -98,6 +103,18 @@ inline void stream_normalised(const float* x, Affine a, bool relu, const float* 
     Vector v = load(x + i) * a.scale + a.shift;
     if (other != nullptr) v += load(other + i);
     stream(y + i, relu || other != nullptr ? relu_of(v) : v);
+  }
+}
+
+// Writes one map: past the caches if that is wanted and the map lies so that it can be.
+inline void write_map(const float* x, Affine a, bool relu, const float* other, float* y,
+                      int64_t count, bool streamed) {
+  if (streamed && can_stream(y, count)) {
+    stream_normalised(x, a, relu, other, y, count);
+  } else if (other != nullptr) {
+    add_relu(x, a, other, y, count);
+  } else {
+    normalise(x, a, relu, y, count);
   }
 }
 

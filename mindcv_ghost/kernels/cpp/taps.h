@@ -6,38 +6,21 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
+
+#include "vectors.h"
 
 namespace ghost {
 namespace lines {
 
-// As wide as the processor's registers; the compiler splits it where it has to.
-#if defined(__AVX512F__)
-constexpr int kBytes = 64;
-#elif defined(__AVX__)
-constexpr int kBytes = 32;
-#else
-constexpr int kBytes = 16;
-#endif
-typedef float Lanes __attribute__((vector_size(kBytes)));
-constexpr int64_t kLanes = kBytes / sizeof(float);
 // Sums that are open at a time: enough to hide an addition's latency, few enough for registers.
 constexpr int kOpen = 8;
-
-inline Lanes load(const float* from) {
-  Lanes values;
-  std::memcpy(&values, from, sizeof(values));
-  return values;
-}
-
-inline void store(Lanes values, float* to) { std::memcpy(to, &values, sizeof(values)); }
 
 template <int kVectors, bool kAdd>
 inline void apply_block(const float* x, const int64_t* at, const float* weight, int64_t count,
                         float* y) {
-  Lanes sums[kVectors];
+  Vector sums[kVectors];
 #pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) sums[v] = kAdd ? load(y + v * kLanes) : Lanes{};
+  for (int v = 0; v < kVectors; ++v) sums[v] = kAdd ? load(y + v * kLanes) : Vector{};
   for (int64_t t = 0; t < count; ++t) {
     const float* from = x + at[t];
     const float w = weight[t];
@@ -45,7 +28,7 @@ inline void apply_block(const float* x, const int64_t* at, const float* weight, 
     for (int v = 0; v < kVectors; ++v) sums[v] += w * load(from + v * kLanes);
   }
 #pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) store(sums[v], y + v * kLanes);
+  for (int v = 0; v < kVectors; ++v) store(y + v * kLanes, sums[v]);
 }
 
 template <bool kAdd>
@@ -71,9 +54,9 @@ inline void apply(const float* x, const int64_t* at, const float* weight, int64_
 template <int kTaps>
 inline void correlate_some(const float* d, const float* x, const int64_t* at, double* sums,
                            int64_t length) {
-  Lanes parts[kTaps] = {};
+  Vector parts[kTaps] = {};
   for (int64_t i = 0; i < length; i += kLanes) {
-    const Lanes values = load(d + i);
+    const Vector values = load(d + i);
 #pragma GCC unroll 8
     for (int t = 0; t < kTaps; ++t) parts[t] += values * load(x + at[t] + i);
   }

@@ -12,7 +12,7 @@
 
 namespace ghost {
 
-constexpr int64_t kOutputTile = 4, kInputTile = 6, kPoints = 36;
+constexpr int64_t kOutputTile = 4, kPoints = 36;
 
 constexpr float kA = 0.625f, kB = 1.5f;
 constexpr float kA2 = kA * kA, kB2 = kB * kB, kSum2 = kA2 + kB2, kProduct2 = kA2 * kB2;
