@@ -8,16 +8,15 @@ file's digest, so that a stale one can be told.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, draw_from, new_figure, save_png
+from mindcv_ghost.report.records import read_rows
 
 __all__ = [
     "COLUMNS",
@@ -65,22 +64,14 @@ def read_results(path: str | os.PathLike) -> list[dict]:
     Raises:
         ReportError: if a row isn't as ``run_all.py`` writes them.
     """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows, 2):
-        try:
-            if tuple(row) != COLUMNS:
-                raise ValueError(f"columns are {', '.join(map(str, row))}")
-            if row["benchmark"] != FAILED:
-                row["value"] = float(row["value"])
-            for name in ("rival_value", "ratio"):
-                row[name] = float(row[name]) if row[name] else None
-        except (TypeError, ValueError) as error:
-            raise ReportError(f"{path}, line {number}: {error}") from None
-    return rows
+
+    def convert(row: dict) -> None:
+        if row["benchmark"] != FAILED:
+            row["value"] = float(row["value"])
+        for name in ("rival_value", "ratio"):
+            row[name] = float(row[name]) if row[name] else None
+
+    return read_rows(path, COLUMNS, convert)
 
 
 def benchmark_tables(rows: Sequence[dict]) -> str:

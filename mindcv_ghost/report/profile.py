@@ -8,15 +8,14 @@ parts, a part has operators, stock ones or native ones; the physical limit is a 
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.plots import BLUE, GREEN, GREY, draw_from, new_figure, save_png
+from mindcv_ghost.report.records import read_rows
 
 __all__ = [
     "COLUMNS",
@@ -55,23 +54,15 @@ def read_profile(path: str | os.PathLike) -> list[dict]:
     Raises:
         ReportError: if a row isn't as ``profile_step.py`` writes them.
     """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows, 2):
-        try:
-            if tuple(row) != COLUMNS:
-                raise ValueError(f"columns are {', '.join(map(str, row))}")
-            for name, values in (("operators", _WHOSE), ("part", PARTS)):
-                if row[name] not in values:
-                    raise ValueError(f"{name} is {row[name]!r}, not {', '.join(values)}")
-            for name in ("ms", "gflop", "mbytes", "peak_gflops", "peak_gbytes"):
-                row[name] = float(row[name]) if row[name] else None
-        except (TypeError, ValueError) as error:
-            raise ReportError(f"{path}, line {number}: {error}") from None
-    return rows
+
+    def convert(row: dict) -> None:
+        for name, values in (("operators", _WHOSE), ("part", PARTS)):
+            if row[name] not in values:
+                raise ValueError(f"{name} is {row[name]!r}, not {', '.join(values)}")
+        for name in ("ms", "gflop", "mbytes", "peak_gflops", "peak_gbytes"):
+            row[name] = float(row[name]) if row[name] else None
+
+    return read_rows(path, COLUMNS, convert)
 
 
 def part_table(rows: Sequence[dict]) -> str:

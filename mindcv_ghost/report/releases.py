@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.records import read_rows
 
 __all__ = ["COLUMNS", "read_releases", "releases_table"]
 
@@ -21,19 +19,11 @@ def read_releases(path: str | os.PathLike) -> list[dict]:
     Raises:
         ReportError: if a row isn't as that writes them.
     """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows, 2):
-        try:
-            if tuple(row) != COLUMNS:
-                raise ValueError(f"columns are {', '.join(map(str, row))}")
-            row["seconds"] = float(row["seconds"])
-        except (TypeError, ValueError) as error:
-            raise ReportError(f"{path}, line {number}: {error}") from None
-    return rows
+
+    def convert(row: dict) -> None:
+        row["seconds"] = float(row["seconds"])
+
+    return read_rows(path, COLUMNS, convert)
 
 
 def releases_table(rows: Sequence[dict]) -> str:
