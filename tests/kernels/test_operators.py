@@ -237,3 +237,40 @@ def test_winograd_convolutions_stay_within_half_of_1e_5_of_exact_ones(
     for name, expected in exact.items():
         (got,) = call(handle, name, [[1], *inputs[name]], [expected.shape])
         assert np.abs(got - expected).max() <= 5e-6 * np.abs(expected).max(), name
+
+
+def exact_gradient_of_input(dy: np.ndarray, weight: np.ndarray, shape: tuple, stride: int):
+    """What a convolution's outputs give back to each input, tap by tap."""
+    kernel, (_, _, rows, columns) = weight.shape[-1], dy.shape
+    edge = kernel // 2
+    padded = np.zeros((*shape[:2], shape[2] + 2 * edge, shape[3] + 2 * edge))
+    for i in range(kernel):
+        for j in range(kernel):
+            seen = padded[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
+            seen += np.einsum("nohw,oi->nihw", dy, weight[:, :, i, j])
+    return padded[:, :, edge : edge + shape[2], edge : edge + shape[3]]
+
+
+@pytest.mark.parametrize("size", [(1, 7, 7), (5, 7, 7), (3, 14, 14), (4, 8, 16), (9, 3, 5)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_columns_that_begin_and_end_within_rows_and_images_are_right_on_any_number_of_threads(
+    handle, size, kernel, stride
+):
+    # 13 maps: too few for Winograd's algorithm. 70: several tiles, even of the smallest kernel.
+    x, weight = values(size[0], 70, *size[1:]), values(13, 70, kernel, kernel, seed=1)
+    y = convolution(x.astype(float), weight.astype(float), stride)
+    dy, other = values(*y.shape, seed=2), values(*x.shape, seed=3)
+    dx = exact_gradient_of_input(dy.astype(float), weight.astype(float), x.shape, stride)
+    cases = [
+        ("ghost_conv", [x, weight], y),
+        ("ghost_conv_backward_input", [dy, weight, x], dx),
+        ("ghost_conv_backward_input_add", [dy, weight, other], dx + other),
+    ]
+    for name, inputs, exact in cases:
+        found = []
+        for threads in (1, 2, 3):
+            handle.ghost_set_threads(ctypes.c_int(threads))
+            found += call(handle, name, [[stride], *inputs], [exact.shape])
+        assert np.abs(found[0] - exact).max() <= 5e-6 * np.abs(exact).max(), name
+        assert {each.tobytes() for each in found} == {found[0].tobytes()}, name

@@ -100,124 +100,222 @@ inline void copy_strided(const float* from, int64_t from_width, int64_t step, fl
   });
 }
 
-// Panels of kPanel columns of a matrix (depth, columns), each (depth, kPanel); the last is filled
-// up with zeros.
+// Fewer than 2 * kWidth values, as two blocks that may overlap: no loop, whose end is a surprise.
+template <int kWidth = kLanes>
+inline void copy_few(float* to, const float* from, int64_t count) {
+  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
+  if (count >= kWidth) {
+    Block first, last;
+    std::memcpy(&first, from, sizeof(Block));
+    std::memcpy(&last, from + count - kWidth, sizeof(Block));
+    std::memcpy(to, &first, sizeof(Block));
+    std::memcpy(to + count - kWidth, &last, sizeof(Block));
+  } else if constexpr (kWidth > 1) {
+    copy_few<kWidth / 2>(to, from, count);
+  }
+}
+
+// Panels of kPanel columns of a matrix (depth, columns), each (depth, kPanel).
 struct Panels {
   int64_t depth, columns;
 
   int64_t count() const { return (columns + kPanel - 1) / kPanel; }
   int64_t size() const { return count() * depth * kPanel; }
 
-  // Part of row k: `count` columns from column `first` on, which begins a panel.
+  // Part of row k: `count` columns from column `first` on.
   void put_row(float* panels, int64_t k, int64_t first, const float* row, int64_t count) const {
-    float* to = panels + first * depth + k * kPanel;
+    const int64_t begun = first % kPanel;
+    float* to = panels + (first - begun) * depth + k * kPanel;
+    if (begun > 0) {
+      const int64_t head = std::min(count, kPanel - begun);
+      copy_few(to + begun, row, head);
+      row += head, count -= head, to += depth * kPanel;
+    }
     for (; count >= kPanel; count -= kPanel, row += kPanel, to += depth * kPanel) {
       store(to, load(row));
       store(to + kLanes, load(row + kLanes));
     }
-    if (count > 0) {
-      for (int64_t w = 0; w < count; ++w) to[w] = row[w];
-      for (int64_t w = count; w < kPanel; ++w) to[w] = 0;
+    copy_few(to, row, count);
+  }
+
+  // Sets the places behind the last column to zero.
+  void fill_up(float* panels) const {
+    const int64_t used = columns % kPanel;
+    if (used == 0) return;
+    float* last = panels + (columns - used) * depth;
+    for (int64_t k = 0; k < depth; ++k, last += kPanel) {
+      std::memset(last + used, 0, (kPanel - used) * sizeof(float));
     }
   }
 };
 
-// Memory that unfold needs beside the panels.
-inline int64_t unfold_memory(const Reach& reach, const Tile& t) {
-  return t.columns(reach) + t.images * Window(reach, t.rows).size();
+// Columns of a convolution from `first` on: all images' outputs, one image behind the other.
+struct Span {
+  int64_t first, columns;
+
+  // One of `parts` spans that whole panels are shared out to: only the very last is filled up.
+  static Span of(int64_t columns, int64_t part, int64_t parts) {
+    const int64_t panels = (columns + kPanel - 1) / kPanel;
+    const int64_t begin = panels * part / parts * kPanel;
+    return {begin, std::min(columns, panels * (part + 1) / parts * kPanel) - begin};
+  }
+};
+
+// How many spans of at most `wanted` columns: a multiple of the threads, if there is enough to do.
+inline int64_t spans_of(const Reach& reach, int64_t images, int64_t wanted, int64_t threads) {
+  const int64_t total = images * reach.outputs();
+  const int64_t least = std::max((total + wanted - 1) / wanted, 2 * threads);
+  const int64_t even = std::min((total + kPanel - 1) / kPanel, round_up(least, threads));
+  // Where images begin with a panel, spans had better do so too.
+  const int64_t whole = reach.outputs() % kPanel == 0 ? round_up(even, images) : even;
+  return whole < 2 * even && whole % threads == 0 ? whole : even;
 }
 
-// x (images, channels, height, width): what each of a tile's outputs sees, channel by channel.
-inline void unfold(const Reach& reach, const float* x, int64_t channels, const Tile& t,
-                   const Panels& p, float* panels, float* memory) {
+// Some outputs of one image, which are columns of a span from column `at` on.
+struct Piece {
+  int64_t image, first, count, at;
+};
+
+// Calls body(piece) for each image that a span has outputs of.
+template <typename Body>
+inline void for_images(const Reach& reach, const Span& s, const Body& body) {
+  const int64_t outputs = reach.outputs();
+  for (int64_t at = 0, count; at < s.columns; at += count) {
+    const int64_t first = (s.first + at) % outputs;
+    count = std::min(s.columns - at, outputs - first);
+    body(Piece{(s.first + at) / outputs, first, count, at});
+  }
+}
+
+// Memory that unfold needs beside the panels: whole rows that cover a piece, and what they see.
+inline int64_t unfold_memory(const Reach& reach, const Span& s) {
+  const int64_t rows = std::min(reach.rows, s.columns / reach.columns + 2);
+  return rows * reach.columns + Window(reach, rows).size();
+}
+
+// A piece of unfold's work; x: the piece's image.
+inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, const Piece& piece,
+                         const Panels& p, float* panels, float* memory) {
   constexpr int64_t kAhead = 3;  // channels; the processor's own prefetching ends with a plane
-  const Window window(reach, t.rows);
-  const int64_t outputs = t.rows * reach.columns, plane = reach.in_plane();
-  float* line = memory;
-  float* windows = memory + t.columns(reach);
-  const float* image = x + t.image * channels * plane;
-  for (int64_t c = 0, k = 0; c < channels; ++c) {
-    if (reach.is_pointwise()) {
-      const float* from = image + c * plane + t.row * reach.step * reach.width;
-      const bool in_place = reach.is_identity() && (t.images == 1 || outputs % kPanel == 0);
-      for (int64_t n = 0; n < t.images; ++n, from += channels * plane) {
-        if (in_place) {
-          for (int64_t i = 0; i < outputs; i += 16) __builtin_prefetch(from + kAhead * plane + i);
-          p.put_row(panels, k, n * outputs, from, outputs);
-        } else if (reach.is_identity()) {
-          copy(line + n * outputs, from, outputs);
-        } else {
-          copy_strided(from, reach.width, reach.step, line + n * outputs, t.rows, reach.columns);
-        }
-      }
-      if (!in_place) p.put_row(panels, k, 0, line, t.columns(reach));
-      ++k;
-      continue;
+  const int64_t plane = reach.in_plane();
+  if (reach.is_identity()) {
+    const float* from = x + piece.first;
+    for (int64_t c = 0; c < channels; ++c, from += plane) {
+      for (int64_t i = 0; i < piece.count; i += 16) __builtin_prefetch(from + kAhead * plane + i);
+      p.put_row(panels, c, piece.at, from, piece.count);
     }
-    for (int64_t n = 0; n < t.images; ++n) {
-      cut_window(reach, image + (n * channels + c) * plane, t.row, window,
-                 windows + n * window.size());
-    }
+    return;
+  }
+  const int64_t row = piece.first / reach.columns, skipped = piece.first % reach.columns;
+  const int64_t rows = (skipped + piece.count + reach.columns - 1) / reach.columns;
+  const Window window(reach, rows);
+  const bool in_place = reach.is_pointwise();
+  const int64_t width = in_place ? reach.width : window.width;
+  float *line = memory, *cut = memory + rows * reach.columns;
+  for (int64_t c = 0, k = 0; c < channels; ++c, x += plane) {
+    const float* seen = in_place ? x + row * reach.step * width : cut;
+    if (!in_place) cut_window(reach, x, row, window, cut);
     for (int64_t i = 0; i < reach.kernel_rows; ++i) {
       for (int64_t j = 0; j < reach.kernel_columns; ++j) {
-        for (int64_t n = 0; n < t.images; ++n) {
-          copy_strided(windows + n * window.size() + i * window.width + j, window.width,
-                       reach.step, line + n * outputs, t.rows, reach.columns);
-        }
-        p.put_row(panels, k++, 0, line, t.columns(reach));
+        copy_strided(seen + i * width + j, width, reach.step, line, rows, reach.columns);
+        p.put_row(panels, k++, piece.at, line + skipped, piece.count);
       }
     }
   }
+}
+
+// x (images, channels, height, width): what each of a span's outputs sees, channel by channel.
+inline void unfold(const Reach& reach, const float* x, int64_t channels, const Span& s,
+                   const Panels& p, float* panels, float* memory) {
+  for_images(reach, s, [&](const Piece& piece) {
+    const float* image = x + piece.image * channels * reach.in_plane();
+    unfold_piece(reach, image, channels, piece, p, panels, memory);
+  });
+  p.fill_up(panels);
 }
 
 // Where outputs go: (row + stride * output's row, column + stride * output's column) of a plane.
+// fills: the places between belong to no other convolution; they become zero (or what is added).
 struct Target {
   int64_t height, width, stride, row, column;
+  bool fills = false;
 
   int64_t plane() const { return height * width; }
+  // An output's place; behind the last one, the plane's end.
+  int64_t place(const Reach& reach, int64_t output) const {
+    if (output == reach.outputs()) return plane();
+    const int64_t h = output / reach.columns, w = output % reach.columns;
+    return (row + stride * h) * width + column + stride * w;
+  }
   bool is_dense(const Reach& reach) const { return stride == 1 && plane() == reach.outputs(); }
 };
+
+// Two values' places for each of `count` values: the value, and a zero.
+inline void spread(const float* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[2 * i] = from[i];
+    to[2 * i + 1] = 0;
+  }
+}
 
 // Where a panel's columns go: runs that lie `stride` apart in a plane.
 struct Runs {
   struct Run {
-    int64_t length, place;
+    int64_t length, place, extent;  // extent: from the first value to that of the next run
   };
   Run runs[kPanel];
   int64_t count = 0, stride;
+  bool fills;
 
-  // `wanted` columns of a tile from its column `first` on; image_step between images of y.
-  Runs(const Reach& reach, const Tile& t, const Target& target, int64_t first, int64_t wanted,
-       int64_t image_step)
-      : stride(target.stride) {
-    const int64_t outputs = t.rows * reach.columns;
-    while (wanted > 0) {
-      const int64_t rest = first % outputs, h = t.row + rest / reach.columns;
-      const int64_t w = rest % reach.columns;
-      const int64_t left = target.is_dense(reach) ? outputs - rest : reach.columns - w;
-      const int64_t length = std::min(wanted, left);
-      runs[count++] = {length, (t.image + first / outputs) * image_step +
-                                   (target.row + stride * h) * target.width + target.column +
-                                   stride * w};
-      first += length, wanted -= length;
-    }
+  // The columns of a span, one panel's at most; image_step between images of y.
+  Runs(const Reach& reach, const Target& target, const Span& s, int64_t image_step)
+      : stride(target.stride), fills(target.fills) {
+    for_images(reach, s, [&](const Piece& piece) {
+      const int64_t end = piece.first + piece.count;
+      for (int64_t first = piece.first, length; first < end; first += length) {
+        const int64_t left = reach.columns - first % reach.columns;
+        length = std::min(end - first, target.is_dense(reach) ? piece.count : left);
+        const int64_t place = target.place(reach, first);
+        const int64_t next = target.place(reach, first + length);
+        runs[count++] = {length, piece.image * image_step + place, next - place};
+      }
+    });
   }
 
   // other: what is added, placed as y; or null.
   void write(const float* from, const float* other, float* y) const {
     for (int64_t i = 0; i < count; ++i) {
       float* to = y + runs[i].place;
+      const float* add = other == nullptr ? nullptr : other + runs[i].place;
       const int64_t length = runs[i].length;
-      if (other != nullptr) {
-        const float* add = other + runs[i].place;
+      if (fills) {
+        fill(runs[i], from, add, to);
+      } else if (add != nullptr) {
         for (int64_t w = 0; w < length; ++w) to[stride * w] = from[w] + add[stride * w];
-      } else if (stride == 1 && length == kLanes) {
-        store(to, load(from));
+      } else if (stride == 1 && length < kPanel) {
+        copy_few(to, from, length);
       } else {
         for (int64_t w = 0; w < length; ++w) to[stride * w] = from[w];
       }
       from += length;
     }
+  }
+
+ private:
+  // As write, for one run and the places up to the next one.
+  void fill(const Run& run, const float* from, const float* add, float* to) const {
+    if (add != nullptr) {
+      copy(to, add, run.extent);
+    } else if (stride == 2) {
+      const int64_t last = run.length - 1;
+      spread(from, to, last);
+      to[2 * last] = from[last];
+      std::memset(to + 2 * last + 1, 0, (run.extent - 2 * last - 1) * sizeof(float));
+      return;
+    } else {
+      std::memset(to, 0, run.extent * sizeof(float));
+    }
+    for (int64_t w = 0; w < run.length; ++w) to[stride * w] += from[w];
   }
 };
 
@@ -231,15 +329,16 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
   const int64_t depth = in_channels * reach.taps(), threads = SharedPool::get().threads();
   const int64_t fitting = kBytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
-  const std::vector<Tile> all = tiles(reach, images, wanted, 2 * threads);
-  // Too few tiles: each is unfolded by several threads, which share its rows.
-  const int64_t count = all.size(), shares = count < threads ? threads : 1;
+  const int64_t total = images * reach.outputs();
+  const int64_t count = spans_of(reach, images, wanted, threads);
+  // Too few panels: each is unfolded by several threads, which share its rows.
+  const int64_t shares = count < 2 * threads && count % threads != 0 ? threads : 1;
   parallel(count * shares, [&](int64_t part) {
-    const Tile& t = all[part / shares];
-    const Panels panels = {depth, t.columns(reach)};
-    Scratch scratch(panels.size() + unfold_memory(reach, t) + kPanelRows * kPanel, 3);
+    const Span all = Span::of(total, part / shares, count);
+    const Panels panels = {depth, all.columns};
+    Scratch scratch(panels.size() + unfold_memory(reach, all) + kPanelRows * kPanel, 3);
     float* columns = scratch.take(panels.size());
-    unfold(reach, x, in_channels, t, panels, columns, scratch.take(unfold_memory(reach, t)));
+    unfold(reach, x, in_channels, all, panels, columns, scratch.take(unfold_memory(reach, all)));
     float* block = scratch.take(kPanelRows * kPanel);
     const int64_t channel_step = out_channels * target.plane();
     const int64_t turn = part % shares;
@@ -247,7 +346,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
         is_streamed(images * channel_step) && can_stream(y, target.plane());
     for (int64_t p = 0; p < panels.count(); ++p) {
       const int64_t first = p * kPanel, width = std::min(kPanel, panels.columns - first);
-      const Runs runs(reach, t, target, first, width, channel_step);
+      const Runs runs(reach, target, {all.first + first, width}, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
       const bool streamed = direct && past_caches && runs.runs[0].place % kLanes == 0;
       float* out = y + runs.runs[0].place;

@@ -73,7 +73,9 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
     const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
     return winograd_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
   }
-  if (q.stride > q.kernel) {  // some inputs are seen by no output
+  // Some inputs are seen by no output; if all that are belong to one phase, it fills up the others.
+  const bool fills = q.kernel == 1 && q.stride > 1;
+  if (q.stride > q.kernel && !fills) {
     parallel(q.images * q.in_channels, [&](int64_t plane) {
       const int64_t at = plane * q.in_plane();
       if (other != nullptr) {
@@ -112,7 +114,7 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
                            rows.count,
                            columns.count};
       convolve_tiles(reach, q.images, q.out_channels, q.in_channels, dy, packed,
-                     {q.height, q.width, q.stride, a, b}, other, dx);
+                     {q.height, q.width, q.stride, a, b, fills}, other, dx);
     }
   }
 }
