@@ -150,35 +150,35 @@ struct Panels {
 };
 
 // Columns of a convolution from `first` on: all images' outputs, one image behind the other.
-struct Span {
+struct ColumnRange {
   int64_t first, columns;
 
-  // One of `parts` spans that whole panels are shared out to: only the very last is filled up.
-  static Span of(int64_t columns, int64_t part, int64_t parts) {
+  // One of `parts` ranges that whole panels are shared out to: only the very last is filled up.
+  static ColumnRange of(int64_t columns, int64_t part, int64_t parts) {
     const int64_t panels = (columns + kPanel - 1) / kPanel;
     const int64_t begin = panels * part / parts * kPanel;
     return {begin, std::min(columns, panels * (part + 1) / parts * kPanel) - begin};
   }
 };
 
-// How many spans of at most `wanted` columns: a multiple of the threads, if there is enough to do.
-inline int64_t spans_of(const Reach& reach, int64_t images, int64_t wanted, int64_t threads) {
+// How many ranges of at most `wanted` columns: a multiple of the threads, if there is enough to do.
+inline int64_t ranges_of(const Reach& reach, int64_t images, int64_t wanted, int64_t threads) {
   const int64_t total = images * reach.outputs();
   const int64_t least = std::max((total + wanted - 1) / wanted, 2 * threads);
   const int64_t even = std::min((total + kPanel - 1) / kPanel, round_up(least, threads));
-  // Where images begin with a panel, spans had better do so too.
+  // Where images begin with a panel, ranges had better do so too.
   const int64_t whole = reach.outputs() % kPanel == 0 ? round_up(even, images) : even;
   return whole < 2 * even && whole % threads == 0 ? whole : even;
 }
 
-// Some outputs of one image, which are columns of a span from column `at` on.
+// Some outputs of one image, which are columns of a range from column `at` on.
 struct Piece {
   int64_t image, first, count, at;
 };
 
-// Calls body(piece) for each image that a span has outputs of.
+// Calls body(piece) for each image that a range has outputs of.
 template <typename Body>
-inline void for_images(const Reach& reach, const Span& s, const Body& body) {
+inline void for_images(const Reach& reach, const ColumnRange& s, const Body& body) {
   const int64_t outputs = reach.outputs();
   for (int64_t at = 0, count; at < s.columns; at += count) {
     const int64_t first = (s.first + at) % outputs;
@@ -188,7 +188,7 @@ inline void for_images(const Reach& reach, const Span& s, const Body& body) {
 }
 
 // Memory that unfold needs beside the panels: whole rows that cover a piece, and what they see.
-inline int64_t unfold_memory(const Reach& reach, const Span& s) {
+inline int64_t unfold_memory(const Reach& reach, const ColumnRange& s) {
   const int64_t rows = std::min(reach.rows, s.columns / reach.columns + 2);
   return rows * reach.columns + Window(reach, rows).size();
 }
@@ -224,8 +224,8 @@ inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, c
   }
 }
 
-// x (images, channels, height, width): what each of a span's outputs sees, channel by channel.
-inline void unfold(const Reach& reach, const float* x, int64_t channels, const Span& s,
+// x (images, channels, height, width): what each of a range's outputs sees, channel by channel.
+inline void unfold(const Reach& reach, const float* x, int64_t channels, const ColumnRange& s,
                    const Panels& p, float* panels, float* memory) {
   for_images(reach, s, [&](const Piece& piece) {
     const float* image = x + piece.image * channels * reach.in_plane();
@@ -267,8 +267,8 @@ struct Runs {
   int64_t count = 0, stride;
   bool fills;
 
-  // The columns of a span, one panel's at most; image_step between images of y.
-  Runs(const Reach& reach, const Target& target, const Span& s, int64_t image_step)
+  // The columns of a range, one panel's at most; image_step between images of y.
+  Runs(const Reach& reach, const Target& target, const ColumnRange& s, int64_t image_step)
       : stride(target.stride), fills(target.fills) {
     for_images(reach, s, [&](const Piece& piece) {
       const int64_t end = piece.first + piece.count;
@@ -330,11 +330,11 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
   const int64_t fitting = kBytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
   const int64_t total = images * reach.outputs();
-  const int64_t count = spans_of(reach, images, wanted, threads);
+  const int64_t count = ranges_of(reach, images, wanted, threads);
   // Too few panels: each is unfolded by several threads, which share its rows.
   const int64_t shares = count < 2 * threads && count % threads != 0 ? threads : 1;
   parallel(count * shares, [&](int64_t part) {
-    const Span all = Span::of(total, part / shares, count);
+    const ColumnRange all = ColumnRange::of(total, part / shares, count);
     const Panels panels = {depth, all.columns};
     Scratch scratch(panels.size() + unfold_memory(reach, all) + kPanelRows * kPanel, 3);
     float* columns = scratch.take(panels.size());
