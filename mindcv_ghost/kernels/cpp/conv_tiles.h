@@ -100,7 +100,7 @@ inline void copy_strided(const float* from, int64_t from_width, int64_t step, fl
   });
 }
 
-// Fewer than 2 * kWidth values, as two blocks that may overlap: no loop, whose end is a surprise.
+// At most 2 * kWidth values, as two blocks that may overlap: no loop, whose end is a surprise.
 template <int kWidth = kLanes>
 inline void copy_few(float* to, const float* from, int64_t count) {
   typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
@@ -119,7 +119,7 @@ inline void copy_few(float* to, const float* from, int64_t count) {
 struct Panels {
   int64_t depth, columns;
 
-  int64_t count() const { return (columns + kPanel - 1) / kPanel; }
+  int64_t count() const { return panels_of(columns); }
   int64_t size() const { return count() * depth * kPanel; }
 
   // Part of row k: `count` columns from column `first` on.
@@ -155,7 +155,7 @@ struct ColumnRange {
 
   // One of `parts` ranges that whole panels are shared out to: only the very last is filled up.
   static ColumnRange of(int64_t columns, int64_t part, int64_t parts) {
-    const int64_t panels = (columns + kPanel - 1) / kPanel;
+    const int64_t panels = panels_of(columns);
     const int64_t begin = panels * part / parts * kPanel;
     return {begin, std::min(columns, panels * (part + 1) / parts * kPanel) - begin};
   }
@@ -165,7 +165,7 @@ struct ColumnRange {
 inline int64_t ranges_of(const Reach& reach, int64_t images, int64_t wanted, int64_t threads) {
   const int64_t total = images * reach.outputs();
   const int64_t least = std::max((total + wanted - 1) / wanted, 2 * threads);
-  const int64_t even = std::min((total + kPanel - 1) / kPanel, round_up(least, threads));
+  const int64_t even = std::min(panels_of(total), round_up(least, threads));
   // Where images begin with a panel, ranges had better do so too.
   const int64_t whole = reach.outputs() % kPanel == 0 ? round_up(even, images) : even;
   return whole < 2 * even && whole % threads == 0 ? whole : even;
@@ -178,18 +178,18 @@ struct Piece {
 
 // Calls body(piece) for each image that a range has outputs of.
 template <typename Body>
-inline void for_images(const Reach& reach, const ColumnRange& s, const Body& body) {
+inline void for_images(const Reach& reach, const ColumnRange& range, const Body& body) {
   const int64_t outputs = reach.outputs();
-  for (int64_t at = 0, count; at < s.columns; at += count) {
-    const int64_t first = (s.first + at) % outputs;
-    count = std::min(s.columns - at, outputs - first);
-    body(Piece{(s.first + at) / outputs, first, count, at});
+  for (int64_t at = 0, count; at < range.columns; at += count) {
+    const int64_t first = (range.first + at) % outputs;
+    count = std::min(range.columns - at, outputs - first);
+    body(Piece{(range.first + at) / outputs, first, count, at});
   }
 }
 
 // Memory that unfold needs beside the panels: whole rows that cover a piece, and what they see.
-inline int64_t unfold_memory(const Reach& reach, const ColumnRange& s) {
-  const int64_t rows = std::min(reach.rows, s.columns / reach.columns + 2);
+inline int64_t unfold_memory(const Reach& reach, const ColumnRange& range) {
+  const int64_t rows = std::min(reach.rows, range.columns / reach.columns + 2);
   return rows * reach.columns + Window(reach, rows).size();
 }
 
@@ -225,9 +225,9 @@ inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, c
 }
 
 // x (images, channels, height, width): what each of a range's outputs sees, channel by channel.
-inline void unfold(const Reach& reach, const float* x, int64_t channels, const ColumnRange& s,
+inline void unfold(const Reach& reach, const float* x, int64_t channels, const ColumnRange& range,
                    const Panels& p, float* panels, float* memory) {
-  for_images(reach, s, [&](const Piece& piece) {
+  for_images(reach, range, [&](const Piece& piece) {
     const float* image = x + piece.image * channels * reach.in_plane();
     unfold_piece(reach, image, channels, piece, p, panels, memory);
   });
@@ -250,14 +250,6 @@ struct Target {
   bool is_dense(const Reach& reach) const { return stride == 1 && plane() == reach.outputs(); }
 };
 
-// Two values' places for each of `count` values: the value, and a zero.
-inline void spread(const float* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    to[2 * i] = from[i];
-    to[2 * i + 1] = 0;
-  }
-}
-
 // Where a panel's columns go: runs that lie `stride` apart in a plane.
 struct Runs {
   struct Run {
@@ -268,9 +260,9 @@ struct Runs {
   bool fills;
 
   // The columns of a range, one panel's at most; image_step between images of y.
-  Runs(const Reach& reach, const Target& target, const ColumnRange& s, int64_t image_step)
+  Runs(const Reach& reach, const Target& target, const ColumnRange& range, int64_t image_step)
       : stride(target.stride), fills(target.fills) {
-    for_images(reach, s, [&](const Piece& piece) {
+    for_images(reach, range, [&](const Piece& piece) {
       const int64_t end = piece.first + piece.count;
       for (int64_t first = piece.first, length; first < end; first += length) {
         const int64_t left = reach.columns - first % reach.columns;
@@ -292,7 +284,7 @@ struct Runs {
         fill(runs[i], from, add, to);
       } else if (add != nullptr) {
         for (int64_t w = 0; w < length; ++w) to[stride * w] = from[w] + add[stride * w];
-      } else if (stride == 1 && length < kPanel) {
+      } else if (stride == 1) {
         copy_few(to, from, length);
       } else {
         for (int64_t w = 0; w < length; ++w) to[stride * w] = from[w];
@@ -304,14 +296,18 @@ struct Runs {
  private:
   // As write, for one run and the places up to the next one.
   void fill(const Run& run, const float* from, const float* add, float* to) const {
-    if (add != nullptr) {
-      copy(to, add, run.extent);
-    } else if (stride == 2) {
+    if (add == nullptr && stride == 2) {
       const int64_t last = run.length - 1;
-      spread(from, to, last);
+      for (int64_t i = 0; i < last; ++i) {
+        to[2 * i] = from[i];
+        to[2 * i + 1] = 0;
+      }
       to[2 * last] = from[last];
       std::memset(to + 2 * last + 1, 0, (run.extent - 2 * last - 1) * sizeof(float));
       return;
+    }
+    if (add != nullptr) {
+      copy(to, add, run.extent);
     } else {
       std::memset(to, 0, run.extent * sizeof(float));
     }
@@ -334,11 +330,12 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
   // Too few panels: each is unfolded by several threads, which share its rows.
   const int64_t shares = count < 2 * threads && count % threads != 0 ? threads : 1;
   parallel(count * shares, [&](int64_t part) {
-    const ColumnRange all = ColumnRange::of(total, part / shares, count);
-    const Panels panels = {depth, all.columns};
-    Scratch scratch(panels.size() + unfold_memory(reach, all) + kPanelRows * kPanel, 3);
+    const ColumnRange range = ColumnRange::of(total, part / shares, count);
+    const Panels panels = {depth, range.columns};
+    Scratch scratch(panels.size() + unfold_memory(reach, range) + kPanelRows * kPanel, 3);
     float* columns = scratch.take(panels.size());
-    unfold(reach, x, in_channels, all, panels, columns, scratch.take(unfold_memory(reach, all)));
+    unfold(reach, x, in_channels, range, panels, columns,
+           scratch.take(unfold_memory(reach, range)));
     float* block = scratch.take(kPanelRows * kPanel);
     const int64_t channel_step = out_channels * target.plane();
     const int64_t turn = part % shares;
@@ -346,7 +343,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
         is_streamed(images * channel_step) && can_stream(y, target.plane());
     for (int64_t p = 0; p < panels.count(); ++p) {
       const int64_t first = p * kPanel, width = std::min(kPanel, panels.columns - first);
-      const Runs runs(reach, target, {all.first + first, width}, channel_step);
+      const Runs runs(reach, target, {range.first + first, width}, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
       const bool streamed = direct && past_caches && runs.runs[0].place % kLanes == 0;
       float* out = y + runs.runs[0].place;

@@ -39,7 +39,7 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
   const int64_t threads = SharedPool::get().threads();
   const std::vector<Tile> all = tiles(reach, q.images, 256, threads);
   const int64_t count = all.size(), shares = std::min(threads, count);
-  const int64_t panels = (q.out_channels + kPanel - 1) / kPanel;
+  const int64_t panels = panels_of(q.out_channels);
   // The rows of a product are input channels; where those are few, the columns of the kernel.
   const bool by_column = q.in_channels < q.kernel;
   const int64_t rows = by_column ? q.kernel : q.in_channels;

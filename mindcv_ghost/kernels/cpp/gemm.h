@@ -12,6 +12,9 @@ namespace ghost {
 constexpr int64_t kPanel = 2 * kLanes;                   // columns at a time
 constexpr int64_t kPanelRows = kManyRegisters ? 12 : 6;  // rows at a time, at most
 
+// How many panels hold so many columns; the last may be filled up.
+inline int64_t panels_of(int64_t columns) { return (columns + kPanel - 1) / kPanel; }
+
 // How many rows the next product takes of those that are left: even shares, since products of few
 // rows wait for their own sums.
 inline int64_t rows_at_once(int64_t left) {

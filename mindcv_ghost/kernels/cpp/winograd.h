@@ -87,7 +87,7 @@ struct Kernels {
 
 // Weights at the points: (kPoints, out_channels / kPanel, in_channels, kPanel).
 inline void transform_weights(const WinogradShape& q, const Kernels& kernels, float* points) {
-  const int64_t panels = (q.out_channels + kPanel - 1) / kPanel;
+  const int64_t panels = panels_of(q.out_channels);
   const int64_t point_step = panels * q.in_channels * kPanel;
   parallel(2 * panels, [&](int64_t part) {
     const int64_t first = part * kLanes, panel = first / kPanel;
@@ -269,7 +269,7 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
                               const float* other, float* y) {
   constexpr int64_t kBytes = 1 << 20;  // of a block's inputs at the points
   const int64_t threads = SharedPool::get().threads();
-  const int64_t panels = (q.out_channels + kPanel - 1) / kPanel;
+  const int64_t panels = panels_of(q.out_channels);
   const int64_t panel_size = q.in_channels * kPanel;
   WholeScratch whole(kPoints * panels * panel_size, 1);
   float* weights = whole.take(kPoints * panels * panel_size);

@@ -64,7 +64,7 @@ inline void transform_gradients(const WinogradShape& q, const float* dy, const T
 
 // sums (kPoints, panels, in_channels, kPanel) to dweight (out_channels, in_channels, 3, 3).
 inline void transform_sums(const WinogradShape& q, const float* sums, float* dweight) {
-  const int64_t panels = round_up(q.out_channels, kPanel) / kPanel;
+  const int64_t panels = panels_of(q.out_channels);
   const int64_t point_step = panels * q.in_channels * kPanel;
   parallel(panels * q.in_channels, [&](int64_t part) {
     const int64_t i = part % q.in_channels;
