@@ -1,7 +1,8 @@
 // Batch normalisation by itself.
 #pragma once
 
-#include "ghost_tail.h"
+#include "norm.h"
+#include "pool.h"
 
 namespace ghost {
 

@@ -13,118 +13,181 @@
 #include <algorithm>
 #include <vector>
 
-#include "planes.h"
+#include "norm.h"
+#include "padded_line.h"
 #include "pool.h"
 
 namespace ghost {
-
-// Some images of a batch.
-struct Group {
-  int64_t first, count;
-};
 
 struct TailShape {
   int64_t images, intrinsic, ghosts, out_channels, height, width, kernel;
   bool relu;
 
   int64_t plane() const { return height * width; }
-  int64_t values() const { return images * plane(); }       // of one channel
-  int64_t ratio() const { return ghosts / intrinsic; }      // ghosts of an intrinsic map
-  bool is_surplus(int64_t ghost) const { return intrinsic + ghost >= out_channels; }
-  Padded padded() const { return {height, width, kernel}; }
-  int64_t group() const { return images_at_once(plane(), images); }
-  Group all() const { return {0, images}; }
+  int64_t values() const { return images * plane(); }   // of one channel
+  int64_t ratio() const { return ghosts / intrinsic; }  // ghosts of an intrinsic map
 };
 
-// One batch normalisation; mean and variance are the moving ones.
-struct Norm {
-  const float *gamma, *beta, *mean, *variance;
-  float epsilon, share;
+// Some images of a batch.
+struct Images {
+  int64_t first, count;
+};
 
-  Affine of_batch(Statistics s, int64_t c) const { return affine(s, epsilon, gamma[c], beta[c]); }
-  Affine of_moving(int64_t c) const {
-    return affine({mean[c], variance[c]}, epsilon, gamma[c], beta[c]);
+// A batch's images in groups, of which the last may be smaller.
+class Groups {
+ public:
+  explicit Groups(const TailShape& q)
+      : plane_(q.plane()),
+        images_(q.images),
+        most_(images_at_once(q.plane(), q.images)),
+        whole_(q.height, q.width, q.kernel, most_),
+        rest_(q.height, q.width, q.kernel, q.images % most_) {}
+
+  const PaddedLine& largest() const { return whole_; }
+  bool is_one() const { return most_ == images_; }
+  // Memory of a channel's maps: of a group, of the batch, of the batch with zeros between.
+  int64_t of_group() const { return memory(most_); }
+  int64_t of_batch() const { return memory(images_); }
+  int64_t of_line() const { return images_ / most_ * whole_.size() + rest_.size(); }
+
+  // Calls body(images, line, dense, start): the line of such a group; where the group begins in the
+  // batch's dense maps and in its line.
+  template <typename Body>
+  void each(const Body& body) const {
+    for (int64_t n = 0, start = 0; n < images_; n += most_, start += whole_.size()) {
+      const int64_t count = std::min(most_, images_ - n);
+      body(Images{n, count}, count == most_ ? whole_ : rest_, n * plane_, start);
+    }
   }
+
+ private:
+  // Whole vectors are written, the last one behind the maps' end.
+  int64_t memory(int64_t images) const { return round_up(images * plane_, kLanes) + kLanes; }
+
+  int64_t plane_, images_, most_;
+  PaddedLine whole_, rest_;
 };
 
-// Where the forward pass puts a batch normalisation's statistics.
-struct NormOutput {
-  float *mean, *variance, *new_mean, *new_variance;
-
-  void set(const Norm& norm, int64_t c, Statistics s, int64_t count) const {
-    mean[c] = s.mean;
-    variance[c] = s.variance;
-    new_mean[c] = moved(norm.mean[c], s.mean, norm.share);
-    new_variance[c] = moved(norm.variance[c], unbiased(s.variance, count), norm.share);
-  }
+// Neighbouring channels of a tensor (images, all, H, W).
+struct Channels {
+  int64_t all, first, count;
 };
 
-// Calls body(group) for the batch's groups of q.group() images; the last may be smaller.
+// Calls body(intrinsic channels, their ghosts without the surplus) for all of them, in blocks that
+// a thread works on together: small maps of neighbouring channels share lines of the cache, and
+// one by one each line would be fetched several times.
 template <typename Body>
-inline void each_group(const TailShape& q, const Body& body) {
-  for (int64_t n = 0; n < q.images; n += q.group()) {
-    body(Group{n, std::min(q.group(), q.images - n)});
+inline void parallel_blocks(const TailShape& q, const Body& body) {
+  constexpr int64_t kMap = 1024, kChannel = 1 << 15;  // values that need no neighbours
+  const int64_t wanted = std::min(kMap / q.plane(), kChannel / q.values());
+  const int64_t fair = q.intrinsic / (4 * SharedPool::get().threads());
+  const int64_t most = std::clamp<int64_t>(std::min(wanted, fair), 1, 16);
+  parallel((q.intrinsic + most - 1) / most, [&](int64_t part) {
+    const int64_t first = part * most, count = std::min(most, q.intrinsic - first);
+    const int64_t ghost = q.intrinsic + first * q.ratio();
+    const int64_t real = std::clamp<int64_t>(q.out_channels - ghost, 0, count * q.ratio());
+    body(Channels{q.intrinsic, first, count}, Channels{q.out_channels, ghost, real});
+  });
+}
+
+// Calls body(i, at, place) for the maps of some images, in a tensor's order: of channel first + i,
+// at `at` of the tensor and at `place` of memory, where each channel's maps follow each other and
+// channels lie `step` apart.
+template <typename Body>
+inline void each_map(const Images& images, const Channels& c, int64_t plane, int64_t step,
+                     const Body& body) {
+  for (int64_t n = 0; n < images.count; ++n) {
+    const int64_t at = ((images.first + n) * c.all + c.first) * plane;
+    for (int64_t i = 0; i < c.count; ++i) body(i, at + i * plane, i * step + n * plane);
   }
 }
 
-// Copies a channel of a tensor (images, channels, plane), image after image. Steps of a power of two
-// between images, as most are, would have them evict each other from the second cache.
-inline void gather(const float* from, const Group& g, int64_t channels, int64_t channel,
-                   int64_t plane, float* to) {
-  from += (g.first * channels + channel) * plane;
-  for (int64_t n = 0; n < g.count; ++n, from += channels * plane, to += plane) {
-    copy(to, from, plane);
-  }
+// Copies maps of a tensor; `to` is as each_map has it.
+inline void gather(const float* from, const Images& images, const Channels& c, int64_t plane,
+                   int64_t step, float* to) {
+  each_map(images, c, plane, step,
+           [&](int64_t, int64_t at, int64_t place) { copy(to + place, from + at, plane); });
 }
 
-// Writes a channel of y for a group whose values before normalisation are x.
-inline void write_channel(const TailShape& q, const float* x, Affine a, const float* shortcut,
-                          float* y, int64_t channel, const Group& g) {
+// Writes channels of y, whose values before normalisation are x.
+inline void write_channels(const TailShape& q, const Images& images, const Channels& c,
+                           const float* x, int64_t step, const std::vector<Affine>& affines,
+                           const float* shortcut, float* y) {
   const bool streamed = is_streamed(q.images * q.out_channels * q.plane());
-  for (int64_t n = 0; n < g.count; ++n, x += q.plane()) {
-    const int64_t at = ((g.first + n) * q.out_channels + channel) * q.plane();
+  each_map(images, c, q.plane(), step, [&](int64_t i, int64_t at, int64_t place) {
     const float* other = shortcut == nullptr ? nullptr : shortcut + at;
-    write_map(x, a, q.relu, other, y + at, q.plane(), streamed);
-  }
+    write_map(x + place, affines[i], q.relu, other, y + at, q.plane(), streamed);
+  });
   if (streamed) end_streams();
+}
+
+// Normalises a group's dense maps into a line.
+inline void put_normalised(const PaddedLine& p, const float* maps, Affine a, bool relu,
+                           float* line) {
+  with_flag(relu, [&](auto with_relu) {
+    p.each_step([=](int64_t i, int64_t place, uint32_t bits) {
+      const Vector v = load(maps + place) * a.scale + a.shift;
+      store(line + i, expand(with_relu ? relu_of(v) : v, bits));
+    });
+  });
+}
+
+// Convolves a line into a group's dense maps.
+inline void convolve_into(const PaddedLine& p, const float* x, const float* weight, float* memory,
+                          float* maps) {
+  convolve(p, x, weight, memory, [=](int64_t, int64_t place, uint32_t bits, Vector values) {
+    store(maps + place, compress(values, bits));  // the next one overwrites what is too much
+  });
 }
 
 // u (N, intrinsic, H, W), weight (ghosts, 1, d, d), shortcut and y (N, out_channels, H, W).
 inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
                          const float* weight, const Norm& second, const float* shortcut, float* y,
                          const NormOutput& first_out, const NormOutput& second_out) {
-  const Padded p = q.padded();
-  const int64_t values = q.values(), plane = q.plane(), group = q.group(), ratio = q.ratio();
-  parallel(q.intrinsic, [&](int64_t c) {
-    Scratch scratch((ratio + 1) * values + group * plane + p.size(group) + p.length(group), 5);
-    float* ghosts = scratch.take(ratio * values);
-    float* x = scratch.take(values);
-    float* memory = scratch.take(group * plane);
-    float* padded = scratch.take(p.size(group));
-    float* line = scratch.take(p.length(group));
-    gather(u, q.all(), q.intrinsic, c, plane, x);
-    const Statistics intrinsic = statistics(x, values);
-    first_out.set(first, c, intrinsic, values);
-    const Affine a = first.of_batch(intrinsic, c);
-    write_channel(q, x, a, shortcut, y, c, q.all());
-    p.clear(padded, group);
-    each_group(q, [&](const Group& g) {
-      normalise(x + g.first * plane, a, q.relu, memory, g.count * plane);
-      p.put(memory, padded, g.count);
-      for (int64_t k = 0; k < ratio; ++k) {
-        convolve(p, padded, weight + (c * ratio + k) * q.kernel * q.kernel, line, g.count);
-        p.get(line, ghosts + k * values + g.first * plane, g.count);
+  const Groups groups(q);
+  const PaddedLine& largest = groups.largest();
+  const int64_t plane = q.plane(), step = groups.of_batch(), ratio = q.ratio();
+  parallel_blocks(q, [&](const Channels& c, const Channels& real) {
+    Scratch scratch(c.count * (ratio + 1) * step + largest.size_with_margins() + largest.size(), 4);
+    float* intrinsic = scratch.take(c.count * step);
+    float* ghosts = scratch.take(c.count * ratio * step);
+    float* x = largest.between_margins(scratch.take(largest.size_with_margins()));
+    float* memory = scratch.take(largest.size());
+    std::vector<RunningStatistics> running(c.count);
+    groups.each([&](const Images& images, const PaddedLine&, int64_t dense, int64_t) {
+      gather(u, images, c, plane, step, intrinsic + dense);
+      for (int64_t i = 0; i < c.count; ++i) {
+        running[i].add(intrinsic + i * step + dense, images.count * plane);
       }
     });
-    for (int64_t k = 0; k < ratio; ++k) {
-      const float* ghost = ghosts + k * values;
-      const int64_t channel = c * ratio + k;
-      const Statistics s = statistics(ghost, values);
-      second_out.set(second, channel, s, values);
-      if (q.is_surplus(channel)) continue;
-      write_channel(q, ghost, second.of_batch(s, channel), shortcut, y, q.intrinsic + channel,
-                    q.all());
+    std::vector<Affine> affines, ghost_affines;
+    for (int64_t i = 0; i < c.count; ++i) {
+      const Statistics s = running[i].get();
+      first_out.set(first, c.first + i, s, q.values());
+      affines.push_back(first.of_batch(s, c.first + i));
     }
+    const Images all = {0, q.images};
+    write_channels(q, all, {q.out_channels, c.first, c.count}, intrinsic, step, affines, shortcut,
+                   y);
+    for (int64_t i = 0; i < c.count; ++i) {
+      std::vector<RunningStatistics> of_ghosts(ratio);
+      groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t) {
+        put_normalised(p, intrinsic + i * step + dense, affines[i], q.relu, x);
+        for (int64_t k = 0; k < ratio; ++k) {
+          const int64_t ghost = (c.first + i) * ratio + k;
+          float* maps = ghosts + (i * ratio + k) * step + dense;
+          convolve_into(p, x, weight + ghost * p.taps(), memory, maps);
+          of_ghosts[k].add(maps, images.count * plane);
+        }
+      });
+      for (int64_t k = 0; k < ratio; ++k) {
+        const int64_t ghost = (c.first + i) * ratio + k;
+        const Statistics s = of_ghosts[k].get();
+        second_out.set(second, ghost, s, q.values());
+        ghost_affines.push_back(second.of_batch(s, ghost));
+      }
+    }
+    write_channels(q, all, real, ghosts, step, ghost_affines, shortcut, y);
   });
 }
 
@@ -132,25 +195,30 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
 inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
                           const float* weight, const Norm& second, const float* shortcut,
                           float* y) {
-  const Padded p = q.padded();
-  const int64_t group = q.group(), plane = q.plane();
-  parallel(q.intrinsic, [&](int64_t c) {
-    Scratch scratch(group * plane + p.size(group) + p.length(group), 3);
-    float* memory = scratch.take(group * plane);
-    float* padded = scratch.take(p.size(group));
-    float* line = scratch.take(p.length(group));
-    p.clear(padded, std::min(group, q.images));
-    each_group(q, [&](const Group& g) {
-      gather(u, g, q.intrinsic, c, plane, memory);
-      const Affine a = first.of_moving(c);
-      write_channel(q, memory, a, shortcut, y, c, g);
-      normalise(memory, a, q.relu, memory, g.count * plane);
-      p.put(memory, padded, g.count);
-      for (int64_t k = c * q.ratio(); k < (c + 1) * q.ratio() && !q.is_surplus(k); ++k) {
-        convolve(p, padded, weight + k * q.kernel * q.kernel, line, g.count);
-        p.get(line, memory, g.count);
-        write_channel(q, memory, second.of_moving(k), shortcut, y, q.intrinsic + k, g);
+  const Groups groups(q);
+  const PaddedLine& largest = groups.largest();
+  const int64_t plane = q.plane(), step = groups.of_group(), ratio = q.ratio();
+  parallel_blocks(q, [&](const Channels& c, const Channels& real) {
+    Scratch scratch((c.count + real.count) * step + largest.size_with_margins() + largest.size(), 4);
+    float* intrinsic = scratch.take(c.count * step);
+    float* ghosts = scratch.take(real.count * step);
+    float* x = largest.between_margins(scratch.take(largest.size_with_margins()));
+    float* memory = scratch.take(largest.size());
+    std::vector<Affine> affines, ghost_affines;
+    for (int64_t i = 0; i < c.count; ++i) affines.push_back(first.of_moving(c.first + i));
+    for (int64_t k = 0; k < real.count; ++k) {
+      ghost_affines.push_back(second.of_moving(c.first * ratio + k));
+    }
+    groups.each([&](const Images& images, const PaddedLine& p, int64_t, int64_t) {
+      gather(u, images, c, plane, step, intrinsic);
+      write_channels(q, images, {q.out_channels, c.first, c.count}, intrinsic, step, affines,
+                     shortcut, y);
+      for (int64_t k = 0; k < real.count; ++k) {
+        const int64_t i = k / ratio;
+        if (k % ratio == 0) put_normalised(p, intrinsic + i * step, affines[i], q.relu, x);
+        convolve_into(p, x, weight + (c.first * ratio + k) * p.taps(), memory, ghosts + k * step);
       }
+      write_channels(q, images, real, ghosts, step, ghost_affines, shortcut, y);
     });
   });
 }
@@ -166,166 +234,166 @@ struct TailGradients {
   float *u, *gamma1, *beta1, *weight, *gamma2, *beta2, *shortcut;
 };
 
-// Gradient of a channel before the shortcut's ReLU, which is also the shortcut's.
+// Gradient of y's maps before the shortcut's ReLU, which is also the shortcut's.
 inline void gather_gradient(const TailShape& q, const TailBack& back, float* shortcut,
-                            int64_t channel, float* to) {
-  if (shortcut == nullptr) return gather(back.dy, q.all(), q.out_channels, channel, q.plane(), to);
+                            const Images& images, const Channels& c, int64_t step, float* to) {
+  if (shortcut == nullptr) return gather(back.dy, images, c, q.plane(), step, to);
   const bool streamed = is_streamed(q.images * q.out_channels * q.plane());
-  for (int64_t n = 0; n < q.images; ++n, to += q.plane()) {
-    const int64_t at = (n * q.out_channels + channel) * q.plane();
+  each_map(images, c, q.plane(), step, [&](int64_t, int64_t at, int64_t place) {
     const float *y = back.y + at, *dy = back.dy + at;
-    float* out = shortcut + at;
-    for (int64_t i = 0; i < q.plane(); ++i) to[i] = y[i] <= 0 ? 0 : dy[i];
-    if (streamed && can_stream(out, q.plane())) {
-      for (int64_t i = 0; i < q.plane(); i += kLanes) stream(out + i, load(to + i));
-    } else {
-      copy(out, to, q.plane());
-    }
-  }
+    float* d = to + place;
+    for (int64_t i = 0; i < q.plane(); ++i) d[i] = y[i] <= 0 ? 0 : dy[i];
+    copy_out(shortcut + at, d, q.plane(), streamed);
+  });
   if (streamed) end_streams();
 }
 
-// Backward through act(BN(x)): first add() all of d, which loses what the ReLU stopped; then
-// line() is the gradient of x.
-class NormBackward {
- public:
-  NormBackward(const Norm& norm, int64_t c, Statistics s, bool relu)
-      : a_(norm.of_batch(s, c)),
-        mean_(s.mean),
-        inverse_(1 / std::sqrt(s.variance + norm.epsilon)),
-        relu_(relu) {}
+// What an intrinsic channel's way back works on.
+struct ChannelMemory {
+  // Dense maps of the batch. dx is that of y at first, and that of u in the end.
+  const float* u;
+  float* dx;
+  const float* dghosts;  // ghost after ghost, each of Groups::of_batch() values
+  // Lines of the batch, one for each ghost, but at least one: the ghosts; the last one becomes the
+  // gradient before the first BN.
+  float* ghosts;
+  // Lines of a group.
+  float *x, *e, *sum, *memory;
+};
 
-  void add(const float* x, float* d, int64_t count) {
-    float with_x = 0, alone = 0;
-    const float scale = a_.scale, shift = a_.shift, mean = mean_;
-    if (relu_) {
-      for (int64_t i = 0; i < count; ++i) d[i] = x[i] * scale + shift <= 0 ? 0 : d[i];
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      alone += d[i];
-      with_x += d[i] * (x[i] - mean);
-    }
-    add_sums(with_x, alone, count);
+// The gradients of intrinsic channel c, of whose ghosts the first `real` are no surplus.
+template <bool kRelu>
+inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c, int64_t real,
+                             const ChannelMemory& m, const Norm& first, const float* weight,
+                             const Norm& second, const TailBack& back, const TailGradients& out) {
+  const int64_t taps = q.kernel * q.kernel, begin = c * q.ratio();
+  const int64_t step = groups.of_batch(), length = groups.of_line();
+  float *const x = m.x, *const e = m.e;
+  std::vector<NormBackward> norms;
+  for (int64_t k = begin; k < begin + real; ++k) {
+    norms.emplace_back(second, k, Statistics{back.mean2[k], back.variance2[k]}, kRelu);
   }
-  // Takes in `count` values by their sums of d * (x - mean) and of d.
-  void add_sums(float with_x, float alone, int64_t count) {
-    with_x_ += with_x;
-    alone_ += alone;
-    count_ += count;
-  }
-
-  float gamma() const { return static_cast<float>(with_x_) * inverse_; }
-  float beta() const { return static_cast<float>(alone_); }
-
-  // dx = scale * (d - x * slope - shift)
-  struct Line {
-    float scale, slope, shift;
-
-    void write(const float* x, const float* d, float* dx, int64_t count, bool streamed) const {
-      if (streamed && can_stream(dx, count)) {
-        for (int64_t i = 0; i < count; i += kLanes) {
-          stream(dx + i, scale * (load(d + i) - load(x + i) * slope - shift));
-        }
+  NormBackward norm(first, c, {back.mean1[c], back.variance1[c]}, kRelu);
+  groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t start) {
+    put_normalised(p, m.u + dense, norm.affine(), kRelu, x);
+    for (int64_t k = 0; k < real; ++k) {
+      const float* dghost = m.dghosts + k * step + dense;
+      float* ghost = m.ghosts + k * length + start;
+      const Affine a = norms[k].affine();
+      const float mean = norms[k].mean();
+      Vector alone = {}, with_x = {};
+      convolve(p, x, weight + (begin + k) * taps, m.memory,
+               [&](int64_t i, int64_t place, uint32_t bits, Vector z) {
+                 Vector d = expand(load(dghost + place), bits);
+                 if (kRelu) d = where_positive(z * a.scale + a.shift, d);
+                 store(ghost + i, z);
+                 alone += d;
+                 with_x += d * (z - mean);
+               });
+      norms[k].add_sums(sum_of(with_x), sum_of(alone), images.count * q.plane());
+    }
+  });
+  float* const changed = m.ghosts + std::max<int64_t>(0, real - 1) * length;
+  std::vector<double> sums(real * taps);
+  groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t start) {
+    if (!groups.is_one()) put_normalised(p, m.u + dense, norm.affine(), kRelu, x);
+    const float *u = m.u + dense, *dx = m.dx + dense;
+    float *sum = m.sum, *dv = changed + start;
+    const float mean = norm.mean();
+    Vector alone = {}, with_x = {};
+    const auto finish = [&](int64_t i, int64_t place, uint32_t bits, Vector from_ghosts) {
+      const Vector all = expand(load(dx + place), bits) + from_ghosts;
+      const Vector d = kRelu ? where_positive(load(x + i), all) : masked(all, bits);
+      store(dv + i, d);
+      alone += d;
+      with_x += d * (expand(load(u + place), bits) - mean);
+    };
+    for (int64_t k = 0; k < real; ++k) {
+      const float* dghost = m.dghosts + k * step + dense;
+      const float* ghost = m.ghosts + k * length + start;
+      const Affine a = norms[k].affine();
+      const NormBackward::Line through = norms[k].line();
+      p.each_step([=](int64_t i, int64_t place, uint32_t bits) {
+        const Vector z = load(ghost + i);
+        Vector d = expand(load(dghost + place), bits);
+        if (kRelu) d = where_positive(z * a.scale + a.shift, d);
+        store(e + i, masked(through.at(z, d), bits));
+      });
+      const float* kernel = weight + (begin + k) * taps;
+      if (k + 1 < real) {
+        convolve_backward(p, e, x, kernel, m.memory, sums.data() + k * taps,
+                          [=](int64_t i, int64_t, uint32_t, Vector values) {
+                            store(sum + i, k > 0 ? load(sum + i) + values : values);
+                          });
       } else {
-        for (int64_t i = 0; i < count; ++i) dx[i] = scale * (d[i] - x[i] * slope - shift);
+        convolve_backward(p, e, x, kernel, m.memory, sums.data() + k * taps,
+                          [&](int64_t i, int64_t place, uint32_t bits, Vector values) {
+                            finish(i, place, bits, real > 1 ? load(sum + i) + values : values);
+                          });
       }
     }
-  };
-  Line line() const {
-    const float slope = static_cast<float>(with_x_ / count_) * inverse_ * inverse_;
-    return {a_.scale, slope, static_cast<float>(alone_ / count_) - mean_ * slope};
+    if (real == 0) {
+      p.each_step([&](int64_t i, int64_t place, uint32_t bits) {
+        finish(i, place, bits, Vector{});
+      });
+    }
+    norm.add_sums(sum_of(with_x), sum_of(alone), images.count * q.plane());
+  });
+  for (int64_t k = 0; k < q.ratio(); ++k) {
+    out.gamma2[begin + k] = k < real ? norms[k].gamma() : 0;
+    out.beta2[begin + k] = k < real ? norms[k].beta() : 0;
+    for (int64_t t = 0; t < taps; ++t) {
+      out.weight[(begin + k) * taps + t] = k < real ? static_cast<float>(sums[k * taps + t]) : 0;
+    }
   }
-
- private:
-  Affine a_;
-  float mean_, inverse_;
-  bool relu_;
-  double with_x_ = 0, alone_ = 0;
-  int64_t count_ = 0;
-};
+  out.gamma1[c] = norm.gamma();
+  out.beta1[c] = norm.beta();
+  const NormBackward::Line through = norm.line();
+  groups.each([&](const Images&, const PaddedLine& p, int64_t dense, int64_t start) {
+    const float *u = m.u + dense, *dv = changed + start;
+    float* du = m.dx + dense;
+    p.each_step([=](int64_t i, int64_t place, uint32_t bits) {
+      store(du + place, through.at(load(u + place), compress(load(dv + i), bits)));
+    });
+  });
+}
 
 // Shapes as in tail_forward; every gradient has the shape of what it belongs to.
 inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
                           const float* weight, const Norm& second, const TailBack& back,
                           const TailGradients& out) {
-  const Padded p = q.padded();
-  const int64_t values = q.values(), plane = q.plane(), group = q.group(), ratio = q.ratio();
-  const int64_t taps = q.kernel * q.kernel;
-  parallel(q.intrinsic, [&](int64_t c) {
-    Scratch scratch((2 * ratio + 2) * values + group * plane + 2 * p.size(group) +
-                        p.length(group) + taps, 9);
-    float* ghosts = scratch.take(ratio * values);
-    float* dghosts = scratch.take(ratio * values);
-    float* dx = scratch.take(values);
-    float* all = scratch.take(values);
-    float* memory = scratch.take(group * plane);
-    float* x = scratch.take(p.size(group));
-    float* padded = scratch.take(p.size(group));
-    float* line = scratch.take(p.length(group));
-    float* flipped = scratch.take(taps);
-    const int64_t begin = c * ratio;
-    const int64_t end = std::min(begin + ratio, std::max(begin, q.out_channels - q.intrinsic));
-    std::vector<NormBackward> norms;
-    for (int64_t k = begin; k < end; ++k) {
-      norms.emplace_back(second, k, Statistics{back.mean2[k], back.variance2[k]}, q.relu);
-    }
-    NormBackward norm(first, c, {back.mean1[c], back.variance1[c]}, q.relu);
-    const Affine a = first.of_batch({back.mean1[c], back.variance1[c]}, c);
+  const Groups groups(q);
+  const PaddedLine& largest = groups.largest();
+  const int64_t plane = q.plane(), ratio = q.ratio(), step = groups.of_batch();
+  parallel_blocks(q, [&](const Channels& c, const Channels& real) {
+    Scratch scratch((2 * c.count + real.count) * step + ratio * groups.of_line() +
+                        2 * largest.size_with_margins() + 2 * largest.size(), 8);
+    float* us = scratch.take(c.count * step);
+    float* dxs = scratch.take(c.count * step);
+    float* dghosts = scratch.take(real.count * step);
+    float* ghosts = scratch.take(ratio * groups.of_line());
+    float* x = largest.between_margins(scratch.take(largest.size_with_margins()));
+    float* e = largest.between_margins(scratch.take(largest.size_with_margins()));
+    float* sum = scratch.take(largest.size());
+    float* memory = scratch.take(largest.size());
     // One array after the other: taken in turn, image by image, memory gives them more slowly.
-    gather(u, q.all(), q.intrinsic, c, plane, all);
-    gather_gradient(q, back, out.shortcut, c, dx);
-    for (int64_t k = begin; k < end; ++k) {
-      gather_gradient(q, back, out.shortcut, q.intrinsic + k, dghosts + (k - begin) * values);
+    const Images all = {0, q.images};
+    gather(u, all, c, plane, step, us);
+    gather_gradient(q, back, out.shortcut, all, {q.out_channels, c.first, c.count}, step, dxs);
+    gather_gradient(q, back, out.shortcut, all, real, step, dghosts);
+    for (int64_t i = 0; i < c.count; ++i) {
+      const int64_t k = std::min(i * ratio, real.count), there = std::min(ratio, real.count - k);
+      const ChannelMemory m = {us + i * step, dxs + i * step, dghosts + k * step,
+                               ghosts,        x,              e,
+                               sum,           memory};
+      with_flag(q.relu, [&](auto relu) {
+        channel_backward<relu>(q, groups, c.first + i, there, m, first, weight, second, back, out);
+      });
     }
-    p.clear(x, group);
-    p.clear(padded, group);
-    each_group(q, [&](const Group& g) {
-      const float* uc = all + g.first * plane;
-      normalise(uc, a, q.relu, memory, g.count * plane);
-      p.put(memory, x, g.count);
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t at = (k - begin) * values + g.first * plane;
-        convolve(p, x, weight + k * taps, line, g.count);
-        p.get(line, ghosts + at, g.count);
-        norms[k - begin].add(ghosts + at, dghosts + at, g.count * plane);
-      }
+    const bool streamed = is_streamed(q.intrinsic * q.values());
+    each_map(all, c, plane, step, [&](int64_t, int64_t at, int64_t place) {
+      copy_out(out.u + at, dxs + place, plane, streamed);
     });
-    std::vector<double> sums((end - begin) * taps);
-    each_group(q, [&](const Group& g) {
-      const float* uc = all + g.first * plane;
-      normalise(uc, a, q.relu, memory, g.count * plane);
-      p.put(memory, x, g.count);
-      float* d = dx + g.first * plane;
-      for (int64_t k = begin; k < end; ++k) {
-        const float* ghost = ghosts + (k - begin) * values + g.first * plane;
-        const float* dghost = dghosts + (k - begin) * values + g.first * plane;
-        const NormBackward::Line back_line = norms[k - begin].line();
-        // A smaller last group leaves the one before it behind itself, where nobody looks.
-        back_line.write(ghost, dghost, memory, g.count * plane, false);
-        p.put(memory, padded, g.count);
-        for (int64_t i = 0; i < taps; ++i) flipped[i] = weight[k * taps + taps - 1 - i];
-        convolve(p, padded, flipped, line, g.count);
-        p.add(line, d, g.count);
-        correlate(p, padded, x, sums.data() + (k - begin) * taps, g.count);
-      }
-      norm.add(uc, d, g.count * plane);
-    });
-    for (int64_t k = begin; k < begin + ratio; ++k) {
-      const bool real = k < end;
-      out.gamma2[k] = real ? norms[k - begin].gamma() : 0;
-      out.beta2[k] = real ? norms[k - begin].beta() : 0;
-      for (int64_t i = 0; i < taps; ++i) {
-        out.weight[k * taps + i] = real ? static_cast<float>(sums[(k - begin) * taps + i]) : 0;
-      }
-    }
-    out.gamma1[c] = norm.gamma();
-    out.beta1[c] = norm.beta();
-    const NormBackward::Line back_line = norm.line();
-    const bool streamed = is_streamed(q.intrinsic * values);
-    for (int64_t n = 0; n < q.images; ++n) {
-      float* du = out.u + (n * q.intrinsic + c) * plane;
-      back_line.write(all + n * plane, dx + n * plane, du, plane, streamed);
-    }
     if (streamed) end_streams();
   });
 }

@@ -2,7 +2,8 @@
 // one cell of border. Behind a ReLU a border of zeros never wins over what lies inside.
 #pragma once
 
-#include "ghost_tail.h"
+#include "norm.h"
+#include "pool.h"
 
 namespace ghost {
 

@@ -36,6 +36,92 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
 
+// Keeps the compiler from loading a value that is used twice as an operand of either instruction.
+inline Vector in_register(Vector v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+
+// Lanes chosen by bits, the lowest for the first lane.
+#if defined(__AVX512F__)
+inline Vector masked(Vector v, uint32_t bits) {
+  return reinterpret_cast<Vector>(
+      _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(v)));
+}
+
+// v's first values, in order, at the chosen lanes, and zeros at the others.
+inline Vector expand(Vector v, uint32_t bits) {
+  return reinterpret_cast<Vector>(
+      _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(v)));
+}
+
+// The reverse: v's values at the chosen lanes, in order; what follows them has no meaning.
+inline Vector compress(Vector v, uint32_t bits) {
+  return reinterpret_cast<Vector>(
+      _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(v)));
+}
+#else
+typedef int32_t Indices __attribute__((vector_size(sizeof(Vector))));
+
+// For all choices of lanes: all bits set at those chosen; where each lane's value comes from. The
+// number of lanes is part of the name: a process has one such object of a name, even if it has
+// loaded libraries for several processors.
+template <int kOf>
+struct LaneTables {
+  int32_t chosen[1 << kOf][kOf] = {}, expanded[1 << kOf][kOf] = {}, compressed[1 << kOf][kOf] = {};
+
+  constexpr LaneTables() {
+    for (int bits = 0; bits < 1 << kOf; ++bits) {
+      for (int lane = 0, next = 0; lane < kOf; ++lane) {
+        if ((bits >> lane & 1) == 0) continue;
+        chosen[bits][lane] = -1;
+        expanded[bits][lane] = next;
+        compressed[bits][next++] = lane;
+      }
+    }
+  }
+};
+template <int kOf>
+inline constexpr LaneTables<kOf> kLaneTables;
+
+inline Indices load_indices(const int32_t* from) {
+  Indices v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+inline Vector shuffled(Vector v, Indices from) {
+#if defined(__GNUC__) && !defined(__clang__)
+  return __builtin_shuffle(v, from);
+#else
+  Vector result;
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = v[from[lane]];
+  return result;
+#endif
+}
+
+inline Vector masked(Vector v, uint32_t bits) {
+  return reinterpret_cast<Vector>(reinterpret_cast<Indices>(v) &
+                                  load_indices(kLaneTables<kLanes>.chosen[bits]));
+}
+
+// v's first values, in order, at the chosen lanes, and zeros at the others.
+inline Vector expand(Vector v, uint32_t bits) {
+  return masked(shuffled(v, load_indices(kLaneTables<kLanes>.expanded[bits])), bits);
+}
+
+// The reverse: v's values at the chosen lanes, in order; what follows them has no meaning.
+inline Vector compress(Vector v, uint32_t bits) {
+  return shuffled(v, load_indices(kLaneTables<kLanes>.compressed[bits]));
+}
+#endif
+
 // memcpy for a few thousand values. The C library's goes over to `rep movsb` there, which some
 // processors take three times as long for.
 inline void copy(float* to, const float* from, int64_t count) {
@@ -74,6 +160,12 @@ inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
 
 inline bool can_stream(const float* to, int64_t count) {
   return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) == 0 && count % kLanes == 0;
+}
+
+// As copy, past the caches if that is wanted and `to` lies so that it can be.
+inline void copy_out(float* to, const float* from, int64_t count, bool streamed) {
+  if (!streamed || !can_stream(to, count)) return copy(to, from, count);
+  for (int64_t i = 0; i < count; i += kLanes) stream(to + i, load(from + i));
 }
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }

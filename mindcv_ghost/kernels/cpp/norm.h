@@ -1,0 +1,99 @@
+// One batch normalisation: what it is given, what it leaves behind, the way back through it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "planes.h"
+
+namespace ghost {
+
+// One batch normalisation; mean and variance are the moving ones.
+struct Norm {
+  const float *gamma, *beta, *mean, *variance;
+  float epsilon, share;
+
+  Affine of_batch(Statistics s, int64_t c) const { return affine(s, epsilon, gamma[c], beta[c]); }
+  Affine of_moving(int64_t c) const {
+    return affine({mean[c], variance[c]}, epsilon, gamma[c], beta[c]);
+  }
+};
+
+// Where the forward pass puts a batch normalisation's statistics.
+struct NormOutput {
+  float *mean, *variance, *new_mean, *new_variance;
+
+  void set(const Norm& norm, int64_t c, Statistics s, int64_t count) const {
+    mean[c] = s.mean;
+    variance[c] = s.variance;
+    new_mean[c] = moved(norm.mean[c], s.mean, norm.share);
+    new_variance[c] = moved(norm.variance[c], unbiased(s.variance, count), norm.share);
+  }
+};
+
+// Backward through act(BN(x)): first add() all of d, which loses what the ReLU stopped; then
+// line() is the gradient of x.
+class NormBackward {
+ public:
+  NormBackward(const Norm& norm, int64_t c, Statistics s, bool relu)
+      : a_(norm.of_batch(s, c)),
+        mean_(s.mean),
+        inverse_(1 / std::sqrt(s.variance + norm.epsilon)),
+        relu_(relu) {}
+
+  void add(const float* x, float* d, int64_t count) {
+    float with_x = 0, alone = 0;
+    const float scale = a_.scale, shift = a_.shift, mean = mean_;
+    if (relu_) {
+      for (int64_t i = 0; i < count; ++i) d[i] = x[i] * scale + shift <= 0 ? 0 : d[i];
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      alone += d[i];
+      with_x += d[i] * (x[i] - mean);
+    }
+    add_sums(with_x, alone, count);
+  }
+  // Takes in `count` values by their sums of d * (x - mean) and of d.
+  void add_sums(float with_x, float alone, int64_t count) {
+    with_x_ += with_x;
+    alone_ += alone;
+    count_ += count;
+  }
+
+  Affine affine() const { return a_; }
+  float mean() const { return mean_; }
+  float gamma() const { return static_cast<float>(with_x_) * inverse_; }
+  float beta() const { return static_cast<float>(alone_); }
+
+  // dx = scale * (d - x * slope - shift)
+  struct Line {
+    float scale, slope, shift;
+
+    template <typename Value>
+    Value at(Value x, Value d) const {
+      return scale * (d - x * slope - shift);
+    }
+    void write(const float* x, const float* d, float* dx, int64_t count, bool streamed) const {
+      if (streamed && can_stream(dx, count)) {
+        for (int64_t i = 0; i < count; i += kLanes) {
+          stream(dx + i, at(load(x + i), load(d + i)));
+        }
+      } else {
+        for (int64_t i = 0; i < count; ++i) dx[i] = at(x[i], d[i]);
+      }
+    }
+  };
+  Line line() const {
+    const float slope = static_cast<float>(with_x_ / count_) * inverse_ * inverse_;
+    return {a_.scale, slope, static_cast<float>(alone_ / count_) - mean_ * slope};
+  }
+
+ private:
+  Affine a_;
+  float mean_, inverse_;
+  bool relu_;
+  double with_x_ = 0, alone_ = 0;
+  int64_t count_ = 0;
+};
+
+}  // namespace ghost
