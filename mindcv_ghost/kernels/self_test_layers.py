@@ -64,12 +64,11 @@ def _check_depthwise(library, random, n, channels, ratio, height, width, kernel,
 def _check_norm(library, random, size) -> None:
     # A mean that is large against the deviation shows sums that cancel.
     x, norm = random.normal(size=size) + 8, self_test._norm(random, size[1])
-    settings = [self_test.EPSILON, self_test.SHARE]
-    channels = (size[1],)
-    shapes = [size, (2 * size[1],), channels, channels]
-    y, saved, *moved = call(library, "ghost_norm", [settings, x, *norm], shapes)
+    settings = [self_test.EPSILON]
+    y, saved = call(library, "ghost_norm", [settings, x, *norm[:2]], [size, (2 * size[1],)])
     x = x.astype(np.float32).astype(np.float64)
     self_test._compare("ghost_norm", y, self_test._batch_norm(x, *norm[:2]))
+    moved = self_test._moved(library, x, saved, *norm[2:])
     self_test._check_moved("ghost_norm", moved, norm[2:], x)
     dy, variables = random.normal(size=size), [x, *norm[:2]]
     inputs = [settings, *variables, saved, dy]

@@ -36,10 +36,10 @@ struct TailShape {
   Group all() const { return {0, images}; }
 };
 
-// One batch normalisation; mean and variance are the moving ones.
+// One batch normalisation; mean and variance are the moving ones, which only evaluation reads.
 struct Norm {
   const float *gamma, *beta, *mean, *variance;
-  float epsilon, share;
+  float epsilon;
 
   Affine of_batch(Statistics s, int64_t c) const { return affine(s, epsilon, gamma[c], beta[c]); }
   Affine of_moving(int64_t c) const {
@@ -47,15 +47,13 @@ struct Norm {
   }
 };
 
-// Where the forward pass puts a batch normalisation's statistics.
+// Where the forward pass puts the batch's statistics.
 struct NormOutput {
-  float *mean, *variance, *new_mean, *new_variance;
+  float *mean, *variance;
 
-  void set(const Norm& norm, int64_t c, Statistics s, int64_t count) const {
+  void set(int64_t c, Statistics s) const {
     mean[c] = s.mean;
     variance[c] = s.variance;
-    new_mean[c] = moved(norm.mean[c], s.mean, norm.share);
-    new_variance[c] = moved(norm.variance[c], unbiased(s.variance, count), norm.share);
   }
 };
 
@@ -104,7 +102,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
     float* line = scratch.take(p.length(group));
     gather(u, q.all(), q.intrinsic, c, plane, x);
     const Statistics intrinsic = statistics(x, values);
-    first_out.set(first, c, intrinsic, values);
+    first_out.set(c, intrinsic);
     const Affine a = first.of_batch(intrinsic, c);
     write_channel(q, x, a, shortcut, y, c, q.all());
     p.clear(padded, group);
@@ -120,7 +118,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
       const float* ghost = ghosts + k * values;
       const int64_t channel = c * ratio + k;
       const Statistics s = statistics(ghost, values);
-      second_out.set(second, channel, s, values);
+      second_out.set(channel, s);
       if (q.is_surplus(channel)) continue;
       write_channel(q, ghost, second.of_batch(s, channel), shortcut, y, q.intrinsic + channel,
                     q.all());

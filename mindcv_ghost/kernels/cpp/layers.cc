@@ -31,7 +31,7 @@ ghost::DepthwiseShape depthwise_shape(Arguments* a, int x, int weight, int y) {
   return q;
 }
 
-// Settings: epsilon, share.
+// Settings: epsilon.
 ghost::NormShape norm_shape(Arguments* a, int x) {
   const int64_t values = a->dim(x, 0) * a->dim(x, 1);
   a->want(values > 0 && a->size(x) > 0);
@@ -77,20 +77,48 @@ int ghost_depthwise_backward(GHOST_ARGUMENTS) {
   return 0;
 }
 
-// settings, x, gamma, beta, mean, variance -> y, saved (2 * C), mean, variance
+// settings, x, gamma, beta -> y, saved (2 * C)
 int ghost_norm(GHOST_ARGUMENTS) {
   Arguments a(count, data, dims, shapes, types);
-  a.want_count(10);
-  a.want_size(0, 2);
+  a.want_count(6);
+  a.want_size(0, 1);
   if (!a.fit()) return 1;
   const ghost::NormShape q = norm_shape(&a, 1);
-  a.want_sizes(2, 4, q.channels);
-  a.want_size(6, a.size(1));
-  a.want_size(7, 2 * q.channels);
-  a.want_sizes(8, 2, q.channels);
+  a.want_sizes(2, 2, q.channels);
+  a.want_size(4, a.size(1));
+  a.want_size(5, 2 * q.channels);
   if (!a.fit()) return 1;
-  const Norm norm = {a[2], a[3], a[4], a[5], a[0][0], a[0][1]};
-  ghost::norm_forward(q, a[1], norm, a[6], {a[7], a[7] + q.channels, a[8], a[9]});
+  const Norm norm = {a[2], a[3], nullptr, nullptr, a[0][0]};
+  ghost::norm_forward(q, a[1], norm, a[4], {a[5], a[5] + q.channels});
+  return 0;
+}
+
+// settings (the share of each norm), x (for its shape alone), saved, then mean and variance of each
+// norm, which are moved where they lie -> (1): 1
+int ghost_move(GHOST_ARGUMENTS) {
+  Arguments a(count, data, dims, shapes, types);
+  a.want(count >= 6);
+  if (!a.fit()) return 1;
+  const int norms = static_cast<int>(a.size(0));
+  a.want_count(3 + 2 * norms + 1);
+  a.want_size(count - 1, 1);
+  const ghost::NormShape q = norm_shape(&a, 1);
+  int64_t saved = 0;
+  for (int i = 0; i < norms && a.fit(); ++i) {
+    a.want_size(4 + 2 * i, a.size(3 + 2 * i));
+    saved += 2 * a.size(3 + 2 * i);
+  }
+  a.want_size(2, saved);
+  if (!a.fit()) return 1;
+  const float* batch = a[2];
+  for (int i = 0; i < norms; ++i) {
+    const int mean = 3 + 2 * i;
+    const int64_t channels = a.size(mean);
+    ghost::move_statistics(channels, q.images * q.plane, a[0][i], batch, batch + channels, a[mean],
+                           a[mean + 1]);
+    batch += 2 * channels;
+  }
+  a[count - 1][0] = 1;
   return 0;
 }
 
@@ -98,13 +126,13 @@ int ghost_norm(GHOST_ARGUMENTS) {
 int ghost_norm_evaluate(GHOST_ARGUMENTS) {
   Arguments a(count, data, dims, shapes, types);
   a.want_count(7);
-  a.want_size(0, 2);
+  a.want_size(0, 1);
   if (!a.fit()) return 1;
   const ghost::NormShape q = norm_shape(&a, 1);
   a.want_sizes(2, 4, q.channels);
   a.want_size(6, a.size(1));
   if (!a.fit()) return 1;
-  ghost::norm_evaluate(q, a[1], {a[2], a[3], a[4], a[5], a[0][0], a[0][1]}, a[6]);
+  ghost::norm_evaluate(q, a[1], {a[2], a[3], a[4], a[5], a[0][0]}, a[6]);
   return 0;
 }
 
@@ -112,7 +140,7 @@ int ghost_norm_evaluate(GHOST_ARGUMENTS) {
 int ghost_norm_backward(GHOST_ARGUMENTS) {
   Arguments a(count, data, dims, shapes, types);
   a.want_count(9);
-  a.want_size(0, 2);
+  a.want_size(0, 1);
   if (!a.fit()) return 1;
   const ghost::NormShape q = norm_shape(&a, 1);
   a.want_sizes(2, 2, q.channels);
@@ -120,7 +148,7 @@ int ghost_norm_backward(GHOST_ARGUMENTS) {
   a.want_sizes(5, 2, a.size(1));
   a.want_sizes(7, 2, q.channels);
   if (!a.fit()) return 1;
-  const Norm norm = {a[2], a[3], nullptr, nullptr, a[0][0], a[0][1]};
+  const Norm norm = {a[2], a[3], nullptr, nullptr, a[0][0]};
   ghost::norm_backward(q, a[1], norm, a[4], a[4] + q.channels, a[5], {a[6], a[7], a[8]});
   return 0;
 }

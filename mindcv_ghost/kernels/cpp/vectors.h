@@ -36,6 +36,20 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
 
+// A value as rounding leaves it: the compiler may fuse or reorder neither what has made it nor what
+// is made of it with the other. For results that have to be the same bits wherever they are made.
+template <typename Value>
+inline Value rounded(Value v) {
+#if defined(__SSE2__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
+#endif
+  return v;
+}
+
 // memcpy for a few thousand values. The C library's goes over to `rep movsb` there, which some
 // processors take three times as long for.
 inline void copy(float* to, const float* from, int64_t count) {
