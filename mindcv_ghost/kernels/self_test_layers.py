@@ -43,6 +43,7 @@ def check_layers(library: ctypes.CDLL) -> None:
     for size, small in (((3, 4, 9, 7), (1, 1)), ((2, 3, 9, 8), (4, 4)), ((2, 3, 7, 14), (3, 7))):
         _check_weight(library, random, size, small)
     _check_all_finite(library, random)
+    _check_momentum(library, random)
 
 
 def _check_depthwise(library, random, n, channels, ratio, height, width, kernel, stride) -> None:
@@ -111,3 +112,16 @@ def _check_all_finite(library, random) -> None:
         (answer,) = call(library, "ghost_all_finite", tried, [(1,)])
         if answer[0] != (where is None):
             raise AssertionError(f"ghost_all_finite says {answer[0]} of tensors with {value}")
+
+
+def _check_momentum(library, random) -> None:
+    sizes = ((3,), (70_000,), (2, 5))
+    gradients, weights, moments = ([random.normal(size=s) for s in sizes] for _ in range(3))
+    rates, which, decays = [0.5, 0.25], [0, 1, 0], [0.0, 0.5, 0.25]
+    factor, momentum = 0.125, 0.875
+    inputs = [[*which, *decays], [factor], [momentum], rates, *gradients, *weights, *moments]
+    _, *moved = call(library, "ghost_momentum", inputs, [(1,)], written=6)
+    for i, (gradient, weight, moment) in enumerate(zip(gradients, weights, moments)):
+        moment = momentum * moment + factor * gradient + decays[i] * weight
+        self_test._compare("ghost_momentum", moved[3 + i], moment)
+        self_test._compare("ghost_momentum", moved[i], weight - rates[which[i]] * moment)

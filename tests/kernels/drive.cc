@@ -39,6 +39,7 @@ int ghost_mean_backward(ARGUMENTS);
 int ghost_weight(ARGUMENTS);
 int ghost_weight_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
+int ghost_momentum(ARGUMENTS);
 }
 
 namespace {
@@ -184,13 +185,24 @@ std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows
          run(ghost_all_finite, "all_finite", {x, weight, mean}, {{1}});
 }
 
+std::vector<float> optimizers() {
+  const Array set = settings({1, 0, 0.5f, 0}), factor({1}, 1), rates({2}, 2), momentum({1}, 3);
+  const Shape large = {3, 70001}, small = {7};
+  const Array gradients[] = {{large, 4}, {small, 5}}, weights[] = {{large, 6}, {small, 7}};
+  const Array moments[] = {{large, 8}, {small, 9}};
+  const std::vector<Array> inputs = {set,          factor,       momentum,   rates,
+                                     gradients[0], gradients[1], weights[0], weights[1],
+                                     moments[0],   moments[1]};
+  return run(ghost_momentum, "momentum", inputs, {{1}}, 4);
+}
+
 std::vector<float> layers() {
   return depthwise(5, 3, 2, 9, 7, 3, 3, 1) + depthwise(3, 2, 1, 8, 12, 5, 5, 2) +
          depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
          depthwise(2, 3, 1, 1, 4, 5, 1, 2) + depthwise(1, 2, 1, 33, 70, 7, 7, 1) +
          depthwise(2, 2, 1, 3, 2, 9, 9, 2) + depthwise(2, 2, 1, 4, 5, 1, 1, 2) +
          norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + maps(3, 4, 9, 7, 4, 3) +
-         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1);
+         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1) + optimizers();
 }
 
 std::vector<float> everything() {

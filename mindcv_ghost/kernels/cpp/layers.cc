@@ -1,10 +1,12 @@
 // Operators of layers that any network may have: depthwise convolutions, batch normalisations, means
-// and weights of maps, and the look at all gradients. arguments.h tells how they are called.
+// and weights of maps; the look at all gradients, and the optimizer. arguments.h tells how they are
+// called.
 
 #include "arguments.h"
 #include "batch_norm.h"
 #include "depthwise.h"
 #include "maps.h"
+#include "optimizer.h"
 
 namespace {
 
@@ -211,9 +213,43 @@ int ghost_all_finite(GHOST_ARGUMENTS) {
   a.want(count >= 1);
   if (a.fit()) a.want_size(count - 1, 1);
   if (!a.fit()) return 1;
-  std::vector<ghost::Span> tensors;
-  for (int i = 0; i + 1 < count; ++i) tensors.push_back({a[i], a.size(i)});
-  a[count - 1][0] = ghost::all_finite(tensors) ? 1 : 0;
+  std::vector<const float*> tensors;
+  std::vector<int64_t> sizes;
+  for (int i = 0; i + 1 < count; ++i) {
+    tensors.push_back(a[i]);
+    sizes.push_back(a.size(i));
+  }
+  a[count - 1][0] = ghost::all_finite(tensors, sizes) ? 1 : 0;
+  return 0;
+}
+
+// settings (for each of n tensors which rate it has, then for each its weight decay), factor (1),
+// momentum (1), rates (any number), n gradients, then n tensors and n moments, which are moved where
+// they lie -> (1): 1
+int ghost_momentum(GHOST_ARGUMENTS) {
+  Arguments a(count, data, dims, shapes, types);
+  a.want(count >= 8);
+  if (!a.fit()) return 1;
+  const int n = static_cast<int>(a.size(0) / 2);
+  a.want_count(4 + 3 * n + 1);
+  a.want_size(0, 2 * n);
+  a.want_sizes(1, 2, 1);
+  a.want_size(count - 1, 1);
+  std::vector<ghost::Moved> tensors;
+  std::vector<int64_t> sizes;
+  for (int i = 0; i < n && a.fit(); ++i) {
+    const int gradient = 4 + i, weight = gradient + n, moment = weight + n;
+    const int64_t which = static_cast<int64_t>(a[0][i]);
+    a.want_size(weight, a.size(gradient));
+    a.want_size(moment, a.size(gradient));
+    a.want(which >= 0 && which < a.size(3));
+    if (!a.fit()) return 1;
+    tensors.push_back({a[gradient], a[weight], a[moment], a[3][which], a[0][n + i]});
+    sizes.push_back(a.size(gradient));
+  }
+  if (!a.fit()) return 1;
+  ghost::momentum(tensors, sizes, a[1][0], a[2][0]);
+  a[count - 1][0] = 1;
   return 0;
 }
 
