@@ -188,11 +188,9 @@ std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows
 std::vector<float> optimizers() {
   const Array set = settings({1, 0, 0.5f, 0}), factor({1}, 1), rates({2}, 2), momentum({1}, 3);
   const Shape large = {3, 70001}, small = {7};
-  const Array gradients[] = {{large, 4}, {small, 5}}, weights[] = {{large, 6}, {small, 7}};
-  const Array moments[] = {{large, 8}, {small, 9}};
-  const std::vector<Array> inputs = {set,          factor,       momentum,   rates,
-                                     gradients[0], gradients[1], weights[0], weights[1],
-                                     moments[0],   moments[1]};
+  const std::vector<Array> inputs = {
+      set, factor, momentum, rates, Array(large, 4), Array(small, 5),
+      Array(large, 6), Array(small, 7), Array(large, 8), Array(small, 9)};
   return run(ghost_momentum, "momentum", inputs, {{1}}, 4);
 }
 
