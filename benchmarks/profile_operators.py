@@ -47,6 +47,8 @@ _CUSTOM = {
     "ghost_conv_backward_input": (BACKWARD_INPUT, "convolutions"),
     "ghost_conv_backward_input_add": (BACKWARD_INPUT, "convolutions"),
     "ghost_conv_backward_weight": (BACKWARD_WEIGHT, "convolutions"),
+    "ghost_move": (COPIES, "moving statistics"),
+    "ghost_momentum": (OPTIMIZER, "ghost_momentum"),
     "ghost_mean": (HEAD, "ghost_mean"),
     "ghost_mean_backward": (HEAD, "ghost_mean"),
     "ghost_all_finite": (FINITE, "ghost_all_finite"),

@@ -102,7 +102,7 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
     import mindcv_ghost  # noqa: F401 (registers the zoo)
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
     from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-    from mindcv_ghost.kernels import all_finite, use_native
+    from mindcv_ghost.kernels import all_finite, momentum, use_native
 
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
     ms.set_seed(1)
@@ -120,7 +120,8 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
         return lambda: network(image).asnumpy()
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
     loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
-    step = TrainStep(loss, optimizer, finite=all_finite(report.library))
+    fused = momentum(report.library, optimizer)
+    step = TrainStep(loss, optimizer, finite=all_finite(report.library), fused=fused)
     step.set_train()
     return lambda: step(image, label)[0].asnumpy()
 

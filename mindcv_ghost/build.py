@@ -40,7 +40,7 @@ from mindcv_ghost.engine.saver import check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.kernels import all_finite
+from mindcv_ghost.kernels import all_finite, momentum
 from mindcv_ghost.launch import World
 from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
 from mindcv_ghost.network import create_network
@@ -116,19 +116,21 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     updates = updates_per_epoch(batches.steps_per_epoch, accumulation)
     schedule = _schedule(config, updates)
     ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
+    optimizer = create_optimizer(network, _optimizer_settings(config), schedule, session.device)
     step = TrainStep(
         NetworkWithLoss(
             _mixed(network, config.amp.amp_level, config),
             _loss(config),
             exact=session.device == "CPU" and config.loss.loss == "CE",
         ),
-        create_optimizer(network, _optimizer_settings(config), schedule, session.device),
+        optimizer,
         _loss_scale(config),
         clip_norm=config.train.clip_value if config.train.clip_grad else None,
         ema=ema,
         accumulation_steps=accumulation,
         ranks=world.size,
         finite=all_finite(library),
+        fused=momentum(library, optimizer),
     )
     compile_cell = compiler(config, session.device, collectives, library, schedule)
     evaluate = None

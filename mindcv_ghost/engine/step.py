@@ -157,10 +157,11 @@ class _Update(nn.Cell):
     """
 
     def __init__(
-        self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks, finite
+        self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks, finite, fused
     ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
+        self.fused = fused
         self.reducer = reducer
         self.clip_norm = clip_norm
         self.ema = ema
@@ -176,26 +177,31 @@ class _Update(nn.Cell):
         )
         self.requests = Parameter(Tensor([0.0, 0.0], ms.float32), "requests", requires_grad=False)
         self.share = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
+        # The fused optimizer unscales by itself. Gradients are finite before if they are so after,
+        # and the other way round: no scale is below 1.
+        self.unscales = fused is None or clip_norm is not None
         self.hyper_map = ops.HyperMap()
 
     def construct(self, gradients, micro_steps):
         gradients = self.reducer(gradients)
         factor = 1.0 / (self.scale * micro_steps)
-        gradients = self.hyper_map(ops.partial(_scale_gradient, factor), gradients)
+        if self.unscales:
+            gradients = self.hyper_map(ops.partial(_scale_gradient, factor), gradients)
+            factor = ops.ones_like(factor)
         finite = self.finite(gradients)
         if self.skip_overflow:
             if finite:
-                finite = ops.depend(finite, self._apply(gradients))
+                finite = ops.depend(finite, self._apply(gradients, factor))
         else:
-            finite = ops.depend(finite, self._apply(gradients))
+            finite = ops.depend(finite, self._apply(gradients, factor))
         if self.dynamic:
             finite = ops.depend(finite, self._adjust_scale(finite))
         return ops.concat((ops.cast(finite, ms.float32).reshape(1), self.share(self.requests)))
 
-    def _apply(self, gradients):
+    def _apply(self, gradients, factor):
         if self.clip_norm is not None:
             gradients = ops.clip_by_global_norm(gradients, self.clip_norm)
-        done = self.optimizer(gradients)
+        done = self.optimizer(gradients) if self.fused is None else self.fused(gradients, factor)
         if self.ema is not None:
             done = ops.depend(self.ema.updates, ops.depend(self.ema(), done))
         return done
@@ -231,6 +237,8 @@ class TrainStep(nn.Cell):
             have been initialised with parallel mode "data_parallel".
         finite: a cell that tells whether all gradients of a tuple are finite, as a bool; None for
             one of MindSpore's operators.
+        fused: a cell that does the optimizer's work, with its state, from the gradients and what
+            they are to be multiplied by; None for the optimizer itself.
     """
 
     def __init__(
@@ -243,6 +251,7 @@ class TrainStep(nn.Cell):
         accumulation_steps: int = 1,
         ranks: int = 1,
         finite: nn.Cell | None = None,
+        fused: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -254,7 +263,7 @@ class TrainStep(nn.Cell):
         if ranks > 1:
             reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
         loss_scale = loss_scale or LossScale()
-        self.updater = _Update(optimizer, loss_scale, clip_norm, ema, reducer, ranks, finite)
+        self.updater = _Update(optimizer, loss_scale, clip_norm, ema, reducer, ranks, finite, fused)
         self.updater.set_train()
         self.sums = None
         if self.accumulates:

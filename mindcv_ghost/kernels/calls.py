@@ -17,23 +17,25 @@ def call(
     operator: str,
     inputs: Sequence[np.ndarray],
     shapes: Sequence[tuple[int, ...]],
+    written: int = 0,
 ) -> list[np.ndarray]:
     """Run one operator on numpy arrays.
 
     Args:
         library: as ``ctypes`` loaded it.
         operator: its name, ``ghost_tail`` for instance; ``cpp/entry.cc`` tells what each takes.
-        inputs: arrays, made float32.
+        inputs: arrays, of which float32 copies are made.
         shapes: of the outputs.
+        written: how many of the last inputs the operator changes where they lie.
 
     Returns:
-        The outputs, filled with NaN before the operator ran.
+        The outputs, filled with NaN before the operator ran, and the changed inputs.
 
     Raises:
         ValueError: if the operator says that these arguments don't fit.
     """
     outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]
-    arrays = [np.ascontiguousarray(array, np.float32) for array in inputs] + outputs
+    arrays = [np.array(array, np.float32, order="C") for array in inputs] + outputs
     count = len(arrays)
     sides = [(ctypes.c_int64 * max(1, a.ndim))(*a.shape) for a in arrays]
     code = getattr(library, operator)(
@@ -50,4 +52,4 @@ def call(
             f"{operator} refuses {[a.shape for a in arrays]} (inputs, then outputs): number or "
             "sizes aren't what cpp/entry.cc asks for"
         )
-    return outputs
+    return outputs + arrays[len(inputs) - written : len(inputs)]

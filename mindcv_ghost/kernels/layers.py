@@ -5,7 +5,13 @@ from __future__ import annotations
 from mindspore import nn, ops
 
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.operators import Evaluation, as_settings, make_operator
+from mindcv_ghost.kernels.operators import (
+    Evaluation,
+    MoveStatistics,
+    as_settings,
+    make_operator,
+    value_of,
+)
 
 __all__ = ["AllFinite", "BatchNorm", "Depthwise", "Mean", "Weighting"]
 
@@ -21,6 +27,15 @@ class Depthwise(nn.Cell):
     Outputs: (N, C * m, ceil(H / stride), ceil(W / stride)).
     """
 
+    def __init__(self, library: Library, stride: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.plain = _PlainDepthwise(library, stride)
+
+    def construct(self, x, weight):
+        return self.plain(x, value_of(weight))
+
+
+class _PlainDepthwise(nn.Cell):
     def __init__(self, library: Library, stride: int) -> None:
         super().__init__(auto_prefix=False)
         self.settings = as_settings(stride)
@@ -42,28 +57,26 @@ class Depthwise(nn.Cell):
 
 
 class _TrainingNorm(nn.Cell):
-    """In training: ``y``, what is saved for the gradient, two new moving statistics."""
+    """In training: ``y``, and what is saved for the gradient."""
 
     def __init__(self, library: Library, settings) -> None:
         super().__init__(auto_prefix=False)
         self.settings = settings
 
-        def shapes(_, x, gamma, beta, mean, variance):
-            return x, [2 * x[1]], gamma, gamma
+        def shapes(_, x, gamma, beta):
+            return x, [2 * x[1]]
 
         def gradients(_, x, gamma, beta, saved, dy):
             return x, gamma, beta
 
-        self.forward = make_operator(library, "ghost_norm", shapes, 4)
+        self.forward = make_operator(library, "ghost_norm", shapes, 2)
         self.backward = make_operator(library, "ghost_norm_backward", gradients, 3)
 
-    def construct(self, x, gamma, beta, mean, variance):
-        return self.forward(self.settings, x, gamma, beta, mean, variance)
+    def construct(self, x, gamma, beta):
+        return self.forward(self.settings, x, gamma, beta)
 
-    def bprop(self, x, gamma, beta, mean, variance, out, dout):
-        dx, dgamma, dbeta = self.backward(self.settings, x, gamma, beta, out[1], dout[0])
-        none = ops.zeros_like(mean)
-        return dx, dgamma, dbeta, none, none
+    def bprop(self, x, gamma, beta, out, dout):
+        return self.backward(self.settings, x, gamma, beta, out[1], dout[0])
 
 
 class BatchNorm(nn.Cell):
@@ -79,24 +92,20 @@ class BatchNorm(nn.Cell):
 
     def __init__(self, library: Library, norm: nn.BatchNorm2d) -> None:
         super().__init__(auto_prefix=False)
-        # MindSpore keeps 1 - momentum: the share of the new batch.
-        settings = as_settings(norm.eps, norm.momentum)
+        settings = as_settings(norm.eps)
 
         def shape(_, x, *others):
             return x
 
         self.train = _TrainingNorm(library, settings)
+        self.move = MoveStatistics(library, norm)
         self.evaluate = Evaluation(library, "ghost_norm_evaluate", settings, shape)
 
     def construct(self, x, gamma, beta, mean, variance):
         if not self.training:
             return self.evaluate(x, gamma, beta, mean, variance)
-        y, _, new_mean, new_variance = self.train(x, gamma, beta, mean, variance)
-        done = (
-            ops.assign(mean, ops.stop_gradient(new_mean)),
-            ops.assign(variance, ops.stop_gradient(new_variance)),
-        )
-        return ops.depend(y, done)
+        y, saved = self.train(x, value_of(gamma), value_of(beta))
+        return ops.depend(y, self.move(x, saved, mean, variance))
 
 
 class Mean(nn.Cell):

@@ -109,21 +109,21 @@ def _check_tail(library, random, n, intrinsic, ghosts, height, width, kernel, re
     weight = random.normal(size=(ghosts, 1, kernel, kernel)) * (0.05 if kernel == 1 else 1)
     norms = [_norm(random, channels) for channels in (intrinsic, ghosts)]
     shortcut = random.normal(size=(n, out_channels, height, width))
-    saved = [(2 * (intrinsic + ghosts),), *[(intrinsic,)] * 2, *[(ghosts,)] * 2]
     for extra in ([], [shortcut]):
         name = "ghost_tail_add" if extra else "ghost_tail"
         relu = relu and not extra  # what a shortcut is added to has no ReLU of its own
-        settings = [relu, EPSILON, SHARE, EPSILON, SHARE]
+        settings = [relu, EPSILON, EPSILON]
         variables = [u, *norms[0][:2], weight, *norms[1][:2]]
 
         def formula(*values, extra=extra, relu=relu):
             return tail(*values[:6], out_channels, relu, *(values[6:] if extra else ()))
 
-        inputs = [settings, u, *norms[0], weight, *norms[1], *extra]
-        y, kept, *moved = call(library, name, inputs, [shortcut.shape, *saved])
+        inputs = [settings, *variables, *extra]
+        y, kept = call(library, name, inputs, [shortcut.shape, (2 * (intrinsic + ghosts),)])
         _compare(name, y, formula(*variables, *extra))
         x = np.maximum(_batch_norm(u, *norms[0][:2]), 0) if relu else _batch_norm(u, *norms[0][:2])
         inner = (u, convolution(x, weight, groups=intrinsic))
+        moved = _moved(library, u, kept, *norms[0][2:], *norms[1][2:])
         for index, (norm, values) in enumerate(zip(norms, inner)):
             _check_moved(name, moved[2 * index : 2 * index + 2], norm[2:], values)
 
@@ -142,15 +142,15 @@ def _check_tail(library, random, n, intrinsic, ghosts, height, width, kernel, re
 
 def _check_stem(library, random) -> None:
     u, norm = random.normal(size=(3, 4, 9, 12)), _norm(random, 4)
-    inputs = [[EPSILON, SHARE], u, *norm]
-    y, saved, *moved = call(library, "ghost_stem", inputs, [(3, 4, 5, 6), (8,), (4,), (4,)])
-    _compare("ghost_stem", y, stem(u, *norm[:2]))
-    _check_moved("ghost_stem", moved, norm[2:], u)
-    dy, variables = random.normal(size=y.shape), [u, *norm[:2]]
-    inputs = [[EPSILON, SHARE], *variables, saved, dy]
+    variables = [u, *norm[:2]]
+    y, saved = call(library, "ghost_stem", [[EPSILON], *variables], [(3, 4, 5, 6), (8,)])
+    _compare("ghost_stem", y, stem(*variables))
+    _check_moved("ghost_stem", _moved(library, u, saved, *norm[2:]), norm[2:], u)
+    dy = random.normal(size=y.shape)
+    inputs = [[EPSILON], *variables, saved, dy]
     gradients = call(library, "ghost_stem_backward", inputs, [v.shape for v in variables])
     _check_gradients("ghost_stem_backward", random, stem, variables, gradients, dy)
-    inputs = [[EPSILON, SHARE], u, *norm]
+    inputs = [[EPSILON], u, *norm]
     (y,) = call(library, "ghost_stem_evaluate", inputs, [(3, 4, 5, 6)])
     _compare("ghost_stem_evaluate", y, stem(u, *norm))
 
@@ -189,6 +189,12 @@ def _compare(what: str, got, expected, tolerance: float = 2e-5) -> None:
     distance = np.abs(got - expected).max() / np.abs(expected).max()
     if not distance <= tolerance:
         raise AssertionError(f"{what} is off by {distance:.1e} of its greatest value")
+
+
+def _moved(library, x, saved, *moving: np.ndarray) -> list[np.ndarray]:
+    """What moving means and variances become by what an operator has saved of x."""
+    inputs = [[SHARE] * (len(moving) // 2), x, saved, *moving]
+    return call(library, "ghost_move", inputs, [(1,)], written=len(moving))[1:]
 
 
 def _check_moved(what: str, got, moving, values: np.ndarray) -> None:

@@ -43,6 +43,7 @@ def check_layers(library: ctypes.CDLL) -> None:
     for size, small in (((3, 4, 9, 7), (1, 1)), ((2, 3, 9, 8), (4, 4)), ((2, 3, 7, 14), (3, 7))):
         _check_weight(library, random, size, small)
     _check_all_finite(library, random)
+    _check_momentum(library, random)
 
 
 def _check_depthwise(library, random, n, channels, ratio, height, width, kernel, stride) -> None:
@@ -64,12 +65,11 @@ def _check_depthwise(library, random, n, channels, ratio, height, width, kernel,
 def _check_norm(library, random, size) -> None:
     # A mean that is large against the deviation shows sums that cancel.
     x, norm = random.normal(size=size) + 8, self_test._norm(random, size[1])
-    settings = [self_test.EPSILON, self_test.SHARE]
-    channels = (size[1],)
-    shapes = [size, (2 * size[1],), channels, channels]
-    y, saved, *moved = call(library, "ghost_norm", [settings, x, *norm], shapes)
+    settings = [self_test.EPSILON]
+    y, saved = call(library, "ghost_norm", [settings, x, *norm[:2]], [size, (2 * size[1],)])
     x = x.astype(np.float32).astype(np.float64)
     self_test._compare("ghost_norm", y, self_test._batch_norm(x, *norm[:2]))
+    moved = self_test._moved(library, x, saved, *norm[2:])
     self_test._check_moved("ghost_norm", moved, norm[2:], x)
     dy, variables = random.normal(size=size), [x, *norm[:2]]
     inputs = [settings, *variables, saved, dy]
@@ -112,3 +112,16 @@ def _check_all_finite(library, random) -> None:
         (answer,) = call(library, "ghost_all_finite", tried, [(1,)])
         if answer[0] != (where is None):
             raise AssertionError(f"ghost_all_finite says {answer[0]} of tensors with {value}")
+
+
+def _check_momentum(library, random) -> None:
+    sizes = ((3,), (70_000,), (2, 5))
+    gradients, weights, moments = ([random.normal(size=s) for s in sizes] for _ in range(3))
+    rates, which, decays = [0.5, 0.25], [0, 1, 0], [0.0, 0.5, 0.25]
+    factor, momentum = 0.125, 0.875
+    inputs = [[*which, *decays], [factor], [momentum], rates, *gradients, *weights, *moments]
+    _, *moved = call(library, "ghost_momentum", inputs, [(1,)], written=6)
+    for i, (gradient, weight, moment) in enumerate(zip(gradients, weights, moments)):
+        moment = momentum * moment + factor * gradient + decays[i] * weight
+        self_test._compare("ghost_momentum", moved[3 + i], moment)
+        self_test._compare("ghost_momentum", moved[i], weight - rates[which[i]] * moment)

@@ -33,11 +33,13 @@ int ghost_depthwise_backward(ARGUMENTS);
 int ghost_norm(ARGUMENTS);
 int ghost_norm_evaluate(ARGUMENTS);
 int ghost_norm_backward(ARGUMENTS);
+int ghost_move(ARGUMENTS);
 int ghost_mean(ARGUMENTS);
 int ghost_mean_backward(ARGUMENTS);
 int ghost_weight(ARGUMENTS);
 int ghost_weight_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
+int ghost_momentum(ARGUMENTS);
 }
 
 namespace {
@@ -67,9 +69,9 @@ void fail(const std::string& what) {
   std::exit(1);
 }
 
-// The outputs, one after the other.
+// The last `written` inputs, as the operator leaves them, and the outputs, one after the other.
 std::vector<float> run(Operator f, const std::string& name, std::vector<Array> arrays,
-                       const std::vector<Shape>& outputs) {
+                       const std::vector<Shape>& outputs, size_t written = 0) {
   const size_t inputs = arrays.size();
   for (const Shape& shape : outputs) arrays.emplace_back(shape);
   std::vector<void*> data;
@@ -86,7 +88,7 @@ std::vector<float> run(Operator f, const std::string& name, std::vector<Array> a
     fail(name + " refuses its arguments");
   }
   std::vector<float> all;
-  for (size_t i = inputs; i < arrays.size(); ++i) {
+  for (size_t i = inputs - written; i < arrays.size(); ++i) {
     all.insert(all.end(), arrays[i].values.begin(), arrays[i].values.end());
   }
   for (float value : all) {
@@ -110,30 +112,34 @@ std::vector<float> tails(int64_t n, int64_t c, int64_t ratio, int64_t out, int64
                          int64_t kernel) {
   const int64_t ghosts = c * (ratio - 1);
   const Shape y = {n, out, h, w}, k = {ghosts, 1, kernel, kernel}, u = {n, c, h, w};
-  const Array set = settings({0, 1e-5f, 0.1f, 1e-5f, 0.1f});
+  const Array set = settings({0, 1e-5f, 1e-5f}), shares = settings({0.1f, 0.2f});
   const Array x(u, 1), weight(k, 2), g1({c}, 3), b1({c}, 4), m1({c}, 5), v1({c}, 6);
   const Array g2({ghosts}, 7), b2({ghosts}, 8), m2({ghosts}, 9), v2({ghosts}, 10);
   const Array shortcut(y, 11), saved({2 * (c + ghosts)}, 12), dy(y, 13);
-  std::vector<Array> plain = {set, x, g1, b1, m1, v1, weight, g2, b2, m2, v2}, added = plain;
+  std::vector<Array> plain = {set, x, g1, b1, weight, g2, b2}, added = plain;
+  std::vector<Array> evaluated = {set, x, g1, b1, m1, v1, weight, g2, b2, m2, v2};
+  std::vector<Array> evaluated_added = evaluated;
   added.push_back(shortcut);
-  const std::vector<Shape> kept = {y, saved.shape, {c}, {c}, {ghosts}, {ghosts}};
+  evaluated_added.push_back(shortcut);
+  const std::vector<Shape> kept = {y, saved.shape};
   std::vector<Array> back = {set, x, g1, b1, weight, g2, b2, saved, dy}, back_added = back;
   back_added.push_back(shortcut);
   const std::vector<Shape> gradients = {u, {c}, {c}, k, {ghosts}, {ghosts}};
   std::vector<Shape> more = gradients;
   more.push_back(y);
   return run(ghost_tail, "tail", plain, kept) + run(ghost_tail_add, "tail_add", added, kept) +
-         run(ghost_tail_evaluate, "tail_evaluate", plain, {y}) +
-         run(ghost_tail_add_evaluate, "tail_add_evaluate", added, {y}) +
+         run(ghost_move, "move", {shares, x, saved, m1, v1, m2, v2}, {{1}}, 4) +
+         run(ghost_tail_evaluate, "tail_evaluate", evaluated, {y}) +
+         run(ghost_tail_add_evaluate, "tail_add_evaluate", evaluated_added, {y}) +
          run(ghost_tail_backward, "tail_backward", back, gradients) +
          run(ghost_tail_add_backward, "tail_add_backward", back_added, more);
 }
 
 std::vector<float> stems(int64_t n, int64_t c, int64_t h, int64_t w) {
   const Shape u = {n, c, h, w}, y = {n, c, (h + 1) / 2, (w + 1) / 2}, one = {c};
-  const Array set = settings({1e-5f, 0.1f});
+  const Array set = settings({1e-5f});
   const Array x(u, 1), g(one, 2), b(one, 3), m(one, 4), v(one, 5), saved({2 * c}, 6), dy(y, 7);
-  return run(ghost_stem, "stem", {set, x, g, b, m, v}, {y, saved.shape, one, one}) +
+  return run(ghost_stem, "stem", {set, x, g, b}, {y, saved.shape}) +
          run(ghost_stem_evaluate, "stem_evaluate", {set, x, g, b, m, v}, {y}) +
          run(ghost_stem_backward, "stem_backward", {set, x, g, b, saved, dy}, {u, one, one});
 }
@@ -161,9 +167,9 @@ std::vector<float> depthwise(int64_t n, int64_t c, int64_t ratio, int64_t h, int
 
 std::vector<float> norms(int64_t n, int64_t c, int64_t h, int64_t w) {
   const Shape size = {n, c, h, w}, one = {c};
-  const Array set = settings({1e-5f, 0.1f}), x(size, 1), dy(size, 7), saved({2 * c}, 6);
+  const Array set = settings({1e-5f}), x(size, 1), dy(size, 7), saved({2 * c}, 6);
   const Array g(one, 2), b(one, 3), m(one, 4), v(one, 5);
-  return run(ghost_norm, "norm", {set, x, g, b, m, v}, {size, saved.shape, one, one}) +
+  return run(ghost_norm, "norm", {set, x, g, b}, {size, saved.shape}) +
          run(ghost_norm_evaluate, "norm_evaluate", {set, x, g, b, m, v}, {size}) +
          run(ghost_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one});
 }
@@ -179,13 +185,22 @@ std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows
          run(ghost_all_finite, "all_finite", {x, weight, mean}, {{1}});
 }
 
+std::vector<float> optimizers() {
+  const Array set = settings({1, 0, 0.5f, 0}), factor({1}, 1), rates({2}, 2), momentum({1}, 3);
+  const Shape large = {3, 70001}, small = {7};
+  const std::vector<Array> inputs = {
+      set, factor, momentum, rates, Array(large, 4), Array(small, 5),
+      Array(large, 6), Array(small, 7), Array(large, 8), Array(small, 9)};
+  return run(ghost_momentum, "momentum", inputs, {{1}}, 4);
+}
+
 std::vector<float> layers() {
   return depthwise(5, 3, 2, 9, 7, 3, 3, 1) + depthwise(3, 2, 1, 8, 12, 5, 5, 2) +
          depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
          depthwise(2, 3, 1, 1, 4, 5, 1, 2) + depthwise(1, 2, 1, 33, 70, 7, 7, 1) +
          depthwise(2, 2, 1, 3, 2, 9, 9, 2) + depthwise(2, 2, 1, 4, 5, 1, 1, 2) +
          norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + maps(3, 4, 9, 7, 4, 3) +
-         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1);
+         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1) + optimizers();
 }
 
 std::vector<float> everything() {

@@ -48,11 +48,13 @@ def record_self_test(library, path: Path, monkeypatch) -> int:
     """
     records: list[bytes] = []
 
-    def recorded(library, operator: str, inputs: Sequence, shapes: Sequence) -> list[np.ndarray]:
-        outputs = call(library, operator, inputs, shapes)
+    def recorded(
+        library, operator: str, inputs: Sequence, shapes: Sequence, written: int = 0
+    ) -> list[np.ndarray]:
+        outputs = call(library, operator, inputs, shapes, written)
         name = operator.encode()
         parts = [struct.pack("=I", len(name)), name]
-        parts.append(struct.pack("=II", len(inputs), len(outputs)))
+        parts.append(struct.pack("=III", len(inputs), len(shapes), written))
         for values in (*inputs, *outputs):
             array = np.ascontiguousarray(values, np.float32)
             sides = np.shape(values)

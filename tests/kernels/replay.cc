@@ -4,8 +4,9 @@
 //     replay FILE THREADS
 //
 // The file, in this processor's byte order: for each call the name's length and the name, the
-// numbers of inputs and outputs, and each array's number of sides, sides (64 bits) and floats. All
-// other numbers have 32 bits.
+// numbers of inputs, of outputs, and of the last inputs that are changed; then inputs, outputs and
+// what the changed inputs become: each array's number of sides, sides (64 bits) and floats. All other
+// numbers have 32 bits.
 
 #include <dlfcn.h>
 
@@ -63,6 +64,7 @@ void replay(std::ifstream& file) {
   std::string name(read_number(file), ' ');
   read(file, &name[0], name.size());
   const uint32_t inputs = read_number(file), outputs = read_number(file);
+  const uint32_t written = read_number(file);
   std::vector<Array> arrays;
   for (uint32_t i = 0; i < inputs + outputs; ++i) arrays.emplace_back(file);
   std::vector<std::vector<float>> expected;
@@ -70,6 +72,7 @@ void replay(std::ifstream& file) {
     expected.push_back(arrays[i].values);
     for (float& value : arrays[i].values) value = NAN;
   }
+  for (uint32_t i = 0; i < written; ++i) expected.push_back(Array(file).values);
   std::vector<void*> data;
   std::vector<int> dims;
   std::vector<int64_t*> shapes;
@@ -83,10 +86,11 @@ void replay(std::ifstream& file) {
   if (run(arrays.size(), data.data(), dims.data(), shapes.data(), types.data(), nullptr, nullptr)) {
     fail(name + " refuses its arguments");
   }
-  for (uint32_t i = 0; i < outputs; ++i) {
+  for (uint32_t i = 0; i < outputs + written; ++i) {
+    const Array& found = arrays[i < outputs ? inputs + i : inputs - written + i - outputs];
     float distance = 0, greatest = 0;
     for (size_t k = 0; k < expected[i].size(); ++k) {
-      const float off = std::fabs(arrays[inputs + i].values[k] - expected[i][k]);
+      const float off = std::fabs(found.values[k] - expected[i][k]);
       if (!(off <= distance)) distance = off;  // a NaN counts
       greatest = std::fmax(greatest, std::fabs(expected[i][k]));
     }

@@ -18,7 +18,7 @@ from mindcv_ghost import native_build
 from mindcv_ghost.kernels import library
 from mindcv_ghost.kernels.calls import call
 from mindcv_ghost.kernels.library import FLAGS, SOURCES
-from mindcv_ghost.kernels.self_test import EPSILON, SHARE, convolution
+from mindcv_ghost.kernels.self_test import EPSILON, convolution
 from tests.kernels.recording import check_everything, record_self_test
 
 HERE = Path(__file__).parent
@@ -105,17 +105,18 @@ def test_without_avx512_and_avx2_tails_are_those_of_this_processors_library(for_
     random = np.random.default_rng(side)
     norms = [[*random.normal(size=(3, maps)), random.uniform(0.5, 1.5, maps)] for maps in (5, 10)]
     u, weight = random.normal(size=(3, 5, side, side)), random.normal(size=(10, 1, 3, 3))
-    settings = [0, EPSILON, SHARE, EPSILON, SHARE]
+    settings = [0, EPSILON, EPSILON]
     shortcut, dy = random.normal(size=(2, 3, 14, side, side))
-    forward = [settings, u, *norms[0], weight, *norms[1], shortcut]
-    shapes = [shortcut.shape, (30,), (5,), (5,), (10,), (10,)]
-    kept = call(here, "ghost_tail_add", forward, shapes)
     variables = [u, *norms[0][:2], weight, *norms[1][:2]]
+    forward = [settings, *variables, shortcut]
+    shapes = [shortcut.shape, (30,)]
+    kept = call(here, "ghost_tail_add", forward, shapes)
+    evaluation = [settings, u, *norms[0], weight, *norms[1], shortcut]
     backward = [settings, *variables, kept[1], dy, kept[0]]
     gradients = [np.shape(variable) for variable in (*variables, shortcut)]
     cases = [
         ("ghost_tail_add", forward, shapes),
-        ("ghost_tail_add_evaluate", forward, shapes[:1]),
+        ("ghost_tail_add_evaluate", evaluation, shapes[:1]),
         ("ghost_tail_add_backward", backward, gradients),
     ]
     for case in cases:

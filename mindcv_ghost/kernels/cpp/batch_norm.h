@@ -66,12 +66,12 @@ inline void write_normalised(const NormShape& q, const float* x, Affine a, int64
   if (streamed) end_streams();
 }
 
-// x (N, C, plane) -> y, the batch's statistics and the new moving ones.
+// x (N, C, plane) -> y and the batch's statistics.
 inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, float* y,
                          const NormOutput& out) {
   parallel(q.channels, [&](int64_t c) {
     const Statistics s = channel_statistics(q, x, c);
-    out.set(norm, c, s, q.images * q.plane);
+    out.set(c, s);
     const Affine a = norm.of_batch(s, c);
     write_normalised(q, x, a, c, y);
   });
@@ -80,6 +80,15 @@ inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, f
 // As norm_forward, with the moving statistics.
 inline void norm_evaluate(const NormShape& q, const float* x, const Norm& norm, float* y) {
   parallel(q.channels, [&](int64_t c) { write_normalised(q, x, norm.of_moving(c), c, y); });
+}
+
+// Moves statistics in place towards a batch's, which are of `count` values a channel.
+inline void move_statistics(int64_t channels, int64_t count, float share, const float* batch_mean,
+                            const float* batch_variance, float* mean, float* variance) {
+  for (int64_t c = 0; c < channels; ++c) {
+    mean[c] = moved(mean[c], batch_mean[c], share);
+    variance[c] = moved(variance[c], opaque(unbiased(batch_variance[c], count)), share);
+  }
 }
 
 struct NormGradients {

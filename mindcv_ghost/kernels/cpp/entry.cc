@@ -12,8 +12,8 @@ using ghost::Arguments;
 using ghost::Norm;
 using ghost::NormOutput;
 
-// Settings of a tail: relu, epsilon and share of the first BN, epsilon and share of the second.
-constexpr int kTailSettings = 5;
+// Settings of a tail: relu, epsilon of the first BN, epsilon of the second.
+constexpr int kTailSettings = 3;
 
 ghost::TailShape tail_shape(const Arguments& a, int u, int weight, int y) {
   return {a.dim(u, 0), a.dim(u, 1), a.dim(weight, 0), a.dim(y, 1),
@@ -25,12 +25,37 @@ bool is_sound(const ghost::TailShape& q) {
          q.out_channels >= q.intrinsic && q.out_channels <= q.intrinsic + q.ghosts;
 }
 
-// settings, u, gamma, beta, mean, variance, weight, gamma, beta, mean, variance[, shortcut]
-// -> y[, saved (2 * intrinsic + 2 * ghosts), mean, variance, mean, variance]
-int tail(GHOST_ARGUMENTS, bool with_shortcut, bool training) {
+// settings, u, gamma, beta, weight, gamma, beta[, shortcut] -> y, saved (2 * intrinsic + 2 * ghosts)
+int tail(GHOST_ARGUMENTS, bool with_shortcut) {
+  Arguments a(count, data, dims, shapes, types);
+  const int y = with_shortcut ? 8 : 7;
+  a.want_count(y + 2);
+  a.want_size(0, kTailSettings);
+  if (!a.fit()) return 1;
+  const ghost::TailShape q = tail_shape(a, 1, 4, y);
+  a.want(is_sound(q) && !(q.relu && with_shortcut));
+  a.want_size(1, q.images * q.intrinsic * q.plane());
+  a.want_sizes(2, 2, q.intrinsic);
+  a.want_size(4, q.ghosts * q.kernel * q.kernel);
+  a.want_sizes(5, 2, q.ghosts);
+  a.want_sizes(7, y - 6, q.images * q.out_channels * q.plane());
+  a.want_size(y + 1, 2 * (q.intrinsic + q.ghosts));
+  if (!a.fit()) return 1;
+  const Norm first = {a[2], a[3], nullptr, nullptr, a[0][1]};
+  const Norm second = {a[5], a[6], nullptr, nullptr, a[0][2]};
+  const float* shortcut = with_shortcut ? a[7] : nullptr;
+  float* saved = a[y + 1];
+  const NormOutput first_out = {saved, saved + q.intrinsic};
+  const NormOutput second_out = {saved + 2 * q.intrinsic, saved + 2 * q.intrinsic + q.ghosts};
+  ghost::tail_forward(q, a[1], first, a[4], second, shortcut, a[y], first_out, second_out);
+  return 0;
+}
+
+// settings, u, gamma, beta, mean, variance, weight, gamma, beta, mean, variance[, shortcut] -> y
+int tail_evaluate(GHOST_ARGUMENTS, bool with_shortcut) {
   Arguments a(count, data, dims, shapes, types);
   const int y = with_shortcut ? 12 : 11;
-  a.want_count(y + (training ? 6 : 1));
+  a.want_count(y + 1);
   a.want_size(0, kTailSettings);
   if (!a.fit()) return 1;
   const ghost::TailShape q = tail_shape(a, 1, 6, y);
@@ -40,24 +65,11 @@ int tail(GHOST_ARGUMENTS, bool with_shortcut, bool training) {
   a.want_size(6, q.ghosts * q.kernel * q.kernel);
   a.want_sizes(7, 4, q.ghosts);
   a.want_sizes(11, y - 10, q.images * q.out_channels * q.plane());
-  if (training) {
-    a.want_size(y + 1, 2 * (q.intrinsic + q.ghosts));
-    a.want_sizes(y + 2, 2, q.intrinsic);
-    a.want_sizes(y + 4, 2, q.ghosts);
-  }
   if (!a.fit()) return 1;
-  const Norm first = {a[2], a[3], a[4], a[5], a[0][1], a[0][2]};
-  const Norm second = {a[7], a[8], a[9], a[10], a[0][3], a[0][4]};
+  const Norm first = {a[2], a[3], a[4], a[5], a[0][1]};
+  const Norm second = {a[7], a[8], a[9], a[10], a[0][2]};
   const float* shortcut = with_shortcut ? a[11] : nullptr;
-  if (!training) {
-    ghost::tail_evaluate(q, a[1], first, a[6], second, shortcut, a[y]);
-    return 0;
-  }
-  float* saved = a[y + 1];
-  const NormOutput first_out = {saved, saved + q.intrinsic, a[y + 2], a[y + 3]};
-  const NormOutput second_out = {saved + 2 * q.intrinsic, saved + 2 * q.intrinsic + q.ghosts,
-                                 a[y + 4], a[y + 5]};
-  ghost::tail_forward(q, a[1], first, a[6], second, shortcut, a[y], first_out, second_out);
+  ghost::tail_evaluate(q, a[1], first, a[6], second, shortcut, a[y]);
   return 0;
 }
 
@@ -86,8 +98,8 @@ int tail_backward(GHOST_ARGUMENTS, bool with_shortcut) {
   a.want_sizes(du + 4, 2, q.ghosts);
   if (with_shortcut) a.want_size(du + 6, out_size);
   if (!a.fit()) return 1;
-  const Norm first = {a[2], a[3], nullptr, nullptr, a[0][1], a[0][2]};
-  const Norm second = {a[5], a[6], nullptr, nullptr, a[0][3], a[0][4]};
+  const Norm first = {a[2], a[3], nullptr, nullptr, a[0][1]};
+  const Norm second = {a[5], a[6], nullptr, nullptr, a[0][2]};
   const float* saved = a[7];
   const ghost::TailBack back = {saved,
                                 saved + q.intrinsic,
@@ -143,27 +155,26 @@ extern "C" {
 // Threads of this process; 1 until it is called.
 void ghost_set_threads(int threads) { ghost::SharedPool::set_threads(threads); }
 
-int ghost_tail(GHOST_ARGUMENTS) { return tail(PASS, false, true); }
-int ghost_tail_add(GHOST_ARGUMENTS) { return tail(PASS, true, true); }
-int ghost_tail_evaluate(GHOST_ARGUMENTS) { return tail(PASS, false, false); }
-int ghost_tail_add_evaluate(GHOST_ARGUMENTS) { return tail(PASS, true, false); }
+int ghost_tail(GHOST_ARGUMENTS) { return tail(PASS, false); }
+int ghost_tail_add(GHOST_ARGUMENTS) { return tail(PASS, true); }
+int ghost_tail_evaluate(GHOST_ARGUMENTS) { return tail_evaluate(PASS, false); }
+int ghost_tail_add_evaluate(GHOST_ARGUMENTS) { return tail_evaluate(PASS, true); }
 int ghost_tail_backward(GHOST_ARGUMENTS) { return tail_backward(PASS, false); }
 int ghost_tail_add_backward(GHOST_ARGUMENTS) { return tail_backward(PASS, true); }
 
-// settings (epsilon, share), u, gamma, beta, mean, variance -> y, saved (2 * C), mean, variance
+// settings (epsilon), u, gamma, beta -> y, saved (2 * C)
 int ghost_stem(GHOST_ARGUMENTS) {
   Arguments a(count, data, dims, shapes, types);
-  a.want_count(10);
-  a.want_size(0, 2);
+  a.want_count(6);
+  a.want_size(0, 1);
   if (!a.fit()) return 1;
   const ghost::StemShape q = stem_shape(a, 1);
-  a.want_sizes(2, 4, q.channels);
-  a.want_size(6, q.images * q.channels * q.out_plane());
-  a.want_size(7, 2 * q.channels);
-  a.want_sizes(8, 2, q.channels);
+  a.want_sizes(2, 2, q.channels);
+  a.want_size(4, q.images * q.channels * q.out_plane());
+  a.want_size(5, 2 * q.channels);
   if (!a.fit()) return 1;
-  const Norm norm = {a[2], a[3], a[4], a[5], a[0][0], a[0][1]};
-  ghost::stem_forward(q, a[1], norm, a[6], {a[7], a[7] + q.channels, a[8], a[9]});
+  const Norm norm = {a[2], a[3], nullptr, nullptr, a[0][0]};
+  ghost::stem_forward(q, a[1], norm, a[4], {a[5], a[5] + q.channels});
   return 0;
 }
 
@@ -171,13 +182,13 @@ int ghost_stem(GHOST_ARGUMENTS) {
 int ghost_stem_evaluate(GHOST_ARGUMENTS) {
   Arguments a(count, data, dims, shapes, types);
   a.want_count(7);
-  a.want_size(0, 2);
+  a.want_size(0, 1);
   if (!a.fit()) return 1;
   const ghost::StemShape q = stem_shape(a, 1);
   a.want_sizes(2, 4, q.channels);
   a.want_size(6, q.images * q.channels * q.out_plane());
   if (!a.fit()) return 1;
-  ghost::stem_evaluate(q, a[1], {a[2], a[3], a[4], a[5], a[0][0], a[0][1]}, a[6]);
+  ghost::stem_evaluate(q, a[1], {a[2], a[3], a[4], a[5], a[0][0]}, a[6]);
   return 0;
 }
 
@@ -185,7 +196,7 @@ int ghost_stem_evaluate(GHOST_ARGUMENTS) {
 int ghost_stem_backward(GHOST_ARGUMENTS) {
   Arguments a(count, data, dims, shapes, types);
   a.want_count(9);
-  a.want_size(0, 2);
+  a.want_size(0, 1);
   if (!a.fit()) return 1;
   const ghost::StemShape q = stem_shape(a, 1);
   a.want_sizes(2, 2, q.channels);
@@ -194,7 +205,7 @@ int ghost_stem_backward(GHOST_ARGUMENTS) {
   a.want_size(6, a.size(1));
   a.want_sizes(7, 2, q.channels);
   if (!a.fit()) return 1;
-  const Norm norm = {a[2], a[3], nullptr, nullptr, a[0][0], a[0][1]};
+  const Norm norm = {a[2], a[3], nullptr, nullptr, a[0][0]};
   ghost::stem_backward(q, a[1], norm, a[4], a[4] + q.channels, a[5], {a[6], a[7], a[8]});
   return 0;
 }

@@ -163,7 +163,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
     std::vector<Affine> affines, ghost_affines;
     for (int64_t i = 0; i < c.count; ++i) {
       const Statistics s = running[i].get();
-      first_out.set(first, c.first + i, s, q.values());
+      first_out.set(c.first + i, s);
       affines.push_back(first.of_batch(s, c.first + i));
     }
     const Images all = {0, q.images};
@@ -183,7 +183,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
       for (int64_t k = 0; k < ratio; ++k) {
         const int64_t ghost = (c.first + i) * ratio + k;
         const Statistics s = of_ghosts[k].get();
-        second_out.set(second, ghost, s, q.values());
+        second_out.set(ghost, s);
         ghost_affines.push_back(second.of_batch(s, ghost));
       }
     }

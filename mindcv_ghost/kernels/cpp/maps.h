@@ -1,5 +1,4 @@
-// Operators on whole maps: their means, and maps weighted by others of the same or a smaller size;
-// and the question whether all values of many tensors are finite.
+// Operators on whole maps: their means, and maps weighted by others of the same or a smaller size.
 #pragma once
 
 #include <algorithm>
@@ -129,38 +128,6 @@ inline void weight_backward(const WeightShape& q, const float* x, const float* w
       }
     }
   });
-}
-
-// A part of a tensor.
-struct Span {
-  const float* values;
-  int64_t count;
-};
-
-// Whether none of the values is infinite or no number: what both have is an exponent of ones.
-inline bool all_finite(const std::vector<Span>& tensors) {
-  constexpr int64_t kPart = 1 << 15;
-  std::vector<Span> parts;
-  for (const Span& tensor : tensors) {
-    for (int64_t i = 0; i < tensor.count; i += kPart) {
-      parts.push_back({tensor.values + i, std::min(kPart, tensor.count - i)});
-    }
-  }
-  std::vector<uint32_t> highest(parts.size());
-  const int64_t some = 8, count = static_cast<int64_t>(parts.size());
-  parallel((count + some - 1) / some, [&](int64_t first) {
-    for (int64_t p = first * some; p < std::min(count, (first + 1) * some); ++p) {
-      uint32_t most = 0;
-      for (int64_t i = 0; i < parts[p].count; ++i) {
-        uint32_t bits;
-        std::memcpy(&bits, parts[p].values + i, sizeof(bits));
-        bits &= 0x7fffffffu;
-        most = bits > most ? bits : most;
-      }
-      highest[p] = most;
-    }
-  });
-  return std::all_of(highest.begin(), highest.end(), [](uint32_t bits) { return bits < 0x7f800000u; });
 }
 
 }  // namespace ghost

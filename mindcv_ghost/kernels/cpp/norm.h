@@ -8,10 +8,10 @@
 
 namespace ghost {
 
-// One batch normalisation; mean and variance are the moving ones.
+// One batch normalisation; mean and variance are the moving ones, which only evaluation reads.
 struct Norm {
   const float *gamma, *beta, *mean, *variance;
-  float epsilon, share;
+  float epsilon;
 
   Affine of_batch(Statistics s, int64_t c) const { return affine(s, epsilon, gamma[c], beta[c]); }
   Affine of_moving(int64_t c) const {
@@ -19,15 +19,13 @@ struct Norm {
   }
 };
 
-// Where the forward pass puts a batch normalisation's statistics.
+// Where the forward pass puts the batch's statistics.
 struct NormOutput {
-  float *mean, *variance, *new_mean, *new_variance;
+  float *mean, *variance;
 
-  void set(const Norm& norm, int64_t c, Statistics s, int64_t count) const {
+  void set(int64_t c, Statistics s) const {
     mean[c] = s.mean;
     variance[c] = s.variance;
-    new_mean[c] = moved(norm.mean[c], s.mean, norm.share);
-    new_variance[c] = moved(norm.variance[c], unbiased(s.variance, count), norm.share);
   }
 };
 

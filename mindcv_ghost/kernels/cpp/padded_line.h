@@ -128,7 +128,7 @@ __attribute__((always_inline)) inline void convolve_backward(const PaddedLine& p
       Vector sum = {};
 #pragma GCC unroll 9
       for (int t = 0; t < 9; ++t) {
-        const Vector d = in_register(load(rows[t / 3] + i + 2 - t % 3));
+        const Vector d = opaque(load(rows[t / 3] + i + 2 - t % 3));
         sum += w[t] * d;
         parts[t] += values * d;
       }

@@ -96,7 +96,6 @@ inline void max_pool_backward(const StemShape& q, const float* padded, const flo
 // u (N, C, H, W) to y (N, C, ceil(H / 2), ceil(W / 2)).
 inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, float* y,
                          const NormOutput& out) {
-  const int64_t values = q.images * q.plane();
   parallel(q.channels, [&](int64_t c) {
     Scratch scratch(q.padded() + 2 * q.step(), 3);
     float* padded = scratch.take(q.padded());
@@ -107,7 +106,7 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
       running.add(u + (n * q.channels + c) * q.plane(), q.plane());
     }
     const Statistics s = running.get();
-    out.set(norm, c, s, values);
+    out.set(c, s);
     std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
       const float* uc = u + (n * q.channels + c) * q.plane();

@@ -36,14 +36,19 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
 
-// Keeps the compiler from loading a value that is used twice as an operand of either instruction.
-inline Vector in_register(Vector v) {
+// A value of which the compiler knows nothing but that it is there: it can neither fuse or reorder
+// what has made it with what is made of it, nor load it anew for each use. For results that have to
+// be the same bits wherever they are made, and for values that several instructions share.
+template <typename Value>
+inline Value opaque(Value v) {
 #if defined(__AVX512F__)
   asm("" : "+v"(v));
 #elif defined(__SSE2__)
   asm("" : "+x"(v));
 #elif defined(__aarch64__)
   asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
 #endif
   return v;
 }

@@ -1,0 +1,79 @@
+"""Gradient descent with momentum for all of a network's parameters in one operator."""
+
+from __future__ import annotations
+
+from mindspore import dtype as mstype
+from mindspore import nn, ops
+
+from mindcv_ghost.kernels.operators import as_settings, make_writer
+
+__all__ = ["Momentum", "is_plain_momentum"]
+
+
+def is_plain_momentum(optimizer: nn.Optimizer) -> bool:
+    """Whether :class:`Momentum` moves parameters to the very bits that this optimizer does."""
+    return (
+        type(optimizer) is nn.Momentum
+        and not optimizer.use_nesterov
+        and not optimizer.need_scale
+        and not optimizer.dynamic_weight_decay
+        and not (optimizer.is_group and any(optimizer.grad_centralization_flags))
+        and not optimizer.use_parallel
+        and all(p.dtype == mstype.float32 for p in optimizer.parameters)
+    )
+
+
+class Momentum(nn.Cell):
+    """What a plain ``nn.Momentum`` does, with its parameters, moments, rates and count of steps.
+
+    Args:
+        path: of the library of operators.
+        optimizer: whose state is read and written; see :func:`is_plain_momentum`.
+
+    Inputs: the gradients of the optimizer's parameters, and what they are to be multiplied by.
+    Outputs: something to depend on.
+    """
+
+    def __init__(self, path: str, optimizer: nn.Momentum) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.written = (*optimizer.parameters, *optimizer.moments)
+        count = len(optimizer.parameters)
+        # Which schedule each parameter has, and a parameter of each schedule.
+        schedules = list(optimizer.learning_rate) if optimizer.is_group_lr else [optimizer] * count
+        distinct = list(dict.fromkeys(map(id, schedules)))
+        which = [distinct.index(id(schedule)) for schedule in schedules]
+        self.examples = tuple(which.index(number) for number in range(len(distinct)))
+        self.settings = as_settings(*which, *_decays(optimizer))
+        self.forward = make_writer(path, "ghost_momentum", 4 + count, 2 * count)
+
+    def construct(self, gradients, factor):
+        optimizer = self.optimizer
+        rates = self._rates()
+        done = self.forward(
+            *(self.settings, factor, optimizer.momentum, rates),
+            *gradients,
+            *self.written,
+        )
+        step = optimizer.assignadd(optimizer.global_step, optimizer.global_step_increase_tensor)
+        return ops.depend(done, step)
+
+    def _rates(self):
+        rates = self.optimizer.get_lr()
+        if not self.optimizer.is_group_lr:
+            return rates.reshape(1)
+        distinct = ()
+        for index in self.examples:
+            distinct += (rates[index].reshape(1),)
+        return ops.concat(distinct)
+
+
+def _decays(optimizer: nn.Momentum) -> list[float]:
+    """The weight decay of each parameter."""
+    flags = optimizer.decay_flags
+    if not optimizer.exec_weight_decay:
+        return [0.0] * len(flags)
+    decays = optimizer.weight_decay
+    if not optimizer.is_group:
+        decays = [decays] * len(flags)
+    return [float(decay.asnumpy()) if flag else 0.0 for decay, flag in zip(decays, flags)]
