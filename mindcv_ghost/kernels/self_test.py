@@ -105,7 +105,7 @@ def check_library(library: ctypes.CDLL) -> None:
 def _check_tail(library, random, n, intrinsic, ghosts, height, width, kernel, relu) -> None:
     out_channels = intrinsic + ghosts - (1 if ghosts > intrinsic else 0)
     u = random.normal(size=(n, intrinsic, height, width))
-    # A BN undoes a 1x1 weight but for its epsilon, so that a large one's gradient is rounding alone.
+    # A BN undoes a 1x1 weight, but for its epsilon: a large one's gradient is rounding alone.
     weight = random.normal(size=(ghosts, 1, kernel, kernel)) * (0.05 if kernel == 1 else 1)
     norms = [_norm(random, channels) for channels in (intrinsic, ghosts)]
     shortcut = random.normal(size=(n, out_channels, height, width))
