@@ -100,7 +100,7 @@ inline void norm_backward(const NormShape& q, const float* x, const Norm& norm, 
                           const float* variance, const float* dy, const NormGradients& out) {
   parallel(q.channels, [&](int64_t c) {
     const Statistics s = {mean[c], variance[c]};
-    NormBackward back(norm, c, s, false);
+    NormBackward back(norm, c, s);
     for_blocks(q, [&](int64_t first, int64_t images, int64_t from, int64_t count) {
       float block_with_x = 0, block_alone = 0;
       for (int64_t n = first; n < first + images; ++n) {

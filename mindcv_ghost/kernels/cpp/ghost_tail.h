@@ -271,9 +271,9 @@ inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c
   float *const x = m.x, *const e = m.e;
   std::vector<NormBackward> norms;
   for (int64_t k = begin; k < begin + real; ++k) {
-    norms.emplace_back(second, k, Statistics{back.mean2[k], back.variance2[k]}, kRelu);
+    norms.emplace_back(second, k, Statistics{back.mean2[k], back.variance2[k]});
   }
-  NormBackward norm(first, c, {back.mean1[c], back.variance1[c]}, kRelu);
+  NormBackward norm(first, c, {back.mean1[c], back.variance1[c]});
   groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t start) {
     put_normalised(p, m.u + dense, norm.affine(), kRelu, x);
     for (int64_t k = 0; k < real; ++k) {

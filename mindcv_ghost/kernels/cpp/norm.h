@@ -29,22 +29,18 @@ struct NormOutput {
   }
 };
 
-// Backward through act(BN(x)): first add() all of d, which loses what the ReLU stopped; then
-// line() is the gradient of x.
+// Backward through BN(x): line() is the gradient of x when all of the gradient d that arrives
+// has been added; what a ReLU behind the BN stops has to be nought in d by then.
 class NormBackward {
  public:
-  NormBackward(const Norm& norm, int64_t c, Statistics s, bool relu)
+  NormBackward(const Norm& norm, int64_t c, Statistics s)
       : a_(norm.of_batch(s, c)),
         mean_(s.mean),
-        inverse_(1 / std::sqrt(s.variance + norm.epsilon)),
-        relu_(relu) {}
+        inverse_(1 / std::sqrt(s.variance + norm.epsilon)) {}
 
-  void add(const float* x, float* d, int64_t count) {
+  void add(const float* x, const float* d, int64_t count) {
     float with_x = 0, alone = 0;
-    const float scale = a_.scale, shift = a_.shift, mean = mean_;
-    if (relu_) {
-      for (int64_t i = 0; i < count; ++i) d[i] = x[i] * scale + shift <= 0 ? 0 : d[i];
-    }
+    const float mean = mean_;
     for (int64_t i = 0; i < count; ++i) {
       alone += d[i];
       with_x += d[i] * (x[i] - mean);
@@ -89,7 +85,6 @@ class NormBackward {
  private:
   Affine a_;
   float mean_, inverse_;
-  bool relu_;
   double with_x_ = 0, alone_ = 0;
   int64_t count_ = 0;
 };

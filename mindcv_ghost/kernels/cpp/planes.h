@@ -18,20 +18,13 @@ struct Statistics {
   float variance;  // biased
 };
 
-// Mean and variance of values that come block by block: in two passes within a block, which the
-// nearest cache should hold, and by Chan's formula between blocks, in double.
+// Mean and variance of values that come one run after the other: in two passes within a block, which
+// the nearest cache holds, and by Chan's formula between blocks, in double.
 class RunningStatistics {
  public:
   void add(const float* x, int64_t count) {
-    float sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += x[i];
-    const float mean = sum / count;
-    float squares = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const float distance = x[i] - mean;
-      squares += distance * distance;
-    }
-    merge(mean, squares, count);
+    constexpr int64_t kBlock = 2048;
+    for (int64_t i = 0; i < count; i += kBlock) add_block(x + i, std::min(kBlock, count - i));
   }
   // Takes in `count` values by their mean and the sum of their squared distances from it.
   void merge(double mean, double squares, int64_t count) {
@@ -47,16 +40,21 @@ class RunningStatistics {
   }
 
  private:
+  void add_block(const float* x, int64_t count) {
+    float sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += x[i];
+    const float mean = sum / count;
+    float squares = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const float distance = x[i] - mean;
+      squares += distance * distance;
+    }
+    merge(mean, squares, count);
+  }
+
   double mean_ = 0, squares_ = 0;
   int64_t count_ = 0;
 };
-
-inline Statistics statistics(const float* x, int64_t count) {
-  constexpr int64_t kBlock = 2048;
-  RunningStatistics all;
-  for (int64_t i = 0; i < count; i += kBlock) all.add(x + i, std::min(kBlock, count - i));
-  return all.get();
-}
 
 // Batch normalisation of a channel as one multiplication and one addition.
 struct Affine {

@@ -146,7 +146,7 @@ inline void stem_backward(const StemShape& q, const float* u, const Norm& norm, 
     float* highest = scratch.take(q.step());
     float* left = scratch.take(q.step());
     const Statistics s = {mean[c], variance[c]};
-    NormBackward back(norm, c, s, false);  // the pool already left out what its ReLU stops
+    NormBackward back(norm, c, s);
     std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
       const float* uc = u + (n * q.channels + c) * q.plane();
