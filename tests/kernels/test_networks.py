@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mindcv
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -13,13 +12,7 @@ from mindcv_ghost.kernels.switch import use_library
 
 from ..randomised import randomise
 
-
-@pytest.fixture(autouse=True)
-def graph_mode():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-    yield
-    ms.set_context(mode=before)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def step(network: nn.Cell, image: Tensor, label: Tensor) -> tuple[float, dict, dict]:

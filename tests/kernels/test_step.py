@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -13,13 +12,7 @@ from mindcv_ghost.kernels import all_finite
 
 from ..engine.networks import CrossEntropy, Linear, batch
 
-
-@pytest.fixture(autouse=True)
-def graph_mode():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-    yield
-    ms.set_context(mode=before)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def run(finite, accumulation: int) -> list:
