@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from mindcv_ghost.config import load_config
+from tests.effort import calls_of
 
 
 def test_lists_may_be_separated_by_spaces_or_commas_and_bracketed():
@@ -116,8 +115,8 @@ def test_argv_of_the_process_is_read_by_default(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["x"], ["--xx"], ["--model_args", "a=1"], ["--mean", "1"]])
-def test_a_command_line_of_200000_words_is_refused_within_a_second(words, refused):
-    start = time.monotonic()
-    message = refused(None, *words * (200_000 // len(words)))
-    assert message.startswith("the command line has 200,000 words, more than 10,000; a recipe")
-    assert time.monotonic() - start < 1
+def test_a_command_line_of_200000_words_is_refused_unread(words, refused):
+    words = words * (200_000 // len(words))
+    messages = []
+    assert calls_of(lambda: messages.append(refused(None, *words))) < 5000
+    assert messages[0].startswith("the command line has 200,000 words, more than 10,000; a recipe")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
 from mindcv_ghost.config import load_config
 from mindcv_ghost.config.recipe_file import MAX_BYTES, MAX_NODES, read_recipe
 from mindcv_ghost.errors import ConfigError
+from tests.effort import calls_of, no_hang
 
 
 def message_for(path) -> str:
@@ -113,22 +113,21 @@ def test_a_pipe_or_an_endless_device_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "child.yaml").write_text("_base_: pipe.yaml\n")
     for path in ("/dev/zero", tmp_path / "pipe.yaml", tmp_path / "child.yaml"):
-        start = time.monotonic()
-        assert "is a pipe or a device; give a YAML file" in message_for(path)
-        assert time.monotonic() - start < 1
+        with no_hang():
+            assert "is a pipe or a device; give a YAML file" in message_for(path)
 
 
 def test_bases_share_the_bytes_and_values_of_one_recipe(recipe):
-    """50 files of 0.8 MB took 23 s."""
+    """50 files of 0.8 MB took 23 s: a budget of a file each lets them all be read."""
     for i in range(49):
         recipe(f"_base_: b{i + 1}.yaml\n" + "#\n" * 100_000, f"b{i}.yaml")
         recipe(f"_base_: c{i + 1}.yaml\nmean: [{'1, ' * 4000}1]\n", f"c{i}.yaml")
-    start = time.monotonic()
     text = message_for(recipe("_base_: b0.yaml\n"))
     assert "b1.yaml is larger than 250,000 bytes with the _base_ files before it" in text
+    assert "b2.yaml" not in text
     text = message_for(recipe("_base_: c0.yaml\n"))
     assert "c2.yaml:2: more than 10000 values" in text
-    assert time.monotonic() - start < 4
+    assert "c3.yaml" not in text
 
 
 def test_a_text_longer_than_any_path_is_refused(refused):
@@ -160,12 +159,12 @@ def test_a_text_longer_than_any_path_is_refused(refused):
         *("text", "digits", "numbers", "directives", "cycle", "integer"),
     ],
 )
-def test_bomb_ends_in_a_short_message(text, tmp_path):
+def test_bomb_ends_in_a_short_message_after_little_work(text, tmp_path):
     path = tmp_path / "bomb.yaml"
     path.write_text(text)
-    start = time.process_time()  # this process's own: other work on the machine doesn't count
-    assert len(message_for(path)) < 20_000
-    assert time.process_time() - start < 2
+    messages = []
+    assert calls_of(lambda: messages.append(message_for(path))) < 5_000_000  # some 1 s
+    assert len(messages[0]) < 20_000
 
 
 def test_too_many_values_are_counted(tmp_path):

@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import tarfile
-import time
 import zlib
 
 import pytest
@@ -105,14 +104,12 @@ def many_members() -> bytes:
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_a_bomb_or_half_an_archive_is_refused_within_a_second(case, tmp_path):
+def test_a_bomb_or_half_an_archive_is_refused(case, tmp_path):
     make, reason = BOMBS[case]
     path = tmp_path / "a.tar.gz"
     path.write_bytes(make())
-    start = time.monotonic()
     with pytest.raises(DataError, match=reason):
         list(file_members(path, {"a.bin": 100}, largest=10**6))
-    assert time.monotonic() - start < 1
 
 
 def test_more_members_than_10000_are_refused(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import time
 
 import mindspore as ms
 import numpy as np
@@ -17,6 +16,7 @@ from mindcv_ghost.engine import ckpt_file
 from mindcv_ghost.engine.checkpoint import load_weights
 from mindcv_ghost.engine.ckpt_file import read_ckpt
 from mindcv_ghost.errors import CheckpointError
+from tests.effort import no_hang
 
 from .test_checkpoint import Small, parameters
 
@@ -183,10 +183,9 @@ def test_a_hostile_file_is_refused_with_its_name_and_the_reason(case, tmp_path):
     content, reason = BAD[case]
     path = tmp_path / "a.ckpt"
     path.write_bytes(content)
-    start, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CheckpointError, match=reason) as caught:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with no_hang(), pytest.raises(CheckpointError, match=reason) as caught:
         read_ckpt(path, LARGEST)
-    assert time.monotonic() - start < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 50_000  # kB
     assert str(caught.value).startswith(f"{path} ({len(content)} bytes) can't be read")
     assert len(str(caught.value)) < 700
@@ -226,19 +225,17 @@ def test_a_file_of_10_gigabytes_is_refused_unread(tmp_path):
     path = tmp_path / "a.ckpt"
     with open(path, "wb") as file:
         file.truncate(10 * 2**30)
-    start = time.monotonic()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="larger than 2,147,483,648 bytes"):
         load_weights(Small(), path)
-    assert time.monotonic() - start < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 50_000  # kB
 
 
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.ckpt")
     for path in (tmp_path / "a.ckpt", "/dev/zero"):
-        start = time.monotonic()
-        with pytest.raises(CheckpointError, match="isn't a regular file"):
+        with no_hang(), pytest.raises(CheckpointError, match="isn't a regular file"):
             load_weights(Small(), path)
-        assert time.monotonic() - start < 1
 
 
 def test_integers_are_not_taken_for_weights(tmp_path):
