@@ -13,6 +13,7 @@ docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.rows import print_row  # noqa: E402
+from benchmarks.rows import Allowance, alternate, print_row, tell_left_out  # noqa: E402
 
 os.environ.setdefault("GLOG_v", "3")
 
@@ -66,13 +67,17 @@ def main() -> None:
     if arguments.level:
         print(measure(arguments.level, arguments.steps))
         return
-    results = {"O0": [], "default": []}
-    for _ in range(arguments.pairs):
-        for level, values in results.items():
-            command = [sys.executable, __file__, "--level", level, "--steps", str(arguments.steps)]
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            values.append(float(out.strip().splitlines()[-1]))
-    fast, slow = statistics.median(results["O0"]), statistics.median(results["default"])
+
+    def in_a_process(level: str) -> float:
+        command = [sys.executable, __file__, "--level", level, "--steps", str(arguments.steps)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return float(out.strip().splitlines()[-1])
+
+    levels = ("O0", "default")
+    measures = {level: functools.partial(in_a_process, level) for level in levels}
+    medians = alternate(measures, arguments.pairs, Allowance())
+    tell_left_out(level for level in levels if level not in medians)
+    fast, slow = medians["O0"], medians["default"]
     case = "MindCV's ResNet-50 by our step, batch 16, 64x64, at O0"
     print_row("jit_level", case, fast, "s/step", "MindSpore's default level", slow, slow / fast)
 

@@ -18,6 +18,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -31,22 +32,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.profile_limits import MachineLimits, limits_of_parts, measure_machine  # noqa: E402
 from benchmarks.profile_operators import compile_timer, part_of_native, part_of_stock  # noqa: E402
-from benchmarks.rows import ROOT, print_row, where_and_when  # noqa: E402
+from benchmarks.rows import (  # noqa: E402
+    ROOT,
+    Allowance,
+    in_turn,
+    print_row,
+    tell_left_out,
+    where_and_when,
+)
 from benchmarks.train_step import _mindspore as training_step  # noqa: E402
 from mindcv_ghost.report.files import write_text  # noqa: E402
 from mindcv_ghost.report.profile import BETWEEN, COLUMNS  # noqa: E402
 
 MODEL, WARM_UP = "ghost_resnet50", 3
+ANALYSIS = 10  # seconds, rather more than the profiler's analysis and the limits take
 
 
-def profile(who: str, batch: int, side: int, steps: int) -> dict:
+def profile(who: str, batch: int, side: int, steps: int, share: Allowance) -> dict:
     """Profile ghost_resnet50's training step in this process.
 
     Args:
         who: ``native`` or ``stock``.
         batch: images.
         side: pixels.
-        steps: steps to take the mean of.
+        steps: steps to take the mean of; fewer if not so many fit into the share.
+        share: of the time, for all that is done here.
 
     Returns:
         ``seconds`` of a step without the profiler; ``milliseconds``, of a step with it, as a list
@@ -60,20 +70,23 @@ def profile(who: str, batch: int, side: int, steps: int) -> dict:
         timer = compile_timer(folder) if who == "native" else None
         step = training_step(who, "training", MODEL, batch, side)
 
-        def seconds() -> float:
+        def seconds(steps: int) -> float:
             started = time.perf_counter()
             for _ in range(steps):
                 step()
             return (time.perf_counter() - started) / steps
 
-        for _ in range(WARM_UP):
+        for _ in range(WARM_UP - 1):
             step()
-        plain = seconds()
+        last = seconds(1)
+        # They are taken twice, without the profiler and with it.
+        steps = int(max(1, min(steps, (share.left() - ANALYSIS) / (2 * last))))
+        plain = seconds(steps)
         profiler = ms.Profiler(output_path=str(folder / "profile"), start_profile=False)
         profiler.start()
         if timer:
             timer.reset()
-        profiled = seconds()
+        profiled = seconds(steps)
         native = timer.milliseconds() if timer else {}
         profiler.stop()
         profiler.analyse()
@@ -127,29 +140,43 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "profile.csv")
     parser.add_argument("--only", choices=("native", "stock"), help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=float, default=math.inf, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     batch, side, _ = sizes = (arguments.batch, arguments.side, arguments.steps)
     if arguments.only:
-        print("answer " + json.dumps(profile(arguments.only, *sizes)))
+        share = Allowance(arguments.share)
+        print("answer " + json.dumps(profile(arguments.only, *sizes, share)))
         return
+    allowance = Allowance()
     machine = measure_machine()
-    answers = {who: _run(who, sizes) for who in ("stock", "native")}
+    # Native operators first: the limits come from there. Stock ones may have what these leave.
+    measures = {
+        "native": lambda: _run("native", sizes, allowance.left() / 2),
+        "stock": lambda: _run("stock", sizes, allowance.left()),
+    }
+    answers = next(iter(in_turn(measures, 1, allowance)), {})
+    left_out = [f"{who} operators" for who in measures if who not in answers]
+    if "native" not in answers:
+        tell_left_out(left_out)
     case = (
         f"ghost_resnet50, training, {arguments.batch} images of {arguments.side}x{arguments.side}"
     )
-    write(arguments.csv, machine, answers, case)
+    if not left_out:  # the page's table needs both
+        write(arguments.csv, machine, answers, case)
     work = answers["native"]["limits"].values()
     limit = sum(machine.seconds(operations, size) for operations, size in work)
-    for who, answer in answers.items():
-        seconds = answer["seconds"]
+    for who in reversed(answers):  # stock operators are the page's "before"
+        seconds = answers[who]["seconds"]
         print_row(
             *("Limit of a step", f"{case}, {who} operators", seconds, "s"),
             *("the machine's peaks", limit, limit / seconds),
         )
+    tell_left_out(left_out)
 
 
-def _run(who: str, sizes: tuple[int, int, int]) -> dict:
+def _run(who: str, sizes: tuple[int, int, int], share: float) -> dict:
     options = [f"--{name}={value}" for name, value in zip(("batch", "side", "steps"), sizes)]
+    options.append(f"--share={share}")
     command = [sys.executable, __file__, "--only", who, *options]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("answer ")]

@@ -2,8 +2,9 @@
 
     python benchmarks/run_all.py [--only first_step start_up] [--quick --results trial.csv]
 
-``jobs.py`` lists them, with the time that each may take. One that fails or takes longer is written
-down as failed; its rows of the latest run that had them stay, with their own commit and date.
+``jobs.py`` lists them, with the time that each may take. Each is told when it has to have ended,
+and leaves out what doesn't fit. One that leaves rows out, fails or takes longer is written down as
+failed; its rows of the latest run that had them stay, with their own commit and date.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.jobs import JOBS, Job  # noqa: E402
-from benchmarks.rows import where_and_when  # noqa: E402
+from benchmarks.rows import ENDS_AT, NOTE, where_and_when  # noqa: E402
 from mindcv_ghost.report.benchmarks import COLUMNS, FAILED, meets  # noqa: E402
 from mindcv_ghost.report.files import write_text  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results.csv"
+TO_END = 4  # seconds that a job has for its rows and its end before it is killed
 
 
 def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
@@ -40,12 +42,18 @@ def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
     if not path.is_file():
         return [], "there is no such benchmark"
     rows: list[dict] = []
+    ends_at = time.monotonic() + seconds - TO_END
     # A file for the errors: nobody reads them while it runs, and a pipe would fill up.
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
             [sys.executable, str(path), *arguments, *more],
             cwd=ROOT,
-            env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1"),
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "1",
+                ENDS_AT: str(ends_at),
+            },
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -76,6 +84,8 @@ def _collect(lines, rows: list[dict]) -> None:
             rows.append(row)
             ratio = "" if row["ratio"] is None else f", ratio {row['ratio']}"
             print(f"    {row['case']}: {row['value']} {row['unit']}{ratio}", flush=True)
+        elif line.startswith(NOTE):
+            print(f"    {line.rstrip()}", flush=True)
 
 
 def _kill(process: subprocess.Popen) -> None:
@@ -147,6 +157,7 @@ def main() -> int:
     rows = [row for row in rows if row.get("command") in {job.command for job in JOBS}]
     failed, allowed, begun = [], 0.0, time.monotonic()
     jobs = [job for job in JOBS if job.script in args.only]
+    jobs.sort(key=lambda job: job.last)
     for number, job in enumerate(jobs, 1):
         print(f"{number}/{len(jobs)} {job.command}", flush=True)
         started = time.monotonic()

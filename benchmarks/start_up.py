@@ -12,6 +12,7 @@ see docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import socket
 import statistics
@@ -22,7 +23,14 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.rows import BIN, launcher_environ, print_row  # noqa: E402
+from benchmarks.rows import (  # noqa: E402
+    BIN,
+    Allowance,
+    in_turn,
+    launcher_environ,
+    print_row,
+    tell_left_out,
+)
 
 
 def first_all_reduce(started: float) -> None:
@@ -91,10 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10)
     pairs = parser.parse_args().pairs
-    seconds: dict[str, list[float]] = {"mpirun": [], "msrun": []}
-    for _ in range(pairs):
-        for launcher, values in seconds.items():
-            values.append(measure(launcher))
+    launchers = ("mpirun", "msrun")
+    measures = {name: functools.partial(measure, name) for name in launchers}
+    found = [each for each in in_turn(measures, pairs, Allowance()) if len(each) == 2]
+    if not found:
+        tell_left_out(["msrun"])
+    seconds = {name: [each[name] for each in found] for name in launchers}
     mine, other = statistics.median(seconds["mpirun"]), statistics.median(seconds["msrun"])
     case = "launcher to first AllReduce of 2 ranks, mpirun"
     print_row("Start-up", case, mine, "s", "msrun with MindSpore's init()", other, other / mine)

@@ -1,7 +1,9 @@
 """A network on the CPU with native operators: how fast, against whom, in how much memory?
 
-A process a measurement, the rivals in turn, several rounds. Every row is the median over the rounds
-of the ratio within a round, printed as one JSON object:
+A process a measurement, the rivals in turn, those with a goal first, several rounds. Every row is
+the median over the rounds of the ratio within a round, printed as one JSON object. Where the time
+that `run_all.py` gives is too short, a process takes fewer steps, then rounds are left out, then
+rivals.
 
     python benchmarks/train_step.py [--model ghost_resnet50] [--rounds 5] [--steps 8] [--batch 32]
                                     [--side 128]
@@ -20,7 +22,9 @@ as fast as PyTorch's, and inference 1.2 times. For what came out see docs/perfor
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import resource
 import statistics
@@ -31,6 +35,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import Allowance, in_turn, tell_left_out  # noqa: E402
+
+WARM_UP, LEAST = 2, 2  # steps of a process that don't count; that count even if time is short
 
 # case, rival, what is compared, least ratio (of the rival's value to ours) that is aimed at
 ROWS = {
@@ -75,23 +84,38 @@ NAMES = {
 }
 
 
-def measure(who: str, case: str, model: str, steps: int, batch: int, side: int) -> dict[str, float]:
+def measure(
+    who: str, case: str, model: str, steps: int, batch: int, side: int, share: Allowance
+) -> dict[str, float]:
     """Medians of a step's seconds; what the process's memory grew by from the data to its peak."""
     make = _torch if who == "torch" else _mindspore
     step = make(who, case, model, batch, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, processor = clock_steps(step, steps, share)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "seconds": statistics.median(seconds),
+        "processor": statistics.median(processor),
+        "megabytes": (peak - before) / 1024,
+    }
+
+
+def clock_steps(
+    step: Callable[[], object], steps: int, share: Allowance
+) -> tuple[list[float], list[float]]:
+    """Seconds and processor seconds of each step after the first few.
+
+    Fewer than ``steps``, but ``LEAST``, if the next wouldn't fit into the share.
+    """
     seconds, processor = [], []
-    for _ in range(steps + 2):
+    while len(seconds) < WARM_UP + steps:
+        if len(seconds) >= WARM_UP + LEAST and max(seconds[WARM_UP:]) > share.left():
+            break
         started, used = time.perf_counter(), time.process_time()
         step()
         seconds.append(time.perf_counter() - started)
         processor.append(time.process_time() - used)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "seconds": statistics.median(seconds[2:]),
-        "processor": statistics.median(processor[2:]),
-        "megabytes": (peak - before) / 1024,
-    }
+    return seconds[WARM_UP:], processor[WARM_UP:]
 
 
 def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
@@ -127,7 +151,6 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
 
 
 def _torch(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.needs_torch import torch_and_timm
 
     torch, timm = torch_and_timm()
@@ -176,26 +199,51 @@ def main() -> None:
     parser.add_argument("--model", default="ghost_resnet50")
     parser.add_argument("--case", choices=("training", "inference"))
     parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=float, default=math.inf, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     rows = ROWS.get(arguments.model, ROWS["other"])
     sizes = (arguments.steps, arguments.batch, arguments.side)
     if arguments.only:
-        print(json.dumps(measure(arguments.only, arguments.case, arguments.model, *sizes)))
+        share = Allowance(arguments.share)
+        print(json.dumps(measure(arguments.only, arguments.case, arguments.model, *sizes, share)))
         return
-    for case in (arguments.case,) if arguments.case else ("training", "inference"):
-        rivals = [row[1] for row in rows if row[0] == case]
-        everybody = dict.fromkeys(("native", *rivals))
-        rounds = [
-            {who: _run(who, case, arguments.model, sizes) for who in everybody}
-            for _ in range(arguments.rounds)
-        ]
+    cases = (arguments.case,) if arguments.case else ("training", "inference")
+    allowance, left_out = Allowance(), []
+    for number, case in enumerate(cases):
+        order = everybody(rows, case)
+        # An equal share of what is left for each process to come.
+        processes = arguments.rounds * sum(len(everybody(rows, each)) for each in cases[number:])
+        to_come = itertools.count(processes, -1)
+        measures = {
+            who: lambda who=who, case=case, to_come=to_come: _run(
+                who, case, arguments.model, sizes, allowance.left() / next(to_come)
+            )
+            for who in order
+        }
+        rounds = in_turn(measures, arguments.rounds, allowance, len(cases) - number)
         for row_case, rival, unit, goal in rows:
-            if row_case == case:
-                print(json.dumps(_row(case, rival, unit, goal, rounds, arguments)), flush=True)
+            both = [each for each in rounds if "native" in each and rival in each]
+            if row_case == case and both:
+                print(json.dumps(_row(case, rival, unit, goal, both, arguments)), flush=True)
+        left_out += [NAMES[who] for who in order[1:] if not any(who in each for each in rounds)]
+    tell_left_out(left_out)
 
 
-def _run(who: str, case: str, model: str, sizes: tuple[int, int, int]) -> dict[str, float]:
+def everybody(rows: tuple, case: str) -> list[str]:
+    """Ours, then the rivals in the order in which they are measured: those with a goal first.
+
+    >>> everybody(ROWS["other"], "training")
+    ['native', 'torch', 'stock']
+    """
+    rivals = sorted((row for row in rows if row[0] == case), key=lambda row: row[3] is None)
+    return list(dict.fromkeys(("native", *(row[1] for row in rivals))))
+
+
+def _run(
+    who: str, case: str, model: str, sizes: tuple[int, int, int], share: float
+) -> dict[str, float]:
     options = [f"--{name}={value}" for name, value in zip(("steps", "batch", "side"), sizes)]
+    options.append(f"--share={share}")
     command = [sys.executable, __file__, "--only", who, "--case", case, "--model", model, *options]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.strip().splitlines()[-1])
