@@ -35,7 +35,7 @@ class Job:
 
 _STEP = "--rounds 1 --steps 1"
 JOBS = (
-    Job("train_step.py --case training --rounds 3 --steps 5", 207, _STEP, last=True),
+    Job("train_step.py --case training --rounds 3 --steps 5", 204, _STEP, last=True),
     Job("train_step.py --case training --batch 16 --side 224 --rounds 1 --steps 4", 140, _STEP),
     Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 1 --steps 5", 82, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case training --rounds 1 --steps 3", 75, _STEP),

@@ -187,7 +187,7 @@ def tell_left_out(what: Iterable[str]) -> None:
     """
     names = list(what)
     if names:
-        raise SystemExit(f"no time was left for: {', '.join(names)}")
+        raise SystemExit(f"no time was left for: {'; '.join(names)}")
 
 
 def _raise_out_of_time(*_) -> None:

@@ -114,7 +114,7 @@ def test_a_program_that_is_measured_is_ended_when_the_time_is_over(tmp_path):
 
 def test_rows_left_out_end_a_script_as_failed_by_their_names():
     tell_left_out([])
-    with pytest.raises(SystemExit, match="no time was left for: a, b"):
+    with pytest.raises(SystemExit, match="no time was left for: a; b"):
         tell_left_out(["a", "b"])
 
 
