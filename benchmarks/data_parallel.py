@@ -15,9 +15,7 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -31,6 +29,8 @@ from benchmarks.rows import (  # noqa: E402
     alternate,
     launcher_environ,
     print_row,
+    run_launcher,
+    scratch_folder,
     tell_left_out,
 )
 
@@ -98,9 +98,7 @@ def measure(ranks: int, folder: Path, model: str, side: int, seen: list[dict]) -
     command += ["--warmup_epochs", "0", "--ckpt_save_dir", str(folder / f"run{len(seen)}_{ranks}")]
     if ranks > 1:
         command = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks), *command]
-    done = subprocess.run(
-        command, env=launcher_environ(), cwd=folder, capture_output=True, text=True
-    )
+    done = run_launcher(command, env=launcher_environ(), cwd=folder)
     lines = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
     if not lines:
         raise SystemExit(f"{ranks} ranks failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
@@ -117,8 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     two: list[dict] = []
     one: list[dict] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         write_photographs(folder / "data" / "train", 4, GLOBAL_BATCH // 4)
         medians = alternate(
             {

@@ -18,7 +18,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import Allowance, in_turn, print_row, tell_left_out  # noqa: E402
+from benchmarks.rows import (  # noqa: E402
+    Allowance,
+    in_turn,
+    print_row,
+    scratch_folder,
+    tell_left_out,
+)
 
 
 def start(folder: Path, model: str, side: int, graphs: Path) -> tuple[float, float]:
@@ -67,8 +72,7 @@ def main() -> None:
     parser.add_argument("--model", default="ghost_resnet50")
     parser.add_argument("--side", type=int, default=64)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with scratch_folder() as folder:
         write_photographs(folder / "data" / "train", 4, 8)
         graphs = folder / "graphs"
 

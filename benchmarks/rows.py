@@ -11,9 +11,12 @@ import datetime
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
@@ -31,6 +34,8 @@ __all__ = [
     "in_turn",
     "launcher_environ",
     "print_row",
+    "run_launcher",
+    "scratch_folder",
     "tell_left_out",
     "where_and_when",
 ]
@@ -107,7 +112,7 @@ class Allowance:
     def enforced(self) -> Iterator[None]:
         """Raise ``OutOfTime`` in the block when the time is over, in the main thread.
 
-        ``subprocess.run`` ends its program on the way.
+        ``subprocess.run`` ends its program on the way; see ``run_launcher`` for those of ranks.
         """
         left = self.left()
         if left == math.inf:
@@ -122,6 +127,34 @@ class Allowance:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the block; what a program that is just being ended still writes may stay."""
+    folder = tempfile.mkdtemp()
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_launcher(command: list[str], **options) -> subprocess.CompletedProcess:
+    """Run mpirun or msrun; gives its output.
+
+    When time is over it may end its ranks before it is killed, as they would go on without it.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options) as process:
+        try:
+            out, errors = process.communicate()
+        except BaseException:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(3)
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
 def in_turn(

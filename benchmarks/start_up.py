@@ -16,9 +16,7 @@ import functools
 import os
 import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +27,8 @@ from benchmarks.rows import (  # noqa: E402
     in_turn,
     launcher_environ,
     print_row,
+    run_launcher,
+    scratch_folder,
     tell_left_out,
 )
 
@@ -82,12 +82,10 @@ def measure(launcher: str) -> float:
             port = probe.getsockname()[1]
         command = [BIN / "msrun", "--worker_num", 2, "--local_worker_num", 2]
         command += ["--master_port", port, "--join", "True"]
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         command = [str(c) for c in [*command, __file__, "--rank", launcher, time.time()]]
-        done = subprocess.run(
-            command, cwd=folder, env=launcher_environ(), capture_output=True, text=True
-        )
-        logs = "".join(p.read_text(errors="replace") for p in Path(folder).glob("worker_*.log"))
+        done = run_launcher(command, cwd=folder, env=launcher_environ())
+        logs = "".join(p.read_text(errors="replace") for p in folder.glob("worker_*.log"))
     lines = [line for line in (done.stdout + logs).splitlines() if line.startswith("seconds ")]
     if not lines:
         raise SystemExit(f"{launcher} failed:\n{done.stdout}{done.stderr}{logs}")

@@ -23,7 +23,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -32,7 +31,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import Allowance, alternate, print_row, tell_left_out  # noqa: E402
+from benchmarks.rows import (  # noqa: E402
+    Allowance,
+    alternate,
+    print_row,
+    scratch_folder,
+    tell_left_out,
+)
 
 CLASSES, IMAGES_A_CLASS, EPOCHS = 4, 64, 3
 WARM_UP, STEPS = 4, 10
@@ -151,8 +156,7 @@ def main() -> None:
     ghost, resnet = ("ghost_resnet50", 32, 128), ("resnet50", 16, 64)
     if args.small:
         ghost = resnet = ("mobilenet_v2_035_224", 16, 32)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with scratch_folder() as folder:
         write_photographs(folder / "data" / "train", CLASSES, 8 if args.small else IMAGES_A_CLASS)
         runs = (folder / f"run{number}" for number in itertools.count())
         comparisons = (

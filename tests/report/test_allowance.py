@@ -9,7 +9,15 @@ import sys
 import pytest
 
 from benchmarks import train_step
-from benchmarks.rows import ENDS_AT, Allowance, OutOfTime, alternate, in_turn, tell_left_out
+from benchmarks.rows import (
+    ENDS_AT,
+    Allowance,
+    OutOfTime,
+    alternate,
+    in_turn,
+    run_launcher,
+    tell_left_out,
+)
 
 
 class Clock:
@@ -175,3 +183,19 @@ def test_a_step_compares_within_the_rounds_that_have_both(monkeypatch, capsys):
     ratios = [json.loads(line)["ratio"] for line in lines if line.startswith("{")]
     # stock from the first round alone, 9 to 1; torch from both, 4 to 1 and 10 to 4.
     assert ratios == [9.0, 3.25]
+
+
+def test_a_launcher_may_end_its_ranks_when_the_time_is_over(tmp_path):
+    code = "trap 'touch ended; exit' TERM; touch begun; while true; do sleep 0.05; done"
+
+    def launcher() -> None:
+        while not (tmp_path / "begun").exists():
+            run_launcher(["sh", "-c", code], cwd=tmp_path)
+
+    assert in_turn({"a": launcher}, 1, Allowance(0.5)) == []
+    assert (tmp_path / "begun").exists() == (tmp_path / "ended").exists()
+
+
+def test_a_launchers_output_and_status_are_given():
+    done = run_launcher(["sh", "-c", "echo a; echo b >&2; exit 3"])
+    assert (done.stdout, done.stderr, done.returncode) == ("a\n", "b\n", 3)
