@@ -18,6 +18,7 @@ def call(
     inputs: Sequence[np.ndarray],
     shapes: Sequence[tuple[int, ...]],
     written: int = 0,
+    behind: int = 0,
 ) -> list[np.ndarray]:
     """Run one operator on numpy arrays.
 
@@ -27,6 +28,7 @@ def call(
         inputs: arrays, of which float32 copies are made.
         shapes: of the outputs.
         written: how many of the last inputs the operator changes where they lie.
+        behind: how many floats each array begins behind the start of a cache line.
 
     Returns:
         The outputs, filled with NaN before the operator ran, and the changed inputs.
@@ -34,8 +36,8 @@ def call(
     Raises:
         ValueError: if the operator says that these arguments don't fit.
     """
-    outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]
-    arrays = [np.array(array, np.float32, order="C") for array in inputs] + outputs
+    outputs = [_placed(np.full(shape, np.nan), behind) for shape in shapes]
+    arrays = [_placed(np.asarray(array), behind) for array in inputs] + outputs
     count = len(arrays)
     sides = [(ctypes.c_int64 * max(1, a.ndim))(*a.shape) for a in arrays]
     code = getattr(library, operator)(
@@ -53,3 +55,12 @@ def call(
             "sizes aren't what cpp/entry.cc asks for"
         )
     return outputs + arrays[len(inputs) - written : len(inputs)]
+
+
+def _placed(values: np.ndarray, behind: int) -> np.ndarray:
+    """A float32 copy that begins so many floats behind the start of a cache line."""
+    memory = np.empty(values.size + 16 + behind, np.float32)
+    first = -(memory.ctypes.data // 4) % 16 + behind
+    copy = memory[first : first + values.size].reshape(values.shape)
+    copy[...] = values
+    return copy

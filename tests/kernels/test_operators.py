@@ -279,3 +279,31 @@ def test_columns_that_begin_and_end_within_rows_and_images_are_right_on_any_numb
             found += call(handle, name, [[stride], *inputs], [exact.shape])
         assert np.abs(found[0] - exact).max() <= 5e-6 * np.abs(exact).max(), name
         assert {each.tobytes() for each in found} == {found[0].tobytes()}, name
+
+
+def test_results_are_the_same_wherever_in_a_cache_line_memory_begins(handle):
+    small, large = (3, 20, 12, 12), (5, 70, 116, 116)  # the latter is written past the caches
+    found = {}
+    for size in (small, large):
+        images, channels, side, _ = size
+        x, weight = values(*size), values(channels, channels, 1, 1, seed=1) / channels
+        half, norm = x[:, : channels // 2], [values(channels, seed=i) for i in (2, 3)]
+        moving = [values(channels, seed=4), values(channels) ** 2 + 0.5]
+        first, second = ([each[: channels // 2] for each in (*norm, *moving)] for _ in range(2))
+        depthwise = values(channels // 2, 1, 3, 3)
+        cases = [
+            ("ghost_conv", [[1], x, weight], [size]),
+            ("ghost_conv_backward_input", [[1], x, weight, x], [size]),
+            ("ghost_norm_evaluate", [[1e-5], x, *norm, *moving], [size]),
+            (
+                "ghost_tail_evaluate",
+                [TAIL_SETTINGS, half, *first, depthwise, *second],
+                [size],
+            ),
+        ]
+        for name, inputs, outputs in cases:
+            for behind in (0, 4, 7):
+                for got in call(handle, name, inputs, outputs, behind=behind):
+                    assert np.isfinite(got).all(), name
+                    found.setdefault((name, size), set()).add(got.tobytes())
+    assert {case: len(results) for case, results in found.items()} == dict.fromkeys(found, 1)

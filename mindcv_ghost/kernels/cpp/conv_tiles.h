@@ -153,11 +153,12 @@ struct Panels {
 struct ColumnRange {
   int64_t first, columns;
 
-  // One of `parts` ranges that whole panels are shared out to: only the very last is filled up.
-  static ColumnRange of(int64_t columns, int64_t part, int64_t parts) {
-    const int64_t panels = panels_of(columns);
-    const int64_t begin = panels * part / parts * kPanel;
-    return {begin, std::min(columns, panels * (part + 1) / parts * kPanel) - begin};
+  // One of `parts` ranges that whole panels are shared out to, but for the very first, which lacks
+  // `lead` columns, and the very last.
+  static ColumnRange of(int64_t columns, int64_t lead, int64_t part, int64_t parts) {
+    const int64_t panels = panels_of(columns + lead);
+    const int64_t begin = std::max<int64_t>(0, panels * part / parts * kPanel - lead);
+    return {begin, std::min(columns, panels * (part + 1) / parts * kPanel - lead) - begin};
   }
 };
 
@@ -315,6 +316,13 @@ struct Runs {
   }
 };
 
+// How many columns earlier panels have to begin so that each vector of y lies within a cache line:
+// writing parts of lines takes up to 1.7 times as long.
+inline int64_t lead_of(const Reach& reach, const Target& target, const float* y) {
+  if (!target.is_dense(reach) || target.plane() % kLanes != 0) return 0;
+  return behind_boundary(y);
+}
+
 // y (images, out_channels, target) = weight * what each output sees of x (images, in_channels,
 // reach), plus `other`, placed as y, where there is one. weight: (out_channels, in_channels * taps),
 // packed by pack_rows for rows_at_once rows at a time.
@@ -327,10 +335,11 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
   const int64_t total = images * reach.outputs();
   const int64_t count = ranges_of(reach, images, wanted, threads);
+  const int64_t lead = lead_of(reach, target, y);
   // Too few panels: each is unfolded by several threads, which share its rows.
   const int64_t shares = count < 2 * threads && count % threads != 0 ? threads : 1;
   parallel(count * shares, [&](int64_t part) {
-    const ColumnRange range = ColumnRange::of(total, part / shares, count);
+    const ColumnRange range = ColumnRange::of(total, lead, part / shares, count);
     const Panels panels = {depth, range.columns};
     Scratch scratch(panels.size() + unfold_memory(reach, range) + kPanelRows * kPanel, 3);
     float* columns = scratch.take(panels.size());
@@ -339,14 +348,13 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
     float* block = scratch.take(kPanelRows * kPanel);
     const int64_t channel_step = out_channels * target.plane();
     const int64_t turn = part % shares;
-    const bool past_caches =
-        is_streamed(images * channel_step) && can_stream(y, target.plane());
+    const bool past_caches = is_streamed(images * channel_step) && target.plane() % kLanes == 0;
     for (int64_t p = 0; p < panels.count(); ++p) {
       const int64_t first = p * kPanel, width = std::min(kPanel, panels.columns - first);
       const Runs runs(reach, target, {range.first + first, width}, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
-      const bool streamed = direct && past_caches && runs.runs[0].place % kLanes == 0;
       float* out = y + runs.runs[0].place;
+      const bool streamed = direct && past_caches && behind_boundary(out) == 0;
       const float* add = other == nullptr ? nullptr : other + runs.runs[0].place;
       int64_t index = 0;
       for (int64_t row = 0, rows; row < out_channels; row += rows, ++index) {

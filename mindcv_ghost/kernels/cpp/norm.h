@@ -68,10 +68,8 @@ class NormBackward {
       return scale * (d - x * slope - shift);
     }
     void write(const float* x, const float* d, float* dx, int64_t count, bool streamed) const {
-      if (streamed && can_stream(dx, count)) {
-        for (int64_t i = 0; i < count; i += kLanes) {
-          stream(dx + i, at(load(x + i), load(d + i)));
-        }
+      if (streamed && count >= kLanes) {
+        stream_all(dx, count, [&](int64_t i) { return at(load(x + i), load(d + i)); });
       } else {
         for (int64_t i = 0; i < count; ++i) dx[i] = at(x[i], d[i]);
       }

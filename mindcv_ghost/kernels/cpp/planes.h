@@ -97,17 +97,17 @@ inline void add_relu(const float* x, Affine a, const float* other, float* y, int
 // As normalise, or add_relu where there is another; past the caches.
 inline void stream_normalised(const float* x, Affine a, bool relu, const float* other, float* y,
                               int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes) {
+  stream_all(y, count, [&](int64_t i) {
     Vector v = load(x + i) * a.scale + a.shift;
     if (other != nullptr) v += load(other + i);
-    stream(y + i, relu || other != nullptr ? relu_of(v) : v);
-  }
+    return relu || other != nullptr ? relu_of(v) : v;
+  });
 }
 
-// Writes one map: past the caches if that is wanted and the map lies so that it can be.
+// Writes one map; past the caches if that is wanted.
 inline void write_map(const float* x, Affine a, bool relu, const float* other, float* y,
                       int64_t count, bool streamed) {
-  if (streamed && can_stream(y, count)) {
+  if (streamed && count >= kLanes) {
     stream_normalised(x, a, relu, other, y, count);
   } else if (other != nullptr) {
     add_relu(x, a, other, y, count);

@@ -163,14 +163,29 @@ inline void end_streams() {
 // until it is read, and would only read each line from memory first.
 inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
 
-inline bool can_stream(const float* to, int64_t count) {
-  return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) == 0 && count % kLanes == 0;
+// How many values lie between the multiple of a vector's size before `to`, and `to`. MindSpore's
+// memory begins 16 bytes behind the start of a cache line.
+inline int64_t behind_boundary(const float* to) {
+  return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) / sizeof(float);
 }
 
-// As copy, past the caches if that is wanted and `to` lies so that it can be.
+// Writes `count` values, where at(i) is the vector of those from i on; past the caches but for what
+// doesn't fill a vector at the beginning and the end. count: a vector at least.
+template <typename At>
+inline void stream_all(float* to, int64_t count, const At& at) {
+  const int64_t head = (kLanes - behind_boundary(to)) % kLanes;
+  const Vector first = at(0), last = at(count - kLanes);
+  std::memcpy(to, &first, head * sizeof(float));
+  int64_t i = head;
+  for (; i + kLanes <= count; i += kLanes) stream(to + i, at(i));
+  const int64_t left = count - i;
+  std::memcpy(to + i, reinterpret_cast<const float*>(&last) + kLanes - left, left * sizeof(float));
+}
+
+// As copy, past the caches if that is wanted.
 inline void copy_out(float* to, const float* from, int64_t count, bool streamed) {
-  if (!streamed || !can_stream(to, count)) return copy(to, from, count);
-  for (int64_t i = 0; i < count; i += kLanes) stream(to + i, load(from + i));
+  if (!streamed || count < kLanes) return copy(to, from, count);
+  stream_all(to, count, [from](int64_t i) { return load(from + i); });
 }
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
