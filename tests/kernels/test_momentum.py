@@ -35,6 +35,8 @@ CASES = {
     "clipping": (DECAY, dict(clip_norm=0.1)),
     "accumulation and averages": (DECAY, dict(accumulation_steps=2, ema=True)),
 }
+# Others among the cases have the same operators with other numbers.
+MORE = {"weight decay", "weight decay of everything", "no momentum", "infinities applied"}
 
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -98,7 +100,9 @@ def assert_same(got: dict, expected: dict) -> None:
         np.testing.assert_array_equal(got[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in MORE)) for case in CASES]
+)
 def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built, case):
     settings, options = CASES[case]
     bad = {2, 3} if case in ("dynamic scale", "infinities applied") else ()
