@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import recipe, rows
+from .conftest import SOON_COMPILED, recipe, rows
 
 
 def refused(done) -> str:
@@ -86,7 +86,8 @@ def test_a_flat_validation_folder_is_refused_with_the_command_that_sorts_it(scri
 def test_a_cut_image_stops_the_run_by_its_name(scripts, copied):
     victim = copied / "train" / "dog" / "dog_003.jpg"
     victim.write_bytes(victim.read_bytes()[:400])
-    text = refused(scripts.train(*recipe(copied), status=2, timeout=120))
+    options = recipe(copied, model=SOON_COMPILED)
+    text = refused(scripts.train(*options, status=2, timeout=120))
     assert "dog_003.jpg" in text
 
 
@@ -94,8 +95,8 @@ def test_a_cut_image_is_skipped_on_request_and_counted_in_validation(scripts, co
     for split, name in (("train", "dog/dog_003.jpg"), ("val", "eel/eel_004.jpg")):
         victim = copied / split / name
         victim.write_bytes(victim.read_bytes()[:400])
-    options = recipe(copied, on_bad_image="skip", epoch_size=1, ckpt_save_dir="run")
-    done = scripts.train(*options)
+    options = dict(model=SOON_COMPILED, epoch_size=1, ckpt_save_dir="run")
+    done = scripts.train(*recipe(copied, on_bad_image="skip", **options))
     assert "1 unreadable" in done.out
     assert "dog_003.jpg" in done.out
     assert len(rows(scripts.cwd / "run")) == 1

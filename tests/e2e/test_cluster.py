@@ -138,7 +138,7 @@ def test_two_jobs_at_once_do_not_meet(jobs):
     assert re.findall(r"joined \d (\d)", second.text) == ["6"] * 3
 
 
-@pytest.mark.parametrize("launcher", ["srun", "mpich"])
+@pytest.mark.parametrize("launcher", ["srun", pytest.param("mpich", marks=pytest.mark.slow)])
 def test_ranks_find_each_other_without_open_mpi(jobs, launcher):
     job = jobs()
     if launcher == "srun":
@@ -153,12 +153,25 @@ def test_ranks_find_each_other_without_open_mpi(jobs, launcher):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("raise", "1"), "rank 1 of 2 failed: ValueError: in the midst of it"),
-        (("raise", "0"), "rank 0 of 2 failed: ValueError: in the midst of it"),
-        (("exit", "1"), "rank 1 of 2 failed: exit status 3"),
-        (("early-raise", "1"), "rank 1 of 2 failed: ValueError: before the others are there"),
+        pytest.param(
+            *(("raise", "1"), "rank 1 of 2 failed: ValueError: in the midst of it"),
+            id="raise_1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(("raise", "0"), "rank 0 of 2 failed: ValueError: in the midst of it"),
+            id="raise_0",
+        ),
+        pytest.param(
+            *(("exit", "1"), "rank 1 of 2 failed: exit status 3"),
+            id="exit_1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(("early-raise", "1"), "rank 1 of 2 failed: ValueError: before the others are there"),
+            id="early_1",
+        ),
     ],
-    ids=["raise_1", "raise_0", "exit_1", "early_1"],
 )
 def test_a_rank_that_fails_ends_all_and_says_why(jobs, arguments, told):
     job = jobs()
@@ -168,7 +181,7 @@ def test_a_rank_that_fails_ends_all_and_says_why(jobs, arguments, told):
     assert told in job.text
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_rank_ends_all_within_half_a_minute(jobs, victim):
     job = jobs()
     job.srun("loop")
@@ -203,7 +216,7 @@ def test_a_user_s_error_is_told_once_with_status_2(jobs):
     assert "Traceback" not in job.text
 
 
-SAVE_SECONDS = 15  # a step, the save of two seconds, and the end, on a busy machine
+SAVE_SECONDS = 30  # a step, the save of two seconds, and the end, on a busy machine
 
 
 class Heeding:
@@ -223,7 +236,7 @@ class Heeding:
 
     def signals_told(self) -> list[str]:
         """What each rank heard, when it has saved."""
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + SAVE_SECONDS
         files = [self.saved.with_name(f"saved.{rank}") for rank in range(2)]
         while not all(file.exists() for file in files):
             assert time.monotonic() < deadline, self.job.text
@@ -311,18 +324,19 @@ def test_a_deaf_rank_is_not_left_behind_by_a_killed_launcher(jobs, tmp_path):
 @pytest.mark.parametrize(
     ("number", "status", "told"),
     [
-        (signal.SIGTERM, 143, "ended by SIGTERM"),
-        (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGUSR1, 138, "ended by SIGUSR1"),
+        pytest.param(signal.SIGTERM, 143, "ended by SIGTERM", id="SIGTERM"),
+        pytest.param(*(signal.SIGINT, 130, "interrupted"), id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(
+            *(signal.SIGUSR1, 138, "ended by SIGUSR1"), id="SIGUSR1", marks=pytest.mark.slow
+        ),
     ],
-    ids=["SIGTERM", "SIGINT", "SIGUSR1"],
 )
 def test_a_signal_before_training_ends_the_job_and_says_so(jobs, number, status, told):
     job = jobs()
     job.srun("loop")
     job.wait_for(r"joined", 2)
     os.kill(front_of(job, 1), number)
-    assert job.end(5) == [status, status], job.text
+    assert job.end(END_SECONDS) == [status, status], job.text
     assert f"rank 1 of 2 failed: {told}" in job.text
 
 

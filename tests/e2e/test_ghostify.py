@@ -20,12 +20,13 @@ def dense(tmp_path_factory):
     return path
 
 
-def test_a_trained_network_is_fitted_trained_by_two_ranks_and_validated(images, dense, scripts):
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_trained_network_is_fitted_trained_and_validated(images, dense, scripts, ranks):
     done = scripts.train(
         *recipe(images, model="resnet18", epoch_size=1, batch_size=8, ema="true"),
         *("--ckpt_path", dense, "--ckpt_save_dir", "run"),
         *("--ghostify", "ratio=2", "init=fit", "calibration_images=24", "where=layer4.*"),
-        ranks=2,
+        ranks=ranks,
     )
     assert done.out.count("5 of 20 convolutions are Ghost modules (ratio 2") == 1
     facts = json.loads((scripts.cwd / "run" / "run.json").read_text())

@@ -12,7 +12,7 @@ import yaml
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 
-from .conftest import recipe, rows
+from .conftest import SOON_COMPILED, recipe, rows
 
 NO_AUGMENTATION = {
     "scale": (1, 1),
@@ -115,11 +115,20 @@ def test_validation_repeats_what_training_measured(trained, images):
     assert (scripts.cwd / "c.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize(("ranks", "batch_size"), [(2, 8), (3, 5)])
-def test_counts_are_the_same_for_any_ranks_and_batch_size(trained, ranks, batch_size):
+@pytest.fixture(scope="module")
+def alone(trained):
+    """What a validation of all images in one batch finds, made by our own C++."""
     scripts, _ = trained
     options = ("--config", "run/config.yaml", "--ckpt_path", "run/last.ckpt")
-    alone = scripts.validate(*options, "--batch_size", "77").json
+    return scripts.validate(*options, "--batch_size", "77", "--native_loader", "true").json
+
+
+@pytest.mark.parametrize(
+    ("ranks", "batch_size"), [(2, 8), pytest.param(3, 5, marks=pytest.mark.slow)]
+)
+def test_counts_are_the_same_for_any_ranks_and_batch_size(trained, alone, ranks, batch_size):
+    scripts, _ = trained
+    options = ("--config", "run/config.yaml", "--ckpt_path", "run/last.ckpt")
     several = scripts.validate(*options, "--batch_size", batch_size, ranks=ranks).json
     assert several["ranks"] == ranks
     for key in ("images", "correct", "correct_top5", "top1", "top5"):
@@ -127,19 +136,20 @@ def test_counts_are_the_same_for_any_ranks_and_batch_size(trained, ranks, batch_
     assert several["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
-def test_a_validation_is_the_same_to_the_last_digit_whoever_makes_the_images(trained):
+def test_a_validation_is_the_same_to_the_last_digit_whoever_makes_the_images(trained, alone):
     scripts, done = trained
     assert "images by our own C++ with libjpeg-turbo, kept once decoded" in done.out
     options = ("--config", "run/config.yaml", "--ckpt_path", "run/last.ckpt")
-    ours, stock = (
-        scripts.validate(*options, "--native_loader", native).json for native in ("true", "false")
-    )
+    stock = scripts.validate(*options, "--batch_size", "77", "--native_loader", "false").json
     for key in ("images", "correct", "correct_top5", "loss"):
-        assert ours[key] == stock[key]
+        assert alone[key] == stock[key]
 
 
-def test_a_run_is_repeated_by_its_resolved_config(scripts, images):
-    scripts.train(*recipe(images, ckpt_save_dir="first", hflip=0.5))
+@pytest.mark.parametrize(
+    "model", [SOON_COMPILED, pytest.param("ghost_resnet18", marks=pytest.mark.slow)]
+)
+def test_a_run_is_repeated_by_its_resolved_config(scripts, images, model):
+    scripts.train(*recipe(images, model=model, ckpt_save_dir="first", hflip=0.5))
     written = scripts.cwd / "first" / "config.yaml"
     assert yaml.safe_load(written.read_text())["lr"] == 0.02
     shutil.copy(written, scripts.cwd / "again.yaml")
@@ -152,12 +162,15 @@ def test_a_run_is_repeated_by_its_resolved_config(scripts, images):
 @pytest.mark.parametrize(
     ("model", "options", "tolerances"),
     [
-        ("squeezenet1_1", {"drop_rate": 0, "lr": 0.001}, (1e-5, 1e-5)),
+        pytest.param("squeezenet1_1", {"drop_rate": 0, "lr": 0.001}, (1e-5, 1e-5), id="without_bn"),
         # Two steps an epoch: batch norm over few values multiplies float32's noise about tenfold
         # a step (3e-7 after two steps, 5e-5 after three, 4e-4 after four).
-        ("resnet18", {"sync_bn": "true", "lr": 0.0001, "num_samples": 16}, (1e-5, 2e-3)),
+        pytest.param(
+            *("resnet18", {"sync_bn": "true", "lr": 0.0001, "num_samples": 16}, (1e-5, 2e-3)),
+            id="sync_bn",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["without_bn", "sync_bn"],
 )
 def test_two_ranks_learn_as_one_with_twice_the_batch(scripts, images, model, options, tolerances):
     options = {"image_resize": 64, **NO_AUGMENTATION, **options}
@@ -172,11 +185,21 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(scripts, images, model, opt
         assert shared == pytest.approx(alone, rel=tolerance)
 
 
-def test_msrun_trains_two_ranks_in_pynative_mode(scripts, images):
-    options = recipe(images, mode=1, batch_size=4, ckpt_save_dir="run", epoch_size=1)
+@pytest.mark.parametrize(
+    ("model", "mode"),
+    [
+        pytest.param(SOON_COMPILED, "graph"),
+        pytest.param("ghost_resnet18", "pynative", marks=pytest.mark.slow),
+    ],
+)
+def test_msrun_trains_two_ranks_in_either_mode(scripts, images, model, mode):
+    number = ["graph", "pynative"].index(mode)
+    options = recipe(
+        images, model=model, mode=number, batch_size=4, ckpt_save_dir="run", epoch_size=1
+    )
     scripts.train(*options, ranks=2, launcher="msrun", port=free_port())
     facts = json.loads((scripts.cwd / "run" / "run.json").read_text())
-    assert (facts["ranks"], facts["launcher"], facts["mode"]) == (2, "msrun", "pynative")
+    assert (facts["ranks"], facts["launcher"], facts["mode"]) == (2, "msrun", mode)
     assert (facts["global_batch_size"], facts["steps_per_epoch"]) == (8, 6)
     assert len(rows(scripts.cwd / "run")) == 1
 

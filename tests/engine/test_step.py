@@ -186,7 +186,10 @@ def test_nesterov_looks_ahead_on_the_cpu():
     np.testing.assert_allclose(moved, [1.9, 1.9 + 2.71], atol=1e-5)
 
 
-@pytest.mark.parametrize("level", ["O0", "O1", "O2", "O3", "auto"])
+@pytest.mark.parametrize(
+    "level",
+    ["O0", "O2", "auto", *(pytest.param(level, marks=pytest.mark.slow) for level in ("O1", "O3"))],
+)
 def test_every_amp_level_learns_with_float32_weights(level):
     network = nn.SequentialCell(
         nn.Conv2d(3, 4, 3, has_bias=False),

@@ -192,8 +192,15 @@ def test_bad_images_are_named_once(tmp_path, caplog):
     assert [r.getMessage() for r in caplog.records] == ["a.jpg can't be read: cut"]
 
 
-@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    ("mode", "accumulation"),
+    [
+        pytest.param(ms.GRAPH_MODE, 1, id="graph-1"),
+        pytest.param(ms.GRAPH_MODE, 2, id="graph-2", marks=pytest.mark.slow),
+        pytest.param(ms.PYNATIVE_MODE, 1, id="pynative-1", marks=pytest.mark.slow),
+        pytest.param(ms.PYNATIVE_MODE, 2, id="pynative-2"),
+    ],
+)
 def test_validating_with_averaged_weights_leaves_training_alone(tmp_path, mode, accumulation):
     """With ``Parameter.set_data`` three of these four learnt nothing after a validation."""
     ended = []

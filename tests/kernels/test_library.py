@@ -113,10 +113,17 @@ def test_the_line_counts_what_is_native(built):
     )
 
 
-def test_two_processes_at_once_build_one_library(cache, built):
+def test_two_processes_at_once_build_one_library(cache, tmp_path, monkeypatch, built):
+    # A compiler that waits until both processes are there, and then hands out what it has made.
+    find = 'while [ "$1" != "-o" ]; do [ $# = 0 ] && exit 0; shift; done'
+    missing = f'[ $(wc -l < "{tmp_path}/here") != 2 ]'
+    wait = f"for _ in $(seq 600); do {missing} && sleep 0.1; done"
+    script = f'{find}; echo >> "{tmp_path}/asked"; {wait}; cp "{built.path}" "$2"'
+    compiler(tmp_path, monkeypatch, script)
     root = Path(library.__file__).parents[2]
     code = (
         "from mindcv_ghost.kernels.library import load; from pathlib import Path\n"
+        f"print(file=open({str(tmp_path / 'here')!r}, 'a'))\n"
         "path = load(1).path; print(path, path.stat().st_ino)"
     )
     environ = {**os.environ, "PYTHONPATH": str(root), "XDG_CACHE_HOME": str(cache.parent)}
@@ -127,6 +134,7 @@ def test_two_processes_at_once_build_one_library(cache, built):
     answers = {rank.communicate(timeout=120)[0] for rank in ranks}
     assert [rank.returncode for rank in ranks] == [0, 0]
     assert len(answers) == 1
+    assert (tmp_path / "asked").read_text() == "\n"
     names = sorted(path.name for path in cache.glob("*/*"))
     assert names == ["kernels.so", "lock"]
 

@@ -35,6 +35,11 @@ CASES = {
     "clipping": (DECAY, dict(clip_norm=0.1)),
     "accumulation and averages": (DECAY, dict(accumulation_steps=2, ema=True)),
 }
+# Those that stay have the same operators, with other numbers.
+MORE = {
+    *("plain", "weight decay", "weight decay of everything", "no momentum"),
+    *("scale of no power of two", "infinities applied"),
+}
 
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -98,7 +103,9 @@ def assert_same(got: dict, expected: dict) -> None:
         np.testing.assert_array_equal(got[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in MORE)) for case in CASES]
+)
 def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built, case):
     settings, options = CASES[case]
     bad = {2, 3} if case in ("dynamic scale", "infinities applied") else ()
@@ -114,7 +121,13 @@ def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built
     assert_same({name: states[1][name] for name in states[0]}, states[0])
 
 
-@pytest.mark.parametrize("first", [False, True], ids=["stock first", "native first"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(False, id="stock first", marks=pytest.mark.slow),
+        pytest.param(True, id="native first"),
+    ],
+)
 def test_a_state_goes_on_with_the_other_kind_of_operators_bit_for_bit(built, first):
     whole, start, rest = (make(built, fused, DECAY, {}) for fused in (first, first, not first))
     train(whole, range(8))

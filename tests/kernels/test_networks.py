@@ -71,8 +71,9 @@ def test_network_learns_and_predicts_as_on_stock_operators(built):
     assert loss < 1e-5 and moving < 1e-5 and logits < 1e-5
     # A value that rounding moves across a ReLU's nought changes gradients by a percent, on stock
     # operators as well; each module's are held to 1e-5.
-    rounded = results("ghost_resnet18", {}, rounded_images())
-    assert gradients < max(1e-3, distance(rounded[1], stock[1]))
+    if gradients >= 1e-3:
+        rounded = results("ghost_resnet18", {}, rounded_images())
+        assert gradients < distance(rounded[1], stock[1])
 
 
 @pytest.mark.slow

@@ -24,6 +24,9 @@ QUICK = (
     "ghostnetv3_050",
     "repghostnet_050",
 )
+# Of these, what takes longest to make and compile. `make test` has GhostNetV3's branches in
+# layers/test_rep_conv.py, too, and Ghost-ResNet-50's sizes in analysis/test_complexity.py.
+LONG = ("ghostnetv3_050", "ghost_resnet50")
 
 
 def entry_module(name: str) -> str:
@@ -88,7 +91,7 @@ def test_no_family_file_has_a_name_that_mindcv_uses():
     assert not ours & theirs
 
 
-@each(OURS)
+@each(OURS, later=LONG)
 def test_entry_point_is_named_and_configured_as_mindcv_expects(name):
     entry_point = registry.model_entrypoint(name)
     assert entry_point.__name__ == name and entry_point.__doc__
@@ -110,7 +113,7 @@ def test_pretrained_is_refused_where_no_weights_are_published(name):
         mindcv.create_model(name, pretrained=True)
 
 
-@each(ZOO)
+@each(ZOO, later=LONG)
 def test_every_parameter_has_a_gradient_and_a_step_along_it_lowers_the_loss(name):
     network = mindcv.create_model(name, num_classes=5, in_channels=1, drop_rate=0.0).set_train()
     loss_of = Loss(network)
@@ -136,7 +139,7 @@ def test_every_parameter_has_a_gradient_and_a_step_along_it_lowers_the_loss(name
     assert max(gained) > 0.25
 
 
-@each(OURS)
+@each(OURS, later=LONG)
 def test_features_come_at_the_strides_that_the_network_names(name):
     info = mindcv.create_model(name).feature_info
     network = mindcv.create_model(name, features_only=True).set_train(False)
@@ -163,7 +166,7 @@ def test_last_chosen_feature_is_what_the_whole_network_passes_on(name):
     np.testing.assert_array_equal(final.asnumpy(), whole.forward_features(images()).asnumpy())
 
 
-@each(OURS)
+@each(OURS, later=LONG)
 def test_reset_head_has_the_new_classes_and_none_leaves_the_features(name):
     network = mindcv.create_model(name, num_classes=3).set_train(False)
     assert network(images()).shape == (2, 3)
@@ -173,8 +176,8 @@ def test_reset_head_has_the_new_classes_and_none_leaves_the_features(name):
     assert network(images()).shape == (2, network.num_features)
 
 
-# GhostNetV3's branches take a quarter of a minute to compile.
-@each(ZOO, later=("ghostnetv3_050",))
+# Attention takes long to compile; kernels/test_layers.py has its graph, too.
+@each(ZOO, later=(*LONG, "ghostnetv2_100", "ghost_vgg16_cifar"))
 def test_graph_mode_computes_what_pynative_does(name):
     network = mindcv.create_model(name, num_classes=5).set_train(False)
     expected = network(images()).asnumpy()
