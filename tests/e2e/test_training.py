@@ -149,7 +149,9 @@ def test_a_validation_is_the_same_to_the_last_digit_whoever_makes_the_images(tra
     "model", [SOON_COMPILED, pytest.param("ghost_resnet18", marks=pytest.mark.slow)]
 )
 def test_a_run_is_repeated_by_its_resolved_config(scripts, images, model):
-    scripts.train(*recipe(images, model=model, ckpt_save_dir="first", hflip=0.5))
+    # MindSpore's dropout draws another mask in each run, from the same seed.
+    options = {"model": model, "drop_rate": 0.0, "hflip": 0.5}
+    scripts.train(*recipe(images, ckpt_save_dir="first", **options))
     written = scripts.cwd / "first" / "config.yaml"
     assert yaml.safe_load(written.read_text())["lr"] == 0.02
     shutil.copy(written, scripts.cwd / "again.yaml")
