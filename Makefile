@@ -17,7 +17,7 @@ MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
-	@echo "make test       set up, run the tests (about 10 minutes on 2 cores)"
+	@echo "make test       set up, run the tests (12 to 14 minutes on 2 cores)"
 	@echo "make test-slow  longer tests, and longer cases of these (about 20 minutes)"
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"

@@ -24,9 +24,9 @@ QUICK = (
     "ghostnetv3_050",
     "repghostnet_050",
 )
-# Of these, what takes longest to make and compile. `make test` has GhostNetV3's branches in
-# layers/test_rep_conv.py, too, and Ghost-ResNet-50's sizes in analysis/test_complexity.py.
-LONG = ("ghostnetv3_050", "ghost_resnet50")
+# Of these, what takes longest to make and compile. `make test` has branches in
+# layers/test_rep_conv.py, too, and all sizes in analysis/test_complexity.py.
+LONG = ("ghostnetv3_050", "ghost_resnet50", "ghostnetv2_100", "repghostnet_050")
 
 
 def entry_module(name: str) -> str:
@@ -177,7 +177,7 @@ def test_reset_head_has_the_new_classes_and_none_leaves_the_features(name):
 
 
 # Attention takes long to compile; kernels/test_layers.py has its graph, too.
-@each(ZOO, later=(*LONG, "ghostnetv2_100", "ghost_vgg16_cifar"))
+@each(ZOO, later=(*LONG, "ghost_vgg16_cifar"))
 def test_graph_mode_computes_what_pynative_does(name):
     network = mindcv.create_model(name, num_classes=5).set_train(False)
     expected = network(images()).asnumpy()
