@@ -9,7 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mindcv_ghost.config.command_line import help_text, nearest_key, read_command_line
+from mindcv_ghost.config.command_line import (
+    MOST_PROBLEMS,
+    guessed_key,
+    help_text,
+    read_command_line,
+)
 from mindcv_ghost.config.given import Given, Wrong, shown
 from mindcv_ghost.config.recipe_file import read_recipe
 from mindcv_ghost.config.rules import INTERPOLATIONS, check_rules, notices_of
@@ -19,8 +24,6 @@ from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.version import __version__
 
 __all__ = ["load_config"]
-
-_MOST_PROBLEMS = 50
 
 
 def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Config:
@@ -96,8 +99,7 @@ class _Reading:
         return known
 
     def _unknown(self, name: str, given: Given) -> None:
-        # A guess costs 0.3 ms, and nobody reads what is said of the thousandth key.
-        near = nearest_key(name) if len(self.problems) < _MOST_PROBLEMS else ""
+        near = guessed_key(name, self.problems)
         if isinstance(given.value, dict) and any(key in KEYS for key in given.value):
             hint = "keys stand at the top level, without groups"
             self.wrong.update(given.value)
@@ -202,9 +204,9 @@ def _listing(problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
     lines = [f"{len(problems)} problems in the configuration:"]
-    lines += [f"  {i}. {text}" for i, text in enumerate(problems[:_MOST_PROBLEMS], 1)]
-    if len(problems) > _MOST_PROBLEMS:
-        lines.append(f"  ... and {len(problems) - _MOST_PROBLEMS} more")
+    lines += [f"  {i}. {text}" for i, text in enumerate(problems[:MOST_PROBLEMS], 1)]
+    if len(problems) > MOST_PROBLEMS:
+        lines.append(f"  ... and {len(problems) - MOST_PROBLEMS} more")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ def call(
     inputs: Sequence[np.ndarray],
     shapes: Sequence[tuple[int, ...]],
     written: int = 0,
-    behind: int = 0,
+    behind: int = 4,
 ) -> list[np.ndarray]:
     """Run one operator on numpy arrays.
 
@@ -28,7 +29,8 @@ def call(
         inputs: arrays, of which float32 copies are made.
         shapes: of the outputs.
         written: how many of the last inputs the operator changes where they lie.
-        behind: how many floats each array begins behind the start of a cache line.
+        behind: how many floats each array begins behind the start of a cache line; MindSpore's
+            memory begins 16 bytes behind one.
 
     Returns:
         The outputs, filled with NaN before the operator ran, and the changed inputs.
@@ -36,8 +38,8 @@ def call(
     Raises:
         ValueError: if the operator says that these arguments don't fit.
     """
-    outputs = [_placed(np.full(shape, np.nan), behind) for shape in shapes]
-    arrays = [_placed(np.asarray(array), behind) for array in inputs] + outputs
+    outputs = [_filled(shape, np.nan, behind) for shape in shapes]
+    arrays = [_filled(np.shape(array), array, behind) for array in inputs] + outputs
     count = len(arrays)
     sides = [(ctypes.c_int64 * max(1, a.ndim))(*a.shape) for a in arrays]
     code = getattr(library, operator)(
@@ -57,10 +59,11 @@ def call(
     return outputs + arrays[len(inputs) - written : len(inputs)]
 
 
-def _placed(values: np.ndarray, behind: int) -> np.ndarray:
-    """A float32 copy that begins so many floats behind the start of a cache line."""
-    memory = np.empty(values.size + 16 + behind, np.float32)
+def _filled(shape: tuple[int, ...], values: np.ndarray | float, behind: int) -> np.ndarray:
+    """Memory of float32 that begins so many floats behind the start of a cache line."""
+    size = math.prod(shape)
+    memory = np.empty(size + 16 + behind, np.float32)
     first = -(memory.ctypes.data // 4) % 16 + behind
-    copy = memory[first : first + values.size].reshape(values.shape)
-    copy[...] = values
-    return copy
+    array = memory[first : first + size].reshape(shape)
+    array[...] = values
+    return array

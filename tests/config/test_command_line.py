@@ -114,6 +114,13 @@ def test_argv_of_the_process_is_read_by_default(monkeypatch):
     assert load_config().train.epoch_size == 7
 
 
+def test_a_message_guesses_no_more_keys_than_it_lists(refused):
+    messages = []
+    words = [word for i in range(4990) for word in (f"--kex{i}y", "1")]
+    assert calls_of(lambda: messages.append(refused(None, *words))) < 2_000_000  # 14 million once
+    assert messages[0].startswith("4990 problems") and "--kex49y" in messages[0]
+
+
 @pytest.mark.parametrize("words", [["x"], ["--xx"], ["--model_args", "a=1"], ["--mean", "1"]])
 def test_a_command_line_of_200000_words_is_refused_unread(words, refused):
     words = words * (200_000 // len(words))
