@@ -10,6 +10,7 @@ struct NormShape {
   int64_t images, channels, plane;
 
   int64_t at(int64_t image, int64_t channel) const { return (image * channels + channel) * plane; }
+  bool is_streamed() const { return ghost::is_streamed(images * channels * plane); }
 };
 
 // Goes through a channel of all images block by block: body(image, images, from, count) stands for
@@ -57,15 +58,6 @@ inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t
   return all.get();
 }
 
-inline void write_normalised(const NormShape& q, const float* x, Affine a, int64_t c, float* y) {
-  const bool streamed = is_streamed(q.images * q.channels * q.plane);
-  for (int64_t n = 0; n < q.images; ++n) {
-    const int64_t at = q.at(n, c);
-    write_map(x + at, a, false, nullptr, y + at, q.plane, streamed);
-  }
-  if (streamed) end_streams();
-}
-
 // x (N, C, plane) -> y and the batch's statistics.
 inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, float* y,
                          const NormOutput& out) {
@@ -73,13 +65,22 @@ inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, f
     const Statistics s = channel_statistics(q, x, c);
     out.set(c, s);
     const Affine a = norm.of_batch(s, c);
-    write_normalised(q, x, a, c, y);
+    for (int64_t n = 0; n < q.images; ++n) {
+      write_map(x + q.at(n, c), a, false, nullptr, y + q.at(n, c), q.plane, q.is_streamed());
+    }
+    if (q.is_streamed()) end_streams();
   });
 }
 
 // As norm_forward, with the moving statistics.
 inline void norm_evaluate(const NormShape& q, const float* x, const Norm& norm, float* y) {
-  parallel(q.channels, [&](int64_t c) { write_normalised(q, x, norm.of_moving(c), c, y); });
+  parallel_runs(q.images * q.channels, q.plane, [&](int64_t first, int64_t end) {
+    for (int64_t map = first; map < end; ++map) {
+      const Affine a = norm.of_moving(map % q.channels);
+      write_map(x + map * q.plane, a, false, nullptr, y + map * q.plane, q.plane, q.is_streamed());
+    }
+    if (q.is_streamed()) end_streams();
+  });
 }
 
 // Moves statistics in place towards a batch's, which are of `count` values a channel.
@@ -115,12 +116,11 @@ inline void norm_backward(const NormShape& q, const float* x, const Norm& norm, 
     out.gamma[c] = back.gamma();
     out.beta[c] = back.beta();
     const NormBackward::Line line = back.line();
-    const bool streamed = is_streamed(q.images * q.channels * q.plane);
     for (int64_t n = 0; n < q.images; ++n) {
       const int64_t at = q.at(n, c);
-      line.write(x + at, dy + at, out.x + at, q.plane, streamed);
+      line.write(x + at, dy + at, out.x + at, q.plane, q.is_streamed());
     }
-    if (streamed) end_streams();
+    if (q.is_streamed()) end_streams();
   });
 }
 

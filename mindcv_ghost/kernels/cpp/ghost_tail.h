@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "masked_plane.h"
 #include "norm.h"
 #include "padded_line.h"
 #include "pool.h"
@@ -191,35 +192,46 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
   });
 }
 
-// As tail_forward, with the moving statistics.
+// As tail_forward, with the moving statistics. Nothing is summed over the batch: maps are taken as
+// they follow each other in memory.
 inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
                           const float* weight, const Norm& second, const float* shortcut,
                           float* y) {
-  const Groups groups(q);
-  const PaddedLine& largest = groups.largest();
-  const int64_t plane = q.plane(), step = groups.of_group(), ratio = q.ratio();
-  parallel_blocks(q, [&](const Channels& c, const Channels& real) {
-    Scratch scratch((c.count + real.count) * step + largest.size_with_margins() + largest.size(), 4);
-    float* intrinsic = scratch.take(c.count * step);
-    float* ghosts = scratch.take(real.count * step);
-    float* x = largest.between_margins(scratch.take(largest.size_with_margins()));
-    float* memory = scratch.take(largest.size());
-    std::vector<Affine> affines, ghost_affines;
-    for (int64_t i = 0; i < c.count; ++i) affines.push_back(first.of_moving(c.first + i));
-    for (int64_t k = 0; k < real.count; ++k) {
-      ghost_affines.push_back(second.of_moving(c.first * ratio + k));
+  const MaskedPlane p(q.height, q.width, q.kernel);
+  const int64_t plane = q.plane(), ratio = q.ratio();
+  const bool streamed = is_streamed(q.images * q.out_channels * plane);
+  // Writes map `place` of y, whose values before the sum and the ReLU are at(i).
+  const auto write = [&](int64_t place, const auto& at) __attribute__((always_inline)) {
+    float* to = y + place * plane;
+    if (shortcut != nullptr) {
+      const float* other = shortcut + place * plane;
+      write_all(to, plane, streamed, [=](int64_t i, int64_t n) {
+        return relu_of(at(i) + load_first(other + i, n));
+      });
+    } else {
+      with_flag(q.relu, [&](auto relu) {
+        write_all(to, plane, streamed,
+                  [=](int64_t i, int64_t) { return relu ? relu_of(at(i)) : at(i); });
+      });
     }
-    groups.each([&](const Images& images, const PaddedLine& p, int64_t, int64_t) {
-      gather(u, images, c, plane, step, intrinsic);
-      write_channels(q, images, {q.out_channels, c.first, c.count}, intrinsic, step, affines,
-                     shortcut, y);
-      for (int64_t k = 0; k < real.count; ++k) {
-        const int64_t i = k / ratio;
-        if (k % ratio == 0) put_normalised(p, intrinsic + i * step, affines[i], q.relu, x);
-        convolve_into(p, x, weight + (c.first * ratio + k) * p.taps(), memory, ghosts + k * step);
+  };
+  parallel_runs(q.images * q.intrinsic, plane, [&](int64_t begin, int64_t end) {
+    Scratch scratch(p.size() + p.taps(), 2);
+    float *x = p.within(scratch.take(p.size())), *kernel = scratch.take(p.taps());
+    for (int64_t map = begin; map < end; ++map) {
+      const int64_t c = map % q.intrinsic, before = map / q.intrinsic * q.out_channels;
+      write_map(u + map * plane, first.of_moving(c), q.relu, nullptr, x, plane, false);
+      write(before + c, [x](int64_t i) { return load(x + i); });
+      const int64_t real = std::min((c + 1) * ratio, q.out_channels - q.intrinsic);
+      for (int64_t k = c * ratio; k < real; ++k) {
+        const Affine a = second.of_moving(k);
+        for (int64_t t = 0; t < p.taps(); ++t) kernel[t] = weight[k * p.taps() + t] * a.scale;
+        write(before + q.intrinsic + k, [&p, x, kernel, a](int64_t i) {
+          return p.at(x, kernel, i, Vector{} + a.shift);
+        });
       }
-      write_channels(q, images, real, ghosts, step, ghost_affines, shortcut, y);
-    });
+    }
+    if (streamed) end_streams();
   });
 }
 

@@ -9,13 +9,11 @@
 
 namespace ghost {
 
-// Calls body(map) for all of `count` maps of `size` values, enough of them in each part.
+// Calls body(map) for all of `count` maps of `size` values.
 template <typename Body>
 inline void for_maps(int64_t count, int64_t size, const Body& body) {
-  const int64_t some = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, size));
-  parallel((count + some - 1) / some, [&](int64_t part) {
-    const int64_t end = std::min(count, (part + 1) * some);
-    for (int64_t map = part * some; map < end; ++map) body(map);
+  parallel_runs(count, size, [&](int64_t first, int64_t end) {
+    for (int64_t map = first; map < end; ++map) body(map);
   });
 }
 

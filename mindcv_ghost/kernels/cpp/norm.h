@@ -68,11 +68,9 @@ class NormBackward {
       return scale * (d - x * slope - shift);
     }
     void write(const float* x, const float* d, float* dx, int64_t count, bool streamed) const {
-      if (streamed && count >= kLanes) {
-        stream_all(dx, count, [&](int64_t i) { return at(load(x + i), load(d + i)); });
-      } else {
-        for (int64_t i = 0; i < count; ++i) dx[i] = at(x[i], d[i]);
-      }
+      write_all(dx, count, streamed, [=, *this](int64_t i, int64_t n) {
+        return at(load_first(x + i, n), load_first(d + i, n));
+      });
     }
   };
   Line line() const {

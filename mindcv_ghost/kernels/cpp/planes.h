@@ -89,37 +89,26 @@ inline void normalise(const float* x, Affine a, bool relu, float* y, int64_t cou
   }
 }
 
-// y = relu(affine(x) + other).
-inline void add_relu(const float* x, Affine a, const float* other, float* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) y[i] = relu_of(x[i] * a.scale + a.shift + other[i]);
-}
-
-// As normalise, or add_relu where there is another; past the caches.
-inline void stream_normalised(const float* x, Affine a, bool relu, const float* other, float* y,
-                              int64_t count) {
-  stream_all(y, count, [&](int64_t i) {
-    Vector v = load(x + i) * a.scale + a.shift;
-    if (other != nullptr) v += load(other + i);
-    return relu || other != nullptr ? relu_of(v) : v;
-  });
-}
-
-// Writes one map; past the caches if that is wanted.
-inline void write_map(const float* x, Affine a, bool relu, const float* other, float* y,
-                      int64_t count, bool streamed) {
-  if (streamed && count >= kLanes) {
-    stream_normalised(x, a, relu, other, y, count);
-  } else if (other != nullptr) {
-    add_relu(x, a, other, y, count);
-  } else {
-    normalise(x, a, relu, y, count);
-  }
-}
-
 // Calls body(flag) with a flag that the compiler knows.
 template <typename Body>
 inline void with_flag(bool flag, const Body& body) {
   flag ? body(std::true_type()) : body(std::false_type());
+}
+
+// Writes one map: affine(x), then a ReLU if that is wanted; or relu(affine(x) + other). Past the
+// caches if that is wanted.
+inline void write_map(const float* x, Affine a, bool relu, const float* other, float* y,
+                      int64_t count, bool streamed) {
+  const auto at = [=](int64_t i, int64_t n) { return load_first(x + i, n) * a.scale + a.shift; };
+  if (other != nullptr) {
+    write_all(y, count, streamed, [=](int64_t i, int64_t n) {
+      return relu_of(opaque(at(i, n)) + load_first(other + i, n));
+    });
+  } else if (relu) {
+    write_all(y, count, streamed, [=](int64_t i, int64_t n) { return relu_of(at(i, n)); });
+  } else {
+    write_all(y, count, streamed, at);
+  }
 }
 
 // Calls rows(width) with the common widths known to the compiler: short rows gain most.

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -172,6 +173,19 @@ class SharedPool {
 template <typename Body>
 void parallel(int64_t count, const Body& body) {
   SharedPool::get().run(count, body);
+}
+
+// Calls body(first, end) on the pool for runs of `count` maps of `size` values: long enough to be worth
+// it, and several for each thread if there are maps enough.
+template <typename Body>
+void parallel_runs(int64_t count, int64_t size, const Body& body) {
+  constexpr int64_t kLeast = 1 << 10, kMost = 1 << 14;  // values
+  const int64_t values = std::max<int64_t>(1, size);
+  const int64_t fair = count / (4 * SharedPool::get().threads());
+  const int64_t run = std::max<int64_t>(1, std::clamp(fair, kLeast / values, kMost / values));
+  parallel((count + run - 1) / run, [&](int64_t part) {
+    body(part * run, std::min(count, (part + 1) * run));
+  });
 }
 
 // Whose memory a Scratch is: a part's of a parallel job, or the whole operator's, which its parts see.

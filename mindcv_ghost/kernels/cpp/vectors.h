@@ -1,6 +1,7 @@
 // Vectors of the widest registers that the compiler's target has, in the compiler's own notation.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -36,6 +37,28 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
 
+// The first `count` values there, and zeros; what lies behind them isn't touched.
+inline Vector load_first(const float* from, int64_t count) {
+  if (count == kLanes) return load(from);
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(_mm512_maskz_loadu_ps((1u << count) - 1, from));
+#else
+  Vector v = {};
+  for (int64_t i = 0; i < count; ++i) v[i] = from[i];
+  return v;
+#endif
+}
+
+// Stores the first `count` values of v.
+inline void store_first(float* to, Vector v, int64_t count) {
+  if (count == kLanes) return store(to, v);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, (1u << count) - 1, reinterpret_cast<__m512>(v));
+#else
+  for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+#endif
+}
+
 // A value of which the compiler knows nothing but that it is there: it can neither fuse or reorder
 // what has made it with what is made of it, nor load it anew for each use. For results that have to
 // be the same bits wherever they are made, and for values that several instructions share.
@@ -58,6 +81,13 @@ inline Value opaque(Value v) {
 inline Vector masked(Vector v, uint32_t bits) {
   return reinterpret_cast<Vector>(
       _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(v)));
+}
+
+// sum + factor * v at the chosen lanes, sum at the others.
+inline Vector add_masked(Vector sum, float factor, Vector v, uint32_t bits) {
+  return reinterpret_cast<Vector>(_mm512_mask3_fmadd_ps(
+      _mm512_set1_ps(factor), reinterpret_cast<__m512>(v), reinterpret_cast<__m512>(sum),
+      static_cast<__mmask16>(bits)));
 }
 
 // v's first values, in order, at the chosen lanes, and zeros at the others.
@@ -116,6 +146,11 @@ inline Vector masked(Vector v, uint32_t bits) {
                                   load_indices(kLaneTables<kLanes>.chosen[bits]));
 }
 
+// sum + factor * v at the chosen lanes, sum at the others.
+inline Vector add_masked(Vector sum, float factor, Vector v, uint32_t bits) {
+  return sum + factor * masked(v, bits);
+}
+
 // v's first values, in order, at the chosen lanes, and zeros at the others.
 inline Vector expand(Vector v, uint32_t bits) {
   return masked(shuffled(v, load_indices(kLaneTables<kLanes>.expanded[bits])), bits);
@@ -169,23 +204,26 @@ inline int64_t behind_boundary(const float* to) {
   return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) / sizeof(float);
 }
 
-// Writes `count` values, where at(i) is the vector of those from i on; past the caches but for what
-// doesn't fill a vector at the beginning and the end. count: a vector at least.
+// Writes `count` values, where at(i, n) is the vector of the n from i on; past the caches if that is
+// wanted, but for what doesn't fill a vector at the beginning and the end.
 template <typename At>
-inline void stream_all(float* to, int64_t count, const At& at) {
-  const int64_t head = (kLanes - behind_boundary(to)) % kLanes;
-  const Vector first = at(0), last = at(count - kLanes);
-  std::memcpy(to, &first, head * sizeof(float));
-  int64_t i = head;
-  for (; i + kLanes <= count; i += kLanes) stream(to + i, at(i));
-  const int64_t left = count - i;
-  std::memcpy(to + i, reinterpret_cast<const float*>(&last) + kLanes - left, left * sizeof(float));
+__attribute__((always_inline)) inline void write_all(float* to, int64_t count, bool streamed,
+                                                     const At& at) {
+  int64_t i = 0;
+  if (streamed) {
+    const int64_t head = std::min(count, (kLanes - behind_boundary(to)) % kLanes);
+    if (head > 0) store_first(to, at(0, head), head);
+    for (i = head; i + kLanes <= count; i += kLanes) stream(to + i, at(i, kLanes));
+  } else {
+    for (; i + kLanes <= count; i += kLanes) store(to + i, at(i, kLanes));
+  }
+  if (i < count) store_first(to + i, at(i, count - i), count - i);
 }
 
 // As copy, past the caches if that is wanted.
 inline void copy_out(float* to, const float* from, int64_t count, bool streamed) {
-  if (!streamed || count < kLanes) return copy(to, from, count);
-  stream_all(to, count, [from](int64_t i) { return load(from + i); });
+  if (!streamed) return copy(to, from, count);
+  write_all(to, count, true, [from](int64_t i, int64_t n) { return load_first(from + i, n); });
 }
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -231,5 +269,20 @@ inline void transpose(Vector* rows) {
   }
 }
 #endif
+
+// The columns of a matrix (rows, kColumns), whose rows are `step` apart: columns[j] holds a value of
+// each row, and zeros for what kLanes has more than rows. There must be room for a multiple of kLanes
+// columns.
+template <int kColumns>
+inline void load_columns(const float* from, int64_t step, int64_t rows, Vector* columns) {
+#pragma GCC unroll 4
+  for (int first = 0; first < kColumns; first += kLanes) {
+    Vector* block = columns + first;
+    const int64_t there = std::min(kLanes, kColumns - first);
+    for (int64_t r = 0; r < rows; ++r) block[r] = load_first(from + r * step + first, there);
+    for (int64_t r = rows; r < kLanes; ++r) block[r] = Vector{};
+    transpose(block);
+  }
+}
 
 }  // namespace ghost

@@ -92,12 +92,11 @@ inline void transform_weights(const WinogradShape& q, const Kernels& kernels, fl
   parallel(2 * panels, [&](int64_t part) {
     const int64_t first = part * kLanes, panel = first / kPanel;
     const int64_t there = std::clamp<int64_t>(q.out_channels - first, 0, kLanes);
-    Vector w[9] = {}, half[18], u[kPoints];
+    Vector w[kLanes + 9], half[18], u[kPoints];
     for (int64_t i = 0; i < q.in_channels; ++i) {
-      for (int64_t l = 0; l < there; ++l) {
-        const float* from = kernels.data + (first + l) * kernels.out_step + i * kernels.in_step;
-        for (int tap = 0; tap < 9; ++tap) w[tap][l] = from[kernels.turned ? 8 - tap : tap];
-      }
+      const float* from = kernels.data + first * kernels.out_step + i * kernels.in_step;
+      load_columns<9>(from, kernels.out_step, there, w);
+      if (kernels.turned) std::reverse(w, w + 9);
       for (int column = 0; column < 3; ++column) {
         weights_to_points(w + column, 3, half + column, 3);
       }

@@ -1,0 +1,81 @@
+// Depthwise convolution of one map as it lies in memory, row behind row: a kernel's tap is a constant
+// distance there too, and where it would reach into the neighbouring row it is masked. Above and below
+// the map lie zeros.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "vectors.h"
+
+namespace ghost {
+
+class MaskedPlane {
+ public:
+  MaskedPlane(int64_t height, int64_t width, int64_t kernel)
+      : height_(height), width_(width), kernel_(kernel), inside_(kernel) {
+    for (int64_t j = 0; j < kernel; ++j) {
+      std::vector<uint8_t>& bits = inside_[j];
+      bits.resize(plane() / 8 + sizeof(uint32_t) + kLanes / 8);
+      for (int64_t i = 0; i < plane(); ++i) {
+        const int64_t column = i % width + j - kernel / 2;
+        if (column >= 0 && column < width) bits[i / 8] |= 1u << i % 8;
+      }
+    }
+  }
+
+  int64_t plane() const { return height_ * width_; }
+  int64_t taps() const { return kernel_ * kernel_; }
+  // Memory for a map with zeros above and below: as far as taps reach, and a vector behind any value.
+  int64_t size() const { return 2 * margin() + plane() + kLanes; }
+  // Where the map begins in such memory, which becomes zero.
+  float* within(float* memory) const {
+    std::memset(memory, 0, size() * sizeof(float));
+    return memory + margin();
+  }
+
+  // The outputs from i on, plus `sum`; x: a map within its zeros. What a vector holds behind the last
+  // output has no meaning.
+  __attribute__((always_inline)) Vector at(const float* x, const float* weight, int64_t i,
+                                           Vector sum) const {
+    if (kernel_ == 3) return at_taps<3>(x, weight, i, sum);
+    return at_taps<0>(x, weight, i, sum);
+  }
+
+ private:
+  int64_t margin() const { return round_up(kernel_ / 2 * (width_ + 1), kLanes); }
+
+  // kKernel: the kernel's rows if the compiler is to know them, or 0.
+  template <int kKernel>
+  __attribute__((always_inline)) Vector at_taps(const float* x, const float* weight, int64_t i,
+                                                Vector sum) const {
+    const int64_t kernel = kKernel > 0 ? kKernel : kernel_, half = kernel / 2;
+#pragma GCC unroll 3
+    for (int64_t j = 0; j < kernel; ++j) {
+      const float* from = x + i + (j - half);
+      const uint32_t bits = j == half ? ~0u : inside(j, i);
+#pragma GCC unroll 3
+      for (int64_t h = 0; h < kernel; ++h) {
+        const Vector v = load(from + (h - half) * width_);
+        const float w = weight[h * kernel + j];
+        // One order of summation for all places, wherever a vector begins.
+        sum = opaque(j == half ? sum + w * v : add_masked(sum, w, v, bits));
+      }
+    }
+    return sum;
+  }
+
+  // Which of the kLanes values from i on have a neighbour in the row for the kernel's column j.
+  uint32_t inside(int64_t j, int64_t i) const {
+    uint32_t bits;
+    std::memcpy(&bits, inside_[j].data() + i / 8, sizeof(bits));
+    return bits >> i % 8 & ((1u << kLanes) - 1);
+  }
+
+  int64_t height_, width_, kernel_;
+  std::vector<std::vector<uint8_t>> inside_;
+};
+
+}  // namespace ghost
