@@ -357,22 +357,18 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
       const bool streamed = direct && past_caches && behind_boundary(out) == 0;
       const float* add = other == nullptr ? nullptr : other + runs.runs[0].place;
       int64_t index = 0;
-      for (int64_t row = 0, rows; row < out_channels; row += rows, ++index) {
-        rows = rows_at_once(out_channels - row);
-        if (index % shares != turn) continue;
-        with_rows(rows, [&](auto known) {
-          packed_product<known>(weight + row * depth, columns + p * depth * kPanel, depth,
-                                direct && other != nullptr ? add + row * target.plane() : nullptr,
-                                streamed,
-                                direct ? out + row * target.plane() : block,
-                                direct ? target.plane() : kPanel);
-        });
-        if (direct) continue;
+      for_rows(out_channels, [&](int64_t row, auto rows) {
+        if (index++ % shares != turn) return;
+        packed_product<rows>(weight + row * depth, columns + p * depth * kPanel, depth,
+                             direct && other != nullptr ? add + row * target.plane() : nullptr,
+                             streamed, direct ? out + row * target.plane() : block,
+                             direct ? target.plane() : kPanel);
+        if (direct) return;
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t channel = (row + r) * target.plane();
           runs.write(block + r * kPanel, other == nullptr ? nullptr : other + channel, y + channel);
         }
-      }
+      });
     }
     if (past_caches) end_streams();
   });

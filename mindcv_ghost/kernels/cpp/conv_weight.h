@@ -30,89 +30,132 @@ inline void channels_to_panels(const float* from, int64_t channels, int64_t chan
   }
 }
 
+// What a weight's gradient is the product of: (rows, outputs' places) of the inputs, for each of
+// `others`, with (outputs' places, out_channels). Rows are input channels, for each tap; where
+// channels are few, the columns of the kernel, for each channel and row of the kernel.
+struct WeightLayout {
+  bool by_column;
+  int64_t rows, others, kernel;
+
+  explicit WeightLayout(const ConvShape& q)
+      : by_column(q.in_channels < q.kernel),
+        rows(by_column ? q.kernel : q.in_channels),
+        others(q.depth() / rows),
+        kernel(q.kernel) {}
+
+  // Where a filter has its value.
+  int64_t place(int64_t row, int64_t other) const {
+    return by_column ? other * rows + row : row * others + other;
+  }
+};
+
+// Some outputs of conv_backward_weight, and the windows of inputs that these see.
+struct WeightTile {
+  const ConvShape& q;
+  const Reach& reach;
+  const Tile tile;
+  const Window window;
+  // Places; windows follow each other, and so do rows of one where nothing lies between.
+  const int64_t columns, outputs, runs, length;
+  const int64_t step;  // between channels
+
+  WeightTile(const ConvShape& shape, const Reach& seen, const Tile& t)
+      : q(shape),
+        reach(seen),
+        tile(t),
+        window(seen, t.rows),
+        columns(t.columns(seen)),
+        outputs(t.rows * seen.columns),
+        runs(seen.is_identity() ? 1 : t.rows),
+        length(outputs / runs),
+        // An odd number of cache lines: channels don't evict each other then.
+        step((t.images * window.size() + 15) / 16 / 2 * 32 + 16) {}
+
+  // Gradients of the outputs: (panels, columns, kPanel).
+  void gather_gradient(const float* dy, float* gradient) const {
+    for (int64_t n = 0; n < tile.images; ++n) {
+      const int64_t image = (tile.image + n) * q.out_channels * q.out_plane();
+      channels_to_panels(dy + image + tile.row * reach.columns, q.out_channels, q.out_plane(),
+                         outputs, columns, gradient + n * outputs * kPanel);
+    }
+  }
+
+  // Windows of `count` channels from `first` on: (channels, step).
+  void cut_windows(const float* x, int64_t first, int64_t count, float* windows) const {
+    for (int64_t c = 0; c < count; ++c) {
+      for (int64_t n = 0; n < tile.images; ++n) {
+        const int64_t plane = (tile.image + n) * q.in_channels + first + c;
+        cut_window(reach, x + plane * q.in_plane(), tile.row, window,
+                   windows + c * step + n * window.size());
+      }
+    }
+  }
+
+  // The product for what `other` stands for, from row `row` on.
+  template <int kRows>
+  Accumulators<kRows> product(const WeightLayout& w, int64_t row, int64_t other,
+                              const float* windows, const float* gradient) const {
+    const int64_t i = w.by_column ? other % w.kernel : other / w.kernel;
+    const int64_t j = w.by_column ? row : other % w.kernel;
+    const float* a = windows + (w.by_column ? other / w.kernel * step : 0) + i * window.width + j;
+    Accumulators<kRows> sums;
+    sums.clear();
+    for (int64_t n = 0; n < tile.images; ++n) {
+      for (int64_t h = 0; h < runs; ++h) {
+        sums.add_run(a + n * window.size() + h * q.stride * window.width, w.by_column ? 1 : step,
+                     q.stride, gradient + (n * outputs + h * length) * kPanel, length);
+      }
+    }
+    return sums;
+  }
+};
+
 // Each thread sums up a fixed share of the batch, and the shares are added in order: for one number
 // of threads the result is always the same.
 inline void conv_backward_weight(const ConvShape& q, const float* x, const float* dy,
                                  float* dweight) {
   if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);
   const Reach reach = q.reach();
+  const WeightLayout w(q);
   const int64_t threads = SharedPool::get().threads();
   const std::vector<Tile> all = tiles(reach, q.images, 256, threads);
   const int64_t count = all.size(), shares = std::min(threads, count);
-  const int64_t panels = panels_of(q.out_channels);
-  // The rows of a product are input channels; where those are few, the columns of the kernel.
-  const bool by_column = q.in_channels < q.kernel;
-  const int64_t rows = by_column ? q.kernel : q.in_channels;
-  const int64_t others = q.depth() / rows;
-  const int64_t size = panels * others * rows * kPanel;
+  const int64_t panels = panels_of(q.out_channels), size = panels * w.others * w.rows * kPanel;
   WholeScratch whole(shares * size, 1);
   float* sums = whole.take(shares * size);
   parallel(shares, [&](int64_t share) {
-    float* sum = sums + share * size;
     const int64_t begin = count * share / shares, end = count * (share + 1) / shares;
     for (int64_t index = begin; index < end; ++index) {
-      const Tile& t = all[index];
-      const Window window(reach, t.rows);
-      const int64_t columns = t.columns(reach), outputs = t.rows * reach.columns;
-      // An odd number of cache lines between channels: they don't evict each other then.
-      const int64_t step = (t.images * window.size() + 15) / 16 / 2 * 32 + 16;
-      const int64_t channels = by_column ? q.in_channels : std::min(kPanelRows, q.in_channels);
-      Scratch scratch(panels * columns * kPanel + channels * step, 2);
-      float* gradient = scratch.take(panels * columns * kPanel);
-      float* windows = scratch.take(channels * step);
-      for (int64_t n = 0; n < t.images; ++n) {
-        channels_to_panels(dy + (t.image + n) * q.out_channels * q.out_plane() +
-                               t.row * reach.columns,
-                           q.out_channels, q.out_plane(), outputs, columns,
-                           gradient + n * outputs * kPanel);
-      }
-      // Windows follow each other; so do rows of one, where nothing lies between.
-      const int64_t runs = reach.is_identity() ? 1 : t.rows, length = outputs / runs;
-      for (int64_t row = 0, many; row < rows; row += many) {
-        many = rows_at_once(rows - row);
-        for (int64_t c = 0; c < (by_column ? q.in_channels : many); ++c) {
-          if (by_column && row > 0) break;
-          const int64_t channel = by_column ? c : row + c;
-          for (int64_t n = 0; n < t.images; ++n) {
-            cut_window(reach, x + ((t.image + n) * q.in_channels + channel) * q.in_plane(), t.row,
-                       window, windows + c * step + n * window.size());
+      const WeightTile t(q, reach, all[index]);
+      const int64_t channels = w.by_column ? q.in_channels : std::min(kPanelRows, q.in_channels);
+      Scratch scratch(panels * t.columns * kPanel + channels * t.step, 2);
+      float* gradient = scratch.take(panels * t.columns * kPanel);
+      float* windows = scratch.take(channels * t.step);
+      t.gather_gradient(dy, gradient);
+      if (w.by_column) t.cut_windows(x, 0, q.in_channels, windows);
+      for_rows(w.rows, [&](int64_t row, auto many) {
+        if (!w.by_column) t.cut_windows(x, row, many, windows);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const float* b = gradient + panel * t.columns * kPanel;
+          for (int64_t other = 0; other < w.others; ++other) {
+            auto products = t.product<many>(w, row, other, windows, b);
+            const int64_t place = (panel * w.others + other) * w.rows + row;
+            float* to = sums + share * size + place * kPanel;
+            if (index > begin) products.add_rows(to, kPanel);
+            products.put(to, kPanel);
           }
         }
-        with_rows(many, [&](auto known) {
-          for (int64_t p = 0; p < panels; ++p) {
-            const float* b = gradient + p * columns * kPanel;
-            for (int64_t other = 0; other < others; ++other) {
-              // by_column: other is (channel, kernel's row); else (kernel's row, kernel's column)
-              const int64_t i = by_column ? other % q.kernel : other / q.kernel;
-              const int64_t j = by_column ? row : other % q.kernel;
-              const float* a = windows + (by_column ? other / q.kernel * step : 0) +
-                               i * window.width + j;
-              const int64_t a_step = by_column ? 1 : step;
-              Accumulators<known> products;
-              products.clear();
-              for (int64_t n = 0; n < t.images; ++n) {
-                for (int64_t h = 0; h < runs; ++h) {
-                  products.add_run(a + n * window.size() + h * q.stride * window.width, a_step,
-                                   q.stride, b + (n * outputs + h * length) * kPanel, length);
-                }
-              }
-              float* to = sum + ((p * others + other) * rows + row) * kPanel;
-              if (index > begin) products.add_rows(to, kPanel);
-              products.put(to, kPanel);
-            }
-          }
-        });
-      }
+      });
     }
   });
   parallel(q.out_channels, [&](int64_t o) {
     float* to = dweight + o * q.depth();
-    const float* from = sums + o / kPanel * others * rows * kPanel + o % kPanel;
-    for (int64_t other = 0; other < others; ++other) {
-      for (int64_t row = 0; row < rows; ++row, from += kPanel) {
+    const float* from = sums + o / kPanel * w.others * w.rows * kPanel + o % kPanel;
+    for (int64_t other = 0; other < w.others; ++other) {
+      for (int64_t row = 0; row < w.rows; ++row, from += kPanel) {
         float total = from[0];
         for (int64_t share = 1; share < shares; ++share) total += from[share * size];
-        to[by_column ? other * rows + row : row * q.taps() + other] = total;
+        to[w.place(row, other)] = total;
       }
     }
   });

@@ -31,6 +31,15 @@ inline void with_rows(int64_t rows, const Product& product) {
   product(std::integral_constant<int, kRows>());
 }
 
+// Calls product(row, integral_constant<rows>) for all of `count` rows.
+template <typename Product>
+inline void for_rows(int64_t count, const Product& product) {
+  for (int64_t row = 0, rows; row < count; row += rows) {
+    rows = rows_at_once(count - row);
+    with_rows(rows, [&](auto known) { product(row, known); });
+  }
+}
+
 template <int kRows>
 struct Accumulators {
   Vector sums[kRows][2];

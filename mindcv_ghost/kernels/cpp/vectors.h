@@ -285,4 +285,16 @@ inline void load_columns(const float* from, int64_t step, int64_t rows, Vector* 
   }
 }
 
+// The reverse, for so many rows.
+template <int kColumns>
+inline void store_columns(Vector* columns, int64_t step, int64_t rows, float* to) {
+#pragma GCC unroll 4
+  for (int first = 0; first < kColumns; first += kLanes) {
+    Vector* block = columns + first;
+    const int64_t there = std::min(kLanes, kColumns - first);
+    transpose(block);
+    for (int64_t r = 0; r < rows; ++r) store_first(to + r * step + first, block[r], there);
+  }
+}
+
 }  // namespace ghost

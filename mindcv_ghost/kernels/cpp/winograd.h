@@ -39,7 +39,7 @@ struct WinogradShape {
 
 // Six inputs of a row or column to the six points.
 template <typename Value>
-inline void to_points(const Value* d, int64_t step, Value* v, int64_t v_step) {
+inline void inputs_to_points(const Value* d, int64_t step, Value* v, int64_t v_step) {
   const Value d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step],
               d5 = d[5 * step];
   const Value even_a = d4 - kB2 * d2, odd_a = kA * (d3 - kB2 * d1);
@@ -182,33 +182,51 @@ inline int64_t window_size(const WinogradShape& q, const TileRows& rows) {
   return ChannelWindow(q, std::min(rows.count, q.tile_rows()), 1).size();
 }
 
-// kLanes channels of x from c on, at the points: points (kPoints, tiles of the rows, step), channels
-// side by side.
-inline void transform_inputs(const WinogradShape& q, const float* x, const TileRows& rows,
-                             int64_t c, int64_t step, float* memory, float* points) {
-  const int64_t columns = q.tile_columns(), point_step = rows.count * columns * step;
-  const int64_t there = std::min<int64_t>(kLanes, q.in_channels - c);
+// Where values at the points go: those of a channel's tiles are tile_step apart, its points point_step.
+struct PointsOf {
+  float* data;
+  int64_t tile_step, point_step;
+};
+
+// kLanes channels from c on of x (images, channels, height, width), at the points. Each tile has
+// kSide * kSide values, which to_points(from, step, to, to_step) takes there line by line.
+template <int kSide, typename ToPoints>
+inline void planes_to_points(const WinogradShape& q, const float* x, int64_t channels, int64_t c,
+                             const TileRows& rows, float* memory, const PointsOf& points,
+                             const ToPoints& to_points) {
+  constexpr int64_t kBorder = (kSide - kOutputTile) / 2;
+  const int64_t columns = q.tile_columns();
+  const int64_t there = std::clamp<int64_t>(channels - c, 0, kLanes);
   each_image(q, rows, [&](int64_t image, int64_t row, int64_t here, int64_t before) {
-    const ChannelWindow window(q, here, 1);
-    const float* planes = x + (image * q.in_channels + c) * q.height * q.width;
-    cut_channels(q, planes, there, row, window, memory);
-    float* to = points + before * columns * step + c;
-    for (int64_t tile = 0; tile < here * columns; ++tile, to += step) {
+    const ChannelWindow window(q, here, kBorder);
+    cut_channels(q, x + (image * channels + c) * q.height * q.width, there, row, window, memory);
+    float* to = points.data + before * columns * points.tile_step;
+    for (int64_t tile = 0; tile < here * columns; ++tile, to += points.tile_step) {
       const float* corner = window.tile(memory, tile / columns, tile % columns);
-      Vector half[kPoints], v[6];
+      Vector half[6 * kSide], v[6];
 #pragma GCC unroll 6
-      for (int column = 0; column < 6; ++column) {
-        Vector d[6];
-        for (int i = 0; i < 6; ++i) d[i] = load(corner + (i * window.width + column) * kLanes);
-        to_points(d, 1, half + column, 6);
+      for (int column = 0; column < kSide; ++column) {
+        Vector d[kSide];
+        for (int i = 0; i < kSide; ++i) d[i] = load(corner + (i * window.width + column) * kLanes);
+        to_points(d, 1, half + column, kSide);
       }
 #pragma GCC unroll 6
       for (int i = 0; i < 6; ++i) {
-        to_points(half + 6 * i, 1, v, 1);
-        for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * point_step, v[j]);
+        to_points(half + kSide * i, 1, v, 1);
+        for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * points.point_step, v[j]);
       }
     }
   });
+}
+
+// kLanes channels of x from c on: points (kPoints, tiles of the rows, step), channels side by side.
+inline void transform_inputs(const WinogradShape& q, const float* x, const TileRows& rows,
+                             int64_t c, int64_t step, float* memory, float* points) {
+  const int64_t tiles = rows.count * q.tile_columns();
+  planes_to_points<6>(q, x, q.in_channels, c, rows, memory, {points + c, step, tiles * step},
+                      [](const Vector* d, int64_t d_step, Vector* v, int64_t v_step) {
+                        inputs_to_points(d, d_step, v, v_step);
+                      });
 }
 
 // products (kPoints, tiles, kPanel) of one panel to its channels of y, from channel `first` on;
@@ -293,15 +311,12 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t point = 0; point < kPoints; ++point) {
         const float* b = weights + (point * panels + panel) * panel_size;
-        for (int64_t tile = 0, many; tile < tiles; tile += many) {
-          many = rows_at_once(tiles - tile);
-          with_rows(many, [&](auto known) {
-            Accumulators<known> sums;
-            sums.clear();
-            sums.add_run(inputs + (point * tiles + tile) * step, step, 1, b, q.in_channels);
-            sums.put(products + (point * tiles + tile) * kPanel, kPanel);
-          });
-        }
+        for_rows(tiles, [&](int64_t tile, auto many) {
+          Accumulators<many> sums;
+          sums.clear();
+          sums.add_run(inputs + (point * tiles + tile) * step, step, 1, b, q.in_channels);
+          sums.put(products + (point * tiles + tile) * kPanel, kPanel);
+        });
       }
       transform_outputs(q, rows, products, panel * kPanel, other, y);
     }

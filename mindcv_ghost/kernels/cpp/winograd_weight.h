@@ -32,34 +32,16 @@ inline void weights_from_points(const Value* u, int64_t step, Value* w, int64_t 
   w[2 * w_step] = kA2 * sum_a + kB2 * sum_b + u[5 * step];
 }
 
-// kLanes channels of dy from c on, at the points: points (kPoints, panels, tiles of the rows,
-// kPanel).
+// kLanes channels of dy from c on: points (kPoints, panels, tiles of the rows, kPanel).
 inline void transform_gradients(const WinogradShape& q, const float* dy, const TileRows& rows,
                                 int64_t c, float* memory, float* points) {
-  const int64_t columns = q.tile_columns(), tiles = rows.count * columns;
+  const int64_t tiles = rows.count * q.tile_columns();
+  float* first = points + c / kPanel * tiles * kPanel + c % kPanel;
   const int64_t point_step = round_up(q.out_channels, kPanel) * tiles;
-  const int64_t there = std::clamp<int64_t>(q.out_channels - c, 0, kLanes);
-  each_image(q, rows, [&](int64_t image, int64_t row, int64_t here, int64_t before) {
-    const ChannelWindow window(q, here, 0);
-    const float* planes = dy + (image * q.out_channels + c) * q.height * q.width;
-    cut_channels(q, planes, there, row, window, memory);
-    float* to = points + (c / kPanel * tiles + before * columns) * kPanel + c % kPanel;
-    for (int64_t tile = 0; tile < here * columns; ++tile, to += kPanel) {
-      const float* corner = window.tile(memory, tile / columns, tile % columns);
-      Vector half[24], m[6];
-#pragma GCC unroll 4
-      for (int column = 0; column < 4; ++column) {
-        Vector d[4];
-        for (int i = 0; i < 4; ++i) d[i] = load(corner + (i * window.width + column) * kLanes);
-        gradients_to_points(d, 1, half + column, 4);
-      }
-#pragma GCC unroll 6
-      for (int i = 0; i < 6; ++i) {
-        gradients_to_points(half + 4 * i, 1, m, 1);
-        for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * point_step, m[j]);
-      }
-    }
-  });
+  planes_to_points<4>(q, dy, q.out_channels, c, rows, memory, {first, kPanel, point_step},
+                      [](const Vector* d, int64_t d_step, Vector* v, int64_t v_step) {
+                        gradients_to_points(d, d_step, v, v_step);
+                      });
 }
 
 // sums (kPoints, panels, in_channels, kPanel) to dweight (out_channels, in_channels, 3, 3).
@@ -70,7 +52,7 @@ inline void transform_sums(const WinogradShape& q, const float* sums, float* dwe
     const int64_t i = part % q.in_channels;
     for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
       const int64_t c = part / q.in_channels * kPanel + lane;
-      Vector half[18], w[9];
+      Vector half[18], w[kLanes + 9];
       for (int column = 0; column < 6; ++column) {
         Vector u[6];
         for (int row = 0; row < 6; ++row) {
@@ -79,10 +61,8 @@ inline void transform_sums(const WinogradShape& q, const float* sums, float* dwe
         weights_from_points(u, 1, half + column, 6);
       }
       for (int row = 0; row < 3; ++row) weights_from_points(half + 6 * row, 1, w + 3 * row, 1);
-      for (int64_t l = 0; l < std::min<int64_t>(kLanes, q.out_channels - c); ++l) {
-        float* to = dweight + ((c + l) * q.in_channels + i) * 9;
-        for (int tap = 0; tap < 9; ++tap) to[tap] = w[tap][l];
-      }
+      store_columns<9>(w, 9 * q.in_channels, std::min<int64_t>(kLanes, q.out_channels - c),
+                       dweight + (c * q.in_channels + i) * 9);
     }
   });
 }
@@ -119,17 +99,14 @@ inline void winograd_weight(const WinogradShape& q, const float* x, const float*
     parallel(kPoints, [&](int64_t point) {
       for (int64_t panel = 0; panel < panels; ++panel) {
         const float* b = gradients + (point * panels + panel) * tiles * kPanel;
-        for (int64_t c = 0, many; c < q.in_channels; c += many) {
-          many = rows_at_once(q.in_channels - c);
-          with_rows(many, [&](auto known) {
-            Accumulators<known> products;
-            products.clear();
-            products.add_run(inputs + point * tiles * step + c, 1, step, b, tiles);
-            float* to = sums + point * sum_size + (panel * q.in_channels + c) * kPanel;
-            if (block > 0) products.add_rows(to, kPanel);
-            products.put(to, kPanel);
-          });
-        }
+        for_rows(q.in_channels, [&](int64_t c, auto many) {
+          Accumulators<many> products;
+          products.clear();
+          products.add_run(inputs + point * tiles * step + c, 1, step, b, tiles);
+          float* to = sums + point * sum_size + (panel * q.in_channels + c) * kPanel;
+          if (block > 0) products.add_rows(to, kPanel);
+          products.put(to, kPanel);
+        });
       }
     });
   }
