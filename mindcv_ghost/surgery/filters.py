@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from mindspore import nn
-from scipy.linalg import solve
 
 from mindcv_ghost.analysis.least_squares import Positions
 
@@ -73,6 +72,8 @@ def _padding(conv: nn.Conv2d, axis: int, side: int) -> tuple[int, int]:
 
 def _ridge_regression(inputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Solve inputs @ x = wanted by least squares, with small x; (P, K) and (P, T) give (K, T)."""
+    from scipy.linalg import solve  # takes its time, which no other start should pay
+
     wide = inputs.shape[0] < inputs.shape[1]
     gram = (inputs @ inputs.T if wide else inputs.T @ inputs).astype(np.float64)
     ridge = _RIDGE * np.square(inputs).sum(dtype=np.float64) / inputs.shape[1]
