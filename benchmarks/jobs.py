@@ -35,13 +35,13 @@ class Job:
 
 _STEP = "--rounds 1 --steps 1"
 JOBS = (
-    Job("train_step.py --case training --rounds 3 --steps 5", 204, _STEP, last=True),
-    Job("train_step.py --case training --batch 16 --side 224 --rounds 1 --steps 4", 140, _STEP),
-    Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 1 --steps 5", 82, _STEP),
-    Job("train_step.py --model ghostnetv2_100 --case training --rounds 1 --steps 3", 75, _STEP),
-    Job("train_step.py --case inference --rounds 2 --steps 6", 60, _STEP),
-    Job("train_step.py --case inference --batch 8 --side 224 --rounds 2 --steps 6", 58, _STEP),
-    Job("train_step.py --model ghostnetv2_100 --case inference --rounds 1 --steps 6", 45, _STEP),
+    Job("train_step.py --case training --rounds 15 --steps 1", 204, _STEP, last=True),
+    Job("train_step.py --case training --batch 16 --side 224 --rounds 8 --steps 1", 140, _STEP),
+    Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 8 --steps 1", 82, _STEP),
+    Job("train_step.py --model ghostnetv2_100 --case training --rounds 8 --steps 2", 75, _STEP),
+    Job("train_step.py --case inference --rounds 12 --steps 3", 60, _STEP),
+    Job("train_step.py --case inference --batch 8 --side 224 --rounds 15 --steps 3", 58, _STEP),
+    Job("train_step.py --model ghostnetv2_100 --case inference --rounds 12 --steps 3", 45, _STEP),
     Job("profile_step.py", 95, "--steps 1"),
     Job("data_loading.py --rounds 2", 45, "--rounds 1 --workers 2"),
     Job("train_loop.py --rounds 1", 180, "--small"),

@@ -1,18 +1,18 @@
 """A network on the CPU with native operators: how fast, against whom, in how much memory?
 
-A process a measurement, the rivals in turn, those with a goal first, several rounds. Every row is
-the median over the rounds of the ratio within a round, printed as one JSON object. Where the time
-that `run_all.py` gives is too short, a process takes fewer steps, then rounds are left out, then
-rivals.
+A process a rival; all of them stay and take a turn of a few steps in each round while the others
+wait, so that a machine that others slow down for seconds slows all of them. Every row is the median
+over the rounds of the ratio within a round, printed as one JSON object. Where the time that
+`run_all.py` gives is too short, rounds are left out, then rivals, those without a goal first.
 
-    python benchmarks/train_step.py [--model ghost_resnet50] [--rounds 5] [--steps 8] [--batch 32]
+    python benchmarks/train_step.py [--model ghost_resnet50] [--rounds 15] [--steps 3] [--batch 32]
                                     [--side 128]
 
 Rivals: the same network on MindSpore's stock operators, the same network in PyTorch with
 channels-last memory (for inference with BN folded into the convolutions where they follow each
 other; networks but Ghost-ResNet-50 are timm's), and, for Ghost-ResNet-50, MindCV's resnet50.
-Training is forward, backward and momentum; inference is the network in evaluation. The cache of
-built operators should be warm: the first process builds them otherwise, before it measures.
+Training is forward, backward and momentum; inference is the network in evaluation. What a turn
+counts is the median of its steps: of one step alone, the caches are still the rivals'.
 
 Predicted: a step 2.8 times as fast as on stock operators, 1.5 times PyTorch, 1.9 times MindCV's
 resnet50; inference 1.4 times PyTorch; 0.7 of the memory. Of ghostnetv2_100 at 224x224 a step twice
@@ -22,9 +22,8 @@ as fast as PyTorch's, and inference 1.2 times. For what came out see docs/perfor
 from __future__ import annotations
 
 import argparse
-import itertools
+import contextlib
 import json
-import math
 import os
 import resource
 import statistics
@@ -37,9 +36,10 @@ from pathlib import Path
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.rows import Allowance, in_turn, tell_left_out  # noqa: E402
+from benchmarks.rows import Allowance, OutOfTime, in_turn, tell_left_out  # noqa: E402
 
-WARM_UP, LEAST = 2, 2  # steps of a process that don't count; that count even if time is short
+WARM_UP = 2  # steps of a process before its first turn
+LEAST_ROUNDS = 2  # that there has to be time for when one more rival is started
 
 # case, rival, what is compared, least ratio (of the rival's value to ours) that is aimed at
 ROWS = {
@@ -84,38 +84,104 @@ NAMES = {
 }
 
 
-def measure(
-    who: str, case: str, model: str, steps: int, batch: int, side: int, share: Allowance
-) -> dict[str, float]:
-    """Medians of a step's seconds; what the process's memory grew by from the data to its peak."""
+def take_turns(who: str, case: str, model: str, steps: int, batch: int, side: int) -> None:
+    """A rival's process: a turn for each line that comes in, and a line of JSON for each.
+
+    A first line says what a step takes. Memory is what the process grew by from the data to its
+    peak.
+    """
     make = _torch if who == "torch" else _mindspore
     step = make(who, case, model, batch, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, processor = clock_steps(step, steps, share)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "seconds": statistics.median(seconds),
-        "processor": statistics.median(processor),
-        "megabytes": (peak - before) / 1024,
-    }
+    warm_up = [clock_step(step) for _ in range(WARM_UP)]
+    print(json.dumps({"seconds": warm_up[-1][0]}), flush=True)
+    for _ in sys.stdin:
+        seconds, processor = zip(*(clock_step(step) for _ in range(steps)))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        turn = {
+            "seconds": statistics.median(seconds),
+            "processor": statistics.median(processor),
+            "megabytes": (peak - before) / 1024,
+        }
+        print(json.dumps(turn), flush=True)
 
 
-def clock_steps(
-    step: Callable[[], object], steps: int, share: Allowance
-) -> tuple[list[float], list[float]]:
-    """Seconds and processor seconds of each step after the first few.
+def clock_step(step: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and processor seconds of all threads."""
+    started, used = time.perf_counter(), time.process_time()
+    step()
+    return time.perf_counter() - started, time.process_time() - used
 
-    Fewer than ``steps``, but ``LEAST``, if the next wouldn't fit into the share.
+
+class Contestant:
+    """A process that takes a turn when it is asked to, and waits in between.
+
+    Args:
+        who: "native" or one of ``NAMES``.
+        options: of the command line.
     """
-    seconds, processor = [], []
-    while len(seconds) < WARM_UP + steps:
-        if len(seconds) >= WARM_UP + LEAST and max(seconds[WARM_UP:]) > share.left():
+
+    def __init__(self, who: str, options: list[str]) -> None:
+        command = [sys.executable, __file__, "--only", who, *options]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        try:
+            self.step_seconds = self._answer()["seconds"]
+        except BaseException:
+            self.close()
+            raise
+
+    def turn(self) -> dict[str, float]:
+        """What a turn took: ``seconds``, ``processor`` and ``megabytes``."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended; how, the answer says
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+    def _answer(self) -> dict[str, float]:
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise SystemExit(f"{self._process.args} ended with status {self._process.wait()}")
+
+
+def start(
+    order: list[str],
+    begin: Callable[[str], Contestant],
+    steps: int,
+    allowance: Allowance,
+    comparisons: int = 1,
+) -> dict[str, Contestant]:
+    """Start those, in this order, whom there is time for.
+
+    Args:
+        order: ours first.
+        begin: starts one.
+        steps: of a turn.
+        allowance: of the script.
+        comparisons: how many are still to come, this one among them: it gets its share.
+    """
+    share, came = allowance.left() / comparisons, allowance.clock()
+    started: dict[str, Contestant] = {}
+    longest = 0.0
+    for who in order:
+        begun = allowance.clock()
+        a_round = steps * sum(each.step_seconds for each in started.values())
+        if started and begun - came + longest + LEAST_ROUNDS * a_round > share:
             break
-        started, used = time.perf_counter(), time.process_time()
-        step()
-        seconds.append(time.perf_counter() - started)
-        processor.append(time.process_time() - used)
-    return seconds[WARM_UP:], processor[WARM_UP:]
+        try:
+            with allowance.enforced():
+                started[who] = begin(who)
+        except OutOfTime:
+            break
+        longest = max(longest, allowance.clock() - begun)
+    return started
 
 
 def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
@@ -194,33 +260,31 @@ def _torch(who: str, case: str, model: str, batch: int, side: int) -> Callable[[
 def main() -> None:
     """Measure in turn; print a row for each rival and case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("rounds", 5), ("steps", 8), ("batch", 32), ("side", 128)):
+    for name, default in (("rounds", 15), ("steps", 3), ("batch", 32), ("side", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="ghost_resnet50")
     parser.add_argument("--case", choices=("training", "inference"))
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--share", type=float, default=math.inf, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rows = ROWS.get(arguments.model, ROWS["other"])
-    sizes = (arguments.steps, arguments.batch, arguments.side)
+    model, steps = arguments.model, arguments.steps
     if arguments.only:
-        share = Allowance(arguments.share)
-        print(json.dumps(measure(arguments.only, arguments.case, arguments.model, *sizes, share)))
+        take_turns(arguments.only, arguments.case, model, steps, arguments.batch, arguments.side)
         return
+    rows = ROWS.get(model, ROWS["other"])
     cases = (arguments.case,) if arguments.case else ("training", "inference")
     allowance, left_out = Allowance(), []
     for number, case in enumerate(cases):
-        order = everybody(rows, case)
-        # An equal share of what is left for each process to come.
-        processes = arguments.rounds * sum(len(everybody(rows, each)) for each in cases[number:])
-        to_come = itertools.count(processes, -1)
-        measures = {
-            who: lambda who=who, case=case, to_come=to_come: _run(
-                who, case, arguments.model, sizes, allowance.left() / next(to_come)
-            )
-            for who in order
-        }
-        rounds = in_turn(measures, arguments.rounds, allowance, len(cases) - number)
+        order, comparisons = everybody(rows, case), len(cases) - number
+        options = [f"--case={case}", f"--model={model}", f"--steps={steps}"]
+        options += [f"--batch={arguments.batch}", f"--side={arguments.side}"]
+        with contextlib.ExitStack() as stack:
+
+            def begin(who: str, options=options, stack=stack) -> Contestant:
+                return stack.enter_context(contextlib.closing(Contestant(who, options)))
+
+            contestants = start(order, begin, steps, allowance, comparisons)
+            turns = {who: each.turn for who, each in contestants.items()}
+            rounds = in_turn(turns, arguments.rounds, allowance, comparisons)
         for row_case, rival, unit, goal in rows:
             both = [each for each in rounds if "native" in each and rival in each]
             if row_case == case and both:
@@ -237,16 +301,6 @@ def everybody(rows: tuple, case: str) -> list[str]:
     """
     rivals = sorted((row for row in rows if row[0] == case), key=lambda row: row[3] is None)
     return list(dict.fromkeys(("native", *(row[1] for row in rivals))))
-
-
-def _run(
-    who: str, case: str, model: str, sizes: tuple[int, int, int], share: float
-) -> dict[str, float]:
-    options = [f"--{name}={value}" for name, value in zip(("steps", "batch", "side"), sizes)]
-    options.append(f"--share={share}")
-    command = [sys.executable, __file__, "--only", who, "--case", case, "--model", model, *options]
-    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(out.strip().splitlines()[-1])
 
 
 def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arguments) -> dict:

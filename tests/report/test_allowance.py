@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 
@@ -126,63 +128,115 @@ def test_rows_left_out_end_a_script_as_failed_by_their_names():
         tell_left_out(["a", "b"])
 
 
-def test_a_short_share_of_the_time_leaves_two_steps_behind_the_warm_up(clock):
-    steps = []
-    seconds, processor = train_step.clock_steps(lambda: steps.append(1), 5, Allowance(0, clock))
-    assert len(steps) == train_step.WARM_UP + 2
-    assert len(seconds) == len(processor) == 2
-    seconds, _ = train_step.clock_steps(lambda: None, 1, Allowance(0, clock))
-    assert len(seconds) == 1  # never more than were asked for
-
-
-def test_enough_time_leaves_all_steps(clock):
-    seconds, _ = train_step.clock_steps(lambda: None, 5, Allowance(1e9, clock))
-    assert len(seconds) == 5
-
-
 def test_ours_is_measured_first_then_rivals_with_a_goal():
     rows = train_step.ROWS
     assert train_step.everybody(rows["other"], "training") == ["native", "torch", "stock"]
     assert train_step.everybody(rows["ghost_resnet50"], "inference")[:2] == ["native", "torch"]
 
 
-def test_a_step_has_rows_for_the_rivals_there_was_time_for(monkeypatch, capsys):
-    calls = []
+class Contestant:
+    """Stands in for a rival's process, whose steps take longer from turn to turn."""
 
-    def run(who, case, model, sizes, share):
-        calls.append(who)
-        if calls.count("torch") == 2 or who == "mindcv":
-            raise OutOfTime
-        seconds = {"native": 1.0, "stock": 3.0, "torch": 2.0}[who] * len(calls)
-        return {"seconds": seconds, "processor": 1.0, "megabytes": 1.0}
+    SECONDS = {"native": 1.0, "torch": 2.0, "stock": 3.0}
 
-    monkeypatch.setattr(train_step, "_run", run)
-    monkeypatch.setattr(sys, "argv", ["train_step.py", "--case", "training", "--rounds", "2"])
-    with pytest.raises(SystemExit, match="no time was left for: MindCV's resnet50"):
-        train_step.main()
-    assert calls == ["native", "stock", "torch", "mindcv"]
+    def __init__(self, clock: Clock, who: str, starts_in: float = 0) -> None:
+        clock.now += starts_in
+        self.clock, self.who, self.step_seconds, self.turns = clock, who, self.SECONDS[who], 0
+        self.closed = False
+
+    def turn(self) -> dict[str, float]:
+        self.turns += 1
+        self.clock.now += self.step_seconds
+        return {"seconds": self.step_seconds * self.turns**2 if self.who == "torch" else 1.0}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def started(clock: Clock, seconds: float, starts_in: float, steps: int = 1, comparisons: int = 1):
+    order = ["native", "torch", "stock"]
+    allowance = Allowance(seconds, clock)
+    return list(
+        train_step.start(
+            order, lambda who: Contestant(clock, who, starts_in), steps, allowance, comparisons
+        )
+    )
+
+
+def test_rivals_are_started_as_long_as_there_is_time_for_two_rounds_of_all_before(clock):
+    # Started after 10 and 20 s; behind them and 10 s more, two rounds of 1 + 2 s have to fit.
+    assert started(clock, 36, 10) == ["native", "torch", "stock"]
+    assert started(clock, 35, 10) == ["native", "torch"]
+    assert started(clock, 35, 10, steps=0) == ["native", "torch", "stock"]
+    assert started(clock, 72, 10, comparisons=2) == ["native", "torch", "stock"]
+    assert started(clock, 71, 10, comparisons=2) == ["native", "torch"]
+    assert started(clock, 1, 10) == ["native"]  # of one alone there is no row, but it was tried
+
+
+def measured(monkeypatch, capsys, make, *arguments: str) -> list[dict]:
+    monkeypatch.setattr(train_step, "Contestant", make)
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *arguments])
+    train_step.main()
+    return printed(capsys)
+
+
+def printed(capsys) -> list[dict]:
     lines = capsys.readouterr().out.splitlines()
-    rows = [json.loads(line) for line in lines if line.startswith("{")]
-    assert {row["rival"] for row in rows} == {train_step.NAMES[n] for n in ("stock", "torch")}
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-def test_a_step_compares_within_the_rounds_that_have_both(monkeypatch, capsys):
-    calls = []
-
-    def run(who, case, model, sizes, share):
-        calls.append(who)
-        if calls.count("stock") == 2:
+def test_a_step_has_rows_for_the_rivals_there_was_time_for(monkeypatch, capsys, clock):
+    def make(who: str, options: list[str]) -> Contestant:
+        if who == "stock":
             raise OutOfTime
-        return {"seconds": {"native": 1.0, "torch": 2.0, "stock": 3.0}[who] * len(calls)}
+        return made.setdefault(who, Contestant(clock, who))
 
-    monkeypatch.setattr(train_step, "_run", run)
-    command = ["train_step.py", "--case", "inference", "--model", "a", "--rounds", "3"]
-    monkeypatch.setattr(sys, "argv", command)
-    train_step.main()  # every rival has a row: nothing has failed
-    lines = capsys.readouterr().out.splitlines()
-    ratios = [json.loads(line)["ratio"] for line in lines if line.startswith("{")]
-    # stock from the first round alone, 9 to 1; torch from both, 4 to 1 and 10 to 4.
-    assert ratios == [9.0, 3.25]
+    made: dict[str, Contestant] = {}
+    arguments = ("--case", "inference", "--model", "a", "--rounds", "3")
+    with pytest.raises(SystemExit, match="no time was left for: the same network on MindSpore's"):
+        measured(monkeypatch, capsys, make, *arguments)
+    assert [row["rival"] for row in printed(capsys)] == [train_step.NAMES["torch"] + ", BN folded"]
+    assert all(each.closed and each.turns == 3 for each in made.values())
+
+
+def test_a_step_compares_within_rounds(monkeypatch, capsys, clock):
+    def make(who: str, options: list[str]) -> Contestant:
+        assert {"--case=inference", "--model=a", "--steps=2", "--batch=32"} <= set(options)
+        return Contestant(clock, who)
+
+    arguments = ("--case", "inference", "--model", "a", "--rounds", "3", "--steps", "2")
+    rows = measured(monkeypatch, capsys, make, *arguments)
+    ratios = {row["rival"]: (row["rival_value"], row["ratio"]) for row in rows}
+    # torch's turns take 2, 8 and 18 s, ours and the other's a second each.
+    assert ratios[train_step.NAMES["torch"] + ", BN folded"] == (8, 8)
+    assert ratios[train_step.NAMES["stock"]] == (1, 1)
+
+
+def test_a_contestant_that_ends_is_named_with_its_status(monkeypatch, tmp_path):
+    script = tmp_path / "ends.py"
+    script.write_text("import sys; print('{\"seconds\": 1}', flush=True); sys.exit(3)")
+    monkeypatch.setattr(train_step, "__file__", str(script))
+    with contextlib.closing(train_step.Contestant("stock", ["--case=training"])) as contestant:
+        assert contestant.step_seconds == 1
+        with pytest.raises(SystemExit, match="'stock'.* ended with status 3"):
+            contestant.turn()
+
+
+def test_a_contestant_answers_turn_by_turn_and_ends_when_it_is_closed(monkeypatch, tmp_path):
+    script = tmp_path / "turns.py"
+    script.write_text(
+        "import os, sys\n"
+        "print('a line of something else')\n"
+        "print('{\"seconds\": 0.5}', flush=True)\n"
+        "for _ in sys.stdin:\n"
+        "    print('{\"seconds\": %d}' % os.getpid(), flush=True)\n"
+    )
+    monkeypatch.setattr(train_step, "__file__", str(script))
+    with contextlib.closing(train_step.Contestant("native", [])) as contestant:
+        (process,) = {int(contestant.turn()["seconds"]) for _ in range(3)}
+        os.kill(process, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 def test_a_launcher_may_end_its_ranks_when_the_time_is_over(tmp_path):
