@@ -100,21 +100,6 @@ inline void copy_strided(const float* from, int64_t from_width, int64_t step, fl
   });
 }
 
-// At most 2 * kWidth values, as two blocks that may overlap: no loop, whose end is a surprise.
-template <int kWidth = kLanes>
-inline void copy_few(float* to, const float* from, int64_t count) {
-  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
-  if (count >= kWidth) {
-    Block first, last;
-    std::memcpy(&first, from, sizeof(Block));
-    std::memcpy(&last, from + count - kWidth, sizeof(Block));
-    std::memcpy(to, &first, sizeof(Block));
-    std::memcpy(to + count - kWidth, &last, sizeof(Block));
-  } else if constexpr (kWidth > 1) {
-    copy_few<kWidth / 2>(to, from, count);
-  }
-}
-
 // Panels of kPanel columns of a matrix (depth, columns), each (depth, kPanel).
 struct Panels {
   int64_t depth, columns;

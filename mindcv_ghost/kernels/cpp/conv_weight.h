@@ -43,10 +43,8 @@ struct WeightLayout {
         others(q.depth() / rows),
         kernel(q.kernel) {}
 
-  // Where a filter has its value.
-  int64_t place(int64_t row, int64_t other) const {
-    return by_column ? other * rows + row : row * others + other;
-  }
+  // Which of the products, (others, rows), is value i of a filter.
+  int64_t product(int64_t i) const { return by_column ? i : i % others * rows + i / others; }
 };
 
 // Some outputs of conv_backward_weight, and the windows of inputs that these see.
@@ -148,14 +146,23 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
       });
     }
   });
-  parallel(q.out_channels, [&](int64_t o) {
-    float* to = dweight + o * q.depth();
-    const float* from = sums + o / kPanel * w.others * w.rows * kPanel + o % kPanel;
-    for (int64_t other = 0; other < w.others; ++other) {
-      for (int64_t row = 0; row < w.rows; ++row, from += kPanel) {
-        float total = from[0];
-        for (int64_t share = 1; share < shares; ++share) total += from[share * size];
-        to[w.place(row, other)] = total;
+  // The shares' sum, of kLanes filters and kLanes of their values at a time.
+  const int64_t blocks = (q.depth() + kLanes - 1) / kLanes;
+  parallel_runs(panels * kPanel / kLanes * blocks, kLanes * kLanes, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t o = part / blocks * kLanes, first = part % blocks * kLanes;
+      const int64_t count = std::min<int64_t>(kLanes, q.depth() - first);
+      const float* panel = sums + o / kPanel * w.others * w.rows * kPanel + o % kPanel;
+      Vector block[kLanes] = {};
+      for (int64_t i = 0; i < count; ++i) {
+        const float* from = panel + w.product(first + i) * kPanel;
+        block[i] = load(from);
+        for (int64_t share = 1; share < shares; ++share) block[i] += load(from + share * size);
+      }
+      transpose(block);
+      const int64_t there = std::clamp<int64_t>(q.out_channels - o, 0, kLanes);
+      for (int64_t l = 0; l < there; ++l) {
+        store_first(dweight + (o + l) * q.depth() + first, block[l], count);
       }
     }
   });

@@ -93,14 +93,23 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
       const int64_t taps = rows.count * columns.count;
       if (taps == 0) continue;
       const int64_t depth = q.out_channels * taps;
-      parallel_rows(q.in_channels, [&](int64_t i, int64_t many) {
-        float* to = packed + i * depth;
-        for (int64_t o = 0; o < q.out_channels; ++o) {
-          const float* from = weight + (o * q.in_channels + i) * q.taps();
-          for (int64_t row = rows.last; row > rows.last - rows.count * q.stride; row -= q.stride) {
-            pack_rows(from + row * q.kernel + columns.last, q.taps(), -q.stride, many,
-                      columns.count, to);
-            to += many * columns.count;
+      const int64_t tap = rows.last * q.kernel + columns.last;
+      // A thread takes some filters: they lie in memory one behind the other.
+      parallel((q.out_channels + kLanes - 1) / kLanes, [&](int64_t part) {
+        const int64_t first = part * kLanes, end = std::min(first + kLanes, q.out_channels);
+        for (int64_t i = 0, many; i < q.in_channels; i += many) {
+          many = rows_at_once(q.in_channels - i);
+          const float* from = weight + first * q.depth() + i * q.taps() + tap;
+          float* to = packed + i * depth + first * taps * many;
+          if (taps == 1) {
+            pack_rows(from, q.taps(), q.depth(), many, end - first, to);
+            continue;
+          }
+          for (int64_t o = first; o < end; ++o, from += q.depth()) {
+            for (int64_t row = 0; row < rows.count; ++row, to += many * columns.count) {
+              pack_rows(from - row * q.stride * q.kernel, q.taps(), -q.stride, many, columns.count,
+                        to);
+            }
           }
         }
       });

@@ -107,8 +107,29 @@ struct Accumulators {
 // rows are row_step apart and the columns column_step.
 inline void pack_rows(const float* from, int64_t row_step, int64_t column_step, int64_t rows,
                       int64_t columns, float* to) {
-  for (int64_t k = 0; k < columns; ++k, from += column_step, to += rows) {
-    for (int64_t r = 0; r < rows; ++r) to[r] = from[r * row_step];
+  if (row_step != 1 && column_step != 1) {
+    for (int64_t k = 0; k < columns; ++k, from += column_step, to += rows) {
+      for (int64_t r = 0; r < rows; ++r) to[r] = from[r * row_step];
+    }
+    return;
+  }
+  for (int64_t first = 0; first < rows; first += kLanes) {
+    const int64_t there = std::min<int64_t>(kLanes, rows - first);
+    const float* a = from + first * row_step;
+    float* packed = to + first;
+    if (row_step == 1) {
+      for (int64_t k = 0; k < columns; ++k, a += column_step, packed += rows) {
+        copy_few(packed, a, there);
+      }
+      continue;
+    }
+    for (int64_t k = 0, count; k < columns; k += count, a += count) {
+      count = std::min<int64_t>(kLanes, columns - k);
+      Vector block[kLanes] = {};
+      for (int64_t r = 0; r < there; ++r) block[r] = load_first(a + r * row_step, count);
+      transpose(block);
+      for (int64_t i = 0; i < count; ++i, packed += rows) store_first(packed, block[i], there);
+    }
   }
 }
 

@@ -174,6 +174,21 @@ inline void copy(float* to, const float* from, int64_t count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
+// At most 2 * kWidth values, as two blocks that may overlap: no loop, whose end is a surprise.
+template <int kWidth = kLanes>
+inline void copy_few(float* to, const float* from, int64_t count) {
+  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
+  if (count >= kWidth) {
+    Block first, last;
+    std::memcpy(&first, from, sizeof(Block));
+    std::memcpy(&last, from + count - kWidth, sizeof(Block));
+    std::memcpy(to, &first, sizeof(Block));
+    std::memcpy(to + count - kWidth, &last, sizeof(Block));
+  } else if constexpr (kWidth > 1) {
+    copy_few<kWidth / 2>(to, from, count);
+  }
+}
+
 // Stores past the caches, where there is an instruction for it: `to` lies at a multiple of the
 // vector's size. end_streams() has to follow before another thread may read it.
 inline void stream(float* to, Vector v) {
