@@ -12,6 +12,7 @@ import sys
 from mindcv_ghost.cluster import run_script
 from mindcv_ghost.config import load_config
 from mindcv_ghost.launch import check_distribute, detect
+from mindcv_ghost.loading import loading
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +22,8 @@ def main(argv: list[str]) -> int:
     check_distribute(world, config.system.distribute)
 
     # MindSpore is loaded only now: bad input ends sooner.
-    from mindcv_ghost import build, session
+    with loading():
+        from mindcv_ghost import build, session
 
     with session.opened(config, world, writes=True) as opened:
         run = build.training(config, world, opened)

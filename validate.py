@@ -11,6 +11,7 @@ import sys
 from mindcv_ghost.cluster import run_script
 from mindcv_ghost.config import load_config
 from mindcv_ghost.launch import check_distribute, detect
+from mindcv_ghost.loading import loading
 
 
 def main(argv: list[str]) -> int:
@@ -20,8 +21,9 @@ def main(argv: list[str]) -> int:
     check_distribute(world, config.system.distribute)
 
     # MindSpore is loaded only now: bad input ends sooner.
-    from mindcv_ghost import build, session
-    from mindcv_ghost.report import validation
+    with loading():
+        from mindcv_ghost import build, session
+        from mindcv_ghost.report import validation
 
     with session.opened(config, world, writes=False) as opened:
         run = build.validation(config, world, opened)
