@@ -13,8 +13,9 @@ import tempfile
 os.environ.setdefault("GLOG_v", "3")
 # The suite runs beside others on small machines; idle OpenMP threads that spin cost the rest.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Compiled graphs of tests are nobody's business but the tests'; a suite starts with none.
-if "MINDCV_GHOST_GRAPHS" not in os.environ:
+# Compiled graphs of tests are nobody's business but the tests'; a suite starts with none, and each
+# of its workers does.
+if "MINDCV_GHOST_GRAPHS" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["MINDCV_GHOST_GRAPHS"] = tempfile.mkdtemp(prefix="mindcv_ghost_tests_")
     atexit.register(shutil.rmtree, os.environ["MINDCV_GHOST_GRAPHS"], ignore_errors=True)
 

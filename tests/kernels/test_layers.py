@@ -175,29 +175,28 @@ def test_layer_computes_what_stock_operators_do(both, index):
             assert_close(native[what][name], stock[what][name], 1e-2 * largest)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        conv(4, 4, 3, group=2),
-        conv(4, 4, 4, pad_mode="valid"),
-        conv(4, 4, 3, pad_mode="valid"),
-        conv(4, 4, 3, stride=2, pad_mode="same"),
-        conv(4, 4, 3, dilation=2),
-        conv(4, 4, (1, 3)),
-        conv(1, 4, (1, 3)),
-        depthwise(4, 3, stride=3),
-        depthwise(4, 3, dilation=2),
-        depthwise(4, 3).to_float(ms.float16),
-        nn.BatchNorm2d(4).to_float(ms.float16),
-        nn.BatchNorm2d(4, use_batch_statistics=False),
-        nn.BatchNorm1d(4),
-        nn.GroupNorm(1, 4),
-        type("Special", (nn.BatchNorm2d,), {})(4),
-        type("Special", (GlobalAvgPool,), {})(),
-        nn.Dense(4, 4),
-    ],
-    ids=str,
-)
+OF_ANOTHER_KIND = {
+    "two groups": conv(4, 4, 3, group=2),
+    "an even kernel": conv(4, 4, 4, pad_mode="valid"),
+    "no padding": conv(4, 4, 3, pad_mode="valid"),
+    "padded as the size wants it": conv(4, 4, 3, stride=2, pad_mode="same"),
+    "dilated": conv(4, 4, 3, dilation=2),
+    "a kernel of one row": conv(4, 4, (1, 3)),
+    "a kernel of one row, of one map": conv(1, 4, (1, 3)),
+    "depthwise, step 3": depthwise(4, 3, stride=3),
+    "depthwise, dilated": depthwise(4, 3, dilation=2),
+    "depthwise in half precision": depthwise(4, 3).to_float(ms.float16),
+    "a BN in half precision": nn.BatchNorm2d(4).to_float(ms.float16),
+    "a BN of fixed statistics": nn.BatchNorm2d(4, use_batch_statistics=False),
+    "a BN of vectors": nn.BatchNorm1d(4),
+    "a norm of groups": nn.GroupNorm(1, 4),
+    "a subclass of BN": type("Special", (nn.BatchNorm2d,), {})(4),
+    "a subclass of pooling": type("Special", (GlobalAvgPool,), {})(),
+    "a dense layer": nn.Dense(4, 4),
+}
+
+
+@pytest.mark.parametrize("layer", OF_ANOTHER_KIND.values(), ids=OF_ANOTHER_KIND)
 def test_layer_of_another_kind_stays_stock(layer, built):
     kind = type(layer)
     use_library(nn.SequentialCell(layer), built)

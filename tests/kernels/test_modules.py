@@ -156,7 +156,7 @@ def test_moving_statistics_of_both_batch_norms_have_moved(both):
         dict(norm=lambda channels: nn.GroupNorm(1, channels)),
         dict(ratio=1),
     ],
-    ids=str,
+    ids=("SiLU", "a ReLU behind both", "permuted", "no norm", "a norm of groups", "no ghosts"),
 )
 def test_module_of_another_kind_stays_stock(built, options):
     module = GhostModule(4, 6, **options)
