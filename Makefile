@@ -6,19 +6,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 RANKS ?= 2
+# Processes that share the tests, a file each at a time (one file has the zoo: there, a test each).
+WORKERS ?= 2
 
 # Open MPI refuses to start as root, as in most containers, and more ranks than cores, unless told.
 export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-all \
 	lint format pages bench clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
-	@echo "make test       set up, run the tests (12 to 14 minutes on 2 cores)"
-	@echo "make test-slow  longer tests, and longer cases of these (about 20 minutes)"
+	@echo "make test       set up, run the tests (8 to 10 minutes on 2 cores)"
+	@echo "make test-slow  longer tests, and longer cases of these (about 15 minutes)"
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
 	@echo "make test-native  the native operators, all networks, under sanitizers, for other processors"
@@ -56,13 +59,13 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m mindcv_ghost.report.show $(RUN)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not fuzz and not faults and not zoo and not parity"
+	$(PYTEST) -m "not slow and not fuzz and not faults and not zoo and not parity"
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-zoo: $(VENV)/.test
-	$(BIN)/python -m pytest -m zoo
+	$(PYTEST) --dist load -m zoo
 
 # Without PyTorch and timm these tests say that they are skipped; here that is a failure.
 test-parity: $(VENV)/.torch

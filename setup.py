@@ -43,6 +43,7 @@ setup(
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "onnx>=1.16,<2",
             "onnxruntime>=1.18,<2",

@@ -9,6 +9,8 @@ import shutil
 import sys
 import tempfile
 
+import pytest
+
 # Before anything imports MindSpore: its warnings would bury a failing test's message.
 os.environ.setdefault("GLOG_v", "3")
 # The suite runs beside others on small machines; idle OpenMP threads that spin cost the rest.
@@ -18,6 +20,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "MINDCV_GHOST_GRAPHS" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["MINDCV_GHOST_GRAPHS"] = tempfile.mkdtemp(prefix="mindcv_ghost_tests_")
     atexit.register(shutil.rmtree, os.environ["MINDCV_GHOST_GRAPHS"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker is `python -c`. MindSpore's compile cache wants a program's file.
+    sys.argv[0] = os.path.join(os.path.dirname(pytest.__file__), "__main__.py")
 
 
 def pytest_collection_finish(session):

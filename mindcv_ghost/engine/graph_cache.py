@@ -30,6 +30,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 from mindspore import nn
+from mindspore.common import api
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.graph_key import graph_key
@@ -83,6 +84,9 @@ class GraphCache:
         self._collectives = collectives
         # A user who has turned MindSpore's own cache on wants that one.
         self._off = bool(os.environ.get(_ENABLE)) or bool(ms.get_context("enable_compile_cache"))
+        # MindSpore 2.8 reads the program and what that imports before it looks for a graph, and
+        # fails where there is no file: python -c.
+        self._off |= not os.path.isfile(getattr(api, "entry_script_path", None) or __file__)
 
     def compile(self, cell: nn.Cell, *inputs: ms.Tensor) -> bool:
         """Compile a cell for inputs; every rank has to call it. Tells whether a graph was used.

@@ -185,6 +185,15 @@ def test_a_folder_that_cannot_be_had_costs_time_alone(tmp_path):
     np.testing.assert_array_equal(values, expected())
 
 
+def test_a_program_without_a_file_compiles_and_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_cache.api, "entry_script_path", str(tmp_path / "-c"))
+    for _ in range(2):
+        found, values = run(tmp_path, Scaled())
+        assert not found
+        np.testing.assert_array_equal(values, expected())
+    assert list(tmp_path.rglob("*.graph")) == []
+
+
 def test_without_a_temporary_folder_there_is_no_cache(tmp_path, monkeypatch):
     run(tmp_path, Scaled())
 
