@@ -46,9 +46,8 @@ class Groups {
 
   const PaddedLine& largest() const { return whole_; }
   bool is_one() const { return most_ == images_; }
-  // Memory of a channel's maps: of a group, of the batch, of the batch with zeros between.
-  int64_t of_group() const { return memory(most_); }
-  int64_t of_batch() const { return memory(images_); }
+  // Memory of a channel's maps: dense, as whole vectors are written; with zeros between.
+  int64_t of_batch() const { return round_up(images_ * plane_, kLanes) + kLanes; }
   int64_t of_line() const { return images_ / most_ * whole_.size() + rest_.size(); }
 
   // Calls body(images, line, dense, start): the line of such a group; where the group begins in the
@@ -62,9 +61,6 @@ class Groups {
   }
 
  private:
-  // Whole vectors are written, the last one behind the maps' end.
-  int64_t memory(int64_t images) const { return round_up(images * plane_, kLanes) + kLanes; }
-
   int64_t plane_, images_, most_;
   PaddedLine whole_, rest_;
 };
