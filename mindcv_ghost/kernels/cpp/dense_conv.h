@@ -97,21 +97,17 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
       // A thread takes some filters: they lie in memory one behind the other.
       parallel((q.out_channels + kLanes - 1) / kLanes, [&](int64_t part) {
         const int64_t first = part * kLanes, end = std::min(first + kLanes, q.out_channels);
-        for (int64_t i = 0, many; i < q.in_channels; i += many) {
-          many = rows_at_once(q.in_channels - i);
+        for_shares(q.in_channels, [&](int64_t i, int64_t many) {
           const float* from = weight + first * q.depth() + i * q.taps() + tap;
           float* to = packed + i * depth + first * taps * many;
-          if (taps == 1) {
-            pack_rows(from, q.taps(), q.depth(), many, end - first, to);
-            continue;
-          }
+          if (taps == 1) return pack_rows(from, q.taps(), q.depth(), many, end - first, to);
           for (int64_t o = first; o < end; ++o, from += q.depth()) {
             for (int64_t row = 0; row < rows.count; ++row, to += many * columns.count) {
               pack_rows(from - row * q.stride * q.kernel, q.taps(), -q.stride, many, columns.count,
                         to);
             }
           }
-        }
+        });
       });
       const Reach reach = {q.out_height(),
                            q.out_width(),

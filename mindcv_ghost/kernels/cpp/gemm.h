@@ -31,13 +31,21 @@ inline void with_rows(int64_t rows, const Product& product) {
   product(std::integral_constant<int, kRows>());
 }
 
-// Calls product(row, integral_constant<rows>) for all of `count` rows.
-template <typename Product>
-inline void for_rows(int64_t count, const Product& product) {
+// Calls body(row, rows) for all of `count` rows, shared out as products take them.
+template <typename Body>
+inline void for_shares(int64_t count, const Body& body) {
   for (int64_t row = 0, rows; row < count; row += rows) {
     rows = rows_at_once(count - row);
-    with_rows(rows, [&](auto known) { product(row, known); });
+    body(row, rows);
   }
+}
+
+// Calls product(row, integral_constant<rows>) for each share.
+template <typename Product>
+inline void for_rows(int64_t count, const Product& product) {
+  for_shares(count, [&](int64_t row, int64_t rows) {
+    with_rows(rows, [&](auto known) { product(row, known); });
+  });
 }
 
 template <int kRows>

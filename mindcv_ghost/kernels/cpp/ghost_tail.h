@@ -198,18 +198,9 @@ inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
   const bool streamed = is_streamed(q.images * q.out_channels * plane);
   // Writes map `place` of y, whose values before the sum and the ReLU are at(i).
   const auto write = [&](int64_t place, const auto& at) __attribute__((always_inline)) {
-    float* to = y + place * plane;
-    if (shortcut != nullptr) {
-      const float* other = shortcut + place * plane;
-      write_all(to, plane, streamed, [=](int64_t i, int64_t n) {
-        return relu_of(at(i) + load_first(other + i, n));
-      });
-    } else {
-      with_flag(q.relu, [&](auto relu) {
-        write_all(to, plane, streamed,
-                  [=](int64_t i, int64_t) { return relu ? relu_of(at(i)) : at(i); });
-      });
-    }
+    const float* other = shortcut == nullptr ? nullptr : shortcut + place * plane;
+    write_activated(q.relu, other, y + place * plane, plane, streamed,
+                    [=](int64_t i, int64_t) { return at(i); });
   };
   parallel_runs(q.images * q.intrinsic, plane, [&](int64_t begin, int64_t end) {
     Scratch scratch(p.size() + p.taps(), 2);

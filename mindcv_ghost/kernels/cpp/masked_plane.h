@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -17,11 +18,14 @@ class MaskedPlane {
   MaskedPlane(int64_t height, int64_t width, int64_t kernel)
       : height_(height), width_(width), kernel_(kernel), inside_(kernel) {
     for (int64_t j = 0; j < kernel; ++j) {
-      std::vector<uint8_t>& bits = inside_[j];
-      bits.resize(plane() / 8 + sizeof(uint32_t) + kLanes / 8);
-      for (int64_t i = 0; i < plane(); ++i) {
-        const int64_t column = i % width + j - kernel / 2;
-        if (column >= 0 && column < width) bits[i / 8] |= 1u << i % 8;
+      inside_[j].resize(plane() / 8 + sizeof(uint32_t), 0xff);
+      // The first or the last columns of each row have their neighbour in another one.
+      const int64_t shift = j - kernel / 2, outside = std::min(width, std::abs(shift));
+      const int64_t first = shift < 0 ? 0 : width - outside;
+      for (int64_t row = 0; row < plane(); row += width) {
+        for (int64_t i = row + first; i < row + first + outside; ++i) {
+          inside_[j][i / 8] &= ~(1u << i % 8);
+        }
       }
     }
   }

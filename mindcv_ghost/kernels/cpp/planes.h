@@ -81,25 +81,18 @@ inline Value relu_of(Value v) {
   return v < Value{} ? Value{} : v;
 }
 
-inline void normalise(const float* x, Affine a, bool relu, float* y, int64_t count) {
-  if (relu) {
-    for (int64_t i = 0; i < count; ++i) y[i] = relu_of(x[i] * a.scale + a.shift);
-  } else {
-    for (int64_t i = 0; i < count; ++i) y[i] = x[i] * a.scale + a.shift;
-  }
-}
-
 // Calls body(flag) with a flag that the compiler knows.
 template <typename Body>
 inline void with_flag(bool flag, const Body& body) {
   flag ? body(std::true_type()) : body(std::false_type());
 }
 
-// Writes one map: affine(x), then a ReLU if that is wanted; or relu(affine(x) + other). Past the
-// caches if that is wanted.
-inline void write_map(const float* x, Affine a, bool relu, const float* other, float* y,
-                      int64_t count, bool streamed) {
-  const auto at = [=](int64_t i, int64_t n) { return load_first(x + i, n) * a.scale + a.shift; };
+// Writes a map whose values before activation are at(i, n): as they are, through a ReLU if that is
+// wanted, or as relu(values + other). Past the caches if that is wanted.
+template <typename At>
+__attribute__((always_inline)) inline void write_activated(bool relu, const float* other, float* y,
+                                                           int64_t count, bool streamed,
+                                                           const At& at) {
   if (other != nullptr) {
     write_all(y, count, streamed, [=](int64_t i, int64_t n) {
       return relu_of(opaque(at(i, n)) + load_first(other + i, n));
@@ -109,6 +102,14 @@ inline void write_map(const float* x, Affine a, bool relu, const float* other, f
   } else {
     write_all(y, count, streamed, at);
   }
+}
+
+// As write_activated, for affine(x).
+inline void write_map(const float* x, Affine a, bool relu, const float* other, float* y,
+                      int64_t count, bool streamed) {
+  write_activated(relu, other, y, count, streamed, [=](int64_t i, int64_t n) {
+    return load_first(x + i, n) * a.scale + a.shift;
+  });
 }
 
 // Calls rows(width) with the common widths known to the compiler: short rows gain most.

@@ -30,7 +30,7 @@ inline float greater(float a, float b) { return b > a || b != b ? b : a; }
 inline void pad_normalised(const StemShape& q, const float* u, Affine a, float* line,
                            float* padded) {
   for (int64_t h = 0; h < q.height; ++h) {
-    normalise(u + h * q.width, a, true, line, q.width);
+    write_map(u + h * q.width, a, true, nullptr, line, q.width, false);
     float* even = padded + (h + 1) * q.step();
     float* odd = even + q.half();
     for (int64_t i = 0; i < q.out_width(); ++i) odd[i] = line[2 * i];
