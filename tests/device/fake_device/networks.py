@@ -1,0 +1,29 @@
+"""Networks that compile in a second, under names that recipes can give."""
+
+from __future__ import annotations
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Put ``device_tiny`` into MindCV's registry: a Ghost module, a pool and a classifier."""
+    from mindcv.models.registry import register_model
+    from mindspore import nn
+
+    from mindcv_ghost.layers import GhostModule
+
+    class Tiny(nn.Cell):
+        def __init__(self, num_classes: int, in_channels: int) -> None:
+            super().__init__()
+            self.features = nn.SequentialCell(
+                GhostModule(in_channels, 16, kernel_size=3, stride=2), nn.MaxPool2d(2, 2)
+            )
+            self.classifier = nn.Dense(16 * 8 * 8, num_classes)
+
+        def construct(self, x):
+            return self.classifier(self.features(x).flatten(start_dim=1))
+
+    def device_tiny(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
+        return Tiny(num_classes, in_channels)
+
+    register_model(device_tiny)

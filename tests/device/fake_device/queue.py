@@ -1,0 +1,257 @@
+"""The device's data queue: what lies in C++ beneath ``DatasetHelper`` and ``GetNext``.
+
+A thread goes through the data pipeline and sends its batches. A batch goes into the data queue,
+its types and shapes into a second one of 128 if MindSpore has asked for that; sending waits where
+one is full (``data_queue_op.cc``: ``SendRowToTdt`` for Ascend, ``SendDataToGPU``, which queues the
+shapes first; ``kDataInfoQueueCapacity``). Whoever would wait for ever for a batch is told.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from types import SimpleNamespace
+
+import numpy as np
+
+from . import record
+from .rules import broken
+
+__all__ = ["INFO_CAPACITY", "Queue", "Sender", "sender_class", "wrapper_class"]
+
+INFO_CAPACITY = 128
+_queues: dict[str, Queue] = {}
+
+
+class Stopped(Exception):
+    """Sending has been stopped."""
+
+
+class Queue:
+    """Batches under way to the device, and what is known of who sends them.
+
+    Args:
+        name: of the channel.
+        capacity: batches that it holds.
+        with_info: whether types and shapes are queued as well.
+        info_first: whether they are queued before the batch is.
+    """
+
+    def __init__(self, name: str, capacity: int, with_info: bool, info_first: bool) -> None:
+        self.name, self.capacity = name, capacity
+        self.with_info, self.info_first = with_info, info_first
+        self.sent = self.fetched = 0
+        self.failure: BaseException | None = None
+        self.released = False
+        self._data: deque[list[np.ndarray]] = deque()
+        self._info: deque[tuple[list, list]] = deque()
+        self._change = threading.Condition()
+        self._stopped = False
+        # What the sender is doing: "making" a batch, waiting for "room" in a queue ("data" or
+        # "info"), or nothing any more: "ended".
+        self._sender = "making"
+
+    # -- the sender's side ---------------------------------------------------------------------
+
+    def send(self, batch: list[np.ndarray]) -> None:
+        """Queue a batch; waits for room. Raises Stopped."""
+        info = [array.dtype.type for array in batch], [list(array.shape) for array in batch]
+        puts = [(self._data, batch, self.capacity, "data")]
+        if self.with_info:
+            puts.insert(0 if self.info_first else 1, (self._info, info, INFO_CAPACITY, "info"))
+        for place, item, capacity, name in puts:
+            with self._change:
+                while len(place) >= capacity and not self._stopped:
+                    self._become(f"waiting for room in the {name} queue")
+                    self._change.wait()
+                if self._stopped:
+                    raise Stopped
+                place.append(item)
+                self._become("making")
+        self.sent += 1
+
+    def end(self, failure: BaseException | None = None) -> None:
+        with self._change:
+            self.failure = failure
+            self._become("ended")
+
+    def _become(self, what: str) -> None:
+        self._sender = what
+        self._change.notify_all()
+
+    # -- the consumer's side -------------------------------------------------------------------
+
+    def fetch(self) -> list[np.ndarray]:
+        """What ``GetNext`` gives. The device is told nothing of what befalls the sender."""
+        with self._change:
+            if self.released:
+                raise broken("queue is not released", f"queue {self.name} is released")
+            while not self._data:
+                self._unless_for_ever("fetching ends", self._data)
+                self._change.wait()
+            batch = self._data.popleft()
+            self.fetched += 1
+            self._change.notify_all()
+            return batch
+
+    def next_info(self) -> tuple[list, list]:
+        """Data types and shapes of the next batch; raises what ended the pipeline.
+
+        A pipeline's error does come up here (tried with the wheel's pipeline and ``GetDataInfo`` on
+        the CPU: a RuntimeError with the Python error's text, at once).
+        """
+        if not self.with_info:
+            raise RuntimeError("[Internal ERROR] DataInfo queue is not created.")
+        with self._change:
+            while not self._info:
+                if self.failure is not None:
+                    text = "Exception thrown from user defined Python function in dataset."
+                    raise RuntimeError(f"{text} {type(self.failure).__name__}: {self.failure}")
+                self._unless_for_ever("asking for shapes ends", self._info)
+                self._change.wait()
+            info = self._info.popleft()
+            self._change.notify_all()
+            return info
+
+    def _unless_for_ever(self, rule: str, wanted: deque) -> None:
+        """Raise if whoever waits for ``wanted`` will never get anything."""
+        if self._sender == "making":
+            return
+        told = f" ({type(self.failure).__name__}: {self.failure})" if self.failure else ""
+        what = "batch" if wanted is self._data else "shapes of batch"
+        number = self.fetched if wanted is self._data else self.sent
+        raise broken(rule, f"{what} {number} of a queue whose sender is {self._sender}{told}")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
+
+
+class Sender:
+    """In the place of ``_ToDevice`` (wheel: dataset/engine/datasets.py:4530).
+
+    Args:
+        pipeline: the data set that is sent.
+        queue: where to.
+        epochs: passes over it; -1 never ends.
+    """
+
+    def __init__(self, pipeline, queue: Queue, epochs: int) -> None:
+        self.queue = queue
+        self._epochs = epochs
+        # Here and not in the thread: MindSpore copies the pipeline while the caller waits, too.
+        self._iterator = pipeline.create_tuple_iterator(
+            num_epochs=epochs, output_numpy=True, do_copy=False
+        )
+        self._thread = threading.Thread(target=self._run, daemon=True, name="fake_device_send")
+
+    def __deepcopy__(self, memo: dict) -> Sender:
+        return self
+
+    def send(self) -> None:
+        record.write("send", queue=self.queue.name, epochs=self._epochs)
+        self._thread.start()
+
+    def _run(self) -> None:
+        failure = None
+        try:
+            while self._epochs:
+                for row in self._iterator:
+                    self.queue.send([np.array(column) for column in row])
+                self._epochs -= 1
+        except Stopped:
+            pass
+        except BaseException as error:  # whatever the pipeline raises: it stays in this thread
+            failure = error
+        self.queue.end(failure)
+
+    def stop_send(self) -> None:
+        record.write("stop_send", sent=self.queue.sent, fetched=self.queue.fetched)
+        self.queue.stop()
+
+    def continue_send(self) -> None:
+        record.write("continue_send")
+
+    def get_data_info(self) -> tuple[list, list]:
+        return self.queue.next_info()
+
+    def get_mbuf_queue_size(self) -> int:
+        return len(self.queue._data)
+
+    def get_send_info(self) -> list:
+        return []
+
+    def get_offload_model(self, columns: list[str]) -> SimpleNamespace:
+        return SimpleNamespace(transform_list=[])
+
+    def release(self) -> None:
+        self.queue.stop()
+        self.queue.released = True
+        if self._thread.ident is not None:
+            self._thread.join(30)
+        record.write("release", ended=not self._thread.is_alive())
+
+
+def sender_class(capacity: int, device: str) -> type:
+    """What ``TransferDataset.send`` makes instead of ``_ToDevice``."""
+
+    class ToDevice(Sender):
+        def __init__(self, dataset, num_epochs: int) -> None:
+            queue = Queue(
+                dataset.queue_name,
+                capacity,
+                with_info=dataset._create_data_info_queue,
+                info_first=device == "GPU",
+            )
+            _queues[dataset.queue_name] = queue
+            super().__init__(dataset.children[0], queue, num_epochs)
+
+    return ToDevice
+
+
+def wrapper_class() -> type:
+    """What ``connect_network_with_dataset`` makes instead of ``_DataWrapper``.
+
+    The real cell's graph begins with ``GetNext``; this one's with inputs, which it takes from the
+    queue when it is called. Else it is made, flagged and compiled as the real one is.
+    """
+    from mindspore import Tensor, nn
+    from mindspore import dtype as mstype
+
+    class DataWrapper(nn.Cell):
+        def __init__(self, network, dataset_types, dataset_shapes, queue_name) -> None:
+            super().__init__(auto_prefix=False, flags=network.get_flags())
+            self.add_flags(**getattr(network.__class__.construct, "_func_graph_flags", {}))
+            self.info = (tuple(dataset_types), tuple(map(tuple, dataset_shapes)))
+            self.network = network
+            self._get_attr_from_cell(network)
+            self.queue_name = queue_name
+            record.write("wrap", types=[str(t) for t in dataset_types], shapes=dataset_shapes)
+
+        def construct(self, *outputs):
+            return self.network(*outputs)
+
+        def compile(self, *inputs):
+            if not inputs:  # by whoever connected it; with inputs it is this cell's own call
+                inputs = [
+                    Tensor(np.zeros(shape, mstype.dtype_to_nptype(kind)))
+                    for kind, shape in zip(*self.info)
+                ]
+            super().compile(*inputs)
+
+        def __call__(self, *inputs):
+            if inputs:
+                what = f"a connected network is called with {len(inputs)} inputs"
+                raise broken("fetching is given nothing", what)
+            queue = _queues[self.queue_name]
+            batch = [Tensor(array) for array in queue.fetch()]
+            got = tuple(x.dtype for x in batch), tuple(tuple(x.shape) for x in batch)
+            if got != self.info:
+                what = f"batch {queue.fetched - 1} is {got}, the graph is for {self.info}"
+                raise broken("batches fit their graph", what)
+            return super().__call__(*batch)
+
+    return DataWrapper

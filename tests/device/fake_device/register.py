@@ -1,0 +1,94 @@
+"""The device's overflow register and its arithmetic, as operators of the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+from .host import on_host
+from .settings import Settings
+
+__all__ = ["Register", "build", "stand_ins"]
+
+_SOURCE = Path(__file__).with_name("register.cc")
+_EVENTS = 4096
+
+
+def build(folder: Path, compiler: str) -> Path:
+    """Compile the operators; the library's path."""
+    path = folder / "fake_device.so"
+    command = [compiler, "-O2", "-shared", "-fPIC", "-std=c++17", str(_SOURCE), "-o", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+class Register:
+    """The process's one register, seen from outside the graphs."""
+
+    def __init__(self, settings: Settings) -> None:
+        # MindSpore opens the same file, and so has the same variables.
+        self._library = ctypes.CDLL(str(settings.library))
+        self._library.fake_set_saturates(int(settings.saturates))
+
+    def overflow_now(self, value: bool) -> None:
+        """Whether gradients overflow from here on."""
+        self._library.fake_set_overflows(int(value))
+
+    def flag_up(self) -> None:
+        """As an operator does whose result was too large."""
+        self._library.fake_raise()
+
+    @property
+    def is_raised(self) -> bool:
+        return bool(self._library.fake_flag())
+
+    def take_events(self) -> str:
+        """What happened to it since the last call: a C, G or R for cleared, got, raised."""
+        buffer = ctypes.create_string_buffer(_EVENTS)
+        count = self._library.fake_take_events(buffer)
+        return buffer.raw[:count].decode()
+
+
+def stand_ins(path: Path) -> tuple[type, type, type]:
+    """Operators that clear and get the register, and a cell around what gives gradients."""
+    from mindspore import dtype as mstype
+    from mindspore import nn, ops
+
+    def same(x):
+        return x
+
+    class Operator(ops.Custom):
+        name_in_library = ""
+
+        def __init__(self) -> None:
+            with on_host():
+                super().__init__(f"{path}:{self.name_in_library}", same, same, func_type="aot")
+
+    class NPUClearFloatStatusV2(Operator):
+        name_in_library = "fake_clear_status"
+
+    class NPUGetFloatStatusV2(Operator):
+        name_in_library = "fake_get_status"
+
+    class Gradient(Operator):
+        name_in_library = "fake_gradient"
+
+    class Gradients(nn.Cell):
+        """Calls what ``ops.value_and_grad`` gave; its gradients are those of the device."""
+
+        def __init__(self, function) -> None:
+            super().__init__(auto_prefix=False)
+            self.function = function
+            self.gradient = Gradient()
+
+        def construct(self, *inputs):
+            value, gradients = self.function(*inputs)
+            seen = ()
+            for gradient in gradients:
+                if gradient.dtype == mstype.float32:
+                    gradient = self.gradient(gradient)
+                seen += (gradient,)
+            return value, seen
+
+    return NPUClearFloatStatusV2, NPUGetFloatStatusV2, Gradients

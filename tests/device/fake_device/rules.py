@@ -1,0 +1,86 @@
+"""What the real back ends demand, and where that can be read.
+
+``wheel:`` is MindSpore 2.8.0's package from PyPI. C++ is not in it; ``ccsrc:`` names the file of
+mindspore's public sources (a version near 2.8).
+"""
+
+from __future__ import annotations
+
+__all__ = ["RULES", "FakeDeviceError", "broken"]
+
+RULES = {
+    "device id in range": (
+        "the id of a device is below the number of devices that the process can see",
+        "wheel:device_manager.py:54; libmindspore_gpu.so: \"the 'device_id' set in context is in "
+        'the range:[0, total number of GPU)"',
+    ),
+    "device id is the local rank": (
+        "init() takes the device whose id is the process's rank among those of its host, whatever "
+        "set_device has named",
+        "ccsrc:cluster/topology/collective_manager.cc, AssignLocalRank: "
+        "distributed_refresh_device_id(local_rank_id_)",
+    ),
+    "init after set_device": (
+        "set_device comes before communication.init()",
+        "wheel:device_manager.py:47",
+    ),
+    "init once": (
+        "communication.init() is called once",
+        "wheel:communication/management.py:192",
+    ),
+    "init before computing": (
+        "init() comes before any operator runs",
+        "wheel:communication/management.py:155",
+    ),
+    "no left-over rank table": (
+        "RANK_TABLE_FILE isn't set where ranks form a dynamic cluster: HCCL would read it",
+        "ccsrc:cluster/topology/collective_manager.cc, CreateDeviceCommunicator; mindspore/docs "
+        "tutorials/source_en/parallel/mpirun.md",
+    ),
+    "set_device before computing": (
+        "the device is named before anything is computed",
+        "wheel:device_manager.py:93",
+    ),
+    "no host operators": (
+        "a graph for a device holds no operator that is host code: an aot Custom operator is "
+        "AscendC on Ascend, and CUDA on a GPU",
+        "wheel:ops/operations/custom_ops.py:436",
+    ),
+    "fetching ends": (
+        "GetNext waits for a batch for ever: nobody is going to send one",
+        "ccsrc:minddata/dataset/engine/datasetops/data_queue_op.cc, SendRowToTdt",
+    ),
+    "asking for shapes ends": (
+        "get_data_info waits for the shapes of a batch for ever: nobody is going to send any",
+        "ccsrc:minddata/dataset/engine/datasetops/data_queue_op.cc, GetDataInfo",
+    ),
+    "batches fit their graph": (
+        "a batch has the data types and shapes that GetNext was compiled for",
+        "wheel:train/dataset_helper.py:90 (GetNext's types and shapes are attributes)",
+    ),
+    "fetching is given nothing": (
+        "a network that is connected with a data set is called without inputs",
+        "wheel:train/dataset_helper.py:110",
+    ),
+    "queue is not released": (
+        "nothing is fetched from a queue that has been released",
+        "wheel:dataset/engine/datasets.py:4590",
+    ),
+    "ranks call alike": (
+        "all ranks call the same collectives, with the same data types and shapes, in one order",
+        "wheel:ops/operations/comm_ops.py:103 (\"The tensors must have the same shape and format\")",
+    ),
+}
+
+
+class FakeDeviceError(Exception):
+    """Something that the real device would refuse, or never come back from."""
+
+
+def broken(rule: str, what: str) -> FakeDeviceError:
+    """The error for a broken rule; it is written down as well, as somebody may catch it."""
+    from . import record
+
+    text, source = RULES[rule]
+    record.write("broken", rule=rule, what=what)
+    return FakeDeviceError(f"{what}. Rule {rule!r}: {text} ({source})")

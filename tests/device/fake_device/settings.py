@@ -1,0 +1,99 @@
+"""What a test tells the fake device, by environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Settings"]
+
+_RANK = ("OMPI_COMM_WORLD_RANK", "MS_NODE_ID", "RANK_ID")
+_VISIBLE = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The host's devices, and what happens on them.
+
+    Args:
+        device: Ascend or GPU.
+        devices: how many the host has; None where a plug-in loads and no driver answers
+            (``FAKE_DEVICE_COUNT``, a number or "none").
+        chip: what MindSpore calls an Ascend (``FAKE_DEVICE_CHIP``): ascend910, whose arithmetic
+            saturates, or ascend910b.
+        overflow_mode: ``MS_ASCEND_CHECK_OVERFLOW_MODE``, MindSpore's own.
+        overflows: calls of the training step, by rank, whose gradients overflow
+            (``FAKE_DEVICE_OVERFLOWS``: "rank:call", separated by commas; calls count from 0).
+        validation_overflows: whether each batch of a validation leaves an overflow in the register
+            (``FAKE_DEVICE_VALIDATION_OVERFLOWS``).
+        queue: batches that the data queue holds. 16 is Ascend's default
+            (ascend_data_queue.cc), ``MS_DATASET_SINK_QUEUE`` MindSpore's own variable.
+        rank: of this process.
+        log: folder of the records (``FAKE_DEVICE_LOG``), or None.
+        library: what ``register.build`` has made (``FAKE_DEVICE_LIBRARY``).
+    """
+
+    device: str
+    devices: int | None = 8
+    chip: str = "ascend910b"
+    overflow_mode: str = ""
+    overflows: frozenset[int] = field(default_factory=frozenset)
+    validation_overflows: bool = False
+    queue: int = 16
+    rank: int = 0
+    log: Path | None = None
+    library: Path | None = None
+
+    @classmethod
+    def read(cls, device: str, environ: Mapping[str, str]) -> Settings:
+        rank = next((int(environ[name]) for name in _RANK if environ.get(name)), 0)
+        count = environ.get("FAKE_DEVICE_COUNT", "8")
+        asked = [pair.split(":") for pair in environ.get("FAKE_DEVICE_OVERFLOWS", "").split(",")]
+        log, library = environ.get("FAKE_DEVICE_LOG"), environ.get("FAKE_DEVICE_LIBRARY")
+        return cls(
+            device,
+            None if count == "none" else visible(device, int(count), environ),
+            environ.get("FAKE_DEVICE_CHIP", "ascend910b") if device == "Ascend" else "",
+            environ.get("MS_ASCEND_CHECK_OVERFLOW_MODE", ""),
+            frozenset(int(pair[1]) for pair in asked if len(pair) == 2 and int(pair[0]) == rank),
+            bool(environ.get("FAKE_DEVICE_VALIDATION_OVERFLOWS")),
+            int(environ.get("MS_DATASET_SINK_QUEUE") or 16),
+            rank,
+            Path(log) if log else None,
+            Path(library) if library else None,
+        )
+
+    @property
+    def saturates(self) -> bool:
+        """Whether an overflow gives the largest number, and a NaN 0 (wheel: amp.py:120)."""
+        if self.device != "Ascend":
+            return False
+        return self.chip == "ascend910" or self.overflow_mode == "SATURATION_MODE"
+
+
+def visible(device: str, count: int, environ: Mapping[str, str]) -> int:
+    """How many of a host's devices a process sees.
+
+    CUDA: from the first index that isn't one on, the rest is invisible; an empty list is none
+    (docs.nvidia.com/cuda/cuda-programming-guide, environment variables). CANN reads digits and
+    commas up to the first other character or invalid id (hiascend.com, envref_07_0028).
+
+    >>> visible("GPU", 8, {"CUDA_VISIBLE_DEVICES": "0,2,-1,1"})
+    2
+    >>> visible("Ascend", 8, {"ASCEND_RT_VISIBLE_DEVICES": "1,3,8"})
+    2
+    """
+    listed = environ.get(_VISIBLE[device])
+    if listed is None or (device == "Ascend" and not listed):
+        return count
+    seen = 0
+    for entry in listed.split(",") if listed else []:
+        if not re.fullmatch(r"\d+", entry.strip() if device == "GPU" else entry):
+            break
+        if int(entry) >= count:
+            break
+        seen += 1
+    return seen

@@ -1,0 +1,33 @@
+"""Runs a script on a fake device: python tests/device/on_device.py Ascend train.py ARGS...
+
+MindSpore is changed in this process alone, when it is imported: a rank's guards have been forked
+before, and the scheduler is another program. Settings: ``fake_device/settings.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    device, script, *arguments = sys.argv[1:]
+    # As if the script had been started itself.
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(Path(script).resolve().parent)
+    sys.path.append(str(Path(__file__).resolve().parent))
+
+    from fake_device.hook import after_import
+    from fake_device.install import install
+    from fake_device.networks import register
+    from fake_device.settings import Settings
+
+    after_import("mindspore", lambda: install(Settings.read(device, os.environ)))
+    after_import("mindcv", register)
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
