@@ -43,7 +43,7 @@ from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_ep
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.kernels import all_finite, momentum
 from mindcv_ghost.launch import World
-from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
+from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
 from mindcv_ghost.network import create_network
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.logs import LOGGER_NAME
@@ -108,6 +108,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     ms.set_seed(config.system.seed + world.rank + done)
     network, ghostified = _network(config, num_classes, train_set, start_weights=earlier is None)
     parameters = count_parameters(network)
+    _fit_to_device(network, session.device)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
     library = speed_up(network, config, config.amp.amp_level, world, session.device)
@@ -204,6 +205,7 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     num_classes = check_splits(None, val_set, config.model.num_classes)
     network, _ = _network(config, num_classes)
     parameters = count_parameters(network)
+    _fit_to_device(network, session.device)
     library = speed_up(network, config, config.amp.val_amp_level, world, session.device)
     network = _mixed(network, config.amp.val_amp_level, config)
     collectives = Collectives(world.rank, world.size)
@@ -295,6 +297,15 @@ def _network(
         start_weights=start_weights,
         calibration=calibration,
     )
+
+
+def _fit_to_device(network: nn.Cell, device: str) -> None:
+    """Have a device compute what it isn't known to in another way; parameters stay the same."""
+    changed = compute_in_parts(network) if device == "Ascend" else 0
+    if changed:
+        _logger.info(
+            "%d depthwise convolutions of several maps each are computed in parts", changed
+        )
 
 
 def _mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:
