@@ -1,7 +1,8 @@
 """Runs a script on a fake device: python tests/device/on_device.py Ascend train.py ARGS...
 
 MindSpore is changed in this process alone, when it is imported: a rank's guards have been forked
-before, and the scheduler is another program. Settings: ``fake_device/settings.py``.
+before, and the scheduler is another program. Settings: ``fake_device/settings.py``. With CPU as
+the device MindSpore stays as it is, and the script only has the tests' network.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ def main() -> None:
     sys.path.append(str(Path(__file__).resolve().parent))
 
     from fake_device.hook import after_import
-    from fake_device.install import install
+    from fake_device.install import install, note_end
     from fake_device.networks import register
     from fake_device.settings import Settings
 
-    after_import("mindspore", lambda: install(Settings.read(device, os.environ)))
+    if device != "CPU":
+        after_import("mindspore", lambda: install(Settings.read(device, os.environ)))
+        after_import("mindcv_ghost.engine.trainer", note_end)
     after_import("mindcv", register)
     runpy.run_path(script, run_name="__main__")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 from . import queue, record, register
@@ -12,7 +16,7 @@ from .host import is_on_host, on_host
 from .rules import broken
 from .settings import Settings
 
-__all__ = ["install"]
+__all__ = ["install", "note_end"]
 
 
 def install(settings: Settings) -> None:
@@ -44,12 +48,15 @@ def install(settings: Settings) -> None:
         return gradients(value_and_grad(*arguments, **more))
 
     mindspore.ops.value_and_grad = device_value_and_grad
+    mindspore.ops.FloatStatus = register.float_status(settings.library)
+    # The CPU has nothing under way when a call returns.
+    mindspore.runtime.synchronize = lambda: None
 
     datasets._ToDevice = queue.sender_class(settings.queue, settings.device)
     dataset_helper._DataWrapper = queue.wrapper_class()
     executor = mindspore.common.api._CellGraphExecutor
     executor.init_dataset = lambda self, *args, **named: record.write("init_dataset")
-    watch(settings, overflow, named.is_device_enable, clear.__mro__[1])
+    watch(settings, overflow, named.is_device_enable)
 
 
 def _everywhere(old, new) -> None:
@@ -114,6 +121,15 @@ def check_id(number: int, devices: int | None) -> None:
         raise broken("device id in range", f"device {number} of {devices}")
 
 
+def _take_device(settings: Settings, number: int) -> None:
+    """Make sure that no other rank has this device: whoever takes it leaves a file."""
+    if settings.log is not None:
+        try:
+            (settings.log / f"device{number}").touch(exist_ok=False)
+        except FileExistsError:
+            raise broken("one rank a device", f"another rank has device {number}") from None
+
+
 def _target_setter(settings: Settings, real: type):
     def set_target(target: str) -> None:
         if target not in ("CPU", settings.device):
@@ -153,6 +169,19 @@ def _install_context(settings: Settings, named: Named) -> None:
     _everywhere(real_jit, get_jit_config)
 
 
+@contextlib.contextmanager
+def _short_sleeps() -> Iterator[None]:
+    """Wake MindSpore's CPU collectives from their sleep(3), which no device's have."""
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, False)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _init(settings: Settings, named: Named, real):
     """communication.init() of HCCL and NCCL: its rules, and MindSpore's CPU collectives."""
 
@@ -172,15 +201,39 @@ def _init(settings: Settings, named: Named, real):
             raise broken("init before computing", "an operator has run before init()")
         if os.environ.get("RANK_TABLE_FILE"):
             raise broken("no left-over rank table", "RANK_TABLE_FILE is set")
-        # All ranks of these tests are on one host.
-        check_id(rank, settings.devices)
-        if not named.is_default and named.id != rank:
-            what = f"rank {rank} has named device {named.id} and gets {rank}"
-            raise broken("device id is the local rank", what)
-        named.id = rank
-        with on_host():
+        if named.is_default:
+            # collective_manager.cc, AssignLocalRank: a number that set_device has named is kept,
+            # and else the device is the rank among those of its host (here, all ranks).
+            named.id = rank
+        check_id(named.id, settings.devices)
+        _take_device(settings, settings.physical(named.id))
+        with on_host(), _short_sleeps():
             real(*arguments, **more)
         named.initialised = True
         return None
 
     return init
+
+
+def note_end() -> None:
+    """Have each rank write down what it holds at a training's end; call when there is a Trainer."""
+    from mindcv_ghost.engine.trainer import Trainer
+
+    run = Trainer.run
+
+    def noted(self):
+        summary = run(self)
+        parameters = self.state.parameters
+        record.write(
+            "end",
+            updates=self.step.updates_done,
+            scale=self.step.scale,
+            state={
+                name: hashlib.sha256(p.asnumpy().tobytes()).hexdigest()[:16]
+                for name, p in parameters.items()
+                if name not in self.state.own
+            },
+        )
+        return summary
+
+    Trainer.run = noted

@@ -97,13 +97,14 @@ class Queue:
     def next_info(self) -> tuple[list, list]:
         """Data types and shapes of the next batch; raises what ended the pipeline.
 
-        A pipeline's error does come up here (tried with the wheel's pipeline and ``GetDataInfo`` on
-        the CPU: a RuntimeError with the Python error's text, at once).
+        A pipeline's error does come up here, at once, even if shapes of good batches are waiting:
+        the interrupt is looked at before the queue (``util/cond_var.cc``; tried with the wheel's
+        pipeline and ``GetDataInfo`` on the CPU).
         """
         if not self.with_info:
             raise RuntimeError("[Internal ERROR] DataInfo queue is not created.")
         with self._change:
-            while not self._info:
+            while self.failure is not None or not self._info:
                 if self.failure is not None:
                     text = "Exception thrown from user defined Python function in dataset."
                     raise RuntimeError(f"{text} {type(self.failure).__name__}: {self.failure}")

@@ -73,6 +73,16 @@ int fake_clear_status(int, void **data, int *dims, int64_t **shapes, const char 
   return 0;
 }
 
+// float32 -> float32 (1): a GPU's FloatStatus.
+int fake_float_status(int, void **data, int *dims, int64_t **shapes, const char **, void *, void *) {
+  const auto *in = static_cast<const float *>(data[0]);
+  const int64_t size = size_of(dims[0], shapes[0]);
+  bool finite = true;
+  for (int64_t i = 0; i < size; ++i) finite = finite && std::isfinite(in[i]);
+  *static_cast<float *>(data[1]) = finite ? 0.0f : 1.0f;
+  return 0;
+}
+
 // float32 -> float32: what a device makes of numbers that have just been computed.
 int fake_gradient(int, void **data, int *dims, int64_t **shapes, const char **, void *, void *) {
   const auto *in = static_cast<const float *>(data[0]);

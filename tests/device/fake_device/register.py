@@ -9,7 +9,7 @@ from pathlib import Path
 from .host import on_host
 from .settings import Settings
 
-__all__ = ["Register", "build", "stand_ins"]
+__all__ = ["Register", "build", "float_status", "stand_ins"]
 
 _SOURCE = Path(__file__).with_name("register.cc")
 _EVENTS = 4096
@@ -92,3 +92,17 @@ def stand_ins(path: Path) -> tuple[type, type, type]:
             return value, seen
 
     return NPUClearFloatStatusV2, NPUGetFloatStatusV2, Gradients
+
+
+def float_status(path: Path) -> type:
+    """A GPU's ``FloatStatus``, float32 -> float32 (1,): 1 if a value isn't finite."""
+    from mindspore import ops
+
+    class FloatStatus(ops.Custom):
+        def __init__(self) -> None:
+            with on_host():
+                super().__init__(
+                    f"{path}:fake_float_status", lambda x: [1], lambda x: x, func_type="aot"
+                )
+
+    return FloatStatus

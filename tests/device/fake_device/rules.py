@@ -14,11 +14,10 @@ RULES = {
         "wheel:device_manager.py:54; libmindspore_gpu.so: \"the 'device_id' set in context is in "
         'the range:[0, total number of GPU)"',
     ),
-    "device id is the local rank": (
-        "init() takes the device whose id is the process's rank among those of its host, whatever "
-        "set_device has named",
-        "ccsrc:cluster/topology/collective_manager.cc, AssignLocalRank: "
-        "distributed_refresh_device_id(local_rank_id_)",
+    "one rank a device": (
+        "each rank has a device of its own",
+        'NCCL: "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device"; CANN: a device '
+        "belongs to one rank of a communicator",
     ),
     "init after set_device": (
         "set_device comes before communication.init()",
@@ -65,6 +64,10 @@ RULES = {
     "queue is not released": (
         "nothing is fetched from a queue that has been released",
         "wheel:dataset/engine/datasets.py:4590",
+    ),
+    "sending ends": (
+        "a thread that sends is stopped and released before the process ends",
+        "wheel:train/model.py, _train_dataset_sink_process (stop_send, release)",
     ),
     "ranks call alike": (
         "all ranks call the same collectives, with the same data types and shapes, in one order",

@@ -20,8 +20,8 @@ class Settings:
 
     Args:
         device: Ascend or GPU.
-        devices: how many the host has; None where a plug-in loads and no driver answers
-            (``FAKE_DEVICE_COUNT``, a number or "none").
+        seen: the host's devices that this process sees, in its own order; None where a plug-in
+            loads and no driver answers (``FAKE_DEVICE_COUNT``, how many the host has, or "none").
         chip: what MindSpore calls an Ascend (``FAKE_DEVICE_CHIP``): ascend910, whose arithmetic
             saturates, or ascend910b.
         overflow_mode: ``MS_ASCEND_CHECK_OVERFLOW_MODE``, MindSpore's own.
@@ -29,6 +29,7 @@ class Settings:
             (``FAKE_DEVICE_OVERFLOWS``: "rank:call", separated by commas; calls count from 0).
         validation_overflows: whether each batch of a validation leaves an overflow in the register
             (``FAKE_DEVICE_VALIDATION_OVERFLOWS``).
+        step_seconds: how long a step takes at least (``FAKE_DEVICE_STEP_SECONDS``).
         queue: batches that the data queue holds. 16 is Ascend's default
             (ascend_data_queue.cc), ``MS_DATASET_SINK_QUEUE`` MindSpore's own variable.
         rank: of this process.
@@ -37,11 +38,12 @@ class Settings:
     """
 
     device: str
-    devices: int | None = 8
+    seen: tuple[int, ...] | None = tuple(range(8))
     chip: str = "ascend910b"
     overflow_mode: str = ""
     overflows: frozenset[int] = field(default_factory=frozenset)
     validation_overflows: bool = False
+    step_seconds: float = 0.0
     queue: int = 16
     rank: int = 0
     log: Path | None = None
@@ -60,11 +62,21 @@ class Settings:
             environ.get("MS_ASCEND_CHECK_OVERFLOW_MODE", ""),
             frozenset(int(pair[1]) for pair in asked if len(pair) == 2 and int(pair[0]) == rank),
             bool(environ.get("FAKE_DEVICE_VALIDATION_OVERFLOWS")),
+            float(environ.get("FAKE_DEVICE_STEP_SECONDS") or 0),
             int(environ.get("MS_DATASET_SINK_QUEUE") or 16),
             rank,
             Path(log) if log else None,
             Path(library) if library else None,
         )
+
+    @property
+    def devices(self) -> int | None:
+        """How many devices this process sees."""
+        return None if self.seen is None else len(self.seen)
+
+    def physical(self, number: int) -> int:
+        """The host's device that has this number here."""
+        return self.seen[number]
 
     @property
     def saturates(self) -> bool:
@@ -74,26 +86,26 @@ class Settings:
         return self.chip == "ascend910" or self.overflow_mode == "SATURATION_MODE"
 
 
-def visible(device: str, count: int, environ: Mapping[str, str]) -> int:
-    """How many of a host's devices a process sees.
+def visible(device: str, count: int, environ: Mapping[str, str]) -> tuple[int, ...]:
+    """Which of a host's devices a process sees.
 
     CUDA: from the first index that isn't one on, the rest is invisible; an empty list is none
     (docs.nvidia.com/cuda/cuda-programming-guide, environment variables). CANN reads digits and
     commas up to the first other character or invalid id (hiascend.com, envref_07_0028).
 
-    >>> visible("GPU", 8, {"CUDA_VISIBLE_DEVICES": "0,2,-1,1"})
-    2
+    >>> visible("GPU", 8, {"CUDA_VISIBLE_DEVICES": "2,0,-1,1"})
+    (2, 0)
     >>> visible("Ascend", 8, {"ASCEND_RT_VISIBLE_DEVICES": "1,3,8"})
-    2
+    (1, 3)
     """
     listed = environ.get(_VISIBLE[device])
     if listed is None or (device == "Ascend" and not listed):
-        return count
-    seen = 0
+        return tuple(range(count))
+    seen = []
     for entry in listed.split(",") if listed else []:
         if not re.fullmatch(r"\d+", entry.strip() if device == "GPU" else entry):
             break
         if int(entry) >= count:
             break
-        seen += 1
-    return seen
+        seen.append(int(entry))
+    return tuple(seen)

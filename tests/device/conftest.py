@@ -1,0 +1,168 @@
+"""Whole runs of train.py and validate.py on a fake device."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
+    BIN,
+    ROOT,
+    Done,
+    Scripts,
+    images,
+    marked_processes,
+    recipe,
+    rows,
+)
+from .fake_device import record
+from .fake_device.checks import check
+from .fake_device.register import build
+
+ON_DEVICE = Path(__file__).with_name("on_device.py")
+COMPILERS = ("c++", "g++", "clang++")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Path:
+    """The device's own operators."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    return build(tmp_path_factory.mktemp("fake_device"), compiler)
+
+
+class Host(Scripts):
+    """A host with devices, in a folder.
+
+    Args:
+        cwd: where scripts run.
+        library: the devices' operators.
+        root: of the package whose scripts are run.
+    """
+
+    def __init__(self, cwd: Path, library: Path, root: Path = ROOT) -> None:
+        super().__init__(cwd)
+        self.root = root
+        self.environ["FAKE_DEVICE_LIBRARY"] = str(library)
+        self.records: list[list[dict]] = []
+
+    def command(self, device: str, script: str | Path, *args, ranks: int = 1) -> list:
+        command = [sys.executable, ON_DEVICE, device, self.root / script, *args]
+        if ranks > 1:
+            command = [BIN / "mpirun", "--oversubscribe", "-n", ranks, *command]
+        return command
+
+    def on(
+        self, device: str, script: str | Path, *args, ranks: int = 1, status: int = 0, **settings
+    ) -> Done:
+        """Run a script on a device; ``self.records`` has what its ranks called.
+
+        Args:
+            device: Ascend, GPU, or CPU for the plain one.
+            script: its path, from the root on.
+            args: its arguments.
+            ranks: under mpirun if several.
+            status: that it must end with. If it is 0 no rule may have been broken.
+            settings: environment variables.
+        """
+        log = self.new_log()
+        before = dict(self.environ)
+        self.environ.update({name: str(value) for name, value in settings.items()})
+        self.environ["FAKE_DEVICE_LOG"] = str(log)
+        try:
+            done = self.run(*self.command(device, script, *args, ranks=ranks), status=None)
+        finally:
+            self.environ = before
+        self.records = record.read(log)
+        assert done.status == status, done.out + done.err
+        if status == 0:
+            check(self.records)
+        return done
+
+    def new_log(self) -> Path:
+        return self.cwd / "records" / uuid.uuid4().hex
+
+    def train(self, device: str, images: Path, *, name: str, **more) -> Done:  # noqa: F811
+        """Train the tiny network; upper-case arguments are environment variables, like
+        ``on``'s other ones, and the rest changes the recipe."""
+        ranks, status = more.pop("ranks", 1), more.pop("status", 0)
+        settings = {key: more.pop(key) for key in list(more) if key.isupper()}
+        options = tiny(images, device, name, **more)
+        return self.on(device, "train.py", *options, ranks=ranks, status=status, **settings)
+
+    def train_until(
+        self, device: str, images: Path, *, name: str, steps: int, number: int, **more  # noqa: F811
+    ) -> Done:
+        """Start a training, and send its program a signal when it has done so many steps."""
+        ranks = more.pop("ranks", 1)
+        log, mark = self.new_log(), f"RUN_MARK={uuid.uuid4().hex}"
+        options = tiny(images, device, name, **more)
+        environ = {
+            **self.environ,
+            "FAKE_DEVICE_LOG": str(log),
+            "FAKE_DEVICE_STEP_SECONDS": "0.05",
+            "RUN_MARK": mark.partition("=")[2],
+        }
+        process = subprocess.Popen(
+            [str(part) for part in self.command(device, "train.py", *options, ranks=ranks)],
+            cwd=self.cwd,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while steps_done(log) < steps and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        target = process.pid
+        for pid in marked_processes(mark) if ranks > 1 else ():
+            # The PyPI package's mpirun is a wrapper that passes nothing on.
+            if "prterun" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]:
+                target = pid
+        os.kill(target, number)
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        self.records = record.read(log)
+        check(self.records)
+        return Done(process.returncode, out, err)
+
+    def weights(self, name: str) -> bytes:
+        """The last checkpoint of a run."""
+        return (self.cwd / name / "last.ckpt").read_bytes()
+
+
+def steps_done(log: Path) -> int:
+    path = log / "rank0.jsonl"
+    if not path.exists():
+        return 0
+    return sum(
+        '"cell": "TrainStep", "phase"' in line or '"cell": "DataWrapper", "phase"' in line
+        for line in path.read_text().splitlines()
+        if '"call": "cell"' in line
+    )
+
+
+def tiny(images: Path, device: str, name: str, **changes) -> list[str]:  # noqa: F811
+    """Options of a training of ``device_tiny``, two epochs of six batches of eight."""
+    options = {"model": "device_tiny", "device_target": device, "val_while_train": "false"}
+    return recipe(images, ckpt_save_dir=name, **{**options, **changes})
+
+
+@pytest.fixture
+def host(tmp_path, library) -> Host:
+    return Host(tmp_path, library)
