@@ -100,7 +100,14 @@ class Host(Scripts):
         return self.on(device, "train.py", *options, ranks=ranks, status=status, **settings)
 
     def train_until(
-        self, device: str, images: Path, *, name: str, steps: int, number: int, **more  # noqa: F811
+        self,
+        device: str,
+        images: Path,
+        *,
+        name: str,
+        steps: int,
+        number: int,
+        **more,  # noqa: F811
     ) -> Done:
         """Start a training, and send its program a signal when it has done so many steps."""
         ranks = more.pop("ranks", 1)
@@ -137,6 +144,10 @@ class Host(Scripts):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
+        # mpirun doesn't wait for ranks that it has told to end; they may still be saving.
+        while marked_processes(mark):
+            assert time.monotonic() < deadline, marked_processes(mark)
+            time.sleep(0.05)
         self.records = record.read(log)
         check(self.records)
         return Done(process.returncode, out, err)

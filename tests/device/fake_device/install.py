@@ -49,6 +49,7 @@ def install(settings: Settings) -> None:
 
     mindspore.ops.value_and_grad = device_value_and_grad
     mindspore.ops.FloatStatus = register.float_status(settings.library)
+    mindspore.amp.AllFinite = register.all_finite()
     # The CPU has nothing under way when a call returns.
     mindspore.runtime.synchronize = lambda: None
 
@@ -75,7 +76,8 @@ def _install_plugin(settings: Settings, context: type) -> None:
 
     def count() -> int:
         if settings.devices is None:
-            raise RuntimeError("Call aclrtGetDeviceCount failed, error code is 507033")
+            name = {"Ascend": "aclrtGetDeviceCount", "GPU": "cudaGetDeviceCount"}[settings.device]
+            raise RuntimeError(f"Call {name} failed")
         return settings.devices
 
     ascend.ascend_get_device_count = gpu.gpu_get_device_count = count

@@ -47,9 +47,8 @@ class Queue:
         self._info: deque[tuple[list, list]] = deque()
         self._change = threading.Condition()
         self._stopped = False
-        # What the sender is doing: "making" a batch, waiting for "room" in a queue ("data" or
-        # "info"), or nothing any more: "ended".
-        self._sender = "making"
+        self._ended = False
+        self._wants_room: tuple[deque, int, str] | None = None  # the queue, its size, its name
 
     # -- the sender's side ---------------------------------------------------------------------
 
@@ -61,23 +60,22 @@ class Queue:
             puts.insert(0 if self.info_first else 1, (self._info, info, INFO_CAPACITY, "info"))
         for place, item, capacity, name in puts:
             with self._change:
-                while len(place) >= capacity and not self._stopped:
-                    self._become(f"waiting for room in the {name} queue")
+                self._wants_room = (place, capacity, name)
+                self._change.notify_all()
+                while not self._stopped and len(place) >= capacity:
                     self._change.wait()
+                self._wants_room = None
                 if self._stopped:
                     raise Stopped
                 place.append(item)
-                self._become("making")
+                self._change.notify_all()
         self.sent += 1
 
     def end(self, failure: BaseException | None = None) -> None:
         with self._change:
             self.failure = failure
-            self._become("ended")
-
-    def _become(self, what: str) -> None:
-        self._sender = what
-        self._change.notify_all()
+            self._ended = True
+            self._change.notify_all()
 
     # -- the consumer's side -------------------------------------------------------------------
 
@@ -116,12 +114,16 @@ class Queue:
 
     def _unless_for_ever(self, rule: str, wanted: deque) -> None:
         """Raise if whoever waits for ``wanted`` will never get anything."""
-        if self._sender == "making":
-            return
+        if self._ended:
+            sender = "ended"
+        elif self._wants_room and len(self._wants_room[0]) >= self._wants_room[1]:
+            sender = f"waiting for room in the {self._wants_room[2]} queue"
+        else:
+            return  # it makes a batch, or is about to queue one
         told = f" ({type(self.failure).__name__}: {self.failure})" if self.failure else ""
         what = "batch" if wanted is self._data else "shapes of batch"
         number = self.fetched if wanted is self._data else self.sent
-        raise broken(rule, f"{what} {number} of a queue whose sender is {self._sender}{told}")
+        raise broken(rule, f"{what} {number} of a queue whose sender is {sender}{told}")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -165,7 +167,9 @@ class Sender:
                 self._epochs -= 1
         except Stopped:
             pass
-        except BaseException as error:  # whatever the pipeline raises: it stays in this thread
+        except BaseException as error:
+            # It stays in this thread. What fails within MindSpore's pipeline never comes here: its
+            # iterator (2.8) crashes where one is read by another thread than the main one.
             failure = error
         self.queue.end(failure)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from .host import on_host
 from .settings import Settings
 
-__all__ = ["Register", "build", "float_status", "stand_ins"]
+__all__ = ["Register", "all_finite", "build", "float_status", "stand_ins"]
 
 _SOURCE = Path(__file__).with_name("register.cc")
 _EVENTS = 4096
@@ -106,3 +107,19 @@ def float_status(path: Path) -> type:
                 )
 
     return FloatStatus
+
+
+def all_finite() -> Callable:
+    """Ascend's ``AllFinite``, of tensors: whether one of them has a value that isn't finite."""
+    from mindspore import ops
+
+    def any_value_is_not_finite(tensors):
+        flags = ()
+        for tensor in tensors:
+            flags += (ops.isfinite(tensor).all(),)
+        return ops.logical_not(ops.stack(flags).all())
+
+    def make():
+        return any_value_is_not_finite
+
+    return make

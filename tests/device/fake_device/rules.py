@@ -71,7 +71,7 @@ RULES = {
     ),
     "ranks call alike": (
         "all ranks call the same collectives, with the same data types and shapes, in one order",
-        "wheel:ops/operations/comm_ops.py:103 (\"The tensors must have the same shape and format\")",
+        'wheel:ops/operations/comm_ops.py:103 ("The tensors must have the same shape and format")',
     ),
 }
 

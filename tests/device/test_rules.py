@@ -1,0 +1,208 @@
+"""The fake device itself: each of its rules fires when it is broken, and only then."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from .conftest import ON_DEVICE, Host
+from .fake_device import queue as queue_module
+from .fake_device.checks import check
+from .fake_device.queue import INFO_CAPACITY, Queue, Sender
+from .fake_device.rules import RULES, FakeDeviceError
+
+BREAKING = ON_DEVICE.with_name("breaking.py")
+
+
+def batches(count: int, fails_at: int | None = None):
+    for number in range(count):
+        if number == fails_at:
+            raise ValueError(f"bad batch {number}")
+        yield [np.full((2, 3), number, np.float32), np.array([number, number], np.int32)]
+
+
+class Pipeline:
+    """What MindSpore's data sets offer to a sender."""
+
+    def __init__(self, count: int, fails_at: int | None = None) -> None:
+        self.count, self.fails_at = count, fails_at
+
+    def create_tuple_iterator(self, num_epochs, output_numpy, do_copy):
+        return batches(self.count, self.fails_at)
+
+
+def sent(count: int, fails_at: int | None = None, **more) -> tuple[Queue, Sender]:
+    queue = Queue("q", **{"capacity": 16, "with_info": True, "info_first": False, **more})
+    sender = Sender(Pipeline(count, fails_at), queue, 1)
+    sender.send()
+    return queue, sender
+
+
+@pytest.mark.parametrize("info_first", [True, False])
+def test_a_consumer_that_asks_for_shapes_gets_every_batch(info_first):
+    queue, sender = sent(300, info_first=info_first)
+    for number in range(300):
+        assert queue.next_info() == ([np.float32, np.int32], [[2, 3], [2]])
+        assert queue.fetch()[0][0, 0] == number
+    with pytest.raises(FakeDeviceError, match="batch 300 of a queue whose sender is ended"):
+        queue.fetch()
+    with pytest.raises(FakeDeviceError, match="shapes of batch 300"):
+        queue.next_info()
+    sender.stop_send()
+    sender.release()
+
+
+@pytest.mark.parametrize(("info_first", "fetched"), [(True, 128), (False, 129)])
+def test_a_consumer_that_does_not_ask_for_shapes_is_stuck(info_first, fetched):
+    """Ascend's sender queues a batch before its shapes, a GPU's behind them."""
+    assert INFO_CAPACITY == 128
+    queue, sender = sent(300, info_first=info_first)
+    for _ in range(fetched):
+        queue.fetch()
+    with pytest.raises(FakeDeviceError, match="waiting for room in the info queue"):
+        queue.fetch()
+    sender.release()
+
+
+def test_the_data_queue_is_bounded():
+    queue, sender = sent(300, with_info=False)
+    for _ in range(200):
+        queue.fetch()
+    with queue._change:
+        assert queue._change.wait_for(lambda: queue._wants_room and len(queue._data) == 16, 5)
+    assert (queue.sent, queue.fetched) == (216, 200)
+    sender.release()
+    assert not sender._thread.is_alive()
+
+
+def test_the_device_is_not_told_what_befell_the_sender_but_who_asks_for_shapes_is():
+    queue, sender = sent(10, fails_at=3)
+    sender._thread.join(5)
+    with pytest.raises(RuntimeError, match="ValueError: bad batch 3"):
+        queue.next_info()  # at once, though three good batches are there
+    for _ in range(3):
+        queue.fetch()
+    with pytest.raises(FakeDeviceError, match="bad batch 3.*GetNext waits for a batch for ever"):
+        queue.fetch()
+    sender.release()
+
+
+def test_a_consumer_waits_for_a_slow_sender():
+    gate = threading.Event()
+
+    class Slow(Pipeline):
+        def create_tuple_iterator(self, num_epochs, output_numpy, do_copy):
+            gate.wait(0.2)
+            yield from batches(1)
+
+    queue = Queue("q", 16, True, False)
+    sender = Sender(Slow(1), queue, 1)
+    sender.send()
+    assert queue.next_info()[1] == [[2, 3], [2]]
+    assert queue.fetch()[1].tolist() == [0, 0]
+    sender.release()
+
+
+def test_nothing_comes_out_of_a_queue_that_is_released():
+    queue, sender = sent(3)
+    sender.release()
+    with pytest.raises(FakeDeviceError, match="queue q is released"):
+        queue.fetch()
+
+
+def test_records_of_ranks_that_call_otherwise_are_refused():
+    def call(shape, cell="_AllReduceSum"):
+        inputs = [["Float32", shape]]
+        return {
+            "call": "cell",
+            "cell": cell,
+            "phase": "train",
+            "inputs": inputs,
+            "collective": True,
+        }
+
+    check([[call([3])], [call([3])]])
+    with pytest.raises(FakeDeviceError, match="differ at their collective number 1"):
+        check([[call([3]), call([4])], [call([3]), call([5])]])
+    with pytest.raises(FakeDeviceError, match="differ at their collective number 1"):
+        check([[call([3])], [call([3]), call([3])]])
+
+
+def test_records_of_a_sender_that_is_left_are_refused():
+    start, stop, end = {"call": "send"}, {"call": "stop_send"}, {"call": "release", "ended": True}
+    check([[start, stop, end]])
+    for record in ([start], [start, end], [start, stop], [start, stop, {**end, "ended": False}]):
+        with pytest.raises(FakeDeviceError, match="stop_send|senders"):
+            check([record])
+
+
+@pytest.fixture
+def fake(tmp_path, library) -> Host:
+    return Host(tmp_path, library, BREAKING.parent)
+
+
+# What breaks the rule, as a function of breaking.py; the rule, or what MindSpore itself says.
+BROKEN = {
+    "names_a_device_that_is_not_there": "device id in range",
+    "computes_before_it_names_a_device": "set_device before computing",
+    "inits_before_it_names_a_device": "init after set_device",
+    "inits_after_computing": "init before computing",
+    "inits_with_a_rank_table": "no left-over rank table",
+    "computes_by_host_code": "no host operators",
+    "connects_only_once": "fetching ends",
+    "hands_inputs_to_a_connected_network": "fetching is given nothing",
+    "runs_the_graph_of_another_shape": "batches fit their graph",
+    "fetches_behind_the_end": "asking for shapes ends",
+    "fetches_after_the_release": "queue is not released",
+    "names_two_devices": "can not be modified",
+    "names_another_kind": "Unsupported device target",
+    "sinks_for_the_cpu": "dataset sink mode is not supported",
+}
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("device", ["Ascend", "GPU"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_a_device_would_not_do_ends_with_the_rule(fake, name, device):
+    rule = BROKEN[name]
+    done = fake.on(device, BREAKING.name, name, status=1)
+    last = done.err.strip().splitlines()
+    assert any(rule in line for line in last), done.err
+    broken = [entry["rule"] for record in fake.records for entry in record if "rule" in entry]
+    assert broken == ([rule] if rule in RULES else [])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("device", ["Ascend", "GPU"])
+def test_what_a_device_does_breaks_no_rule(fake, device):
+    fake.on(device, BREAKING.name, "does_it_right")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("mode", ["", "SATURATION_MODE"])
+@pytest.mark.parametrize("chip", ["ascend910", "ascend910b"])
+def test_all_finite_answers_by_chip(fake, chip, mode):
+    """910A and a 910B that saturates read and clear the register, and ignore the values."""
+    settings = {"FAKE_DEVICE_CHIP": chip, "MS_ASCEND_CHECK_OVERFLOW_MODE": mode}
+    done = fake.on("Ascend", BREAKING.name, "asks_all_finite", **settings)
+    by_register = chip == "ascend910" or mode == "SATURATION_MODE"
+    # Good values; values with an infinity; good values with the register raised; the same again.
+    expected = [True, True, False, True] if by_register else [True, False, True, True]
+    assert done.out.split() == [str(value) for value in expected]
+
+
+@pytest.mark.device
+def test_a_chip_that_saturates_makes_largest_numbers_of_infinities_and_zeros_of_nan(fake):
+    said = {}
+    for chip in ("ascend910", "ascend910b"):
+        done = fake.on("Ascend", BREAKING.name, "differentiates", FAKE_DEVICE_CHIP=chip)
+        said[chip] = done.out.split()
+    assert said["ascend910b"] == ["inf", "nan", "2.0", "False"]
+    assert said["ascend910"] == ["3.4028234663852886e+38", "0.0", "2.0", "True"]
+
+
+def test_every_rule_names_its_source():
+    assert all(":" in source and len(text) > 20 for text, source in RULES.values())
+    assert queue_module.INFO_CAPACITY == 128
