@@ -243,6 +243,15 @@ def test_a_user_s_error_is_told_once_with_status_2(jobs):
     assert "Traceback" not in job.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("device", "ended"), [("CPU", 0), ("Ascend", 2)])
+def test_a_device_gets_more_time_to_end_than_the_cpu(jobs, device, ended):
+    job = jobs()
+    job.srun("slow-exit", device)
+    assert job.end(START_SECONDS) == [0, 0], job.text
+    assert len(re.findall(r"ended \d", job.text)) == ended
+
+
 SAVE_SECONDS = 30  # a step, the save of two seconds, and the end, on a busy machine
 
 
