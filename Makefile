@@ -15,8 +15,8 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-all \
-	lint format pages bench clean
+.PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-device \
+	test-all lint format pages bench clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
 	@echo "make test-native  the native operators, all networks, under sanitizers, for other processors"
+	@echo "make test-device  whole runs on a fake Ascend and a fake GPU that enforce MindSpore's rules"
 	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff"
@@ -59,7 +60,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m mindcv_ghost.report.show $(RUN)
 
 test: $(VENV)/.test
-	$(PYTEST) -m "not slow and not fuzz and not faults and not zoo and not parity"
+	$(PYTEST) -m "not slow and not fuzz and not faults and not zoo and not parity and not device"
 
 test-slow: $(VENV)/.test
 	$(PYTEST) -m slow
@@ -75,6 +76,10 @@ test-parity: $(VENV)/.torch
 # (Debian: g++-aarch64-linux-gnu qemu-user); without, these tests are skipped.
 test-native: $(VENV)/.test
 	$(BIN)/python -m pytest tests/kernels tests/data_tests/test_native.py tests/data_tests/test_native_sanitizers.py
+
+# On the CPU: MindSpore's own Python, with its C++ for devices replaced (tests/device/fake_device).
+test-device: $(VENV)/.test
+	$(PYTEST) -m device
 
 # The seeds are fixed: two runs on one release of the libraries try the same inputs.
 test-faults: $(VENV)/.test

@@ -82,9 +82,9 @@ def test_validate_tells_what_training_told(host, images, device, ranks):
 
 
 def test_a_ghost_network_trains_in_float16_on_two_ascend_that_saturate(host, images):
-    """The command of the mission, on two devices of which one overflows."""
+    """Most of what there is at once, on two devices of which one overflows."""
     options = {
-        "model": "ghost_resnet18",
+        "model": "ghost_resnet20_cifar",
         "amp_level": "O2",
         "loss_scale_type": "dynamic",
         "loss_scale": 1024,

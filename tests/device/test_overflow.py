@@ -38,8 +38,10 @@ def test_all_ranks_skip_what_overflows_on_one_that_saturates(host, images):
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("sink", ["true", "false"])
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize(
+    ("chip", "sink"),
+    [("910A", "true"), ("910B", "true"), ("910B_saturating", "false"), ("GPU", "false")],
+)
 def test_ranks_agree_on_each_overflow(host, images, chip, sink):
     device, settings = CHIPS[chip]
     options = {**SCALED, **settings, "dataset_sink_mode": sink, "FAKE_DEVICE_OVERFLOWS": "1:1,0:4"}
