@@ -87,6 +87,12 @@ def inits_after_computing() -> None:
     ms.communication.init()
 
 
+def inits_after_making_a_tensor() -> None:
+    named()
+    ms.Tensor([1.0])
+    ms.communication.init()
+
+
 def inits_with_a_rank_table() -> None:
     named()
     os.environ["RANK_TABLE_FILE"] = "/tmp/of_another_job.json"

@@ -109,3 +109,14 @@ def test_two_ranks_sink_as_they_are_fed(host, images):
         assert first == second
         assert first["updates"] == 12
     assert host.weights("sunk") == host.weights("fed")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("sink", ["true", "false"])
+def test_a_bad_image_of_one_rank_ends_all(host, a_bad_image, sink):
+    folder, bad = a_bad_image
+    options = {"batch_size": 4, "dataset_sink_mode": sink, "ranks": 2, "status": 2}
+    done = host.train("Ascend", folder, name="run", **options)
+    assert str(bad) in done.out + done.err
+    assert "Traceback" not in done.out + done.err
+    assert [calls(record, "broken") for record in host.records] == [[], []]

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 from . import queue, record, register
@@ -32,6 +33,7 @@ def install(settings: Settings) -> None:
     record.start(settings.log, settings.rank)
     record.write("host", device=settings.device, devices=settings.devices, rank=settings.rank)
     named = Named(settings)
+    _note_tensors(named)
     _install_plugin(settings, MSContext)
     device_manager.MSContext = _target_setter(settings, device_manager.MSContext)
     device_manager.DeviceManagerConf = SimpleNamespace(get_instance=lambda: named)
@@ -58,6 +60,27 @@ def install(settings: Settings) -> None:
     executor = mindspore.common.api._CellGraphExecutor
     executor.init_dataset = lambda self, *args, **named: record.write("init_dataset")
     watch(settings, overflow, named.is_device_enable)
+
+
+def _note_tensors(named: Named) -> None:
+    """Note who makes a Tensor before init(); MindCV's modules make three when they are imported.
+
+    Its own train.py imports them before init(), too, and was run on eight Ascends.
+    """
+    from mindspore import Tensor
+
+    make = Tensor.__init__
+
+    def noted(self, *arguments, **more):
+        if named.initialised is None:
+            frame = sys._getframe(1)
+            while frame and {"mindspore", "importlib"} & set(Path(frame.f_code.co_filename).parts):
+                frame = frame.f_back
+            if frame and "mindcv" not in Path(frame.f_code.co_filename).parts:
+                named.early_tensors.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        make(self, *arguments, **more)
+
+    Tensor.__init__ = noted
 
 
 def _everywhere(old, new) -> None:
@@ -94,7 +117,8 @@ class Named:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.target, self.id, self.is_default, self.enabled = settings.device, 0, True, False
-        self.initialised = False
+        self.initialised: bool | None = None
+        self.early_tensors: list[str] = []
 
     def is_device_enable(self) -> bool:
         return self.enabled
@@ -201,6 +225,9 @@ def _init(settings: Settings, named: Named, real):
         cpu = DeviceContextManager.get_instance().get_device_context("CPU")
         if cpu is not None and cpu.initialized():
             raise broken("init before computing", "an operator has run before init()")
+        if named.early_tensors:
+            what = f"made before init(): {', '.join(named.early_tensors[:3])}"
+            raise broken("init before tensors", what)
         if os.environ.get("RANK_TABLE_FILE"):
             raise broken("no left-over rank table", "RANK_TABLE_FILE is set")
         if named.is_default:

@@ -11,39 +11,40 @@ __all__ = ["RULES", "FakeDeviceError", "broken"]
 RULES = {
     "device id in range": (
         "the id of a device is below the number of devices that the process can see",
-        "wheel:device_manager.py:54; libmindspore_gpu.so: \"the 'device_id' set in context is in "
-        'the range:[0, total number of GPU)"',
+        'wheel:device_manager.py:53 "the value must be in [0, device_num_per_host-1]"',
     ),
     "one rank a device": (
         "each rank has a device of its own",
-        'NCCL: "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device"; CANN: a device '
-        "belongs to one rank of a communicator",
+        'NCCL, init.cc: "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device"',
     ),
     "init after set_device": (
         "set_device comes before communication.init()",
-        "wheel:device_manager.py:47",
+        'wheel:device_manager.py:49 "before calling :func:`mindspore.communication.init`"',
     ),
     "init once": (
         "communication.init() is called once",
-        "wheel:communication/management.py:192",
+        'wheel:communication/management.py:193 "the backend is already initialized"',
     ),
     "init before computing": (
         "init() comes before any operator runs",
-        "wheel:communication/management.py:155",
+        'wheel:communication/management.py:135 "the instantiation and execution of any operation"',
+    ),
+    "init before tensors": (
+        "init() comes before the script makes a Tensor",
+        'wheel:communication/management.py:134 "before the definition of any Tensor and Parameter"',
     ),
     "no left-over rank table": (
         "RANK_TABLE_FILE isn't set where ranks form a dynamic cluster: HCCL would read it",
-        "ccsrc:cluster/topology/collective_manager.cc, CreateDeviceCommunicator; mindspore/docs "
-        "tutorials/source_en/parallel/mpirun.md",
+        "ccsrc:cluster/topology/collective_manager.cc, CreateDeviceCommunicator, use_ranktable",
     ),
     "set_device before computing": (
         "the device is named before anything is computed",
-        "wheel:device_manager.py:93",
+        'wheel:device_manager.py:91 "please set it before the kernel is executed"',
     ),
     "no host operators": (
         "a graph for a device holds no operator that is host code: an aot Custom operator is "
         "AscendC on Ascend, and CUDA on a GPU",
-        "wheel:ops/operations/custom_ops.py:436",
+        'wheel:ops/operations/custom_ops.py:436 "self.is_ascend_c = "',
     ),
     "fetching ends": (
         "GetNext waits for a batch for ever: nobody is going to send one",
@@ -55,23 +56,23 @@ RULES = {
     ),
     "batches fit their graph": (
         "a batch has the data types and shapes that GetNext was compiled for",
-        "wheel:train/dataset_helper.py:90 (GetNext's types and shapes are attributes)",
+        'wheel:train/dataset_helper.py:101 "dataset_types, dataset_shapes, len(dataset_types)"',
     ),
     "fetching is given nothing": (
         "a network that is connected with a data set is called without inputs",
-        "wheel:train/dataset_helper.py:110",
+        'wheel:train/dataset_helper.py:119 "def construct(self):"',
     ),
     "queue is not released": (
         "nothing is fetched from a queue that has been released",
-        "wheel:dataset/engine/datasets.py:4590",
+        'wheel:dataset/engine/datasets.py:4592 "Manually terminate Device Queue"',
     ),
     "sending ends": (
         "a thread that sends is stopped and released before the process ends",
-        "wheel:train/model.py, _train_dataset_sink_process (stop_send, release)",
+        'wheel:train/model.py:1160 "dataset_helper.stop_send()"',
     ),
     "ranks call alike": (
         "all ranks call the same collectives, with the same data types and shapes, in one order",
-        'wheel:ops/operations/comm_ops.py:103 ("The tensors must have the same shape and format")',
+        'wheel:ops/operations/comm_ops.py:106 "must have the same shape and format"',
     ),
 }
 
