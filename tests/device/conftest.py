@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -56,14 +57,26 @@ class Host(Scripts):
         self.environ["FAKE_DEVICE_LIBRARY"] = str(library)
         self.records: list[list[dict]] = []
 
-    def command(self, device: str, script: str | Path, *args, ranks: int = 1) -> list:
+    def command(
+        self, device: str, script: str | Path, *args, ranks: int = 1, launcher: str = "mpirun"
+    ) -> list:
         command = [sys.executable, ON_DEVICE, device, self.root / script, *args]
+        if launcher == "msrun":
+            msrun = [BIN / "msrun", "--worker_num", ranks, "--local_worker_num", ranks]
+            return [*msrun, "--master_port", free_port(), "--join", "True", *command[1:]]
         if ranks > 1:
             command = [BIN / "mpirun", "--oversubscribe", "-n", ranks, *command]
         return command
 
     def on(
-        self, device: str, script: str | Path, *args, ranks: int = 1, status: int = 0, **settings
+        self,
+        device: str,
+        script: str | Path,
+        *args,
+        ranks: int = 1,
+        launcher: str = "mpirun",
+        status: int = 0,
+        **settings,
     ) -> Done:
         """Run a script on a device; ``self.records`` has what its ranks called.
 
@@ -71,7 +84,8 @@ class Host(Scripts):
             device: Ascend, GPU, or CPU for the plain one.
             script: its path, from the root on.
             args: its arguments.
-            ranks: under mpirun if several.
+            ranks: under the launcher if several.
+            launcher: mpirun or msrun.
             status: that it must end with. If it is 0 no rule may have been broken.
             settings: environment variables.
         """
@@ -80,7 +94,8 @@ class Host(Scripts):
         self.environ.update({name: str(value) for name, value in settings.items()})
         self.environ["FAKE_DEVICE_LOG"] = str(log)
         try:
-            done = self.run(*self.command(device, script, *args, ranks=ranks), status=None)
+            command = self.command(device, script, *args, ranks=ranks, launcher=launcher)
+            done = self.run(*command, status=None)
         finally:
             self.environ = before
         self.records = record.read(log)
@@ -156,6 +171,12 @@ class Host(Scripts):
     def weights(self, name: str) -> bytes:
         """The last checkpoint of a run."""
         return (self.cwd / name / "last.ckpt").read_bytes()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def steps_done(log: Path) -> int:

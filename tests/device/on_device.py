@@ -25,7 +25,8 @@ def main() -> None:
     from fake_device.networks import register
     from fake_device.settings import Settings
 
-    if device != "CPU":
+    # msrun runs the script for its scheduler as well, which has no device.
+    if device != "CPU" and os.environ.get("MS_ROLE") != "MS_SCHED":
         after_import("mindspore", lambda: install(Settings.read(device, os.environ)))
         after_import("mindcv_ghost.engine.trainer", note_end)
     after_import("mindcv", register)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import rows, tiny
-from .fake_device.checks import all_reduce_shapes, calls
+from .fake_device.checks import all_reduce_shapes, calls, ends
 from .fake_device.settings import visible
 
 pytestmark = pytest.mark.device
@@ -30,6 +30,26 @@ def test_each_rank_names_its_own_device_once_and_before_init(host, images, devic
         assert order.count("init") == 1
         assert len(all_reduce_shapes(record)) <= 3  # each is a graph, and takes its time
         assert {kind for kind, _ in all_reduce_shapes(record)} == {"Float32"}
+
+
+def test_eight_ranks_take_eight_devices_and_end_alike(host, images):
+    """The command of the mission. Open MPI's local ranks need not be in the ranks' order."""
+    options = {"batch_size": 2, "epoch_size": 1, "dataset_sink_mode": "true", "amp_level": "O2"}
+    options |= {"loss_scale_type": "dynamic", "FAKE_DEVICE_OVERFLOWS": "5:1"}
+    options["FAKE_DEVICE_CHIP"] = "ascend910"
+    host.train("Ascend", images, name="run", ranks=8, **options)
+    named = [ids(record) for record in host.records]
+    assert sorted(named) == [[("Ascend", number)] for number in range(8)]
+    first, *others = ends(host.records)
+    assert all(other == first for other in others)
+    assert first["updates"] == 2  # of three batches of sixteen
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_msrun_s_ranks_take_a_device_each(host, images, device):
+    options = tiny(images, device, "run", batch_size=4, epoch_size=1)
+    host.on(device, "train.py", *options, ranks=2, launcher="msrun")
+    assert [ids(record) for record in host.records] == [[(device, 0)], [(device, 1)]]
 
 
 def test_an_ascend_compiles_whole_graphs_and_a_gpu_kernel_by_kernel(host, images):
