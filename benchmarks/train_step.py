@@ -191,6 +191,7 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
 
     import mindcv_ghost  # noqa: F401 (registers the zoo)
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+    from mindcv_ghost.engine.overflow import ValueCheck
     from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
     from mindcv_ghost.kernels import all_finite, momentum, use_native
 
@@ -211,7 +212,7 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
     loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
     fused = momentum(report.library, optimizer)
-    step = TrainStep(loss, optimizer, finite=all_finite(report.library), fused=fused)
+    step = TrainStep(loss, optimizer, check=ValueCheck(all_finite(report.library)), fused=fused)
     step.set_train()
     return lambda: step(image, label)[0].asnumpy()
 

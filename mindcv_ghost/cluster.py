@@ -46,7 +46,7 @@ from mindcv_ghost.processes import (
 )
 from mindcv_ghost.scheduler import SchedulerProcess
 
-__all__ = ["begin", "heed_signals", "join", "prepare_environment", "run_script"]
+__all__ = ["begin", "heed_signals", "join", "meet", "prepare_environment", "run_script"]
 
 # Seconds that MindSpore's CPU collectives wait for a rank that is late, and its scheduler for a
 # heartbeat. The default of 30 ends a healthy job when one rank compiles or saves for longer; the
@@ -190,6 +190,13 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
         gradients_mean=True,
         device_num=world.size,
     )
+
+
+def meet(where: str) -> None:
+    """Wait until all ranks have come here; needs neither MindSpore nor its cluster."""
+    if _state.ward is not None:
+        _state.ward.ask(where)
+        _state.ward.answer(where)
 
 
 @contextlib.contextmanager

@@ -5,12 +5,21 @@ The only file that asks for versions; the others take what these functions answe
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 
 from mindcv_ghost.errors import ConfigError, UserError
 
-__all__ = ["check_versions", "default_jit_level", "installed_versions", "resolve_device", "set_up"]
+__all__ = [
+    "check_versions",
+    "default_jit_level",
+    "device_count",
+    "installed_versions",
+    "resolve_device",
+    "saturates",
+    "set_up",
+]
 
 _DEVICES = ("Ascend", "GPU", "CPU")
 # Releases whose bundled oneDNN takes its reference kernel for every convolution above 1x1 on the
@@ -83,12 +92,49 @@ def resolve_device(asked: str) -> str:
 
 
 def _is_available(device: str) -> bool:
-    if device == "CPU":
-        return True
+    return device == "CPU" or bool(_device_module(device).is_available())
+
+
+def _device_module(device: str):
     from mindspore import device_context
 
-    module = {"Ascend": device_context.ascend, "GPU": device_context.gpu}[device]
-    return bool(module.is_available())
+    return {"Ascend": device_context.ascend, "GPU": device_context.gpu}[device]
+
+
+def device_count(device: str) -> int | None:
+    """Count the devices that this process can use; None for the CPU, which ranks share.
+
+    ``is_available`` doesn't tell: it says that MindSpore's plug-in for the device could be loaded,
+    which it can be on a host without one (MindSpore 2.8, ``device_context/ascend/device.py``).
+
+    Raises:
+        ConfigError: if the driver can't be asked.
+    """
+    if device == "CPU":
+        return None
+    try:
+        return int(_device_module(device).device_count())
+    except Exception as error:  # whatever the driver's library raises
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"device_target {device}: MindSpore has a plug-in for it, but its driver doesn't answer "
+            f"({first}). See that driver and MindSpore's package fit, or give --device_target CPU."
+        ) from error
+
+
+def saturates(device: str) -> bool:
+    """Whether arithmetic on a device saturates instead of overflowing to infinity.
+
+    The rule is that of ``mindspore/amp.py`` (2.8, ``_all_finite``).
+    """
+    if device != "Ascend":
+        return False
+    from mindspore._c_expression import MSContext
+
+    chip = MSContext.get_instance().get_ascend_soc_version()
+    if chip in ("ascend910b", "ascend910_93"):
+        return os.environ.get("MS_ASCEND_CHECK_OVERFLOW_MODE") == "SATURATION_MODE"
+    return chip == "ascend910"
 
 
 def default_jit_level(device: str) -> str:
@@ -102,17 +148,19 @@ def default_jit_level(device: str) -> str:
     return {"CPU": "O0", "GPU": "O0", "Ascend": "O2"}[device]
 
 
-def set_up(device: str, mode: int, jit_level: str | None) -> None:
+def set_up(device: str, device_id: int, mode: int, jit_level: str | None) -> None:
     """Set MindSpore's context.
 
     Args:
         device: as :func:`resolve_device` gives it.
+        device_id: which of its kind. It is named here, once: MindSpore 2.8 refuses a later other
+            number ("can not be modified"), and without one a process takes the first device.
         mode: 0 graph mode, 1 PyNative.
         jit_level: O0, O1, O2, or None for the device's default.
     """
     import mindspore as ms
 
     ms.set_context(mode=mode)
-    ms.set_device(device)
+    ms.set_device(device, device_id)
     if mode == 0:
         ms.set_context(jit_config={"jit_level": jit_level or default_jit_level(device)})

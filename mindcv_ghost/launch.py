@@ -31,6 +31,7 @@ __all__ = [
     "World",
     "check_distribute",
     "detect",
+    "device_id",
     "first_slurm_host",
     "is_scheduler",
     "job_identity",
@@ -52,6 +53,14 @@ _LAUNCHER_PREFIXES = (
 _LAUNCHER_NAMES = ("MS_ROLE", "MS_NODE_ID", "RANK_ID", "RANK_SIZE", "DEVICE_ID")
 
 
+# What makes a process see only some of a host's devices: the runtime's own variables, and those
+# that a container's runtime leaves.
+_HIDING = {
+    "Ascend": ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES"),
+    "GPU": ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class World:
     """One process's place in its job.
@@ -59,7 +68,7 @@ class World:
     Args:
         rank: this process, 0 to ``size - 1``.
         size: processes in the job.
-        local_rank: this process among those of its host; also the number of its device.
+        local_rank: this process among those of its host.
         local_size: processes of the job on this host.
         launcher: ``single``, ``msrun``, ``openmpi``, ``pmi`` (MPICH, Intel MPI) or ``slurm``.
     """
@@ -259,6 +268,48 @@ def check_distribute(world: World, distribute: bool | None) -> None:
             "processes: start one `python train.py ...`, or leave distribute out (the launcher "
             "decides)"
         )
+
+
+def device_id(environ: Mapping[str, str], world: World, device: str, count: int | None) -> int:
+    """Choose which of a host's devices a rank takes.
+
+    Args:
+        environ: ``DEVICE_ID`` counts for a single process, and the variables that hide devices.
+        world: this process's place in the job.
+        device: Ascend, GPU or CPU.
+        count: devices that this process can use; None for the CPU, which ranks share.
+
+    Raises:
+        LaunchError: if there are fewer devices than ranks, or not the one that is asked for.
+
+    >>> device_id({}, World(3, 8, 3, 8, "openmpi"), "Ascend", count=8)
+    3
+    >>> device_id({"CUDA_VISIBLE_DEVICES": "3"}, World(3, 8, 3, 8, "slurm"), "GPU", count=1)
+    0
+    """
+    if count is None:
+        return 0
+    hiding = [name for name in _HIDING[device] if environ.get(name)]
+    told = "".join(f", {name}={environ[name]}" for name in hiding)
+    if world.local_size == 1:
+        number = _number(environ, "DEVICE_ID") if environ.get("DEVICE_ID") else 0
+        if number >= count:
+            asked = f"DEVICE_ID={number}" if number else f"device_target {device}"
+            raise LaunchError(
+                f"{asked}: this process can use {count} {device} devices{told}, numbered from 0. "
+                "Give a lower DEVICE_ID, or unset it and what hides devices."
+            )
+        return number
+    # srun --gpus-per-task=1 and containers give each rank a device of its own, its only one.
+    if count == 1 and hiding:
+        return 0
+    if count < world.local_size:
+        raise LaunchError(
+            f"{world.local_size} ranks were started on this host, but each can use only {count} of "
+            f"its {device} devices{told}: start at most {count} ranks a host (mpirun -n {count}), "
+            "or see that what hides devices gives each rank one of its own."
+        )
+    return world.local_rank
 
 
 def threads_per_rank(world: World, cores: int) -> int:

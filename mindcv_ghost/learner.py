@@ -10,12 +10,14 @@ from pathlib import Path
 import mindcv
 from mindspore import nn
 
+from mindcv_ghost import compat
 from mindcv_ghost.compilation import compiler, speed_up
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer, create_schedule
+from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
@@ -88,7 +90,7 @@ def create_learner(
         ema=ema,
         accumulation_steps=accumulation,
         ranks=world.size,
-        finite=all_finite(library),
+        check=_overflow_check(config, device, library),
         fused=momentum(library, optimizer),
     )
     return Learner(step, schedule, ema, compiler(config, device, collectives, library, schedule))
@@ -153,6 +155,22 @@ def _loss_scale(config: Config) -> LossScale:
     kind = amp.loss_scale_type.lower()
     dynamic = kind == "dynamic" or (kind == "auto" and amp.amp_level != "O0")
     return LossScale(amp.loss_scale, dynamic, amp.drop_overflow_update)
+
+
+def _overflow_check(config: Config, device: str, library: str) -> ValueCheck | StatusCheck:
+    """What tells an overflow on this device; see ``engine/overflow.py``."""
+    saturates = compat.saturates(device)
+    if saturates and _loss_scale(config).skips:
+        return StatusCheck()
+    if saturates:
+        # Nothing would be done about a flag, and where it says that an update has overflowed that
+        # a saturated value doesn't harm, it is no reason to end a run.
+        _logger.warning(
+            "on this device an overflow leaves no infinity and a NaN becomes 0, so a run that goes "
+            "wrong is noticed late: give --drop_overflow_update true to have overflows counted and "
+            "their updates skipped"
+        )
+    return ValueCheck(all_finite(library), saturates)
 
 
 def trainer_settings(config: Config, device: str) -> TrainerSettings:

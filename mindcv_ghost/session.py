@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from mindcv_ghost.cluster import join
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.run_folder import RunFolder
 from mindcv_ghost.engine.trainer import Summary
-from mindcv_ghost.launch import World
+from mindcv_ghost.launch import World, device_id
 from mindcv_ghost.report.logs import LOGGER_NAME, setup_logging
 from mindcv_ghost.report.progress import format_duration
 
@@ -55,7 +56,9 @@ def opened(config: Config, world: World, writes: bool) -> Iterator[Session]:
     device = compat.resolve_device(config.system.device_target)
     for warning in compat.check_versions(compat.installed_versions(), device):
         _logger.warning("%s", warning)
-    compat.set_up(device, config.system.mode, config.system.jit_level)
+    count = compat.device_count(device)
+    number = device_id(os.environ, world, device, count)
+    compat.set_up(device, number, config.system.mode, config.system.jit_level)
     try:
         with join(world, device):
             yield Session(device, folder)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import mindspore as ms
 import mindspore.dataset as ds
@@ -32,9 +33,23 @@ from mindcv_ghost.data.stream import SampleStream, SizedStream, blank_image, rea
 from mindcv_ghost.data.transforms import Augment, eval_transforms, train_transforms
 from mindcv_ghost.errors import DataError
 
-__all__ = ["EvalLoader", "TrainLoader"]
+__all__ = ["EvalLoader", "TrainLoader", "WholeRun"]
 
 _NOT_WANTED = "native_loader is false"
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """The batches of many epochs, for a device that fetches them.
+
+    Args:
+        dataset: the pipeline.
+        check: raises the DataError of a batch that couldn't be made, called with its number from 0.
+            The pipeline itself goes on with batches that mustn't be used.
+    """
+
+    dataset: ds.Dataset
+    check: Callable[[int], None]
 
 
 class TrainLoader:
@@ -154,31 +169,43 @@ class TrainLoader:
             skip=skip,
         )
 
-    def whole_run(self, first_epoch: int, epochs: int, skip: int = 0) -> ds.Dataset:
+    def whole_run(self, first_epoch: int, epochs: int, skip: int = 0) -> WholeRun:
         """Several epochs in one pipeline of ``epochs * steps_per_epoch`` batches, for sink mode.
-        The first ``skip`` batches are left out.
+        The first ``skip`` batches are left out. Each epoch is put together when its turn comes.
 
         To MindSpore it is one long epoch (``epoch_num=1``), so that no pass repeats another. The
         order is that of ``epoch``; what MindSpore's operations draw differs after the first epoch.
         """
-        passes = range(first_epoch, first_epoch + epochs)
+        steps = self.steps_per_epoch
         if self._images is not None:
-            steps = self.steps_per_epoch
-            parts = [
-                self._native_epoch(first_epoch + k, min(max(skip - k * steps, 0), steps))
-                for k in range(epochs)
-            ]
-            return _generator(JoinedBatches(parts), ["image", "label"])
+
+            def parts() -> Iterator[NativeBatches]:
+                for k in range(epochs):
+                    left_out = min(max(skip - k * steps, 0), steps)
+                    yield self._native_epoch(first_epoch + k, left_out)
+
+            batches = JoinedBatches(parts, steps * epochs - skip)
+            return WholeRun(_generator(batches, ["image", "label"]), batches.check)
+        samples, size = self._shard.samples, self._shard.batch_size
         stream = SizedStream(
             self.source,
-            lambda: self._items(passes),
+            lambda: self._items(range(first_epoch, first_epoch + epochs)),
             self._row,
             self._workers,
-            length=self._shard.samples * epochs,
+            length=samples * epochs,
+            blank=lambda: self._with_key(blank_image(self.source), 0, 0),
         )
         dataset = self._dataset(stream)
         set_pipeline_seed(self._pipeline_seed(first_epoch))
-        return dataset.skip(skip) if skip else dataset
+
+        def check(batch: int) -> None:
+            epoch, step = divmod(batch + skip, steps)
+            stream.check(epoch * samples + min((step + 1) * size, samples) - 1)
+
+        dataset = dataset.skip(skip) if skip else dataset
+        # Where batches differ in size MindSpore would make them all to count them.
+        dataset.dataset_size = steps * epochs - skip
+        return WholeRun(dataset, check)
 
     def _native_epoch(self, epoch: int, skip: int) -> NativeBatches:
         return training_pass(
@@ -209,6 +236,9 @@ class TrainLoader:
     def _row(self, item: tuple) -> tuple:
         indices, place, seed = item
         image, label = read_or_replace(self.source, indices, place)
+        return self._with_key(image, label, seed)
+
+    def _with_key(self, image: np.ndarray, label: int, seed: int) -> tuple:
         row = (image, np.array(label, np.int32))
         return (*row, np.array(seed)) if self._needs_seeds else row
 
@@ -222,7 +252,9 @@ class TrainLoader:
         if self._one_hot and self._mix is None:
             one_hot = [data_ops.OneHot(self._num_classes), data_ops.TypeCast(ms.float32)]
             dataset = _map(dataset, one_hot, "label", 1)
-        dataset = dataset.batch(self._shard.batch_size, num_parallel_workers=1)
+        whole = self._shard.samples % self._shard.batch_size == 0
+        rows = self._shard.batch_size if whole else self._rows_of_batch
+        dataset = dataset.batch(rows, num_parallel_workers=1)
         if steps.splits == 3:
             dataset = dataset.map(
                 _concatenate,
@@ -240,6 +272,11 @@ class TrainLoader:
                 python_multiprocessing=False,
             )
         return dataset.project(["image", "label"])
+
+    def _rows_of_batch(self, batch: ds.BatchInfo) -> int:
+        """A batch's size; an epoch's last one may be smaller, and another epoch may follow it."""
+        step = batch.get_batch_num() % self.steps_per_epoch
+        return min(self._shard.batch_size, self._shard.samples - step * self._shard.batch_size)
 
     def _three_copies(self, dataset: ds.Dataset) -> ds.Dataset:
         """Columns clean, first and second in place of image; MindCV's own way of doing this fails

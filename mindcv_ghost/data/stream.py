@@ -52,27 +52,48 @@ class SampleStream:
             yield from read_ahead(self._read, self._items(), self._workers)
         except DataError as error:
             self._source.failure = error
-            self._fail(error)
 
-    def _fail(self, error: DataError) -> None:
-        """End in silence."""
+    # No __len__: MindSpore would insist on so many rows.
 
     def __deepcopy__(self, memo: dict) -> SampleStream:
         return self  # MindSpore copies a pipeline for each iterator; the source may be large
 
 
 class SizedStream(SampleStream):
-    """A stream of known length, for MindSpore's own loops: these learn of an error by exception."""
+    """A stream of known length, for the threads that fill a device's queue.
 
-    def __init__(self, *args, length: int):
+    A bad image doesn't end it: MindSpore insists on so many rows, and an exception would stay in
+    its threads while the device waits. From there on rows are ``blank``, and ``check`` tells the
+    thread that trains.
+
+    Args:
+        length: rows in all.
+        blank: a row without an image.
+    """
+
+    def __init__(self, *args, length: int, blank: Callable[[], tuple]):
         super().__init__(*args)
-        self._length = length
+        self._length, self._blank = length, blank
+        self._failed_at = length
 
     def __len__(self) -> int:
-        return self._length  # MindSpore insists on so many rows, so a SampleStream has none
+        return self._length
 
-    def _fail(self, error: DataError) -> None:
-        raise error
+    def __iter__(self) -> Iterator[tuple]:
+        count = 0
+        for row in super().__iter__():
+            yield row
+            count += 1
+        if count < self._length:
+            self._failed_at = count
+            row = self._blank()
+            for _ in range(count, self._length):
+                yield row
+
+    def check(self, row: int) -> None:
+        """Raise what ended the images, if it did at this row (counted from 0) or before."""
+        if row >= self._failed_at:
+            raise self._source.failure
 
 
 def read_or_replace(source: Source, indices: np.ndarray, place: int) -> tuple[np.ndarray, int]:

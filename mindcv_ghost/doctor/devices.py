@@ -20,6 +20,12 @@ _VISIBLE = {
     "Ascend": ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES"),
     "GPU": ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
 }
+_REMEDIES = {
+    "Ascend": "source CANN's set_env.sh, see that `npu-smi info` shows the devices, and that this "
+    "MindSpore is the one for this CANN",
+    "GPU": "see that `nvidia-smi` shows the devices, and that CUDA is the one that this MindSpore "
+    "was built for",
+}
 # Loading MindSpore where a driver doesn't fit may crash or hang the process that does it. Output
 # of MindSpore's own may come first, so the answer has a mark.
 _MARK = "doctor found "
@@ -110,7 +116,7 @@ def found(answer: Mapping, said: str, device: str, environ: Mapping[str, str]) -
     """
     what = "devices"
     if not answer:
-        remedy = "try `python -c 'import mindspore, mindcv'` by itself, and see mindspore.cn/install"
+        remedy = "try `python -c 'import mindspore, mindcv'`, and see mindspore.cn/install"
         return Finding(what, BROKEN, said, remedy, blocks=True)
     parts = []
     for name, devices in answer["devices"].items():
@@ -126,12 +132,7 @@ def found(answer: Mapping, said: str, device: str, environ: Mapping[str, str]) -
     if device in answer["devices"] and not answer["devices"][device]:
         why = answer.get("errors", {}).get(device) or said
         text += f"; no {device}" + (f": {why}" if why else "")
-        remedy = {
-            "Ascend": "source CANN's set_env.sh, see that `npu-smi info` shows the devices, and that "
-            "this MindSpore is the one for this CANN",
-            "GPU": "see that `nvidia-smi` shows the devices, and that CUDA is the one this MindSpore "
-            "was built for",
-        }[device]
+        remedy = _REMEDIES[device]
         return Finding(what, BROKEN, text, remedy, numbers, blocks=True)
     return Finding(what, OK, text, numbers=numbers)
 

@@ -32,6 +32,7 @@ class Finding:
         numbers: what was measured, for ``--json``.
         blocks: whether checks that need this one can't be made.
         seconds: that the check took.
+        part: what each rank adds to the text.
     """
 
     what: str
@@ -41,6 +42,7 @@ class Finding:
     numbers: dict = field(default_factory=dict)
     blocks: bool = False
     seconds: float = 0.0
+    part: str = ""
 
     def lines(self) -> list[str]:
         """The line for people, and below it what to do.
@@ -73,11 +75,15 @@ def merged(findings: Mapping[int, Finding]) -> Finding:
         parts = [first.text] if first.text and first.state != worst else []
         parts += [f"{_ranks(ranks)}: {text}" for text, ranks in texts.items()]
         text = "; ".join(parts) or first.text
+    told = [each.part for each in findings.values() if each.part]
+    if told and worst == OK:
+        text += f" {', '.join(told[:64])}" + (", ..." if len(told) > 64 else "")
     remedies = dict.fromkeys(each.remedy for each in findings.values() if each.remedy)
     return dataclasses.replace(
         first,
         state=worst,
         text=text,
+        part="",
         remedy="; ".join(remedies),
         blocks=any(each.blocks for each in findings.values()),
         seconds=max(each.seconds for each in findings.values()),
@@ -167,7 +173,7 @@ class Report:
     def as_json(self) -> str:
         """Everything as one JSON object on one line."""
         checks = [
-            {name: value for name, value in dataclasses.asdict(each).items() if name != "blocks"}
+            {key: value for key, value in vars(each).items() if key not in ("blocks", "part")}
             for each in self.findings
         ]
         return json.dumps(_cleaned({"status": self.status, "facts": self.facts, "checks": checks}))

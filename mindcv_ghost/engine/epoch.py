@@ -6,38 +6,21 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import mindspore.dataset as ds
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.feeds import BatchSource
 from mindcv_ghost.engine.losses import LossWatch, TrainingDiverged
 from mindcv_ghost.engine.signals import StopSignals
 from mindcv_ghost.engine.step import Outcome, TrainStep
 from mindcv_ghost.report.files import write_bytes
 from mindcv_ghost.report.progress import Progress
 
-__all__ = ["BatchSource", "EpochRun", "EpochStats", "Position", "StepSettings"]
-
-
-class BatchSource(Protocol):
-    """One rank's share of the training set, epoch by epoch."""
-
-    steps_per_epoch: int
-    images_per_epoch: int
-
-    def epoch(self, epoch: int, skip: int = 0) -> Iterable:
-        """Give the batches ``(image, label)`` of one epoch (from 0) behind the first ``skip``."""
-
-    def whole_run(self, first_epoch: int, epochs: int, skip: int = 0) -> ds.Dataset:
-        """Make one pipeline of ``epochs * steps_per_epoch - skip`` batches, for sink mode."""
-
-    def names(self, epoch: int, step: int) -> list[str]:
-        """Name the images of a batch; epoch and step count from 0."""
+__all__ = ["EpochRun", "EpochStats", "Position", "StepSettings"]
 
 
 @dataclass(frozen=True)

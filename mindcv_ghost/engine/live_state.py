@@ -8,14 +8,15 @@ import mindspore as ms
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.losses import all_usable
 from mindcv_ghost.engine.parameters import write
 from mindcv_ghost.engine.step import TrainStep
 
 __all__ = ["LiveState"]
 
-# Made anew from the recipe (the schedule), empty wherever a state is taken (the gradient sums: only
-# behind an update), or of the moment (requests).
-_NOT_KEPT = ("learning_rate", "gradient_sum.", "requests")
+# Made anew from the recipe (the schedule), zero wherever a state is taken, which is after an update
+# (the sums of gradients and of overflows), or of the moment (requests).
+_NOT_KEPT = ("learning_rate", "gradient_sum.", "overflowed", "requests")
 
 
 class LiveState:
@@ -91,9 +92,9 @@ class LiveState:
 
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Name an array that holds a NaN or an infinity."""
+    """Name an array that holds a NaN, an infinity, or what stands for one."""
     for name, values in arrays.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        if values.dtype.kind == "f" and not all_usable(values):
             return name
     return None
 

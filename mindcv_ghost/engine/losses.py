@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mindcv_ghost.errors import UserError
 
-__all__ = ["LossWatch", "TrainingDiverged"]
+__all__ = ["LossWatch", "TrainingDiverged", "all_usable"]
 
 _REMEMBERED = 10
+
+
+def all_usable(values: np.ndarray | float) -> bool:
+    """Whether no value is a NaN, an infinity, or what stands for one where arithmetic saturates.
+
+    Ascend 910A puts the largest number of the data type in the place of an infinity, so that
+    ``isfinite`` sees nothing wrong there (see ``overflow``).
+
+    Args:
+        values: of a floating-point data type; a float counts as float32.
+
+    >>> all_usable(1e30), all_usable(float("nan")), all_usable(np.finfo(np.float32).max)
+    (True, False, False)
+    """
+    values = np.asarray(values)
+    dtype = np.float32 if values.dtype == np.float64 and values.ndim == 0 else values.dtype
+    # A comparison with NaN is false.
+    return bool(np.abs(values).max(initial=0) < np.finfo(dtype).max)
 
 
 class TrainingDiverged(UserError):
@@ -46,7 +65,7 @@ class LossWatch:
     @property
     def mean(self) -> float:
         """Mean of the finite losses: those of skipped updates taught the network nothing."""
-        return self.total / self.count if self.count else math.nan
+        return self.total / self.count if self.count else float("nan")
 
     def add_loss(self, loss: float) -> str | None:
         """Count one batch's loss.
@@ -55,7 +74,7 @@ class LossWatch:
             What has gone wrong for good, if so.
         """
         self.recent.append(loss)
-        if math.isfinite(loss):
+        if all_usable(loss):
             self.total += loss
             self.count += 1
             return None

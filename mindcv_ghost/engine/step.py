@@ -14,9 +14,10 @@ from typing import NamedTuple
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.amp import all_finite, auto_mixed_precision
+from mindspore.amp import auto_mixed_precision
 
 from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.parameters import write
 
 __all__ = ["LossScale", "NetworkWithLoss", "Outcome", "TrainStep", "mixed_precision"]
@@ -60,6 +61,11 @@ class LossScale:
     dynamic: bool = False
     skip_overflow: bool = False
     window: int = 2000
+
+    @property
+    def skips(self) -> bool:
+        """Whether an update with gradients that aren't finite is left out."""
+        return self.skip_overflow or self.dynamic
 
 
 def mixed_precision(network: nn.Cell, level: str, cast_list: tuple[type, ...] = ()) -> nn.Cell:
@@ -119,11 +125,16 @@ class NetworkWithLoss(nn.Cell):
         return self.loss(ops.cast(logits, dtype), label)
 
 
+def _flag(value):
+    """A bool as a float32 that can be added up, shape (1,)."""
+    return ops.cast(value, ms.float32).reshape(1)
+
+
 class Outcome(NamedTuple):
     """What a rank learns from an update; the same on all ranks, so that they act alike.
 
     Args:
-        finite: whether the gradients were finite.
+        finite: whether the gradients of all ranks were finite.
         stop: whether a rank has asked to stop after this update.
         save: whether a rank has asked for a checkpoint after this update.
     """
@@ -133,31 +144,31 @@ class Outcome(NamedTuple):
     save: bool
 
     @classmethod
-    def read(cls, values: Tensor) -> Outcome:
-        """Fetch it from the device; waits until the update is done."""
-        return cls(*(bool(value) for value in values.asnumpy()))
+    def read(cls, news: Tensor) -> Outcome:
+        """Fetch it from the device; waits until the update is done.
 
-
-class _AllFinite(nn.Cell):
-    """Whether all values of all gradients are finite, by MindSpore's operators."""
-
-    def construct(self, gradients):
-        return all_finite(gradients)
+        Args:
+            news: float32 (3,), how many ranks overflowed, asked to stop, and asked to save.
+        """
+        overflowed, stop, save = (bool(count) for count in news.asnumpy())
+        return cls(not overflowed, stop, save)
 
 
 class _Update(nn.Cell):
     """From summed, scaled, local gradients to changed parameters.
 
-    The order matters: all-reduce, then unscale, then look for overflow, then clip. A NaN or an
-    infinity of any rank survives the sum, so all ranks see the same overflow without asking each
-    other, and the clipped norm is that of the global batch.
+    The order matters: all-reduce, then unscale, then look for overflow, then clip, so that the
+    clipped norm is that of the global batch.
 
-    The ranks' requests travel along, added up like the gradients: whatever the moment at which a
-    rank asks, all learn of it from the same update. It costs one all-reduce of two numbers.
+    What each rank has to tell, that it overflowed and what it asks for, is added up over the ranks
+    before anything is decided: all skip the same update and hear of a request behind the same one.
+    An infinity survives the gradients' own sum, but a device whose arithmetic saturates has none,
+    and only the rank that overflowed knows (see ``overflow``). It costs one all-reduce of three
+    numbers.
     """
 
     def __init__(
-        self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks, finite, fused
+        self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks, check, fused
     ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
@@ -165,9 +176,9 @@ class _Update(nn.Cell):
         self.reducer = reducer
         self.clip_norm = clip_norm
         self.ema = ema
-        self.finite = finite or _AllFinite()
+        self.check = check
         self.dynamic = loss_scale.dynamic
-        self.skip_overflow = loss_scale.skip_overflow or loss_scale.dynamic
+        self.skip_overflow = loss_scale.skips
         self.window = loss_scale.window
         self.scale = Parameter(
             Tensor(loss_scale.value, ms.float32), name="loss_scale", requires_grad=False
@@ -182,21 +193,24 @@ class _Update(nn.Cell):
         self.unscales = fused is None or clip_norm is not None
         self.hyper_map = ops.HyperMap()
 
-    def construct(self, gradients, micro_steps):
+    def construct(self, gradients, micro_steps, overflowed=None):
         gradients = self.reducer(gradients)
         factor = 1.0 / (self.scale * micro_steps)
         if self.unscales:
             gradients = self.hyper_map(ops.partial(_scale_gradient, factor), gradients)
             factor = ops.ones_like(factor)
-        finite = self.finite(gradients)
+        own = _flag(ops.logical_not(self.check(gradients)))
+        if overflowed is not None:
+            own = own + overflowed
+        news = self.share(ops.concat((own, self.requests)))
         if self.skip_overflow:
+            finite = news[0] == 0
             if finite:
-                finite = ops.depend(finite, self._apply(gradients, factor))
-        else:
-            finite = ops.depend(finite, self._apply(gradients, factor))
-        if self.dynamic:
-            finite = ops.depend(finite, self._adjust_scale(finite))
-        return ops.concat((ops.cast(finite, ms.float32).reshape(1), self.share(self.requests)))
+                news = ops.depend(news, self._apply(gradients, factor))
+            if self.dynamic:
+                news = ops.depend(news, self._adjust_scale(finite))
+            return news
+        return ops.depend(news, self._apply(gradients, factor))
 
     def _apply(self, gradients, factor):
         if self.clip_norm is not None:
@@ -235,8 +249,7 @@ class TrainStep(nn.Cell):
         accumulation_steps: calls an update.
         ranks: number of ranks whose gradients are averaged; above 1 MindSpore's communication must
             have been initialised with parallel mode "data_parallel".
-        finite: a cell that tells whether all gradients of a tuple are finite, as a bool; None for
-            one of MindSpore's operators.
+        check: tells whether the gradients are finite; None for :class:`ValueCheck`.
         fused: a cell that does the optimizer's work, with its state, from the gradients and what
             they are to be multiplied by; None for the optimizer itself.
     """
@@ -250,7 +263,7 @@ class TrainStep(nn.Cell):
         ema: EmaWeights | None = None,
         accumulation_steps: int = 1,
         ranks: int = 1,
-        finite: nn.Cell | None = None,
+        check: ValueCheck | StatusCheck | None = None,
         fused: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
@@ -263,12 +276,21 @@ class TrainStep(nn.Cell):
         if ranks > 1:
             reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
         loss_scale = loss_scale or LossScale()
-        self.updater = _Update(optimizer, loss_scale, clip_norm, ema, reducer, ranks, finite, fused)
+        self.check = check or ValueCheck()
+        self.updater = _Update(
+            optimizer, loss_scale, clip_norm, ema, reducer, ranks, self.check, fused
+        )
         self.updater.set_train()
         self.sums = None
+        self.overflowed = None
         if self.accumulates:
             self.sums = self.weights.clone("gradient_sum", init="zeros")
-            self._finish = _FinishGroup(self.updater, self.sums)
+            if self.check.per_rank:
+                # The register tells of the batch just computed; the group's update wants them all.
+                self.overflowed = Parameter(
+                    Tensor([0.0], ms.float32), name="overflowed", requires_grad=False
+                )
+            self._finish = _FinishGroup(self.updater, self.sums, self.overflowed)
         self.one = Tensor(1.0, ms.float32)
         self.hyper_map = ops.HyperMap()
         self.value_and_grad = ops.value_and_grad(
@@ -308,9 +330,12 @@ class TrainStep(nn.Cell):
         return loss * self.updater.scale, reported
 
     def construct(self, image, label):
-        (_, loss), gradients = self.value_and_grad(image, label)
+        (_, loss), gradients = self.value_and_grad(self.check.start(image), label)
         if self.accumulates:
             added = self.hyper_map(_add_gradient, self.sums, gradients)
+            if self.overflowed is not None:
+                bad = _flag(ops.logical_not(self.check(gradients)))
+                added = ops.depend(ops.assign_add(self.overflowed, bad), added)
             return ops.depend(loss, added), self.one
         return loss, self.updater(gradients, self.one)
 
@@ -320,18 +345,21 @@ class TrainStep(nn.Cell):
             compile_cell(self._finish, self.one)
 
     def update(self, micro_steps: int) -> Tensor:
-        """End a group of accumulated micro-steps with one update; gives its outcome."""
+        """End a group of accumulated micro-steps with one update; gives what Outcome.read reads."""
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
 class _FinishGroup(nn.Cell):
-    def __init__(self, updater: _Update, sums) -> None:
+    def __init__(self, updater: _Update, sums, overflowed) -> None:
         super().__init__(auto_prefix=False)
         self.updater = updater
         self.sums = sums
+        self.overflowed = overflowed
         self.hyper_map = ops.HyperMap()
 
     def construct(self, micro_steps):
-        outcome = self.updater(self.sums, micro_steps)
-        sums = ops.depend(self.sums, outcome)
-        return ops.depend(outcome, self.hyper_map(_clear, sums))
+        news = self.updater(self.sums, self.updater.check.start(micro_steps), self.overflowed)
+        cleared = self.hyper_map(_clear, ops.depend(self.sums, news))
+        if self.overflowed is not None:
+            cleared = cleared, _clear_one(ops.depend(self.overflowed, news))
+        return ops.depend(news, cleared)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mindspore as ms
@@ -19,8 +19,9 @@ import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
-from mindcv_ghost.engine.epoch import BatchSource, EpochRun, EpochStats, Position, StepSettings
+from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
+from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
 from mindcv_ghost.engine.graph_cache import compile_plainly
 from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.saver import DiskError, Saver
@@ -123,7 +124,10 @@ class Trainer:
         self.evaluate = evaluate
         self.ema = ema
         self.bad_images = bad_images
-        self.compile = compile
+        if settings.sink:
+            self.feed = SinkFeed(step, batches, settings.epochs)
+        else:
+            self.feed = HostFeed(step, batches, compile if settings.graph_mode else None)
         self.state = LiveState(step, collectives)
         self.position = Position()
         self.signals = StopSignals()
@@ -131,7 +135,6 @@ class Trainer:
         self._earlier: dict = {}
         self._bad_told: set[str] = set()
         self._network = step.network.network
-        self._compiled = False
         self._between_epochs_seconds = 0.0
         self._started = time.perf_counter()
 
@@ -164,9 +167,9 @@ class Trainer:
         """
         summary = self._summary
         self._started = time.perf_counter() - summary.seconds
-        with self.signals, contextlib.closing(self._epochs()) as epochs:
-            for epoch, batches in epochs:
-                stats, stopped = self._train_epoch(epoch, batches)
+        with self.signals, contextlib.closing(self.feed):
+            for epoch in range(self.position.epoch + 1, self.settings.epochs + 1):
+                stats, stopped = self._train_epoch(epoch)
                 if not stopped:
                     self._end_epoch(epoch, stats)
                     self._save(EpochStats())
@@ -179,41 +182,7 @@ class Trainer:
         summary.seconds = time.perf_counter() - self._started
         return summary
 
-    def _epochs(self) -> Iterator[tuple[int, Iterator]]:
-        """Yield epochs with their batches; in sink mode empty tuples, as the device has its own."""
-        first, epochs = self.position.epoch, self.settings.epochs
-        if not self.settings.sink:
-            for epoch in range(first, epochs):
-                yield epoch + 1, iter(self.batches.epoch(epoch, self.position.step))
-            return
-        # The queue to the device is made once a run: a new data set would need a new graph.
-        dataset = self.batches.whole_run(first, epochs - first, self.position.step)
-        helper = ms.DatasetHelper(dataset, dataset_sink_mode=True, sink_size=1, epoch_num=1)
-        sunk = ms.connect_network_with_dataset(self.step, helper)
-        self._call = lambda _inputs: sunk()
-        try:
-            for epoch in range(first, epochs):
-                left = self.batches.steps_per_epoch - self.position.step
-                yield epoch + 1, _sunk_batches(helper, left)
-        finally:
-            helper.stop_send()
-
-    def _call(self, inputs):
-        return self.step(*inputs)
-
-    def _compile(self, inputs) -> float:
-        """Compile before the first step, so that its time isn't taken for training time."""
-        compiled, self._compiled = self._compiled, True
-        if compiled or not self.settings.graph_mode or self.settings.sink:
-            return 0.0
-        started = time.perf_counter()
-        found = self.compile(self.step, *inputs)
-        self.step.compile_update(self.compile)
-        if found:
-            _logger.info("the compiled step comes from the cache (compile_cache)")
-        return time.perf_counter() - started
-
-    def _train_epoch(self, epoch: int, batches: Iterator) -> tuple[EpochStats, bool]:
+    def _train_epoch(self, epoch: int) -> tuple[EpochStats, bool]:
         run = EpochRun(
             self.step,
             self.settings.steps,
@@ -229,7 +198,8 @@ class Trainer:
         )
         run.continue_from(self._earlier)
         self._earlier = {}
-        stopped = run.train(batches, self._compile, self._call)
+        batches = self.feed.epoch(epoch - 1, self.position.step)
+        stopped = run.train(batches, self.feed.prepare, self.feed.run)
         return run.finish(), stopped
 
     def _end_epoch(self, epoch: int, stats: EpochStats) -> None:
@@ -360,9 +330,3 @@ class Trainer:
         if self.ema is not None:
             parameters += list(self.ema.averages)
         return parameters
-
-
-def _sunk_batches(helper, steps: int) -> Iterator[tuple]:
-    for _ in range(steps):
-        for _ in helper:
-            yield ()

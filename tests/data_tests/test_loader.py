@@ -154,7 +154,7 @@ def test_num_samples_counts_over_all_ranks_and_changes_with_the_epoch(source):
 
 def test_the_whole_run_in_one_pipeline_is_its_epochs_one_after_another(source):
     ours = loader(source)
-    whole = ours.whole_run(2, 3)
+    whole = ours.whole_run(2, 3).dataset
     assert whole.get_dataset_size() == 3 * ours.steps_per_epoch
     labels = [
         row[1].tolist() for row in whole.create_tuple_iterator(num_epochs=1, output_numpy=True)

@@ -206,7 +206,7 @@ def test_an_epoch_goes_on_where_it_was_left(images):
 
 def test_the_pipeline_for_sink_mode_is_its_epochs_one_after_another(images):
     loader = train_loader(FolderSource(str(images)), Augment(**EVERYTHING))
-    whole = loader.whole_run(1, 2, skip=2)
+    whole = loader.whole_run(1, 2, skip=2).dataset
     assert whole.get_dataset_size() == 8
     expected = arrays(loader.epoch(1))[2:] + arrays(loader.epoch(2))
     assert equal(arrays(whole), expected)

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+from mindcv_ghost.engine.overflow import ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep, mixed_precision
 
 from .networks import CrossEntropy, Linear, MeanProduct, batch, cross_entropy_gradient
@@ -130,7 +131,7 @@ class Never(nn.Cell):
 
 
 def test_another_cell_may_tell_whether_gradients_are_finite():
-    network, step = make(loss_scale=LossScale(2.0, skip_overflow=True), finite=Never())
+    network, step = make(loss_scale=LossScale(2.0, skip_overflow=True), check=ValueCheck(Never()))
     before = weight_of(network)
     assert not Outcome.read(step(*batch(4))[1]).finite
     np.testing.assert_array_equal(weight_of(network), before)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
+from mindcv_ghost.engine import feeds
 from mindcv_ghost.engine import trainer as trainer_module
 from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.collectives import Collectives
@@ -22,6 +25,7 @@ from mindcv_ghost.engine.resume import ResumeFiles
 from mindcv_ghost.engine.saver import Saver
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
+from mindcv_ghost.errors import DataError
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
 
@@ -39,6 +43,7 @@ class Batches:
 
     def __init__(self) -> None:
         self.closed = 0
+        self.failing = None
 
     def epoch(self, epoch, skip=0):
         try:
@@ -48,7 +53,11 @@ class Batches:
             self.closed += 1
 
     def whole_run(self, first_epoch, epochs, skip=0):
-        return ("data set", first_epoch, epochs, skip)
+        return SimpleNamespace(dataset=("data set", first_epoch, epochs, skip), check=self._check)
+
+    def _check(self, number):
+        if number == self.failing:
+            raise DataError(f"batch {number} can't be made")
 
     def names(self, epoch, step):
         return [f"epoch {epoch} step {step} image {i}" for i in range(4)]
@@ -63,7 +72,7 @@ def make(folder, accuracies=(), step=None, ema_decay=None, mode=ms.GRAPH_MODE, *
     ms.set_context(mode=mode)
     network = Linear()
     ema = None if ema_decay is None else EmaWeights(network, ema_decay)
-    schedule = [0.1, 0.05, 0.025] * 10
+    schedule = [0.1, 0.05, 0.025] * 100
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), schedule, "CPU")
     step = TrainStep(NetworkWithLoss(network, CrossEntropy()), optimizer, ema=ema, **(step or {}))
     saver = Saver(
@@ -150,37 +159,89 @@ def iter_of(items):
     yield from items
 
 
-def test_sink_mode_makes_one_queue_and_counts_every_step(tmp_path, monkeypatch):
-    # MindSpore has no queue on the CPU: what stands in keeps to DatasetHelper's contract.
-    made = []
+class ShapeQueue:
+    """The queue in which MindSpore keeps the shapes of the batches that it has sent.
 
-    class Helper:
-        def __init__(self, dataset, dataset_sink_mode, sink_size, epoch_num):
-            made.append((dataset, dataset_sink_mode, sink_size, epoch_num))
-            self.stopped = False
+    It holds 128, and sending waits while it is full (``train/dataset_helper.py`` of MindSpore 2.8
+    makes it for ``sink_size=1``; only ``connect_network_with_dataset`` takes something out).
+    """
 
-        def __iter__(self):
-            return iter([()])  # sink_size 1: one step each time it is iterated
+    def __init__(self, monkeypatch) -> None:
+        self.made, self.calls, self.compiled = [], [], []
+        self.waiting = 0
+        queue = self
 
-        def stop_send(self):
-            made.append("stopped")
+        class Helper:
+            def __init__(self, dataset, dataset_sink_mode, sink_size, epoch_num):
+                queue.made.append((dataset, dataset_sink_mode, sink_size, epoch_num))
 
-    calls = []
+            def __iter__(self):
+                return iter([()])  # sink_size 1: one step each time it is iterated
 
-    def connect(step, helper):
-        def run():
-            calls.append(1)
-            return step(*batch(4, seed=len(calls) % STEPS))
+            def stop_send(self):
+                queue.made.append("stopped")
 
-        return run
+            def release(self):
+                queue.made.append("released")
 
-    monkeypatch.setattr(trainer_module.ms, "DatasetHelper", Helper)
-    monkeypatch.setattr(trainer_module.ms, "connect_network_with_dataset", connect)
-    trainer, _ = make(tmp_path, epochs=3, sink=True)
+        class Sunk(nn.Cell):
+            """What stands between the queue and the step; graphs fetch within it."""
+
+            def __init__(self, step) -> None:
+                super().__init__(auto_prefix=False)
+                self.set_train(False)
+                self.step = step
+
+            def compile(self):
+                queue.compiled.append(self.phase)
+
+            def __call__(self):
+                # A device without a batch waits for ever; so would this test.
+                assert queue.waiting < 128, "nothing is sent any more: 128 shapes are waiting"
+                queue.waiting += 1
+                queue.calls.append(self.phase)
+                return self.step(*batch(4, seed=len(queue.calls) % STEPS))
+
+        networks = {}
+
+        def connect(step, helper):
+            queue.waiting = max(0, queue.waiting - 1)
+            return networks.setdefault(id(step), Sunk(step))
+
+        monkeypatch.setattr(feeds.ms, "DatasetHelper", Helper)
+        monkeypatch.setattr(feeds.ms, "connect_network_with_dataset", connect)
+
+
+def test_sink_mode_goes_on_beyond_the_128_batches_whose_shapes_mindspore_queues(
+    tmp_path, monkeypatch
+):
+    queue = ShapeQueue(monkeypatch)
+    trainer, _ = make(tmp_path, epochs=60, sink=True)
     trainer.run()
-    assert made == [(("data set", 0, 3, 0), True, 1, 1), "stopped"]
-    assert len(calls) == 3 * STEPS
-    assert trainer.step.updates_done == 15
+    assert queue.made == [(("data set", 0, 60, 0), True, 1, 1), "stopped", "released"]
+    assert len(queue.calls) == 60 * STEPS == 300
+    assert trainer.step.updates_done == 300
+
+
+def test_sink_mode_compiles_what_it_runs_once_in_training_mode_and_times_it(tmp_path, monkeypatch):
+    queue = ShapeQueue(monkeypatch)
+    monkeypatch.setattr(feeds.time, "perf_counter", itertools.count().__next__)
+    trainer, _ = make(tmp_path, epochs=2, sink=True)
+    trainer.run()
+    assert queue.compiled == ["train"]
+    assert set(queue.calls) == {"train"}
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row["compile_seconds"] for row in rows] == [1, 0]
+
+
+def test_sink_mode_ends_at_the_batch_that_could_not_be_made(tmp_path, monkeypatch):
+    queue = ShapeQueue(monkeypatch)
+    trainer, batches = make(tmp_path, epochs=2, sink=True)
+    batches.failing = 7
+    with pytest.raises(DataError, match="batch 7"):
+        trainer.run()
+    assert len(queue.calls) == 7
+    assert queue.made[1:] == ["stopped", "released"]
 
 
 def test_bad_images_are_named_once(tmp_path, caplog):

@@ -7,6 +7,7 @@ import pytest
 from mindspore import Tensor
 
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+from mindcv_ghost.engine.overflow import ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep
 from mindcv_ghost.kernels import all_finite
 
@@ -15,7 +16,7 @@ from ..engine.networks import CrossEntropy, Linear, batch
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
-def run(finite, accumulation: int) -> list:
+def run(all_finite_cell, accumulation: int) -> list:
     """Outcomes and weights of good and bad updates."""
     network = Linear()
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.1] * 20, "CPU")
@@ -24,7 +25,7 @@ def run(finite, accumulation: int) -> list:
         optimizer,
         LossScale(1024.0, dynamic=True),
         accumulation_steps=accumulation,
-        finite=finite,
+        check=ValueCheck(all_finite_cell),
     )
     step.set_train()
     seen = []

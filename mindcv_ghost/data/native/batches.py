@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import mindspore as ms
@@ -88,6 +88,14 @@ class NativeBatches:
             # Not waiting: a task takes milliseconds, and the consumer may be in a hurry.
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def blank(self) -> list[np.ndarray]:
+        """Arrays like those of the first batch, without images."""
+        start = self._skip * self._batch_rows
+        arrays = self._empty(min(self._batch_rows, self._rows - start))
+        for array in arrays:
+            array.fill(0)
+        return self._finish(arrays, start) if self._finish else arrays
+
     def _given(self, batch: Future, output_numpy: bool) -> list:
         try:
             arrays = batch.result()
@@ -118,20 +126,41 @@ class NativeBatches:
 class JoinedBatches:
     """Several passes one after another, as arrays, for MindSpore's ``GeneratorDataset``.
 
+    A pass that fails doesn't raise here: the threads of a device's queue would keep the error to
+    themselves while the device waits. From the failed batch on the last good one is given again,
+    and ``check`` tells the thread that trains.
+
     Args:
-        parts: the passes.
+        parts: makes the passes, each when its turn comes.
+        batches: in all of them together.
     """
 
-    def __init__(self, parts: list[NativeBatches]):
-        self._parts = parts
+    def __init__(self, parts: Callable[[], Iterable[NativeBatches]], batches: int):
+        self._parts, self._length = parts, batches
+        self._failed_at, self._error = 0, None
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
+        return self._length
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        for part in self._parts:
-            for arrays in part.create_tuple_iterator(output_numpy=True):
+        count, arrays = 0, None
+        try:
+            for part in self._parts():
+                for arrays in part.create_tuple_iterator(output_numpy=True):
+                    yield tuple(arrays)
+                    count += 1
+        except DataError as error:
+            self._failed_at, self._error = count, error
+            if arrays is None:
+                arrays = next(iter(self._parts())).blank()
+            while count < self._length:
                 yield tuple(arrays)
+                count += 1
+
+    def check(self, batch: int) -> None:
+        """Raise what made a pass fail, if it did at this batch (counted from 0) or before."""
+        if self._error is not None and batch >= self._failed_at:
+            raise self._error
 
     def __deepcopy__(self, memo: dict) -> JoinedBatches:
         return self  # MindSpore copies a pipeline for each iterator; the source may be large
