@@ -69,7 +69,8 @@ def merged(findings: Mapping[int, Finding]) -> Finding:
         if each.state == worst and each.text and worst != OK:
             texts.setdefault(each.text, []).append(rank)
     everywhere = [text for text, ranks in texts.items() if len(ranks) == len(findings)]
-    if everywhere or len(findings) == 1:
+    speaking = [rank for rank, each in findings.items() if each.text]
+    if everywhere or speaking == [min(findings)]:  # the others had nothing to try
         text = everywhere[0] if everywhere else first.text
     else:
         parts = [first.text] if first.text and first.state != worst else []
@@ -153,8 +154,10 @@ class Report:
                 f"Broken: {', '.join(named[BROKEN])}. Begin with the first: what follows it may be "
                 "its consequence. If the advice doesn't help, paste the block below into an issue."
             )
+        elif "training" in named[OK] + named[SLOW]:
+            lines.append("Nothing is broken, and training works.")
         else:
-            lines.append("Nothing is broken: training works here.")
+            lines.append("Nothing is broken in what was tried; training wasn't.")
         if named[SLOW]:
             lines.append(f"It works, but see: {', '.join(named[SLOW])}.")
         return lines

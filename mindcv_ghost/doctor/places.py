@@ -18,7 +18,7 @@ def launcher(world: World, environ: Mapping[str, str]) -> Finding:
     """Say which launcher started this process, and as what."""
     what = "launcher"
     if world.size == 1:
-        return Finding(what, OK, "none, or one process alone", numbers={"ranks": 1})
+        return Finding(what, OK, "none: one process", numbers={"ranks": 1})
     hosts = "one host" if world.one_host else f"several hosts, {world.local_size} of them here"
     text = f"{world.launcher}: {world.size} ranks on {hosts}"
     numbers = {"launcher": world.launcher, "ranks": world.size, "local_ranks": world.local_size}

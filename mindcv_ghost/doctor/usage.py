@@ -189,6 +189,7 @@ def examined(asked: Asked, device: str) -> Config:
     config = _with(config, "train", epoch_size=EPOCHS, dataset_sink_mode=False)
     rate = min(config.scheduler.lr, 0.01) or 0.01
     steady = {"scheduler": "constant", "warmup_epochs": 0, "lr": rate, "min_lr": 0.0}
+    steady["decay_epochs"] = EPOCHS
     return _with(config, "scheduler", **steady)
 
 
