@@ -23,8 +23,6 @@ def main(argv: list[str]) -> int:
         print(usage.HELP)
         return 0
     if asked.ranks not in (0, world.size):
-        if world.size == 1 and world.launcher == "single":
-            return starting.start(asked.ranks, argv)
         raise LaunchError(
             f"--ranks {asked.ranks}: {world.launcher} has started {world.size} processes. Leave "
             "--ranks out under a launcher, or start the doctor without one."
@@ -45,12 +43,24 @@ def main_outside(argv: list[str]) -> int:
     raise AssertionError("the variables made no sense a moment ago")
 
 
+@tells_user_errors
+def begin(argv: list[str]) -> int:
+    """Without a launcher: start as many processes as are asked for, and wait for them."""
+    asked = usage.read(argv)
+    if asked.help:
+        print(usage.HELP)
+        return 0
+    return starting.start(asked.ranks, argv) if asked.ranks > 1 else starting.alone(argv)
+
+
 def start(argv: list[str]) -> int:
     """Become what the environment says: a single process, a rank, or msrun's scheduler."""
     if is_scheduler(os.environ):
         return run_script(main, argv)
     try:
-        detect(os.environ)
+        world = detect(os.environ)
+        if world.size == 1 and world.launcher == "single" and starting.INNER not in os.environ:
+            return begin(argv)
     except LaunchError:
         return tells_user_errors(main_outside)(argv)
     return run_script(main, argv)

@@ -5,6 +5,7 @@ Not by MindSpore's collectives, which are among the things that may not work, or
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,6 +26,7 @@ GRACE_SECONDS = 20.0
 """How long ranks that have ended a check wait for others, once one has found it broken."""
 
 _POLL_SECONDS = 0.02
+_OLD_SECONDS = 2 * 86400
 
 
 class Lost(Exception):
@@ -84,6 +86,10 @@ class Board:
             OSError: if it can't be made.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
+        for old in self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*"):
+            with contextlib.suppress(OSError):  # of jobs that were killed
+                if time.time() - old.stat().st_mtime > _OLD_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
         self.folder.mkdir(parents=True, mode=0o700)
 
     def exchange(self, number: int, finding: Finding) -> dict[int, Finding]:

@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_ghost.config import Config, load_config
+from mindcv_ghost.doctor.comparison import LOSS
 from mindcv_ghost.doctor.synthetic import Shape, batch_of
 from mindcv_ghost.launch import without_launcher
 
-__all__ = ["LOSS", "compute", "main"]
-
-LOSS = "the loss"
-"""Under which name the loss stands among the gradients."""
+__all__ = ["compute", "main"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -50,7 +50,7 @@ def examine(asked: Asked, world: World, argv: Sequence[str]) -> int:
     """
     with contextlib.ExitStack() as stack:
         board, folder = _open_board(world, asked)
-        stack.callback(_remove_later, board)
+        stack.callback(board.remove)
         report = Report(_facts(asked, world, argv))
         watch = Watch(world.rank, world.size, folder, asked.json, report.facts)
         stack.callback(watch.close)
@@ -59,6 +59,8 @@ def examine(asked: Asked, world: World, argv: Sequence[str]) -> int:
         examination.make(_light(asked, world))
         if not asked.light:
             examination.make(_heavy(asked, world, stack))
+        if not examination.lost:
+            meet("the doctor's end")  # nobody reads the board any more
     return _finish(asked, world, report, examination.lost)
 
 
@@ -105,13 +107,6 @@ def _open_board(world: World, asked: Asked) -> tuple[Alone | Board, Path | None]
             "--ckpt_save_dir."
         )
     return board, folder
-
-
-def _remove_later(board: Alone | Board) -> None:
-    """Remove the board when no rank reads it any more: all have come here, or one has failed."""
-    if sys.exc_info()[0] is None:
-        meet("the doctor's end")
-    board.remove()
 
 
 def _printer(asked: Asked, world: World):

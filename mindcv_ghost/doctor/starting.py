@@ -9,13 +9,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
 
-__all__ = ["command", "start", "without_ranks"]
+__all__ = ["INNER", "alone", "command", "start", "without_ranks"]
 
+INNER = "MINDCV_GHOST_DOCTOR_INNER"
+"""Tells a doctor that another one has started it, and waits for it."""
+
+# What the doctor itself, and somebody who stops it, may make of it.
+_MEANT = (0, 1, 2, 130, 143)
 _MAIN = Path(__file__).with_name("__main__.py")
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,14 +48,34 @@ def start(ranks: int, argv: Sequence[str]) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # Open MPI refuses root, unless told
         environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     sys.stdout.flush()
-    # A Ctrl-C at the terminal is for the launcher, which ends with the ranks; this one waits.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        status = subprocess.Popen(words, env=environ, preexec_fn=_hear_interrupts).wait()
+        return _wait(subprocess.Popen(words, env=environ, preexec_fn=_hear_interrupts))
     finally:
         if logs:
             shutil.rmtree(logs, ignore_errors=True)
-    return 128 - status if status < 0 else status
+
+
+def alone(argv: Sequence[str]) -> int:
+    """Run the doctor in a process of its own, so that its death by a crash is status 1, too.
+
+    Args:
+        argv: the doctor's command line.
+    """
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    environ = {**os.environ, INNER: "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    words = [sys.executable, "-m", "mindcv_ghost.doctor", *argv]
+    return _wait(subprocess.Popen(words, env=environ, preexec_fn=_hear_interrupts))
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Wait for what does the work; a Ctrl-C at the terminal is for it, a SIGTERM is handed on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    status = process.wait()
+    if status < 0:
+        time.sleep(1)  # the watcher prints what is left to say
+    status = 128 - status if status < 0 else status
+    return status if status in _MEANT else 1
 
 
 def _hear_interrupts() -> None:

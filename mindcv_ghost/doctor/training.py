@@ -19,6 +19,7 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.config import Config
 from mindcv_ghost.doctor import reference
+from mindcv_ghost.doctor.comparison import LOSS, compared
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, Finding
 from mindcv_ghost.doctor.synthetic import Shape, batch_of
 from mindcv_ghost.doctor.usage import EPOCHS
@@ -30,21 +31,16 @@ from mindcv_ghost.learner import Learner, create_learner, trainer_settings
 from mindcv_ghost.network import create_network
 from mindcv_ghost.report.logs import LOGGER_NAME
 
-__all__ = ["Recorder", "RepeatedBatch", "Trial", "built", "collect_log", "compared"]
+__all__ = ["Recorder", "RepeatedBatch", "Trial", "built", "collect_log"]
 
 _CLASSES = 10
 _REFERENCE_IMAGES = 8  # of a rank, for the comparison with the CPU: a host has few cores
 # Where the network is compared, every batch norm's output is centred at 2 instead of 0, so that
 # ReLUs let 98 % of the values through. With random weights and half of the values cut off, rounding
-# is amplified from layer to layer: ghost_resnet50's gradients in float16 then have nothing in common
-# with those in float32 (off by 1.3 of their norm on the CPU; by 0.05 between two orders of adding in
-# float32), and no comparison could tell right from wrong.
+# is amplified from layer to layer: ghost_resnet50's gradients in float16 then have nothing in
+# common with those in float32 (off by 1.3 of their norm on the CPU; two orders of adding in float32
+# differ by 0.05), and no comparison could tell right from wrong.
 _CENTRE = 2.0
-# How far loss and gradients may lie from float32 on the CPU, of the value and of the norm. Measured
-# on the CPU for ghost_resnet50, resnet50 and ghostnetv2_100: at most 2.5e-7 and 1.3e-5 by native
-# operators in float32; 2.5e-4 and 8e-3 by float16 (O2), whose products are good to 5e-4, as TF32's
-# are, which devices may take for float32. A gradient that is wrong is off by its own size.
-_LOSS_TOLERANCE, _GRADIENT_TOLERANCE = (1e-5, 1e-2), (1e-3, 5e-2)
 # A loss scale at which no gradient of a network's first step overflows float16.
 _SAFE_SCALE = 128.0
 _FALL = 0.9  # the last part's loss by the first's has to be less
@@ -259,7 +255,7 @@ class Trial:
             self.learner.compile(probe, *inputs)
         loss, gradients = probe(*inputs)
         mean = self.collectives.sum(loss.asnumpy().reshape(1)) / self.world.size
-        got = {reference.LOSS: mean[0]}
+        got = {LOSS: mean[0]}
         for parameter, gradient in zip(step.weights, gradients):
             got[parameter.name] = gradient.asnumpy().astype(np.float64) / scale
         for parameter in step.get_parameters():
@@ -370,44 +366,3 @@ class Trial:
         recorder = Recorder({})
         self._run(self.new_trainer(learner, batches, config, recorder))
         return self._judged(what, recorder.rows, learner)
-
-
-def compared(
-    got: dict[str, np.ndarray], expected: dict[str, np.ndarray], rough: bool, scale: float = 1.0
-) -> Finding:
-    """Judge a step's loss and gradients.
-
-    Args:
-        got: gradients by name, and the loss under ``reference.LOSS``.
-        expected: the same in float32 by the CPU.
-        rough: whether float16 or a device computed them.
-        scale: the loss scale, for the text.
-    """
-    what = "loss and gradients"
-    if got.keys() != expected.keys():
-        names = sorted(got.keys() ^ expected.keys())
-        return Finding(what, BROKEN, f"not the same parameters are trained: {', '.join(names[:5])}")
-    loss, right = float(got[reference.LOSS]), float(expected[reference.LOSS])
-    loss_error = abs(loss - right) / max(abs(right), 1e-12)
-    squares = {
-        name: (float(np.square(got[name] - value).sum()), float(np.square(value).sum()))
-        for name, value in expected.items()
-        if name != reference.LOSS
-    }
-    off, norm = (float(np.sqrt(sum(each[i] for each in squares.values()))) for i in (0, 1))
-    error = off / max(norm, 1e-30)
-    # Which one differs most, in a unit that all share: the smallest ones are noise.
-    worst = max(squares, key=lambda name: squares[name][0] if squares[name][0] >= 0 else np.inf)
-    loss_tolerance, tolerance = _LOSS_TOLERANCE[rough], _GRADIENT_TOLERANCE[rough]
-    text = (
-        f"first step against float32 on the CPU: loss {loss:.6g} for {right:.6g}, off by "
-        f"{loss_error:.1e} (at most {loss_tolerance:.0e}); gradients off by {error:.1e} of their "
-        f"norm {norm:.3g} (at most {tolerance:.0e}), most in {worst}"
-    )
-    text += f"; loss scale {scale:g}" if scale != 1 else ""
-    numbers = {"loss": loss, "loss_error": loss_error, "gradient_error": error}
-    # Written so that a NaN fails.
-    if not (loss_error <= loss_tolerance and error <= tolerance):
-        remedy = "try --amp_level O0, --jit_level O0 or O1, --native_kernels false: which mends it?"
-        return Finding(what, BROKEN, text, remedy, numbers)
-    return Finding(what, OK, text, numbers=numbers)

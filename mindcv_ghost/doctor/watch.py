@@ -18,6 +18,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from typing import IO
 
 from mindcv_ghost.doctor.board import GRACE_SECONDS, read
 from mindcv_ghost.doctor.findings import BROKEN, Finding, Report
+from mindcv_ghost.processes import leave_at_once
 
 __all__ = ["LEAVE_SECONDS", "Watch", "Watcher", "main"]
 
@@ -36,6 +38,10 @@ LEAVE_SECONDS = 6.0
 """From a check's deadline, at which the watcher speaks, to the end of the rank."""
 
 _POLL_SECONDS = 0.5
+_MARGIN_SECONDS = 1.0  # in which a check that has ended just in time can say so
+_QUIET_SECONDS = 15.0  # after which a check that is under way says how long it may take
+_TRACED = 8  # ranks whose place in the code is looked up
+_OVER = "over"  # the file that says that the watcher has spoken
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -60,8 +66,8 @@ class Watch:
     ) -> None:
         self.rank, self.board = rank, board
         # Where the rank is when its time is over: written without Python's lock.
-        folder = board or Path(tempfile.mkdtemp(prefix="mindcv_ghost_doctor_"))
-        self._own_folder = None if board else folder
+        self._folder = folder = board or Path(tempfile.mkdtemp(prefix="mindcv_ghost_doctor_"))
+        self._due = float("inf")
         self._trace = open(folder / f"trace-rank{rank}", "w")  # noqa: SIM115 (lives with self)
         with contextlib.suppress(AttributeError, ValueError):
             faulthandler.register(signal.SIGUSR2, self._trace, all_threads=True)
@@ -84,7 +90,7 @@ class Watch:
             what: its name.
             seconds: its deadline.
         """
-        due = time.time() + seconds
+        self._due = due = time.time() + seconds
         under_way = {"number": number, "what": what, "seconds": seconds, "due": due}
         under_way |= {"rank": self.rank, "pid": os.getpid()}
         if self.board is not None:
@@ -98,7 +104,11 @@ class Watch:
         faulthandler.dump_traceback_later(leave, exit=True, file=self._trace)
 
     def end(self) -> None:
-        """The check is over."""
+        """The check is over; doesn't return if the watcher has said, or will say, that it isn't."""
+        if time.time() > self._due or (self._folder / _OVER).exists():
+            # A signal or another rank's end may have freed it too late. The timer ends it, too.
+            time.sleep(LEAVE_SECONDS + 2 * _MARGIN_SECONDS)
+            leave_at_once(1)
         faulthandler.cancel_dump_traceback_later()
         if self.board is not None:
             with contextlib.suppress(OSError):
@@ -121,10 +131,8 @@ class Watch:
         with contextlib.suppress(AttributeError, ValueError):
             faulthandler.unregister(signal.SIGUSR2)
         self._trace.close()
-        if self._own_folder is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._trace.name)
-                self._own_folder.rmdir()
+        if self.board is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _tell(self, **message: object) -> None:
         if self._process is None:
@@ -159,6 +167,7 @@ class Watcher:
         self.size, self.json, self.folder = 1, False, Path()
         self.under_way: dict | None = None
         self.interrupted = False
+        self._since, self._reassured = 0.0, True
 
     def run(self) -> None:
         """Listen until rank 0 has said all, or something has to be said for it."""
@@ -173,9 +182,11 @@ class Watcher:
                 *lines, waiting = (waiting + piece).split(b"\n")
                 if any([self.take(json.loads(line)) for line in lines]):
                     return
+            self._reassure()
             finding = self.overdue()
             if finding is not None:
                 self._finish(finding)
+                self._clean()
                 return
 
     def take(self, message: dict) -> bool:
@@ -186,16 +197,29 @@ class Watcher:
             self.folder = Path(message["folder"])
         if "begin" in message:
             self.under_way = message["begin"]
+            self._since, self._reassured = self.clock(), False
         if "end" in message:
             self.under_way = None
         if "found" in message:
             self.report.findings.append(Finding(**message["found"]))
         return "bye" in message
 
+    def _reassure(self) -> None:
+        """Give a sign of life, and the deadline, of a check that takes its time."""
+        if self.under_way is None or self._reassured:
+            return
+        if self.clock() - self._since > _QUIET_SECONDS:
+            self._reassured = True
+            limit = f"{self.under_way['seconds']:.0f} s"
+            self.err.write(f"{'...':<8} {self.under_way['what']}: under way, for {limit} at most\n")
+            self.err.flush()
+
     def overdue(self) -> Finding | None:
         """What has to be said: some rank's time is over, or one waits for others in vain."""
         ranks = self._ranks_under_way()
-        late = [rank for rank, each in ranks.items() if self.clock() > each["due"]]
+        late = [
+            rank for rank, each in ranks.items() if self.clock() > each["due"] + _MARGIN_SECONDS
+        ]
         if late:
             first = ranks[late[0]]
             text = f"no end within {first['seconds']:.0f} s"
@@ -206,9 +230,9 @@ class Watcher:
             return Finding(first["what"], BROKEN, text, _REMEDY)
         if self.under_way is None or self.size == 1:
             return None
-        return self._waiting_in_vain(ranks)
+        return self._waiting_in_vain()
 
-    def _waiting_in_vain(self, ranks: dict[int, dict]) -> Finding | None:
+    def _waiting_in_vain(self) -> Finding | None:
         number, what = self.under_way["number"], self.under_way["what"]
         if (self.folder / f"check{number}-rank0.json").exists():
             return None  # rank 0 is waiting for findings, and speaks for itself
@@ -220,7 +244,7 @@ class Watcher:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > GRACE_SECONDS / 2:
                     text = f"rank {rank}: {content['text']}; rank 0 waits for it"
-                    return Finding(what, BROKEN, text + self._at(ranks.get(0)), content["remedy"])
+                    return Finding(what, BROKEN, text, content["remedy"])
         return None
 
     def _ranks_under_way(self) -> dict[int, dict]:
@@ -244,7 +268,7 @@ class Watcher:
 
     def _at(self, under_way: dict | None) -> str:
         """Where in the code a rank is: it writes that down when it gets SIGUSR2."""
-        if under_way is None:
+        if under_way is None or under_way["rank"] >= _TRACED:
             return ""
         with contextlib.suppress(OSError):
             os.kill(under_way["pid"], signal.SIGUSR2)
@@ -259,9 +283,19 @@ class Watcher:
         if self.under_way is None or self.interrupted:
             return
         text = "the process died (a crash in native code, or somebody killed it)"
-        self._finish(Finding(self.under_way["what"], BROKEN, text, _REMEDY))
+        self._finish(Finding(self.under_way["what"], BROKEN, text, "paste the block below"))
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what a rank that is ended by its timer leaves; it needs the folder until then."""
+        if self.size == 1:
+            with contextlib.suppress(OSError):
+                os.read(self.messages.fileno(), 1)  # the end, when the rank has gone
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _finish(self, finding: Finding) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / _OVER).touch()
         self.report.findings.append(finding)
         people = self.err if self.json else self.out
         for line in finding.lines():
