@@ -36,7 +36,7 @@ from mindcv_ghost.engine.saver import check_space
 from mindcv_ghost.engine.trainer import Trainer, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.launch import World
-from mindcv_ghost.learner import create_learner, mixed, trainer_settings
+from mindcv_ghost.learner import create_learner, fit_to_device, mixed, trainer_settings
 from mindcv_ghost.network import create_network
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.logs import LOGGER_NAME
@@ -178,6 +178,7 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     num_classes = check_splits(None, val_set, config.model.num_classes)
     network, _ = _network(config, num_classes)
     parameters = count_parameters(network)
+    fit_to_device(network, session.device)
     library = speed_up(network, config, config.amp.val_amp_level, world, session.device)
     network = mixed(network, config.amp.val_amp_level, config)
     collectives = Collectives(world.rank, world.size)

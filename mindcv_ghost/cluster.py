@@ -53,12 +53,17 @@ __all__ = ["begin", "heed_signals", "join", "meet", "prepare_environment", "run_
 # guards notice death by other means, so this is what Ascend's collectives allow (HCCL: 1836).
 _COLLECTIVE_SECONDS = "1800"
 
+# How long MindSpore may take to end, once all ranks have finished their work. Its own default for
+# HCCL to give up on a peer is 120 s (HCCL_CONNECT_TIMEOUT); nobody has measured a teardown here.
+_EXIT_SECONDS = {"CPU": 20.0, "GPU": 180.0, "Ascend": 180.0}
+
 
 @dataclasses.dataclass
 class _State:
     ward: Ward | None = None
     asked: bool = False
     joined: bool = False
+    device: str = "CPU"
 
 
 _state = _State()
@@ -136,11 +141,14 @@ def join(world: World, device_target: str) -> Iterator[None]:
     """Make the ranks one data-parallel MindSpore cluster; a single process is left alone.
 
     Imports MindSpore, calls ``mindspore.communication.init()`` and sets the data-parallel
-    context with averaged gradients. Every rank has to come here.
+    context with averaged gradients. Every rank has to come here, with its device set by
+    ``mindspore.set_device`` (``compat.set_up``): init() keeps a number that was named there, and
+    otherwise takes the count of earlier ranks with the same host name (2.8, ``AssignLocalRank`` and
+    ``SetDeviceIDEnvByRuntimeConf`` in ``collective_manager.cc``).
 
     Args:
         world: this process's place in the job.
-        device_target: ``Ascend``, ``GPU`` or ``CPU``; MindSpore's init() chooses its number.
+        device_target: ``Ascend``, ``GPU`` or ``CPU``, as it was set.
 
     Raises:
         LaunchError: if this isn't inside ``run_script``.
@@ -148,7 +156,7 @@ def join(world: World, device_target: str) -> Iterator[None]:
     if world.size > 1 and not _state.joined:
         begin(world)
         _form_cluster(world, device_target, _ward())
-        _state.joined = True
+        _state.joined, _state.device = True, device_target
     yield
 
 
@@ -178,11 +186,7 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
     os.environ[LOCAL_SIZE] = str(world.local_size)
     os.environ.setdefault("MS_TOPO_TIMEOUT", "600")
     # Ranks that register together need the fewest of MindSpore's half-second retries.
-    ward.ask("the cluster")
-    ward.answer("the cluster")
-    # Without a number: compat has named the device already, and MindSpore 2.8 refuses a second
-    # call with another number ("can not be modified"). init() chooses which device a rank takes.
-    mindspore.set_device(device_target)
+    ward.request("the cluster")
     with _short_sleeps() if device_target == "CPU" else contextlib.nullcontext():
         mindspore.communication.init()
     mindspore.set_auto_parallel_context(
@@ -195,8 +199,7 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
 def meet(where: str) -> None:
     """Wait until all ranks have come here; needs neither MindSpore nor its cluster."""
     if _state.ward is not None:
-        _state.ward.ask(where)
-        _state.ward.answer(where)
+        _state.ward.request(where)
 
 
 @contextlib.contextmanager
@@ -215,13 +218,11 @@ def heed_signals() -> Iterator[None]:
     if ward is None:
         yield
         return
-    ward.ask("heed")
-    ward.answer("heed")
+    ward.request("heed")
     try:
         yield
     finally:
-        ward.ask("heed no more")
-        ward.answer("heed no more")
+        ward.request("heed no more")
 
 
 @contextlib.contextmanager
@@ -307,8 +308,7 @@ def _run_rank(
         if failure:
             ward.fail(failure)
         code = 0
-    ward.ask("finish", code=code)
-    ward.answer("finish")
+    ward.request("finish", code=code, exit_seconds=_EXIT_SECONDS[_state.device])
     _leave(code)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "check_versions",
     "default_jit_level",
     "device_count",
+    "driver_problem",
     "installed_versions",
     "resolve_device",
     "saturates",
@@ -79,47 +80,46 @@ def resolve_device(asked: str) -> str:
     Raises:
         ConfigError: if the device asked for isn't there.
     """
-    there = [name for name in _DEVICES if _is_available(name)]
+    there = [name for name in _DEVICES if device_count(name) != 0]
     if asked == "auto":
-        return there[0] if there else "CPU"
+        return there[0]
     if asked not in there:
+        problem = driver_problem(asked)
         raise ConfigError(
-            f"device_target {asked}: this MindSpore finds no such device here, but "
-            f"{' and '.join(there) or 'none'}. Give --device_target {there[0] if there else 'CPU'} "
-            "or auto; for Ascend and GPU see that MindSpore's package and the driver fit."
+            f"device_target {asked}: MindSpore finds no such device here, but {' and '.join(there)}"
+            f"{f' ({problem})' if problem else ''}. Give --device_target {there[0]} or auto; for "
+            "Ascend and GPU see that the driver runs and that MindSpore's package fits it."
         )
     return asked
 
 
-def _is_available(device: str) -> bool:
-    return device == "CPU" or bool(_device_module(device).is_available())
+def device_count(device: str) -> int | None:
+    """Count the devices that this process can use; None for the CPU, which ranks share."""
+    return None if device == "CPU" else _ask_driver(device)[0]
 
 
-def _device_module(device: str):
+def driver_problem(device: str) -> str:
+    """Say why there is no device though MindSpore has a plug-in for it; "" if that isn't so."""
+    return "" if device == "CPU" else _ask_driver(device)[1]
+
+
+def _ask_driver(device: str) -> tuple[int, str]:
+    """The number of devices, and what is wrong.
+
+    ``is_available`` isn't enough: it says that MindSpore's plug-in for the device could be loaded,
+    which it can be on a host without one (MindSpore 2.8, ``device_context/ascend/device.py``).
+    """
     from mindspore import device_context
 
-    return {"Ascend": device_context.ascend, "GPU": device_context.gpu}[device]
-
-
-def device_count(device: str) -> int | None:
-    """Count the devices that this process can use; None for the CPU, which ranks share.
-
-    ``is_available`` doesn't tell: it says that MindSpore's plug-in for the device could be loaded,
-    which it can be on a host without one (MindSpore 2.8, ``device_context/ascend/device.py``).
-
-    Raises:
-        ConfigError: if the driver can't be asked.
-    """
-    if device == "CPU":
-        return None
+    module = {"Ascend": device_context.ascend, "GPU": device_context.gpu}[device]
+    if not module.is_available():
+        return 0, ""
     try:
-        return int(_device_module(device).device_count())
+        count = int(module.device_count())
     except Exception as error:  # whatever the driver's library raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"device_target {device}: MindSpore has a plug-in for it, but its driver doesn't answer "
-            f"({first}). See that driver and MindSpore's package fit, or give --device_target CPU."
-        ) from error
+        return 0, f"{device}'s driver doesn't answer: {first}"
+    return count, "" if count else f"{device}'s driver finds no device"
 
 
 def saturates(device: str) -> bool:
@@ -153,14 +153,15 @@ def set_up(device: str, device_id: int, mode: int, jit_level: str | None) -> Non
 
     Args:
         device: as :func:`resolve_device` gives it.
-        device_id: which of its kind. It is named here, once: MindSpore 2.8 refuses a later other
-            number ("can not be modified"), and without one a process takes the first device.
+        device_id: which of its kind. It is named here, once, as MindSpore 2.8 refuses another
+            number later ("The 'mindspore.set_device' can not be modified."). Ranks on the CPU have
+            nothing to name.
         mode: 0 graph mode, 1 PyNative.
         jit_level: O0, O1, O2, or None for the device's default.
     """
     import mindspore as ms
 
     ms.set_context(mode=mode)
-    ms.set_device(device, device_id)
+    ms.set_device(device, *(() if device == "CPU" else (device_id,)))
     if mode == 0:
         ms.set_context(jit_config={"jit_level": jit_level or default_jit_level(device)})

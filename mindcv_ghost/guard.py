@@ -41,13 +41,12 @@ from mindcv_ghost.processes import (
     leave_at_once,
     msrun_options,
 )
-from mindcv_ghost.rendezvous import Channel, meeting_point
+from mindcv_ghost.rendezvous import Channel, meeting_point, resolved
 from mindcv_ghost.scheduler import SchedulerProcess
 
 __all__ = ["Guard", "Ward", "open_line", "split"]
 
 _POLL_SECONDS = 0.25
-_EXIT_SECONDS = 20.0
 # A Ctrl-C may come twice: to a process and to its group, or to all of a Slurm step's processes.
 _ONE_KEYSTROKE_SECONDS = 0.3
 # How long a rank that heeds signals may go on when front or launcher have gone: after a signal to
@@ -93,6 +92,11 @@ class Ward:
                 os._exit(1)
             if message["to"] == what:
                 return message["answer"]
+
+    def request(self, what: str, **more: object) -> object:
+        """Send a request and wait for what comes back."""
+        self.ask(what, **more)
+        return self.answer(what)
 
     def fail(self, failure: Failure) -> None:
         """Report this rank's failure, and wait for the job's end to come."""
@@ -165,6 +169,7 @@ class Guard:
         self._ending = threading.Lock()
         self._alive = True
         self._code = 0  # the rank's own status, once it has finished
+        self._exit_seconds = 0.0  # that it may then take to end
         self._signalling = threading.Lock()
         self._heeds = False
         self._came: dict[int, float] = {}  # signals that the rank has been told of -> when
@@ -191,7 +196,7 @@ class Guard:
         if self.line.finished:
             # Together: launchers kill the others when one has ended with a status. And then
             # nobody needs the scheduler, which takes up to 4 s to see that by itself.
-            self.line.barrier(_LEFT, _EXIT_SECONDS)
+            self.line.barrier(_LEFT, self._exit_seconds)
             self.end(self._code)
         self._report(self._how_it_ended(status))
         threading.Event().wait()  # rank 0's verdict ends this process
@@ -313,8 +318,9 @@ class Guard:
         elif ask in ("heed", "heed no more"):
             self._heed(ask == "heed")
         elif ask == _FINISH:
+            self._exit_seconds = float(message["exit_seconds"])
             self._finish(int(message.get("code", 0)))
-            timer = threading.Timer(_EXIT_SECONDS, self.end, args=(self._code,))
+            timer = threading.Timer(self._exit_seconds, self.end, args=(self._code,))
             timer.daemon = True
             timer.start()
         else:
@@ -339,7 +345,11 @@ class Guard:
     def _scheduler_address(self) -> object:
         """Where MindSpore's scheduler listens; rank 0's guard starts it (under msrun, msrun)."""
         if self.world.launcher == "msrun":
-            return scheduler_address(os.environ)
+            host, port = scheduler_address(os.environ) or ("", 0)
+            try:
+                return resolved(host), port
+            except LaunchError as error:
+                self._report(Failure(self.world.rank, str(error), 2, kind="user"))
         if self.world.is_main:
             threading.Thread(target=self._run_scheduler, daemon=True).start()
         return self.line.learn("scheduler")
@@ -358,7 +368,7 @@ class Guard:
         except LaunchError as error:
             self._report(Failure(0, str(error), 2, kind="user"))
             return
-        self.line.tell("scheduler", [host, self.scheduler.port])
+        self.line.tell("scheduler", [self.scheduler.host, self.scheduler.port])
         while not self.scheduler.status():
             time.sleep(_POLL_SECONDS)
         if not self.line.finished:

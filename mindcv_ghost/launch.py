@@ -35,6 +35,7 @@ __all__ = [
     "first_slurm_host",
     "is_scheduler",
     "job_identity",
+    "left_over",
     "scheduler_address",
     "threads_per_rank",
     "without_launcher",
@@ -310,6 +311,44 @@ def device_id(environ: Mapping[str, str], world: World, device: str, count: int 
             "or see that what hides devices gives each rank one of its own."
         )
     return world.local_rank
+
+
+def left_over(environ: Mapping[str, str], world: World) -> list[str]:
+    """Warn of variables that another way of starting has left in the environment.
+
+    Ask before the ranks join: joining sets some of these.
+
+    >>> left_over({"PATH": "/bin"}, World())
+    []
+    """
+    told = []
+    for name in ("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH"):
+        if environ.get(name):
+            told.append(
+                f"{name}={environ[name]} is set: on Ascend, MindSpore then takes ranks and devices "
+                "from that file and not from what started this job. If the file isn't of this very "
+                f"job, unset {name}"
+            )
+    others = [
+        name
+        for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
+        if environ.get(name) and world.launcher == "msrun"
+    ]
+    if others:
+        told.append(
+            f"MS_ROLE={environ.get('MS_ROLE')} is set, and {_listed(others)} too: the process "
+            "counts as one of MindSpore's own cluster, and what mpirun says is ignored. If mpirun "
+            "started it, unset MS_ROLE"
+        )
+    ranks = [name for name in ("RANK_ID", "RANK_SIZE") if environ.get(name)]
+    if ranks and world.launcher == "single":
+        given = " and ".join(f"{name}={environ[name]}" for name in ranks)
+        told.append(
+            f"{given} {'are' if len(ranks) > 1 else 'is'} set, though no launcher started this "
+            "process: it trains alone, but MindSpore's own log and data set code believe them. "
+            f"Unset {_listed(ranks)}, or start the ranks with mpirun, msrun or srun"
+        )
+    return told
 
 
 def threads_per_rank(world: World, cores: int) -> int:

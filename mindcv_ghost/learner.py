@@ -23,10 +23,10 @@ from mindcv_ghost.engine.trainer import TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.kernels import all_finite, momentum
 from mindcv_ghost.launch import World
-from mindcv_ghost.layers.sync_batch_norm import convert_sync_batch_norm
+from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
 from mindcv_ghost.report.logs import LOGGER_NAME
 
-__all__ = ["Learner", "create_learner", "create_loss", "mixed", "trainer_settings"]
+__all__ = ["Learner", "create_learner", "create_loss", "fit_to_device", "mixed", "trainer_settings"]
 
 _logger = logging.getLogger(LOGGER_NAME)
 
@@ -69,6 +69,7 @@ def create_learner(
     Raises:
         ConfigError: if ``amp_cast_list`` names no cell of MindSpore's.
     """
+    fit_to_device(network, device)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
     library = speed_up(network, config, config.amp.amp_level, world, device)
@@ -94,6 +95,15 @@ def create_learner(
         fused=momentum(library, optimizer),
     )
     return Learner(step, schedule, ema, compiler(config, device, collectives, library, schedule))
+
+
+def fit_to_device(network: nn.Cell, device: str) -> None:
+    """Have a device compute what it isn't known to in another way; parameters stay the same."""
+    changed = compute_in_parts(network) if device == "Ascend" else 0
+    if changed:
+        _logger.info(
+            "%d depthwise convolutions of several maps each are computed in parts", changed
+        )
 
 
 def mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:

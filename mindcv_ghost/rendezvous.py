@@ -33,7 +33,7 @@ from pathlib import Path
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch import World, first_slurm_host, job_identity, scheduler_address
 
-__all__ = ["Channel", "Meeting", "accept", "connect", "meeting_point"]
+__all__ = ["Channel", "Meeting", "accept", "connect", "meeting_point", "resolved"]
 
 # Rank 0 takes the first of these many consecutive ports that is free; the others try them all.
 _PORTS_TRIED = 4
@@ -124,6 +124,25 @@ def meeting_point(world: World, environ: Mapping[str, str], launcher: str) -> Me
         port = 20000 + zlib.crc32(job.encode()) % 2500 * _PORTS_TRIED
         identity = f"{job} {world.size} {identity}"
     return Meeting(None, host, port, hashlib.sha256(identity.encode()).digest())
+
+
+def resolved(host: str) -> str:
+    """A host's IPv4 address: MindSpore's scheduler and ranks take no names (2.8).
+
+    Raises:
+        LaunchError: if this host doesn't know the name.
+
+    >>> resolved("127.0.0.1")
+    '127.0.0.1'
+    """
+    try:
+        return socket.gethostbyname(host)
+    except (OSError, UnicodeError) as error:
+        raise LaunchError(
+            f"MS_SCHED_HOST={host} isn't an address that this host can find ({error}): give rank "
+            "0's IP address, or leave MS_SCHED_HOST and MS_SCHED_PORT out where all ranks are on "
+            "one host"
+        ) from error
 
 
 def _loopback(host: str) -> bool:

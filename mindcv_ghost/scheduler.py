@@ -8,6 +8,7 @@ watches it, because MindSpore leaves the process that is the scheduler no way to
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import IO
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch import without_launcher
 from mindcv_ghost.processes import die_with_parent
+from mindcv_ghost.rendezvous import resolved
 
 __all__ = ["SchedulerProcess", "main"]
 
@@ -33,17 +35,20 @@ class SchedulerProcess:
     """Start the scheduler, watch it, end it.
 
     Args:
-        host: address that the ranks will use.
+        host: address that the ranks will use, or a name that stands for it.
         port: port, or 0 for any that is free.
         size: ranks of the job.
         log: where its output goes; None keeps it for ``said``.
 
+    Attributes:
+        host: the address.
+
     Raises:
-        LaunchError: if ``port`` is taken.
+        LaunchError: if ``host`` isn't an address of this host, or ``port`` is taken.
     """
 
     def __init__(self, host: str, port: int, size: int, log: IO[bytes] | None = None):
-        self.host, self.size, self._wanted = host, size, port
+        self.host, self.size, self._wanted = resolved(host), size, port
         self._log: IO[bytes] = log or tempfile.TemporaryFile()  # noqa: SIM115 (lives with self)
         self._attempts = 0
         self._start()
@@ -58,9 +63,12 @@ class SchedulerProcess:
         try:
             self._reserved.bind((self.host, self._wanted))
         except OSError as error:
+            mend = "export another MS_SCHED_PORT"
+            if error.errno == errno.EADDRNOTAVAIL:
+                mend = "MS_SCHED_HOST has to be an address of rank 0's host"
             raise LaunchError(
                 f"the scheduler can't have port {self._wanted} of {self.host} "
-                f"({error.strerror}): export another MS_SCHED_PORT"
+                f"({error.strerror}): {mend}"
             ) from error
         self.port = self._reserved.getsockname()[1]
         environ = without_launcher(os.environ)

@@ -14,7 +14,7 @@ from mindcv_ghost.cluster import join
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.run_folder import RunFolder
 from mindcv_ghost.engine.trainer import Summary
-from mindcv_ghost.launch import World, device_id
+from mindcv_ghost.launch import World, device_id, left_over
 from mindcv_ghost.report.logs import LOGGER_NAME, setup_logging
 from mindcv_ghost.report.progress import format_duration
 
@@ -53,7 +53,12 @@ def opened(config: Config, world: World, writes: bool) -> Iterator[Session]:
     _share_log(setup_logging(config.checkpoint.ckpt_save_dir if writes else None, world.rank))
     for notice in config.notices:
         _logger.info("%s", notice)
+    for warning in left_over(os.environ, world):
+        _logger.warning("%s", warning)
     device = compat.resolve_device(config.system.device_target)
+    if config.system.device_target == "auto":
+        for problem in filter(None, map(compat.driver_problem, ("Ascend", "GPU"))):
+            _logger.warning("device_target auto takes the %s: %s", device, problem)
     for warning in compat.check_versions(compat.installed_versions(), device):
         _logger.warning("%s", warning)
     count = compat.device_count(device)

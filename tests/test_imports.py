@@ -101,8 +101,3 @@ def test_light_modules_load_neither_mindspore_nor_mindcv():
         code += f"assert not {{'mindspore', 'mindcv'}} & set(sys.modules), {module!r}\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=[module_name(p) for p in SOURCES])
-def test_a_file_reads_in_one_sitting(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

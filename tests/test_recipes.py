@@ -63,6 +63,11 @@ def test_recipe_loads_and_means_what_it_says(recipe):
 
 
 @each_recipe
+def test_sink_mode_is_left_to_those_who_try_it_until_it_was_seen_on_a_device(recipe):
+    assert load(recipe).flat()["dataset_sink_mode"] is False
+
+
+@each_recipe
 def test_model_is_named_by_the_files_prefix(recipe):
     assert recipe.path.stem.startswith(recipe.model + "_")
 

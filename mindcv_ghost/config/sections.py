@@ -268,7 +268,7 @@ class TrainConfig:
     """The training loop."""
 
     epoch_size: int = _key(90, Int(1), "epochs to train")
-    dataset_sink_mode: bool = _key(True, Bool(), "feed the device from a queue, where it has one")
+    dataset_sink_mode: bool = _key(False, Bool(), "feed the device from a queue, where it has one")
     ema: bool = _key(False, Bool(), "average the weights")
     ema_decay: float = _key(0.9999, _FRACTION, "decay of the average")
     clip_grad: bool = _key(False, Bool(), "clip the gradients' norm")

@@ -27,6 +27,7 @@ DEVIATIONS = {
     "device_target": "auto instead of Ascend: what is there is used",
     "num_parallel_workers": "what the machine has instead of 8, which MindSpore refuses on fewer",
     "distribute": "unset instead of false: the launcher decides",
+    "dataset_sink_mode": "false instead of true: it hasn't been seen to work on a device yet",
 }
 """Keys whose default isn't MindCV's, and why."""
 

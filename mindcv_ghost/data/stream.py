@@ -62,9 +62,9 @@ class SampleStream:
 class SizedStream(SampleStream):
     """A stream of known length, for the threads that fill a device's queue.
 
-    A bad image doesn't end it: MindSpore insists on so many rows, and an exception would stay in
-    its threads while the device waits. From there on rows are ``blank``, and ``check`` tells the
-    thread that trains.
+    A bad image doesn't end it: MindSpore insists on so many rows, and an exception would make it
+    throw away the good batches that are waiting in its queues. From there on rows are ``blank``,
+    and ``check`` tells the thread that trains.
 
     Args:
         length: rows in all.

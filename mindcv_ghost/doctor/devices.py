@@ -33,15 +33,13 @@ _QUESTION = f"""
 import json
 import mindcv
 import mindspore
-from mindspore import device_context
+from mindcv_ghost import compat
 found = {{"version": mindspore.__version__, "mindcv": mindcv.__version__, "devices": {{}}}}
 for name in ("Ascend", "GPU"):
-    module = getattr(device_context, name.lower())
-    try:
-        count = int(module.device_count()) if module.is_available() else 0
-    except Exception as error:
-        found.setdefault("errors", {{}})[name] = str(error).strip().splitlines()[0]
-        count = 0
+    count = compat.device_count(name)
+    problem = compat.driver_problem(name)
+    if problem:
+        found.setdefault("errors", {{}})[name] = problem
     found["devices"][name] = memories = []
     for number in range(count):
         try:

@@ -32,7 +32,7 @@ def launcher(world: World, environ: Mapping[str, str]) -> Finding:
 def variables(world: World, environ: Mapping[str, str]) -> Finding:
     """Look for variables that another way of starting has left."""
     what = "left-over variables"
-    found = _left_over(environ, world)
+    found = launch.left_over(environ, world)
     if not found:
         return Finding(what, OK, "none")
     return Finding(what, SLOW, "; ".join(found), numbers={"found": found})
@@ -77,7 +77,3 @@ def meeting(world: World, environ: Mapping[str, str]) -> Finding:
 
 def _reason(error: OSError) -> str:
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
-
-
-def _left_over(environ: Mapping[str, str], world: World) -> list[str]:
-    return launch.left_over(environ, world) if hasattr(launch, "left_over") else []

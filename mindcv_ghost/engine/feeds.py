@@ -74,9 +74,9 @@ class HostFeed:
         """Compile before the first batch; gives the seconds it took."""
         if self._compile is None:
             return 0.0
-        started, compile, self._compile = time.perf_counter(), self._compile, None
-        found = compile(self.step, *inputs)
-        self.step.compile_update(compile)
+        started, compile_cell, self._compile = time.perf_counter(), self._compile, None
+        found = compile_cell(self.step, *inputs)
+        self.step.compile_update(compile_cell)
         if found:
             _logger.info("the compiled step comes from the cache (compile_cache)")
         return time.perf_counter() - started

@@ -54,7 +54,7 @@ class ValueCheck(nn.Cell):
         super().__init__(auto_prefix=False)
         self.cell = cell or (_AllValuesFinite() if saturates else _AllFinite())
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """Nothing has to be prepared."""
         return x
 
@@ -78,7 +78,7 @@ class StatusCheck(nn.Cell):
         self.read = NPUGetFloatStatusV2()
         self.zeros = Tensor([0] * _REGISTER_SIZE, ms.int32)
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """Clear the register before ``x`` is used."""
         return ops.depend(x, self.clear(ops.depend(self.zeros, x)))
 

@@ -23,3 +23,7 @@ def write(parameter: ms.Parameter, values: np.ndarray) -> None:
         values: of its shape.
     """
     ops.assign(parameter, ms.Tensor(values, parameter.dtype))
+    if ms.get_context("device_target") != "CPU":
+        # The assignment is an operator of its own; that it goes by the stream of the graphs that
+        # read the parameter, or before these, could not be found in MindSpore's sources.
+        ms.runtime.synchronize()

@@ -358,7 +358,8 @@ class _FinishGroup(nn.Cell):
         self.hyper_map = ops.HyperMap()
 
     def construct(self, micro_steps):
-        news = self.updater(self.sums, self.updater.check.start(micro_steps), self.overflowed)
+        sums = self.updater.check.start(self.sums)
+        news = self.updater(sums, micro_steps, self.overflowed)
         cleared = self.hyper_map(_clear, ops.depend(self.sums, news))
         if self.overflowed is not None:
             cleared = cleared, _clear_one(ops.depend(self.overflowed, news))

@@ -124,10 +124,7 @@ class Trainer:
         self.evaluate = evaluate
         self.ema = ema
         self.bad_images = bad_images
-        if settings.sink:
-            self.feed = SinkFeed(step, batches, settings.epochs)
-        else:
-            self.feed = HostFeed(step, batches, compile if settings.graph_mode else None)
+        self.compile = compile
         self.state = LiveState(step, collectives)
         self.position = Position()
         self.signals = StopSignals()
@@ -167,9 +164,9 @@ class Trainer:
         """
         summary = self._summary
         self._started = time.perf_counter() - summary.seconds
-        with self.signals, contextlib.closing(self.feed):
+        with self.signals, contextlib.closing(self._feed()) as feed:
             for epoch in range(self.position.epoch + 1, self.settings.epochs + 1):
-                stats, stopped = self._train_epoch(epoch)
+                stats, stopped = self._train_epoch(epoch, feed)
                 if not stopped:
                     self._end_epoch(epoch, stats)
                     self._save(EpochStats())
@@ -182,7 +179,16 @@ class Trainer:
         summary.seconds = time.perf_counter() - self._started
         return summary
 
-    def _train_epoch(self, epoch: int) -> tuple[EpochStats, bool]:
+    def _feed(self) -> HostFeed | SinkFeed:
+        left = self.settings.epochs - self.position.epoch
+        left = left * self.batches.steps_per_epoch - self.position.step
+        # A single batch has no queue of shapes, by which SinkFeed learns that a batch is there.
+        if self.settings.sink and left > 1:
+            return SinkFeed(self.step, self.batches, self.settings.epochs)
+        compile = self.compile if self.settings.graph_mode else None
+        return HostFeed(self.step, self.batches, compile)
+
+    def _train_epoch(self, epoch: int, feed: HostFeed | SinkFeed) -> tuple[EpochStats, bool]:
         run = EpochRun(
             self.step,
             self.settings.steps,
@@ -198,8 +204,8 @@ class Trainer:
         )
         run.continue_from(self._earlier)
         self._earlier = {}
-        batches = self.feed.epoch(epoch - 1, self.position.step)
-        stopped = run.train(batches, self.feed.prepare, self.feed.run)
+        batches = feed.epoch(epoch - 1, self.position.step)
+        stopped = run.train(batches, feed.prepare, feed.run)
         return run.finish(), stopped
 
     def _end_epoch(self, epoch: int, stats: EpochStats) -> None:

@@ -1,6 +1,7 @@
 """Building blocks, usable in anybody's MindSpore network."""
 
 from mindcv_ghost.layers.conv_norm_act import ConvNormAct
+from mindcv_ghost.layers.depthwise_in_parts import compute_in_parts
 from mindcv_ghost.layers.dfc_attention import DFCAttention
 from mindcv_ghost.layers.ghost_classifier import GhostClassifier
 from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
@@ -21,6 +22,7 @@ __all__ = [
     "SqueezeExcite",
     "StemMaxPool",
     "SyncBatchNorm2d",
+    "compute_in_parts",
     "convert_sync_batch_norm",
     "kaiming_normal_fan_out",
     "split_channels",

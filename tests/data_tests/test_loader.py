@@ -163,6 +163,37 @@ def test_the_whole_run_in_one_pipeline_is_its_epochs_one_after_another(source):
     assert labels == single
 
 
+@pytest.mark.parametrize("skip", [0, 7])
+def test_the_whole_run_keeps_the_short_batch_at_each_epochs_end(source, skip):
+    ours = loader(source, drop_remainder=False)
+    whole = ours.whole_run(0, 2, skip).dataset
+    assert whole.get_dataset_size() == 2 * ours.steps_per_epoch - skip == 12 - skip
+    labels = [
+        row[1].tolist() for row in whole.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    ]
+    single = [batch[1].tolist() for epoch in range(2) for batch in arrays(ours.epoch(epoch))]
+    assert labels == single[skip:]
+    assert [len(batch) for batch in single] == 2 * [4, 4, 4, 4, 4, 3]
+
+
+def test_the_whole_run_draws_each_epochs_order_when_its_turn_comes(source, monkeypatch):
+    ours, drawn = loader(source), []
+    indices = TrainLoader.indices
+
+    def counting(self, epoch):
+        drawn.append(epoch)
+        return indices(self, epoch)
+
+    monkeypatch.setattr(TrainLoader, "indices", counting)
+    whole = ours.whole_run(0, 120).dataset
+    assert drawn == []
+    iterator = whole.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    next(iterator)
+    iterator.stop()
+    # What MindSpore keeps ready ahead is a few batches of 4 images, and each epoch has 5.
+    assert drawn[0] == 0 and max(drawn) < 20
+
+
 @pytest.mark.parametrize("skip", [1, 2, 5])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_what_is_left_of_an_epoch_is_its_tail_whatever_is_drawn(source, skip, ranks):
@@ -376,6 +407,30 @@ def test_a_bad_image_stops_training_at_its_batch_with_its_path(damaged, workers)
     assert got == place
     assert str(caught.value).startswith(f"{damaged}: can't be decoded: Truncated File Read")
     assert os.listdir(".") == []
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_bad_image_fails_the_whole_run_at_its_batch_and_lets_it_send_on(damaged, before):
+    """For sink mode: an error in a thread that sends would throw away batches on their way."""
+    ours = loader(opened(damaged, "stop"), batch_size=3)
+    epoch = next(e for e in range(9) if 11 in ours.indices(e)[3:])
+    place = ours.indices(epoch).tolist().index(11) // 3
+    skip = place - before
+    good = []
+    with pytest.raises(DataError):
+        for batch in ours.epoch(epoch, skip).create_tuple_iterator(output_numpy=True):
+            good.append(batch[0].tobytes())
+    assert len(good) == before
+    whole = ours.whole_run(epoch, 2, skip)
+    sent = arrays(whole.dataset)
+    assert len(sent) == 2 * ours.steps_per_epoch - skip
+    assert {batch[0].shape for batch in sent} == {(3, 3, 16, 16)}
+    assert [batch[0].tobytes() for batch in sent[:before]] == good
+    for number in range(before):
+        whole.check(number)
+    for number in (before, len(sent) - 1):
+        with pytest.raises(DataError, match=f"{damaged}: can't be decoded: Truncated File Read"):
+            whole.check(number)
 
 
 def test_a_bad_image_is_replaced_by_the_next_good_one_when_skipped(damaged):

@@ -1,11 +1,13 @@
 """A rank of test_cluster.py's jobs: joins, adds up, and does what it is told.
 
 cluster_rank.py WHAT [RANK]: ok | loop | raise | exit | return | early-raise | config
+cluster_rank.py slow-exit DEVICE: ends late, as a device's collectives may
 cluster_rank.py heed | deaf: a training's loop; in the latter, the chosen rank hears nothing
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -44,16 +46,24 @@ def heed(ranks, rank: int, deaf: bool) -> int:
     return STATUSES.get(number, 1)
 
 
+def end_late(rank: int) -> None:
+    time.sleep(24)
+    print(f"ended {rank}", flush=True)
+
+
 def main(argv: list[str]) -> int:
     world = detect(os.environ)
     what = argv[0]
-    chosen = len(argv) < 2 or world.rank == int(argv[1])
+    device = argv[1] if what == "slow-exit" else "CPU"
+    chosen = len(argv) < 2 or what == "slow-exit" or world.rank == int(argv[1])
     print(f"pid {world.rank} {os.getpid()}", flush=True)
     if what == "config":
         raise ConfigError("lr is 'fast', which isn't legal")
     if what == "early-raise" and chosen:
         raise ValueError("before the others are there")
-    with join(world, "CPU"):
+    if what == "slow-exit":
+        atexit.register(end_late, world.rank)
+    with join(world, device):
         import numpy as np
 
         from mindcv_ghost.engine.collectives import Collectives

@@ -48,10 +48,8 @@ class Job:
         self.start(*launcher, *RANK, *arguments, **environ)
 
     def msrun(self, folder: Path, *arguments: str, **environ: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = {"worker_num": 2, "local_worker_num": 2, "master_port": port, "join": True}
+        options = {"worker_num": 2, "local_worker_num": 2, "master_port": free_port()}
+        options["join"] = True
         words = [f"--{name}={value}" for name, value in options.items()]
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         launcher = [str(BIN / "msrun"), *words, f"--log_dir={folder / 'msrun'}"]
@@ -138,6 +136,35 @@ def test_two_jobs_at_once_do_not_meet(jobs):
     assert re.findall(r"joined \d (\d)", second.text) == ["6"] * 3
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def test_the_scheduler_s_host_may_be_given_by_name(jobs):
+    job = jobs()
+    job.mpirun("ok", MS_SCHED_HOST="localhost", MS_SCHED_PORT=free_port())
+    assert job.end(START_SECONDS) == [0], job.text
+    assert sorted(re.findall(r"joined \d \d", job.text)) == ["joined 0 3", "joined 1 3"]
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("no-such-host.invalid", "MS_SCHED_HOST=no-such-host.invalid isn't an address that this"),
+        # A block of addresses that is nobody's (RFC 5737).
+        ("192.0.2.1", "MS_SCHED_HOST has to be an address of rank 0's host"),
+    ],
+)
+def test_a_scheduler_s_host_that_cannot_be_is_told_once_with_status_2(jobs, host, told):
+    job = jobs()
+    job.srun("ok", MS_SCHED_HOST=host, MS_SCHED_PORT=free_port())
+    assert job.end(START_SECONDS) == [2, 2], job.text
+    assert job.text.count(told) == 1, job.text
+    assert "Traceback" not in job.text
+
+
 @pytest.mark.parametrize("launcher", ["srun", pytest.param("mpich", marks=pytest.mark.slow)])
 def test_ranks_find_each_other_without_open_mpi(jobs, launcher):
     job = jobs()
@@ -214,6 +241,15 @@ def test_a_user_s_error_is_told_once_with_status_2(jobs):
     assert job.end(START_SECONDS) == [2, 2]
     assert job.text.count("lr is 'fast', which isn't legal") == 1
     assert "Traceback" not in job.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("device", "ended"), [("CPU", 0), ("Ascend", 2)])
+def test_a_device_gets_more_time_to_end_than_the_cpu(jobs, device, ended):
+    job = jobs()
+    job.srun("slow-exit", device)
+    assert job.end(START_SECONDS) == [0, 0], job.text
+    assert len(re.findall(r"ended \d", job.text)) == ended
 
 
 SAVE_SECONDS = 30  # a step, the save of two seconds, and the end, on a busy machine

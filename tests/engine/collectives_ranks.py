@@ -46,6 +46,23 @@ def main(argv: list[str]) -> int:
         collectives.average([network.weight])
         assert float(network.weight.asnumpy()[1, 2]) == 1.5
         collectives.barrier()
+
+        # Sums and bytes are right on both sides of each size that is sent at once, in three shapes.
+        shapes = set()
+        sends = collectives._sum
+
+        def counting(tensor):
+            shapes.add(tuple(tensor.shape))
+            return sends(tensor)
+
+        collectives._sum = counting
+        for size in (0, 1, 255, 256, 257, 65536, 65537, 2**22 + 3):
+            values = np.arange(size, dtype=np.float32) % 1000 + world.rank
+            expected = 2 * (values - world.rank) + 1
+            assert np.array_equal(collectives.sum(values), expected)
+        flags = np.arange(70001) % 3 == world.rank
+        assert np.array_equal(collectives.broadcast(flags, 1), np.arange(70001) % 3 == 1)
+        assert shapes == {(256,), (65536,), (2**22,)}
     if world.is_main:
         print("OK")
     return 0

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from mindspore import nn
 
 from mindcv_ghost.engine.collectives import Collectives, checksum
 
-BIN = Path(sys.executable).parent
-ROOT = Path(__file__).resolve().parents[2]
+from .ranks import run_on_two_ranks
 
 
 def test_one_rank_hears_itself():
@@ -36,19 +30,4 @@ def test_a_checksum_sees_one_changed_value():
 
 
 def test_two_ranks_gather_broadcast_and_average_exactly():
-    environ = dict(
-        os.environ,
-        PYTHONPATH=str(ROOT),
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-    )
-    script = Path(__file__).with_name("collectives_ranks.py")
-    done = subprocess.run(
-        [str(BIN / "mpirun"), "--oversubscribe", "-n", "2", sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        env=environ,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == "OK"
+    run_on_two_ranks("collectives_ranks.py")

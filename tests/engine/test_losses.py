@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from mindcv_ghost.engine.losses import LossWatch
+from mindcv_ghost.engine.losses import LossWatch, all_usable
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def test_the_mean_is_that_of_the_finite_losses():
@@ -17,7 +20,7 @@ def test_the_mean_is_that_of_the_finite_losses():
     assert math.isnan(LossWatch().mean)
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, FLOAT32_MAX, -FLOAT32_MAX])
 def test_a_bad_loss_whose_update_was_applied_stops_at_once(loss):
     assert LossWatch(patience=20).add_loss(loss) == f"the loss became {loss}"
 
@@ -61,3 +64,12 @@ def test_of_accumulated_batches_one_bad_loss_is_one_bad_update():
         watch.add_loss(math.inf)
         watch.add_loss(0.5)
         assert bool(watch.add_update(finite=False, scale_can_fall=False)) == last
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, "largest", "lowest"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_largest_number_stands_for_an_infinity_where_arithmetic_saturates(bad, dtype):
+    values = np.array([1.0, -2.0, 3.0], dtype)
+    assert all_usable(values) and all_usable(values[:0])
+    values[1] = {"largest": np.finfo(dtype).max, "lowest": np.finfo(dtype).min}.get(bad, bad)
+    assert not all_usable(values)

@@ -244,6 +244,15 @@ def test_sink_mode_ends_at_the_batch_that_could_not_be_made(tmp_path, monkeypatc
     assert queue.made[1:] == ["stopped", "released"]
 
 
+def test_a_single_batch_that_is_left_is_handed_over_by_the_host(tmp_path, monkeypatch):
+    """MindSpore makes no queue of shapes for one batch, and that tells when it has been made."""
+    queue = ShapeQueue(monkeypatch)
+    trainer, batches = make(tmp_path, epochs=1, sink=True)
+    trainer.position.step = trainer.position.batches = STEPS - 1
+    trainer.run()
+    assert (queue.made, queue.calls, trainer.step.updates_done) == ([], [], 1)
+
+
 def test_bad_images_are_named_once(tmp_path, caplog):
     trainer, _ = make(tmp_path, epochs=2)
     trainer.bad_images = lambda: {"a.jpg": "cut"}

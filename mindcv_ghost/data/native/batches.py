@@ -126,9 +126,9 @@ class NativeBatches:
 class JoinedBatches:
     """Several passes one after another, as arrays, for MindSpore's ``GeneratorDataset``.
 
-    A pass that fails doesn't raise here: the threads of a device's queue would keep the error to
-    themselves while the device waits. From the failed batch on the last good one is given again,
-    and ``check`` tells the thread that trains.
+    A pass that fails doesn't raise here: MindSpore would throw away the good batches that are
+    waiting in its queues, a number that differs from run to run, and raise thirty lines. From the
+    failed batch on the last good one is given again, and ``check`` tells the thread that trains.
 
     Args:
         parts: makes the passes, each when its turn comes.

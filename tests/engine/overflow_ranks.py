@@ -1,0 +1,81 @@
+"""Runs on every rank of test_overflow.py's job; rank 0 prints OK if all is right.
+
+One rank alone sees an overflow, as where a device's register tells of it and arithmetic saturates:
+the gradients that the ranks add up are finite.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mindcv_ghost.cluster import join, run_script
+from mindcv_ghost.launch import detect
+
+UPDATES = 6
+OVERFLOWS = {(1, 2), (0, 4), (1, 4)}  # rank, and which of its batches from 0
+
+
+def main(argv: list[str]) -> int:
+    import numpy as np
+    from mindspore import Parameter, Tensor, nn, ops
+
+    from mindcv_ghost.engine.collectives import Collectives
+    from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
+    from mindcv_ghost.engine.parameters import write
+    from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep
+    from tests.engine.networks import CrossEntropy, Linear, batch
+
+    class Register(nn.Cell):
+        """A check whose answer the test sets, for this rank alone."""
+
+        per_rank = True
+
+        def __init__(self) -> None:
+            super().__init__(auto_prefix=False)
+            self.flag = Parameter(Tensor([0.0]), name="register", requires_grad=False)
+
+        def start(self, x):
+            return x
+
+        def construct(self, gradients):
+            return ops.depend(self.flag, gradients).sum() == 0
+
+    world = detect(os.environ)
+    with join(world, "CPU"):
+        collectives = Collectives(world.rank, world.size)
+        for accumulation in (1, 2):
+            network, register = Linear(), Register()
+            step = TrainStep(
+                NetworkWithLoss(network, CrossEntropy()),
+                create_optimizer(network, OptimizerSettings("momentum"), [0.1] * 20, "CPU"),
+                LossScale(1024.0, dynamic=True),
+                accumulation_steps=accumulation,
+                ranks=world.size,
+                check=register,
+            )
+            step.set_train()
+            seen = []
+            for number in range(UPDATES * accumulation):
+                overflows = (world.rank, number) in OVERFLOWS
+                write(register.flag, np.array([overflows], np.float32))
+                _, outcome = step(*batch(4, seed=10 * world.rank + number))
+                if accumulation > 1 and number % accumulation == accumulation - 1:
+                    write(register.flag, np.zeros(1, np.float32))
+                    outcome = step.update(accumulation)
+                if accumulation == 1 or number % accumulation:
+                    seen.append(Outcome.read(outcome).finite)
+            # Batches 2 and 4 are the first of the second and of the third group of two.
+            bad = (2, 4) if accumulation == 1 else (1, 2)
+            assert seen == [number not in bad for number in range(UPDATES)], seen
+            assert (step.scale, step.updates_done) == (256.0, UPDATES - 2), step.scale
+            collectives.assert_equal(network)
+            states = collectives.gather(np.array([step.scale, step.updates_done]))
+            assert states[0].tolist() == states[1].tolist()
+    if world.is_main:
+        print("OK")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""Which device a run takes, and what is known of it."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import pytest
+from mindspore import device_context
+
+from mindcv_ghost import compat
+from mindcv_ghost.errors import ConfigError
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Plug-ins that load and drivers that answer, or don't."""
+
+    def have(name: str, count: int | Exception) -> None:
+        def device_count() -> int:
+            if isinstance(count, Exception):
+                raise count
+            return count
+
+        module = getattr(device_context, name.lower())
+        monkeypatch.setattr(module, "is_available", lambda: True)
+        monkeypatch.setattr(module, "device_count", device_count)
+
+    return have
+
+
+def test_auto_takes_the_first_device_that_is_there(devices):
+    assert compat.resolve_device("auto") == "CPU"
+    devices("GPU", 2)
+    assert (compat.resolve_device("auto"), compat.device_count("GPU")) == ("GPU", 2)
+    devices("Ascend", 8)
+    assert (compat.resolve_device("auto"), compat.device_count("Ascend")) == ("Ascend", 8)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (RuntimeError("dcmi module initialize failed.\n- C++ stack"), "dcmi module initialize fai"),
+        (0, "Ascend's driver finds no device"),
+    ],
+)
+def test_a_plug_in_that_loads_on_a_host_without_a_device_is_not_taken(devices, count, told):
+    devices("Ascend", count)
+    assert compat.resolve_device("auto") == "CPU"
+    assert told in compat.driver_problem("Ascend")
+    with pytest.raises(ConfigError, match=f"device_target Ascend: .* but CPU .*{told}"):
+        compat.resolve_device("Ascend")
+
+
+def test_a_device_is_named_once_with_its_number_and_the_cpu_without(monkeypatch):
+    named = []
+    monkeypatch.setattr(ms, "set_device", lambda *args: named.append(args))
+    monkeypatch.setattr(ms, "set_context", lambda **_: None)
+    compat.set_up("Ascend", 3, mode=0, jit_level=None)
+    compat.set_up("CPU", 0, mode=0, jit_level=None)
+    assert named == [("Ascend", 3), ("CPU",)]
+
+
+@pytest.mark.parametrize(
+    ("device", "chip", "mode", "saturates"),
+    [
+        ("Ascend", "ascend910", "", True),
+        ("Ascend", "ascend910b", "", False),
+        ("Ascend", "ascend910b", "SATURATION_MODE", True),
+        ("Ascend", "ascend910_93", "INFNAN_MODE", False),
+        ("GPU", "", "SATURATION_MODE", False),
+        ("CPU", "", "", False),
+    ],
+)
+def test_arithmetic_saturates_on_the_910a_and_where_a_910b_is_told_to(
+    monkeypatch, device, chip, mode, saturates
+):
+    class Context:
+        get_ascend_soc_version = staticmethod(lambda: chip)
+
+    monkeypatch.setattr("mindspore._c_expression.MSContext.get_instance", Context)
+    monkeypatch.setenv("MS_ASCEND_CHECK_OVERFLOW_MODE", mode)
+    assert compat.saturates(device) is saturates
