@@ -55,8 +55,8 @@ def all_reduce(collectives: Collectives, device: str) -> Finding:
     least = _SLOW_MB.get(device, _SLOW_MB_ON_DEVICES)
     text = (
         f"float32, {', '.join(f'{count:,}' for count in _SIZES)} numbers: sums exact; "
-        f"{4 * _SIZES[-1] / 1e6:.0f} MB in {best * 1e3:.0f} ms, {speed:,.0f} MB/s to and from "
-        f"memory (slow below {least:,})"
+        f"{4 * _SIZES[-1] / 1e6:.0f} MB in {best * 1e3:.0f} ms, {speed:,.0f} MB/s (slow below "
+        f"{least:,})"
     )
     numbers = {"mb_per_second": round(speed, 1), "ms": round(best * 1e3, 2)}
     if speed < least:
@@ -67,7 +67,7 @@ def all_reduce(collectives: Collectives, device: str) -> Finding:
 
 def exchange(collectives: Collectives) -> Finding:
     """Gather and broadcast what float32 arithmetic would spoil, and meet at a barrier."""
-    what, size, rank = "gather, broadcast", collectives.size, collectives.rank
+    what, size, rank = "gather and broadcast", collectives.size, collectives.rank
     if size == 1:
         return Finding(what, SKIPPED, "one rank has nobody to tell")
     # Signed zeros, NaNs with a payload, infinities, the smallest and largest; odd numbers of bytes.

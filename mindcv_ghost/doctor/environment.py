@@ -153,7 +153,7 @@ def cores(world: World, there: int = 0, meminfo: str = "/proc/meminfo") -> Findi
         there: cores of this process; 0 to ask the system.
         meminfo: where Linux tells of the memory.
     """
-    what, ranks = "cores, memory", world.local_size
+    what, ranks = "cores and memory", world.local_size
     there = there or available_cores()
     threads = threads_per_rank(world, there)
     shared = f" and rank ({ranks} ranks here)" if ranks > 1 else ""

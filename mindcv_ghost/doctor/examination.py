@@ -132,6 +132,6 @@ def first_line(error: BaseException) -> str:
 
     lines: list[Any] = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
     if isinstance(error, UserError):
-        return " ".join(lines)
+        return "".join(f"{a}{' ' if a[-1] in '.:;,' else '; '}" for a in lines[:-1]) + lines[-1]
     name = type(error).__name__
     return f"{name}: {lines[0]}" if lines else name

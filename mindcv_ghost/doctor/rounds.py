@@ -167,7 +167,7 @@ def _light(asked: Asked, world: World) -> list[Check]:
         Check("launcher", lambda: places.launcher(world, os.environ), where=FIRST),
         Check("left-over variables", lambda: places.variables(world, os.environ), where=FIRST),
         Check("scheduler's address", lambda: places.meeting(world, os.environ), where=FIRST),
-        Check("cores, memory", lambda: environment.cores(world), where=HOST),
+        Check("cores and memory", lambda: environment.cores(world), where=HOST),
         Check("/dev/shm", lambda: environment.shared_memory(world), where=HOST),
         Check("compiler", lambda: environment.compiler(device), 300, where=HOST),
         Check("run folder", lambda: disks.run_folder(run_folder), 300, where=FIRST),
@@ -248,13 +248,13 @@ def _heavy(asked: Asked, world: World, stack: contextlib.ExitStack) -> list[Chec
         return lambda: getattr(trials[0], name)()
 
     long = _COMPILING_SECONDS
-    talks = ("cluster", "AllReduce", "gather, broadcast")
+    talks = ("cluster", "AllReduce", "gather and broadcast")
     return [
         Check("devices", look, 300, where=HOST),
         Check("device of each rank", set_up, 600, ("versions", "devices", "launcher")),
         Check("cluster", cluster, _JOINING_SECONDS, ("device of each rank",)),
         Check("AllReduce", all_reduce, 600, ("cluster",)),
-        Check("gather, broadcast", gather, 600, ("cluster", "AllReduce")),
+        Check("gather and broadcast", gather, 600, ("cluster", "AllReduce")),
         Check("native code", native, _BUILDING_SECONDS, ("cluster",), HOST),
         Check("network", trial("prepare"), _BUILDING_SECONDS, talks),
         Check("loss and gradients", trial("compare"), long, ("network",)),

@@ -22,10 +22,12 @@ Done = namedtuple("Done", "status out err")
 class Doctor:
     """Starts it in a folder of the test's own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, temporary: Path) -> None:
         self.folder = folder
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         self.environ = {**launcher_environment(), "PYTHONPATH": str(ROOT), "PATH": path}
+        # Ranks that are ended in a check leave what they told each other there.
+        self.environ["TMPDIR"] = str(temporary)
 
     def start(self, *command: object, **environ: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -61,8 +63,8 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(tmp_path) -> Doctor:
-    return Doctor(tmp_path)
+def doctor(tmp_path, tmp_path_factory) -> Doctor:
+    return Doctor(tmp_path, tmp_path_factory.mktemp("t"))
 
 
 def lines_of(text: str) -> dict[str, tuple[str, str]]:

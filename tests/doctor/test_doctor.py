@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +20,9 @@ from .conftest import lines_of, object_of
 # Compiled soon, and with batch norms.
 SMALL = ("--model", "ghost_resnet20_cifar", "--image_resize", 32, "--steps", 40, "--device", "CPU")
 ALL = [
-    *("versions", "launcher", "left-over variables", "scheduler's address", "cores, memory"),
+    *("versions", "launcher", "left-over variables", "scheduler's address", "cores and memory"),
     *("/dev/shm", "compiler", "run folder", "images", "devices", "device of each rank"),
-    *("cluster", "AllReduce", "gather, broadcast", "native code", "network"),
+    *("cluster", "AllReduce", "gather and broadcast", "native code", "network"),
     *("loss and gradients", "training", "equal ranks", "save and load", "resume", "sink mode"),
 ]
 
@@ -34,7 +40,7 @@ def test_one_process_is_examined_and_leaves_nothing(doctor, tmp_path):
     done = doctor.run(*SMALL, *images, "--json")
     assert done.status == 0, done.out + done.err
     lines = nothing_is_broken(done.err)
-    for what in ("cluster", "AllReduce", "gather, broadcast", "equal ranks", "sink mode"):
+    for what in ("cluster", "AllReduce", "gather and broadcast", "equal ranks", "sink mode"):
         assert lines[what][0] == SKIPPED
     assert lines["resume"] == (
         OK,
@@ -86,6 +92,32 @@ def test_ranks_by_msrun_are_examined_together(doctor, tmp_path):
     assert done.status == 0, done.out + done.err
     lines = nothing_is_broken(done.out)
     assert lines["launcher"][1] == "msrun: 2 ranks on one host"
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_in_training_ends_the_job_with_a_report(doctor):
+    process = doctor.start(
+        *(sys.executable, "-m", "mindcv_ghost.doctor", "--ranks", 2, *SMALL),
+        *("--steps", 100_000, "--patience", 60),
+    )
+    seen = ""
+    while "loss and gradients:" not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+    folder = Path(doctor.environ["TMPDIR"])
+    now = next(folder.glob("mindcv_ghost_doctor-*/now-rank1.json"))
+    deadline = time.monotonic() + 60
+    while json.loads(now.read_text())["what"] != "training":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(json.loads(now.read_text())["pid"], signal.SIGSTOP)
+    done = doctor.end(process)
+    assert done.status == 1, done
+    state, told = lines_of(done.out)["training"]
+    assert state == BROKEN and told.startswith("no end within 60 s. rank 0 in training (at ")
+    assert "rank 1 in training" in told
+    assert done.out.count("paste from here") == 1
 
 
 def test_a_key_that_isnt_there_is_told_once_with_status_2(doctor):
