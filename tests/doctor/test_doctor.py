@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mindcv_ghost.doctor.board import read
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED
 
 from ..e2e.conftest import BIN, ROOT, write_images
@@ -94,6 +94,18 @@ def test_ranks_by_msrun_are_examined_together(doctor, tmp_path):
     assert lines["launcher"][1] == "msrun: 2 ranks on one host"
 
 
+def rank_1_in_training(folder: Path) -> int:
+    """Its process, once it trains; between two checks it has no file."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in folder.glob("mindcv_ghost_doctor-*/now-rank1.json"):
+            under_way = read(path)
+            if under_way is not None and under_way["what"] == "training":
+                return under_way["pid"]
+        time.sleep(0.1)
+    raise AssertionError("rank 1 doesn't train")
+
+
 @pytest.mark.slow
 def test_a_rank_that_stands_still_in_training_ends_the_job_with_a_report(doctor):
     process = doctor.start(
@@ -105,13 +117,7 @@ def test_a_rank_that_stands_still_in_training_ends_the_job_with_a_report(doctor)
         line = process.stdout.readline()
         assert line, seen
         seen += line
-    folder = Path(doctor.environ["TMPDIR"])
-    now = next(folder.glob("mindcv_ghost_doctor-*/now-rank1.json"))
-    deadline = time.monotonic() + 60
-    while json.loads(now.read_text())["what"] != "training":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    os.kill(json.loads(now.read_text())["pid"], signal.SIGSTOP)
+    os.kill(rank_1_in_training(Path(doctor.environ["TMPDIR"])), signal.SIGSTOP)
     done = doctor.end(process)
     assert done.status == 1, done
     state, told = lines_of(done.out)["training"]
