@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindcv
 import mindspore as ms
 import numpy as np
 from mindspore import nn
@@ -31,19 +30,13 @@ from mindcv_ghost.data import (
     open_source,
 )
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.ema import EmaWeights
-from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation, Evaluator
-from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer, create_schedule
-from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.run_folder import now, source_commit
 from mindcv_ghost.engine.saver import check_space
-from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
-from mindcv_ghost.engine.trainer import Trainer, TrainerSettings, updates_per_epoch
+from mindcv_ghost.engine.trainer import Trainer, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.kernels import all_finite, momentum
 from mindcv_ghost.launch import World
-from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
+from mindcv_ghost.learner import create_learner, fit_to_device, mixed, trainer_settings
 from mindcv_ghost.network import create_network
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.logs import LOGGER_NAME
@@ -108,37 +101,17 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     ms.set_seed(config.system.seed + world.rank + done)
     network, ghostified = _network(config, num_classes, train_set, start_weights=earlier is None)
     parameters = count_parameters(network)
-    _fit_to_device(network, session.device)
-    if config.train.sync_bn:
-        network = convert_sync_batch_norm(network, world.size)
-    library = speed_up(network, config, config.amp.amp_level, world, session.device)
-    collectives.broadcast_parameters(network)
-
+    learner = create_learner(
+        config, world, session.device, network, collectives, batches.steps_per_epoch
+    )
+    step, schedule, ema = learner.step, learner.schedule, learner.ema
     accumulation = config.train.gradient_accumulation_steps
     updates = updates_per_epoch(batches.steps_per_epoch, accumulation)
-    schedule = _schedule(config, updates)
-    ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
-    optimizer = create_optimizer(network, _optimizer_settings(config), schedule, session.device)
-    step = TrainStep(
-        NetworkWithLoss(
-            _mixed(network, config.amp.amp_level, config),
-            _loss(config),
-            exact=session.device == "CPU" and config.loss.loss == "CE",
-        ),
-        optimizer,
-        _loss_scale(config),
-        clip_norm=config.train.clip_value if config.train.clip_grad else None,
-        ema=ema,
-        accumulation_steps=accumulation,
-        ranks=world.size,
-        check=_overflow_check(config, session.device, library),
-        fused=momentum(library, optimizer),
-    )
-    compile_cell = compiler(config, session.device, collectives, library, schedule)
     evaluate = None
     if val_set is not None:
         evaluator = Evaluator(
-            *(step.network.network, num_classes, collectives, config.system.mode == 0, compile_cell)
+            *(step.network.network, num_classes, collectives),
+            *(config.system.mode == 0, learner.compile),
         )
         val_loader = _eval_loader(config, val_set, world)
 
@@ -173,8 +146,8 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
         return {**train_set.bad, **(val_set.bad if val_set is not None else {})}
 
     trainer = Trainer(
-        *(step, batches, _trainer_settings(config, session.device), schedule, collectives),
-        *(saver, evaluate, ema, bad_images, compile_cell),
+        *(step, batches, trainer_settings(config, session.device), schedule, collectives),
+        *(saver, evaluate, ema, bad_images, learner.compile),
     )
     if earlier is not None:
         earlier.take_up(trainer, updates)
@@ -205,9 +178,9 @@ def validation(config: Config, world: World, session: Session) -> ValidationRun:
     num_classes = check_splits(None, val_set, config.model.num_classes)
     network, _ = _network(config, num_classes)
     parameters = count_parameters(network)
-    _fit_to_device(network, session.device)
+    fit_to_device(network, session.device)
     library = speed_up(network, config, config.amp.val_amp_level, world, session.device)
-    network = _mixed(network, config.amp.val_amp_level, config)
+    network = mixed(network, config.amp.val_amp_level, config)
     collectives = Collectives(world.rank, world.size)
     compile_cell = compiler(config, session.device, collectives, library)
     evaluator = Evaluator(network, num_classes, collectives, config.system.mode == 0, compile_cell)
@@ -296,111 +269,6 @@ def _network(
         use_ema=config.evaluate.use_ema,
         start_weights=start_weights,
         calibration=calibration,
-    )
-
-
-def _fit_to_device(network: nn.Cell, device: str) -> None:
-    """Have a device compute what it isn't known to in another way; parameters stay the same."""
-    changed = compute_in_parts(network) if device == "Ascend" else 0
-    if changed:
-        _logger.info(
-            "%d depthwise convolutions of several maps each are computed in parts", changed
-        )
-
-
-def _mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:
-    classes = []
-    for name in config.amp.cast_classes:
-        if not isinstance(getattr(nn, name, None), type):
-            raise ConfigError(f"amp_cast_list: mindspore.nn has no cell {name!r}")
-        classes.append(getattr(nn, name))
-    return mixed_precision(network, level, tuple(classes))
-
-
-def _loss(config: Config) -> nn.Cell:
-    loss = config.loss
-    return mindcv.create_loss(
-        name=loss.loss,
-        reduction=loss.reduction,
-        label_smoothing=loss.label_smoothing,
-        aux_factor=loss.aux_factor,
-    )
-
-
-def _schedule(config: Config, updates: int) -> list[float]:
-    lr = config.scheduler
-    return create_schedule(
-        updates,
-        config.train.epoch_size,
-        scheduler=lr.scheduler,
-        lr=lr.lr,
-        min_lr=lr.min_lr,
-        warmup_epochs=lr.warmup_epochs,
-        warmup_factor=lr.warmup_factor,
-        decay_epochs=lr.decay_epochs,
-        decay_rate=lr.decay_rate,
-        milestones=list(lr.multi_step_decay_milestones),
-        lr_epoch_stair=lr.lr_epoch_stair,
-        num_cycles=lr.num_cycles,
-        cycle_decay=lr.cycle_decay,
-    )
-
-
-def _optimizer_settings(config: Config) -> OptimizerSettings:
-    opt = config.optimizer
-    return OptimizerSettings(
-        opt=opt.opt,
-        momentum=opt.momentum,
-        weight_decay=opt.weight_decay,
-        nesterov=opt.use_nesterov or opt.opt == "nesterov",
-        weight_decay_filter=opt.weight_decay_filter,
-        layer_decay=opt.layer_decay,
-        eps=opt.eps,
-    )
-
-
-def _loss_scale(config: Config) -> LossScale:
-    amp = config.amp
-    # "auto" leaves the choice to mindspore.Model, which scales dynamically where float16 is used.
-    kind = amp.loss_scale_type.lower()
-    dynamic = kind == "dynamic" or (kind == "auto" and amp.amp_level != "O0")
-    return LossScale(amp.loss_scale, dynamic, amp.drop_overflow_update)
-
-
-def _overflow_check(config: Config, device: str, library: str) -> ValueCheck | StatusCheck:
-    """What tells an overflow on this device; see ``engine/overflow.py``."""
-    saturates = compat.saturates(device)
-    if saturates and _loss_scale(config).skips:
-        return StatusCheck()
-    if saturates:
-        # Nothing would be done about a flag, and where it says that an update has overflowed that
-        # a saturated value doesn't harm, it is no reason to end a run.
-        _logger.warning(
-            "on this device an overflow leaves no infinity and a NaN becomes 0, so a run that goes "
-            "wrong is noticed late: give --drop_overflow_update true to have overflows counted and "
-            "their updates skipped"
-        )
-    return ValueCheck(all_finite(library), saturates)
-
-
-def _trainer_settings(config: Config, device: str) -> TrainerSettings:
-    sink = config.train.dataset_sink_mode and config.system.mode == 0 and device != "CPU"
-    if config.train.dataset_sink_mode and not sink and "dataset_sink_mode" in config.explicit:
-        _logger.info("dataset_sink_mode is off: %s in this mode has no queue to sink to", device)
-    return TrainerSettings(
-        epochs=config.train.epoch_size,
-        val_interval=config.system.val_interval,
-        graph_mode=config.system.mode == 0,
-        sink=sink,
-        steps=StepSettings(
-            log_interval=config.system.log_interval,
-            save_every_steps=config.checkpoint.save_every_steps,
-            save_every_minutes=config.checkpoint.save_every_minutes,
-            nan_patience=config.train.nan_patience,
-            # The CPU computes while it is called. Devices run behind; two batches keep them busy.
-            in_flight=0 if device == "CPU" else 2,
-            report_folder=Path(config.checkpoint.ckpt_save_dir),
-        ),
     )
 
 

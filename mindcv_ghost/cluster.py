@@ -46,7 +46,7 @@ from mindcv_ghost.processes import (
 )
 from mindcv_ghost.scheduler import SchedulerProcess
 
-__all__ = ["begin", "heed_signals", "join", "prepare_environment", "run_script"]
+__all__ = ["begin", "heed_signals", "join", "meet", "prepare_environment", "run_script"]
 
 # Seconds that MindSpore's CPU collectives wait for a rank that is late, and its scheduler for a
 # heartbeat. The default of 30 ends a healthy job when one rank compiles or saves for longer; the
@@ -186,8 +186,7 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
     os.environ[LOCAL_SIZE] = str(world.local_size)
     os.environ.setdefault("MS_TOPO_TIMEOUT", "600")
     # Ranks that register together need the fewest of MindSpore's half-second retries.
-    ward.ask("the cluster")
-    ward.answer("the cluster")
+    ward.request("the cluster")
     with _short_sleeps() if device_target == "CPU" else contextlib.nullcontext():
         mindspore.communication.init()
     mindspore.set_auto_parallel_context(
@@ -195,6 +194,12 @@ def _form_cluster(world: World, device_target: str, ward: Ward) -> None:
         gradients_mean=True,
         device_num=world.size,
     )
+
+
+def meet(where: str) -> None:
+    """Wait until all ranks have come here; needs neither MindSpore nor its cluster."""
+    if _state.ward is not None:
+        _state.ward.request(where)
 
 
 @contextlib.contextmanager
@@ -213,13 +218,11 @@ def heed_signals() -> Iterator[None]:
     if ward is None:
         yield
         return
-    ward.ask("heed")
-    ward.answer("heed")
+    ward.request("heed")
     try:
         yield
     finally:
-        ward.ask("heed no more")
-        ward.answer("heed no more")
+        ward.request("heed no more")
 
 
 @contextlib.contextmanager
@@ -305,8 +308,7 @@ def _run_rank(
         if failure:
             ward.fail(failure)
         code = 0
-    ward.ask("finish", code=code, exit_seconds=_EXIT_SECONDS[_state.device])
-    ward.answer("finish")
+    ward.request("finish", code=code, exit_seconds=_EXIT_SECONDS[_state.device])
     _leave(code)
 
 

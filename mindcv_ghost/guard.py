@@ -93,6 +93,11 @@ class Ward:
             if message["to"] == what:
                 return message["answer"]
 
+    def request(self, what: str, **more: object) -> object:
+        """Send a request and wait for what comes back."""
+        self.ask(what, **more)
+        return self.answer(what)
+
     def fail(self, failure: Failure) -> None:
         """Report this rank's failure, and wait for the job's end to come."""
         for stream in (sys.stdout, sys.stderr):

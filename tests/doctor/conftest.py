@@ -1,0 +1,82 @@
+"""The doctor as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from ..e2e.conftest import BIN, ROOT, launcher_environment
+
+SCRIPT = Path(__file__).with_name("one_check.py")
+MPIRUN = [str(BIN / "mpirun"), "--oversubscribe", "-n", "2"]
+Done = namedtuple("Done", "status out err")
+
+
+class Doctor:
+    """Starts it in a folder of the test's own."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self.folder = folder
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        self.environ = {**launcher_environment(), "PYTHONPATH": str(ROOT), "PATH": path}
+        # Ranks that are ended in a check leave what they told each other there.
+        self.environ["TMPDIR"] = str(temporary)
+
+    def start(self, *command: object, **environ: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [str(word) for word in command],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self, process: subprocess.Popen, timeout: float = 240) -> Done:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return Done(process.returncode, out, err)
+
+    @property
+    def script(self) -> list[str]:
+        return [sys.executable, str(SCRIPT)]
+
+    def run(self, *options: object, **environ: str) -> Done:
+        command = (sys.executable, "-m", "mindcv_ghost.doctor", *options)
+        return self.end(self.start(*command, **environ))
+
+    def one_check(self, *options: object, launcher: tuple[str, ...] = (), **environ: str) -> Done:
+        """Only the script's own check, without MindSpore."""
+        return self.end(self.start(*launcher, *self.script, *options, **environ), 90)
+
+
+@pytest.fixture
+def doctor(tmp_path, tmp_path_factory) -> Doctor:
+    return Doctor(tmp_path, tmp_path_factory.mktemp("t"))
+
+
+def lines_of(text: str) -> dict[str, tuple[str, str]]:
+    """``what -> (state, text)`` of the lines before the block to paste."""
+    found = {}
+    for line in text.partition("---- paste from here")[0].splitlines():
+        state, _, rest = line.partition(" ")
+        if state in ("ok", "slow", "broken", "skipped"):
+            what, _, told = rest.strip().partition(": ")
+            found[what] = (state, told)
+    return found
+
+
+def object_of(text: str) -> dict:
+    return json.loads(text.strip().splitlines()[-1])
