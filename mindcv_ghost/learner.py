@@ -173,8 +173,8 @@ def _overflow_check(config: Config, device: str, library: str) -> ValueCheck | S
     if saturates and _loss_scale(config).skips:
         return StatusCheck()
     if saturates:
-        # Nothing would be done about a flag, and where it says that an update has overflowed that
-        # a saturated value doesn't harm, it is no reason to end a run.
+        # Without skipping, an update that is found to overflow ends the run. The register's flag is
+        # no reason to: it may stand for one value that was cut to the largest number.
         _logger.warning(
             "on this device an overflow leaves no infinity and a NaN becomes 0, so a run that goes "
             "wrong is noticed late: give --drop_overflow_update true to have overflows counted and "
