@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from mindcv_ghost.errors import LaunchError
 
 __all__ = [
+    "VISIBLE",
     "World",
     "check_distribute",
     "detect",
@@ -54,12 +55,12 @@ _LAUNCHER_PREFIXES = (
 _LAUNCHER_NAMES = ("MS_ROLE", "MS_NODE_ID", "RANK_ID", "RANK_SIZE", "DEVICE_ID")
 
 
-# What makes a process see only some of a host's devices: the runtime's own variables, and those
-# that a container's runtime leaves.
-_HIDING = {
+VISIBLE = {
     "Ascend": ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES"),
     "GPU": ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
 }
+"""What makes a process see only some of a host's devices: the runtime's own variable, and the one
+that a container's runtime leaves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,8 +291,8 @@ def device_id(environ: Mapping[str, str], world: World, device: str, count: int 
     """
     if count is None:
         return 0
-    hiding = [name for name in _HIDING[device] if environ.get(name)]
-    told = "".join(f", {name}={environ[name]}" for name in hiding)
+    chosen = [name for name in VISIBLE[device] if environ.get(name)]
+    told = "".join(f", {name}={environ[name]}" for name in chosen)
     if world.local_size == 1:
         number = _number(environ, "DEVICE_ID") if environ.get("DEVICE_ID") else 0
         if number >= count:
@@ -302,7 +303,7 @@ def device_id(environ: Mapping[str, str], world: World, device: str, count: int 
             )
         return number
     # srun --gpus-per-task=1 and containers give each rank a device of its own, its only one.
-    if count == 1 and hiding:
+    if count == 1 and chosen:
         return 0
     if count < world.local_size:
         raise LaunchError(

@@ -16,10 +16,6 @@ from mindcv_ghost.launch import World
 
 __all__ = ["ask_mindspore", "found", "number_of", "visible"]
 
-_VISIBLE = {
-    "Ascend": ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES"),
-    "GPU": ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
-}
 _REMEDIES = {
     "Ascend": "source CANN's set_env.sh, see that `npu-smi info` shows the devices, and that this "
     "MindSpore is the one for this CANN",
@@ -141,7 +137,7 @@ def visible(environ: Mapping[str, str]) -> str:
     >>> visible({"CUDA_VISIBLE_DEVICES": "0,1"})
     'CUDA_VISIBLE_DEVICES=0,1'
     """
-    names = [name for group in _VISIBLE.values() for name in group if name in environ]
+    names = [name for group in launch.VISIBLE.values() for name in group if name in environ]
     return ", ".join(f"{name}={environ[name]}" for name in names)
 
 
