@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,8 +15,9 @@ import pytest
 from mindcv_ghost.doctor.board import read
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED
 
+from ..device.fake_device.register import build
 from ..e2e.conftest import BIN, ROOT, write_images
-from .conftest import lines_of, object_of
+from .conftest import MPIRUN, lines_of, object_of
 
 # Compiled soon, and with batch norms.
 SMALL = ("--model", "ghost_resnet20_cifar", "--image_resize", 32, "--steps", 40, "--device", "CPU")
@@ -124,6 +126,27 @@ def test_a_rank_that_stands_still_in_training_ends_the_job_with_a_report(doctor)
     assert state == BROKEN and told.startswith("no end within 60 s. rank 0 in training (at ")
     assert "rank 1 in training" in told
     assert done.out.count("paste from here") == 1
+
+
+@pytest.mark.slow
+def test_devices_train_by_a_queue_as_well(doctor, tmp_path):
+    device = ROOT / "tests" / "device" / "on_device.py"
+    library = build(tmp_path, shutil.which("c++"))
+    script = Path(__file__).with_name("fake_devices.py")
+    steps = ("--steps", 200, "--device", "Ascend", "--batch_size", 4)
+    half = ("--amp_level", "O2", "--ckpt_save_dir", tmp_path / "run")
+    done = doctor.end(
+        doctor.start(
+            *(*MPIRUN, sys.executable, device, "Ascend", script, *SMALL, *steps, *half),
+            FAKE_DEVICE_LIBRARY=str(library),
+        )
+    )
+    assert done.status == 0, done.out + done.err
+    lines = nothing_is_broken(done.out)
+    assert lines["device of each rank"][1] == "Ascend, 8 here; rank:number 0:0, 1:1"
+    assert lines["sink mode"][0] == OK and lines["sink mode"][1].startswith(
+        "200 steps on one batch"
+    )
 
 
 def test_a_key_that_isnt_there_is_told_once_with_status_2(doctor):
