@@ -160,11 +160,10 @@ class _Update(nn.Cell):
     The order matters: all-reduce, then unscale, then look for overflow, then clip, so that the
     clipped norm is that of the global batch.
 
-    What each rank has to tell, that it overflowed and what it asks for, is added up over the ranks
-    before anything is decided: all skip the same update and hear of a request behind the same one.
-    An infinity survives the gradients' own sum, but a device whose arithmetic saturates has none,
-    and only the rank that overflowed knows (see ``overflow``). It costs one all-reduce of three
-    numbers.
+    Each rank's overflow and requests are added up over the ranks before anything is decided, so
+    that all ranks skip the same update, and learn of a request after the same update. The
+    gradients' own sum can't tell: a device whose arithmetic saturates gives no infinity, and only
+    the rank that overflowed knows (see ``overflow``). It costs one all-reduce of three numbers.
     """
 
     def __init__(
