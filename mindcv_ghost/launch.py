@@ -272,7 +272,13 @@ def check_distribute(world: World, distribute: bool | None) -> None:
         )
 
 
-def device_id(environ: Mapping[str, str], world: World, device: str, count: int | None) -> int:
+def device_id(
+    environ: Mapping[str, str],
+    world: World,
+    device: str,
+    count: int | None,
+    launcher_environ: Mapping[str, str] | None = None,
+) -> int:
     """Choose which of a host's devices a rank takes.
 
     Args:
@@ -280,6 +286,8 @@ def device_id(environ: Mapping[str, str], world: World, device: str, count: int 
         world: this process's place in the job.
         device: Ascend, GPU or CPU.
         count: devices that this process can use; None for the CPU, which ranks share.
+        launcher_environ: environment of the process that started the ranks, as far as it is known:
+            a device that is the only one there is the only one of all ranks.
 
     Raises:
         LaunchError: if there are fewer devices than ranks, or not the one that is asked for.
@@ -303,7 +311,8 @@ def device_id(environ: Mapping[str, str], world: World, device: str, count: int 
             )
         return number
     # srun --gpus-per-task=1 and containers give each rank a device of its own, its only one.
-    if count == 1 and chosen:
+    everybodys = [name for name in chosen if (launcher_environ or {}).get(name) == environ[name]]
+    if count == 1 and chosen and not everybodys:
         return 0
     if count < world.local_size:
         raise LaunchError(

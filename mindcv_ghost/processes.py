@@ -18,6 +18,7 @@ __all__ = [
     "is_stopped",
     "keep_writing",
     "launcher_alive",
+    "launcher_environment",
     "launcher_process",
     "leave_at_once",
     "msrun_options",
@@ -122,6 +123,17 @@ def launcher_process() -> str:
             break
         pid = above
     return f"{parent} {_process(parent)[2]}"
+
+
+def launcher_environment() -> dict[str, str]:
+    """The environment of the process that started this job's ranks here; empty if it isn't ours."""
+    pid = launcher_process().partition(" ")[0]
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(entry).partition("=") for entry in entries if entry)
+    return {name: value for name, _, value in pairs}
 
 
 def launcher_alive(process: str) -> bool:

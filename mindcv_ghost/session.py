@@ -15,6 +15,7 @@ from mindcv_ghost.config import Config
 from mindcv_ghost.engine.run_folder import RunFolder
 from mindcv_ghost.engine.trainer import Summary
 from mindcv_ghost.launch import World, device_id, left_over
+from mindcv_ghost.processes import launcher_environment
 from mindcv_ghost.report.logs import LOGGER_NAME, setup_logging
 from mindcv_ghost.report.progress import format_duration
 
@@ -62,7 +63,7 @@ def opened(config: Config, world: World, writes: bool) -> Iterator[Session]:
     for warning in compat.check_versions(compat.installed_versions(), device):
         _logger.warning("%s", warning)
     count = compat.device_count(device)
-    number = device_id(os.environ, world, device, count)
+    number = device_id(os.environ, world, device, count, launcher_environment())
     compat.set_up(device, number, config.system.mode, config.system.jit_level)
     try:
         with join(world, device):

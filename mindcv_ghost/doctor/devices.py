@@ -12,9 +12,8 @@ from pathlib import Path
 
 from mindcv_ghost import launch
 from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
-from mindcv_ghost.launch import World
 
-__all__ = ["ask_mindspore", "found", "number_of", "visible"]
+__all__ = ["ask_mindspore", "found", "visible"]
 
 _REMEDIES = {
     "Ascend": "source CANN's set_env.sh, see that `npu-smi info` shows the devices, and that this "
@@ -139,12 +138,3 @@ def visible(environ: Mapping[str, str]) -> str:
     """
     names = [name for group in launch.VISIBLE.values() for name in group if name in environ]
     return ", ".join(f"{name}={environ[name]}" for name in names)
-
-
-def number_of(world: World, device: str, count: int | None, environ: Mapping[str, str]) -> int:
-    """The number of the device that this rank takes.
-
-    Raises:
-        LaunchError: if there is none for it.
-    """
-    return launch.device_id(environ, world, device, count)

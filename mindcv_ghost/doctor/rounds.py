@@ -20,8 +20,9 @@ from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW, Finding, Rep
 from mindcv_ghost.doctor.usage import Asked, examined
 from mindcv_ghost.doctor.watch import Watch
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch import World
+from mindcv_ghost.launch import World, device_id
 from mindcv_ghost.loading import loading
+from mindcv_ghost.processes import launcher_environment
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.version import __version__
 
@@ -192,7 +193,7 @@ def _heavy(asked: Asked, world: World, stack: contextlib.ExitStack) -> list[Chec
 
         device = compat.resolve_device(asked_device)
         count = compat.device_count(device)
-        number = devices.number_of(world, device, count, os.environ)
+        number = device_id(os.environ, world, device, count, launcher_environment())
         config = examined(asked, device)
         compat.set_up(device, number, config.system.mode, config.system.jit_level)
         trials.append((config, device, training))

@@ -92,13 +92,12 @@ def test_ranks_that_see_one_device_each_take_their_first(host, images, tmp_path)
     assert [ids(record) for record in host.records] == [[("GPU", 0)], [("GPU", 0)]]
 
 
-def test_ranks_that_share_their_only_device_end_with_what_nccl_says(host, images):
-    """CUDA_VISIBLE_DEVICES=3 for a whole job: to each rank the device looks like its own, and
-    nobody compares before NCCL does (docs/devices.md)."""
-    done = host.train("GPU", images, name="run", ranks=2, status=1, CUDA_VISIBLE_DEVICES=3)
-    assert "another rank has device 3" in done.out + done.err
-    broken = [entry for record in host.records for entry in calls(record, "broken")]
-    assert [entry["rule"] for entry in broken] == ["one rank a device"]
+def test_ranks_whose_launcher_has_the_only_device_are_refused(host, images):
+    """CUDA_VISIBLE_DEVICES=3 for a whole job: to each rank the device looks like its own."""
+    done = host.train("GPU", images, name="run", ranks=2, status=2, CUDA_VISIBLE_DEVICES=3)
+    told = "2 ranks were started on this host, but each can use only 1 of its GPU devices"
+    assert f"{told}, CUDA_VISIBLE_DEVICES=3" in done.out + done.err
+    assert all(ids(record) == [] for record in host.records)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import pytest
-
 from mindcv_ghost.doctor import devices
 from mindcv_ghost.doctor.findings import BROKEN, OK
-from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch import World
 
 FOUND = {"version": "2.8.0", "devices": {"Ascend": [["Ascend910B", 64 * 10**9]] * 8, "GPU": []}}
 NONE = {"version": "2.8.0", "devices": {"Ascend": [], "GPU": []}}
@@ -56,10 +52,3 @@ def test_what_a_plug_in_misses_is_taken_from_mindspores_warning():
     )
     _, said = devices.ask_mindspore(python(code))
     assert said == "libge_runner.so: cannot open shared object file: No such file"
-
-
-def test_each_rank_has_a_device_and_too_few_are_told():
-    world = World(3, 8, 3, 8, "openmpi")
-    assert devices.number_of(world, "Ascend", 8, {}) == 3
-    with pytest.raises(LaunchError, match="8 ranks"):
-        devices.number_of(world, "Ascend", 4, {})
