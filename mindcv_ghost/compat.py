@@ -5,6 +5,7 @@ The only file that asks for versions; the others take what these functions answe
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from importlib import metadata
@@ -103,6 +104,7 @@ def driver_problem(device: str) -> str:
     return "" if device == "CPU" else _ask_driver(device)[1]
 
 
+@functools.cache
 def _ask_driver(device: str) -> tuple[int, str]:
     """The number of devices, and what is wrong.
 

@@ -350,6 +350,7 @@ class Guard:
                 return resolved(host), port
             except LaunchError as error:
                 self._report(Failure(self.world.rank, str(error), 2, kind="user"))
+                threading.Event().wait()  # rank 0's verdict ends this process
         if self.world.is_main:
             threading.Thread(target=self._run_scheduler, daemon=True).start()
         return self.line.learn("scheduler")

@@ -286,8 +286,8 @@ def device_id(
         world: this process's place in the job.
         device: Ascend, GPU or CPU.
         count: devices that this process can use; None for the CPU, which ranks share.
-        launcher_environ: environment of the process that started the ranks, as far as it is known:
-            a device that is the only one there is the only one of all ranks.
+        launcher_environ: environment of the launcher, as far as it is known. A variable that it has
+            already was not set for this rank alone.
 
     Raises:
         LaunchError: if there are fewer devices than ranks, or not the one that is asked for.
@@ -311,8 +311,8 @@ def device_id(
             )
         return number
     # srun --gpus-per-task=1 and containers give each rank a device of its own, its only one.
-    everybodys = [name for name in chosen if (launcher_environ or {}).get(name) == environ[name]]
-    if count == 1 and chosen and not everybodys:
+    own = [name for name in chosen if (launcher_environ or {}).get(name) != environ[name]]
+    if count == 1 and own:
         return 0
     if count < world.local_size:
         raise LaunchError(

@@ -114,23 +114,32 @@ def launcher_process() -> str:
     The nearest ancestor that is a known launcher, else the parent. The start time tells two
     processes apart that had one number after the other.
     """
-    pid = parent = os.getppid()
+    pid = _known_launcher() or os.getppid()
+    return f"{pid} {_process(pid)[2]}"
+
+
+def _known_launcher(more: tuple[str, ...] = ()) -> int:
+    """The nearest ancestor that is a launcher by its name; 0 if there is none."""
+    pid = os.getppid()
     for _ in range(32):
-        name, above, started = _process(pid)
-        if name.startswith(_LAUNCHERS) or name.startswith("hydra") or "pmi_proxy" in name:
-            return f"{pid} {started}"
+        name, above, _ = _process(pid)
+        if name.startswith((*_LAUNCHERS, "hydra", *more)) or "pmi_proxy" in name:
+            return pid
         if above <= 1:
             break
         pid = above
-    return f"{parent} {_process(parent)[2]}"
+    return 0
 
 
 def launcher_environment() -> dict[str, str]:
-    """The environment of the process that started this job's ranks here; empty if it isn't ours."""
-    pid = launcher_process().partition(" ")[0]
+    """The environment of the launcher that started this job's ranks here; empty if it isn't known.
+
+    Unlike what a rank's parents have, its guard among them, it isn't the rank's own.
+    """
+    pid = _known_launcher(("msrun",))
     try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid else []
+    except OSError:  # slurmstepd's belongs to root
         return {}
     pairs = (os.fsdecode(entry).partition("=") for entry in entries if entry)
     return {name: value for name, _, value in pairs}

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
@@ -127,14 +128,16 @@ def meeting_point(world: World, environ: Mapping[str, str], launcher: str) -> Me
 
 
 def resolved(host: str) -> str:
-    """A host's IPv4 address: MindSpore's scheduler and ranks take no names (2.8).
+    """A host's address: MindSpore's scheduler and ranks take no names (2.8).
 
     Raises:
         LaunchError: if this host doesn't know the name.
 
-    >>> resolved("127.0.0.1")
-    '127.0.0.1'
+    >>> resolved("127.0.0.1"), resolved("2001:db8::1")
+    ('127.0.0.1', '2001:db8::1')
     """
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host))
     try:
         return socket.gethostbyname(host)
     except (OSError, UnicodeError) as error:

@@ -13,6 +13,7 @@ from mindcv_ghost.errors import ConfigError
 @pytest.fixture
 def devices(monkeypatch):
     """Plug-ins that load and drivers that answer, or don't."""
+    monkeypatch.setattr(compat, "_ask_driver", compat._ask_driver.__wrapped__)
 
     def have(name: str, count: int | Exception) -> None:
         def device_count() -> int:

@@ -176,8 +176,8 @@ def test_ranks_on_the_cpu_have_no_device_to_choose():
 )
 def test_a_rank_that_was_given_one_device_of_its_own_takes_it(device, name, value):
     assert device_id({name: value}, eight(), device, count=1) == 0
-    every = {name: "0,1,2,3"}
-    assert device_id({name: value}, eight(), device, count=1, launcher_environ=every) == 0
+    every = {name: "0,1,2,3", "NVIDIA_VISIBLE_DEVICES": "all", "ASCEND_VISIBLE_DEVICES": "0-7"}
+    assert device_id({**every, name: value}, eight(), device, 1, launcher_environ=every) == 0
     with pytest.raises(LaunchError, match=f"8 ranks .* only 1 of .*, {name}={value}: start"):
         device_id({name: value}, eight(), device, count=1, launcher_environ={name: value})
 

@@ -12,11 +12,10 @@ from mindcv_ghost.engine.collectives import Collectives
 
 __all__ = ["all_reduce", "exchange"]
 
-# One number and a few (the requests and overflows that travel with an update), a small layer's
-# gradients, and the largest piece that Collectives sends. All are float32: gradients are, under any
-# mixed precision, because the parameters are; so is what Collectives packs whatever it sends into;
-# and sync_bn casts its sums.
-_SIZES = (1, 3, 16_411, 1 << 22)
+# One count for each size that Collectives sends (it fills up with zeros), and its largest piece.
+# All are float32: gradients are, under any mixed precision, because the parameters are; so is what
+# Collectives packs whatever it sends into; and sync_bn casts its sums.
+_SIZES = (3, 16_411, 1 << 22)
 _TIMES = 5
 # Two ranks in one machine's memory reach 500 and more on the CPU; a device's link thousands.
 _SLOW_MB = {"CPU": 50}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ _SLOW_WRITE_MB, _SLOW_READ_MB = 50, 100
 _LEAST_FREE, _GOOD_FREE = 400 << 20, 4 << 30
 _SAMPLE, _SAMPLE_SECONDS = 512, 20.0
 # A device trains ghost_resnet50 at 1,000 images a second and more; two CPU cores at 50.
-_SLOW_IMAGES = {"CPU": 100}
+_SLOW_IMAGES = {"CPU": 100, "auto": 100}
 _SLOW_IMAGES_ON_DEVICES = 1000
 
 
@@ -38,7 +40,7 @@ def visit(folder: Path) -> Iterator[Path]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    own = Path(tempfile.mkdtemp(prefix=f"doctor-{os.getpid()}-", dir=folder))
+    own = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=folder))
     try:
         yield own
     finally:
@@ -52,10 +54,15 @@ def visit(folder: Path) -> Iterator[Path]:
 
 def _sweep(folder: Path) -> None:
     """Remove what doctors of this host left who were killed."""
-    for old in folder.glob("doctor-*-*"):
-        number = old.name.split("-")[1]
+    for old in folder.glob(f"{_prefix()}*-*"):
+        number = old.name[len(_prefix()) :].split("-")[0]
         if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/1").exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _prefix() -> str:
+    """Of this host's folders: others may share the disk."""
+    return f"doctor-{zlib.crc32(socket.gethostname().encode()):08x}-"
 
 
 def run_folder(
@@ -116,15 +123,13 @@ def _read(path: Path, size: int) -> None:
             pass
 
 
-def images(
-    config: Config, device: str, ranks: int, clock: Callable[[], float] = time.perf_counter
-) -> Finding:
+def images(config: Config, device: str, clock: Callable[[], float] = time.perf_counter) -> Finding:
     """Scan the image folder as a training does, and read and decode a sample of its files.
 
     Args:
         config: with ``data_dir``.
-        device: Ascend, GPU or CPU, which says how many images a second are few.
-        ranks: processes that share this host's reading threads.
+        device: Ascend, GPU or CPU, which says how many images a second are few; for auto, which
+            nobody has resolved yet, as many as for the CPU.
         clock: returns seconds; for tests.
     """
     from mindcv_ghost.data.sources import open_source

@@ -10,6 +10,7 @@ from mindcv_ghost import launch
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW, Finding
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch import World
+from mindcv_ghost.rendezvous import resolved
 
 __all__ = ["launcher", "meeting", "variables"]
 
@@ -50,17 +51,12 @@ def meeting(world: World, environ: Mapping[str, str]) -> Finding:
         return Finding(what, SKIPPED, "msrun has started the scheduler already")
     given = launch.scheduler_address(environ)
     host, port = given or ("127.0.0.1", 0)
-    try:
-        address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
-    except OSError as error:
-        return Finding(
-            *(what, BROKEN, f"MS_SCHED_HOST={host} can't be resolved ({_reason(error)})"),
-            "export rank 0's IP address as MS_SCHED_HOST, or unset it if all ranks are on one host",
-        )
-    with socket.socket() as trial:
+    address = resolved(host)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind(address)
+            trial.bind((address, port))
             trial.listen()
         except OSError as error:
             if not given:

@@ -159,7 +159,7 @@ def _light(asked: Asked, world: World) -> list[Check]:
     def images() -> Finding:
         if "data_dir" not in config.explicit:
             return Finding("images", SKIPPED, "give --data_dir to try the images")
-        return disks.images(config, "CPU" if device == "CPU" else "device", world.local_size)
+        return disks.images(config, device)
 
     return [
         Check(

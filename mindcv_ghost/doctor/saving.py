@@ -76,7 +76,7 @@ def resume(trial: Trial, folder: Path | None) -> Finding:
         if wrong:
             text = f"{len(wrong)} arrays of the network aren't what was loaded: {wrong[0]}"
             return Finding(what, BROKEN, text)
-    trainer.run()
+    trial.run(trainer)
     again = trial.values(trainer)
     wrong = _other_bits(trial.final, again)
     steps, done = trial.batches.steps_per_epoch, step.updates_done

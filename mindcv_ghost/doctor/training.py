@@ -277,7 +277,7 @@ class Trial:
         """Train, and see the loss fall; every rank has to call it."""
         self.recorder = Recorder({"ranks": self.world.size, "updates_per_epoch": self.updates})
         self.trainer = self.new_trainer(self.learner, self.batches, self.config, self.recorder)
-        self._run(self.trainer)
+        self.run(self.trainer)
         self.final = self.values(self.trainer)
         what = "training"
         return self._judged(what, self.recorder.rows, self.learner)
@@ -310,9 +310,10 @@ class Trial:
         )
 
     @staticmethod
-    def _run(trainer: Trainer) -> Summary:
+    def run(trainer: Trainer) -> Summary:
+        """Train; a signal to stop, which a training heeds, ends the doctor."""
         summary = trainer.run()
-        if summary.stopped_by:  # it heeds signals, as train.py does
+        if summary.stopped_by:
             raise KeyboardInterrupt
         return summary
 
@@ -364,5 +365,5 @@ class Trial:
         config = dataclasses.replace(self.config, train=train)
         learner, batches, _ = self._learner(config)
         recorder = Recorder({})
-        self._run(self.new_trainer(learner, batches, config, recorder))
+        self.run(self.new_trainer(learner, batches, config, recorder))
         return self._judged(what, recorder.rows, learner)

@@ -20,6 +20,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,7 @@ class Watch:
         """
         self._due = due = time.time() + seconds
         under_way = {"number": number, "what": what, "seconds": seconds, "due": due}
-        under_way |= {"rank": self.rank, "pid": os.getpid()}
+        under_way |= {"rank": self.rank, "pid": os.getpid(), "host": socket.gethostname()}
         if self.board is not None:
             path = self.board / f"now-rank{self.rank}.json"
             fresh = path.with_suffix(".fresh")
@@ -168,6 +169,7 @@ class Watcher:
         self.under_way: dict | None = None
         self.interrupted = False
         self._since, self._reassured = 0.0, True
+        self._seen: dict[tuple, float] = {}  # what was first seen when, by this host's clock
 
     def run(self) -> None:
         """Listen until rank 0 has said all, or something has to be said for it."""
@@ -218,7 +220,7 @@ class Watcher:
         """What has to be said: some rank's time is over, or one waits for others in vain."""
         ranks = self._ranks_under_way()
         late = [
-            rank for rank, each in ranks.items() if self.clock() > each["due"] + _MARGIN_SECONDS
+            rank for rank, each in ranks.items() if self.clock() > self._due(each) + _MARGIN_SECONDS
         ]
         if late:
             first = ranks[late[0]]
@@ -232,6 +234,13 @@ class Watcher:
             return None
         return self._waiting_in_vain()
 
+    def _due(self, under_way: dict) -> float:
+        """When a check has to be over; another host's clock may go otherwise."""
+        if under_way["host"] == socket.gethostname():
+            return under_way["due"]
+        began = ("began", under_way["rank"], under_way["number"])
+        return self._seen.setdefault(began, self.clock()) + under_way["seconds"]
+
     def _waiting_in_vain(self) -> Finding | None:
         number, what = self.under_way["number"], self.under_way["what"]
         if (self.folder / f"check{number}-rank0.json").exists():
@@ -241,10 +250,10 @@ class Watcher:
             content = read(path)
             if content is None or content["state"] != BROKEN:
                 continue
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > GRACE_SECONDS / 2:
-                    text = f"rank {rank}: {content['text']}; rank 0 waits for it"
-                    return Finding(what, BROKEN, text, content["remedy"])
+            since = self._seen.setdefault(("broken", rank, number), self.clock())
+            if self.clock() - since > GRACE_SECONDS / 2:
+                text = f"rank {rank}: {content['text']}; rank 0 waits for it"
+                return Finding(what, BROKEN, text, content["remedy"])
         return None
 
     def _ranks_under_way(self) -> dict[int, dict]:
@@ -270,6 +279,8 @@ class Watcher:
         """Where in the code a rank is: it writes that down when it gets SIGUSR2."""
         if under_way is None or under_way["rank"] >= _TRACED:
             return ""
+        if under_way["host"] != socket.gethostname():
+            return f" (on {under_way['host']})"  # the number is another process's here
         with contextlib.suppress(OSError):
             os.kill(under_way["pid"], signal.SIGUSR2)
             time.sleep(0.2)

@@ -333,7 +333,7 @@ class TrainStep(nn.Cell):
         if self.accumulates:
             added = self.hyper_map(_add_gradient, self.sums, gradients)
             if self.overflowed is not None:
-                bad = _flag(ops.logical_not(self.check(gradients)))
+                bad = _flag(ops.logical_not(self.check(ops.depend(gradients, added))))
                 added = ops.depend(ops.assign_add(self.overflowed, bad), added)
             return ops.depend(loss, added), self.one
         return loss, self.updater(gradients, self.one)

@@ -433,6 +433,18 @@ def test_a_bad_image_fails_the_whole_run_at_its_batch_and_lets_it_send_on(damage
             whole.check(number)
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_a_bad_first_batch_after_a_whole_epoch_fails_with_its_image(damaged, one_hot):
+    """A run that is stopped after an epoch's last batch goes on with nothing left of that epoch."""
+    ours = loader(opened(damaged, "stop"), batch_size=23, drop_remainder=False, one_hot=one_hot)
+    assert ours.steps_per_epoch == 1
+    whole = ours.whole_run(0, 2, skip=1)
+    (batch,) = arrays(whole.dataset)
+    assert batch[0].shape == (23, 3, 16, 16)
+    with pytest.raises(DataError, match=str(damaged)):
+        whole.check(0)
+
+
 def test_a_bad_image_is_replaced_by_the_next_good_one_when_skipped(damaged):
     source = opened(damaged, "skip")
     ours = loader(source, drop_remainder=False)

@@ -33,7 +33,7 @@ def test_each_rank_names_its_own_device_once_and_before_init(host, images, devic
 
 
 def test_eight_ranks_take_eight_devices_and_end_alike(host, images):
-    """The command of the mission. Open MPI's local ranks need not be in the ranks' order."""
+    """Open MPI's local ranks need not be in the ranks' order."""
     options = {"batch_size": 2, "epoch_size": 1, "dataset_sink_mode": "true", "amp_level": "O2"}
     options |= {"loss_scale_type": "dynamic", "FAKE_DEVICE_OVERFLOWS": "5:1"}
     options["FAKE_DEVICE_CHIP"] = "ascend910"

@@ -39,9 +39,9 @@ def test_what_lies_in_a_run_folder_stays(tmp_path):
 
 
 def test_what_a_killed_doctor_left_is_removed_and_nothing_else(tmp_path):
-    gone = tmp_path / "doctor-999999999-xyz"
-    alive = tmp_path / f"doctor-{os.getpid()}-xyz"
-    other = tmp_path / "doctor-notes-1"
+    gone = tmp_path / f"{disks._prefix()}999999999-xyz"
+    alive = tmp_path / f"{disks._prefix()}{os.getpid()}-xyz"
+    other = tmp_path / f"{disks._prefix()}notes-1"
     for folder in (gone, alive, other):
         folder.mkdir()
     with disks.visit(tmp_path):
@@ -85,7 +85,7 @@ def folder(tmp_path):
 
 def looked_at(folder, device="CPU", **more):
     config = load_config(["--data_dir", str(folder), "--num_parallel_workers", "1"])
-    return disks.images(config, device, 1, **more)
+    return disks.images(config, device, **more)
 
 
 def test_images_are_counted_and_timed(folder):
@@ -93,6 +93,23 @@ def test_images_are_counted_and_timed(folder):
     assert found.state == OK
     assert found.numbers["images"] == 8 and "8 in 2 classes" in found.text
     assert "(slow below 100 images/s)" in found.text
+
+
+def test_an_automatic_device_is_judged_as_the_cpu_until_it_is_known(folder):
+    found = looked_at(folder, "auto", clock=ticking(0.001))
+    assert found.state == OK and "(slow below 100 images/s)" in found.text
+
+
+def test_a_folder_of_another_hosts_doctor_is_left_alone(tmp_path, monkeypatch):
+    with disks.visit(tmp_path) as own:
+        dead = own.name.replace(f"-{os.getpid()}-", "-999999999-")
+        (tmp_path / dead).mkdir()
+        monkeypatch.setattr("socket.gethostname", lambda: "another")
+        with disks.visit(tmp_path):
+            assert own.exists() and (tmp_path / dead).exists()
+        monkeypatch.undo()
+        with disks.visit(tmp_path):
+            assert own.exists() and not (tmp_path / dead).exists()
 
 
 def test_images_too_slow_for_a_device_are_slow(folder):

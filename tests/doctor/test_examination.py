@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -138,6 +139,40 @@ def test_the_watcher_gives_a_sign_of_life_once_with_the_deadline():
     for now[0] in (10.0, 20.0, 30.0):
         watcher._reassure()
     assert err.getvalue() == "...      training: under way, for 3600 s at most\n"
+
+
+@pytest.fixture
+def watcher(tmp_path):
+    """Beside rank 0 of two; rank 1 is on another host, whose clock is an hour behind."""
+    now = [10_000.0]
+    made = Watcher(io.StringIO(), clock=lambda: now[0])
+    made.now, made.size, made.folder = now, 2, tmp_path
+    made.under_way = {"number": 4, "what": "training", "seconds": 60.0, "due": 10_060.0, "rank": 0}
+    under_way = {**made.under_way, "rank": 1, "due": 6_460.0, "host": "elsewhere"}
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        under_way["pid"] = bystander.pid
+        (tmp_path / "now-rank1.json").write_text(json.dumps(under_way))
+        yield made
+        assert bystander.poll() is None, "the watcher signalled a process of this host"
+        bystander.kill()
+
+
+def test_a_rank_on_another_host_has_its_time_by_our_clock_and_no_signal_from_us(watcher):
+    assert watcher.overdue() is None
+    watcher.now[0] += 59
+    assert watcher.overdue() is None
+    watcher.now[0] += 3
+    told = watcher.overdue()
+    assert told.state == BROKEN and "rank 1 in training (on elsewhere)" in told.text
+
+
+def test_rank_0_waits_for_a_broken_rank_by_its_own_clock(watcher):
+    broken = vars(Finding("training", BROKEN, "no loss"))
+    (watcher.folder / "check4-rank1.json").write_text(json.dumps(broken))
+    os.utime(watcher.folder / "check4-rank1.json", (0, 0))  # as its file server has it
+    assert watcher.overdue() is None
+    watcher.now[0] += 11
+    assert watcher.overdue().text == "rank 1: no loss; rank 0 waits for it"
 
 
 def test_the_place_of_a_hang_is_the_innermost_line_of_ours():

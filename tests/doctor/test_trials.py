@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -49,6 +50,14 @@ class Ranks:
         for thread in threads:
             thread.join(120)
         return found
+
+
+def test_a_training_that_heeds_a_signal_to_stop_ends_the_doctor():
+    stopped = SimpleNamespace(run=lambda: SimpleNamespace(stopped_by=signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        Trial.run(stopped)
+    done = SimpleNamespace(stopped_by=0)
+    assert Trial.run(SimpleNamespace(run=lambda: done)) is done
 
 
 def test_right_sums_are_ok_and_timed():

@@ -207,7 +207,7 @@ def test_msrun_trains_two_ranks_in_either_mode(scripts, images, model, mode):
 
 
 @pytest.mark.slow
-def test_the_command_of_the_mission_runs_with_eight_ranks(scripts, images):
+def test_eight_ranks_train(scripts, images):
     options = recipe(images, batch_size=2, ckpt_save_dir="run", epoch_size=1)
     scripts.train(*options, ranks=8, timeout=600)
     facts = json.loads((scripts.cwd / "run" / "run.json").read_text())

@@ -33,7 +33,8 @@ class NativeBatches:
         workers: threads.
         empty: gives the arrays of a batch of so many images.
         fill: makes images ``[start, stop)`` of the pass into the arrays' rows from ``row`` on; is
-            called from the threads. A DataError comes up at its batch, the first one of it.
+            called from the threads. If images of a batch fail, the first one's DataError is raised
+            at that batch.
         finish: turns a batch's arrays into what is given to the consumer, also in a thread.
         skip: batches that an earlier process has had.
     """
@@ -152,7 +153,8 @@ class JoinedBatches:
         except DataError as error:
             self._failed_at, self._error = count, error
             if arrays is None:
-                arrays = next(iter(self._parts())).blank()
+                # A pass may be empty: of a run that goes on after an epoch's last batch.
+                arrays = next(part for part in self._parts() if len(part)).blank()
             while count < self._length:
                 yield tuple(arrays)
                 count += 1
