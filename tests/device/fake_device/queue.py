@@ -8,6 +8,7 @@ shapes first; ``kDataInfoQueueCapacity``). Whoever would wait for ever for a bat
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from types import SimpleNamespace
@@ -150,6 +151,9 @@ class Sender:
             num_epochs=epochs, output_numpy=True, do_copy=False
         )
         self._thread = threading.Thread(target=self._run, daemon=True, name="fake_device_send")
+        # A script that ends by an error leaves it running, and MindSpore's pipeline crashes where a
+        # thread is in it while the interpreter ends.
+        atexit.register(self._end)
 
     def __deepcopy__(self, memo: dict) -> Sender:
         return self
@@ -193,11 +197,14 @@ class Sender:
         return SimpleNamespace(transform_list=[])
 
     def release(self) -> None:
-        self.queue.stop()
         self.queue.released = True
+        self._end()
+        record.write("release", ended=not self._thread.is_alive())
+
+    def _end(self) -> None:
+        self.queue.stop()
         if self._thread.ident is not None:
             self._thread.join(30)
-        record.write("release", ended=not self._thread.is_alive())
 
 
 def sender_class(capacity: int, device: str) -> type:
