@@ -61,7 +61,9 @@ def all_reduce(collectives: Collectives, device: str) -> Finding:
     )
     numbers = {"mb_per_second": round(speed, 1), "ms": round(best * 1e3, 2)}
     if speed < least:
-        remedy = "see which network the ranks take (HCCL_IF_IP, NCCL_SOCKET_IFNAME, GLOO_IFNAME)"
+        remedy = "see which network the ranks take (HCCL_IF_IP, NCCL_SOCKET_IFNAME)"
+        if device == "CPU":
+            remedy = "see what else runs on this host, and on several which network the ranks take"
         return Finding(what, SLOW, text, remedy, numbers)
     return Finding(what, OK, text, numbers=numbers)
 
