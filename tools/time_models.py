@@ -54,7 +54,7 @@ def images_per_second(name: str) -> float:
 
 def main() -> int:
     """Time the models, write the file."""
-    compat.set_up("CPU", ms.GRAPH_MODE, None)
+    compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
     rows = []
     for name in sys.argv[1:] or MODELS:
         rows.append({"model": name, "images_per_second": round(images_per_second(name), 1)})
