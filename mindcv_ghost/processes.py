@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "children",
     "die_with_parent",
     "end_msrun_tails",
+    "finding_package",
     "is_stopped",
     "keep_writing",
     "launcher_alive",
@@ -51,6 +53,13 @@ def leave_at_once(code: int) -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(code)
+
+
+def finding_package(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which another Python finds this package, which need not be installed."""
+    home = str(Path(__file__).resolve().parents[1])
+    paths = filter(None, [home, environ.get("PYTHONPATH")])
+    return {**environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def children() -> list[int]:

@@ -16,12 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import IO
 
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch import without_launcher
-from mindcv_ghost.processes import die_with_parent
+from mindcv_ghost.processes import die_with_parent, finding_package
 from mindcv_ghost.rendezvous import resolved
 
 __all__ = ["SchedulerProcess", "main"]
@@ -71,17 +70,12 @@ class SchedulerProcess:
                 f"({error.strerror}): {mend}"
             ) from error
         self.port = self._reserved.getsockname()[1]
-        environ = without_launcher(os.environ)
+        environ = finding_package(without_launcher(os.environ))
         environ.update(
             MS_ROLE="MS_SCHED",
             MS_WORKER_NUM=str(self.size),
             MS_SCHED_HOST=self.host,
             MS_SCHED_PORT=str(self.port),
-        )
-        # The package need not be installed: train.py finds it beside itself.
-        home = str(Path(__file__).resolve().parents[1])
-        environ["PYTHONPATH"] = os.pathsep.join(
-            [home] + [path for path in [environ.get("PYTHONPATH")] if path]
         )
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mindcv_ghost.scheduler", str(os.getpid())],

@@ -8,10 +8,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from mindcv_ghost import launch
 from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
+from mindcv_ghost.processes import finding_package
 
 __all__ = ["ask_mindspore", "found", "visible"]
 
@@ -61,13 +61,8 @@ def ask_mindspore(
         What was found (empty if it failed), and what MindSpore said of devices that it can't use,
         or why it failed.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    environ = {
-        # Only for this process: at this level MindSpore says why a device can't be had.
-        **launch.without_launcher(os.environ),
-        "GLOG_v": "2",
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-    }
+    environ = finding_package(launch.without_launcher(os.environ))
+    environ["GLOG_v"] = "2"  # at this level MindSpore says why a device can't be had
     try:
         done = subprocess.run(
             python,

@@ -20,10 +20,9 @@ from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.doctor.comparison import LOSS
 from mindcv_ghost.doctor.synthetic import Shape, batch_of
 from mindcv_ghost.launch import without_launcher
+from mindcv_ghost.processes import finding_package
 
 __all__ = ["compute", "main"]
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def compute(
@@ -67,14 +66,13 @@ def compute(
         for name, value in without_launcher(os.environ).items()
         if not name.startswith(("MS_SCHED", "MS_WORKER", "OMP_NUM_THREADS"))
     }
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "mindcv_ghost.doctor.reference", str(folder)],
         capture_output=True,
         text=True,
         errors="replace",
         timeout=seconds,
-        env=environ,
+        env=finding_package(environ),
         stdin=subprocess.DEVNULL,
     )
     if done.returncode:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.processes import finding_package
 
 __all__ = ["INNER", "alone", "command", "start", "without_ranks"]
 
@@ -23,7 +24,6 @@ INNER = "MINDCV_GHOST_DOCTOR_INNER"
 # What the doctor itself, and somebody who stops it, may make of it.
 _MEANT = (0, 1, 2, 130, 143)
 _MAIN = Path(__file__).with_name("__main__.py")
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(ranks: int, argv: Sequence[str]) -> int:
@@ -36,13 +36,10 @@ def start(ranks: int, argv: Sequence[str]) -> int:
     Raises:
         LaunchError: if there is no launcher.
     """
-    environ = dict(os.environ)
+    environ = finding_package(os.environ)  # mpirun and msrun hand it on
     mpirun, msrun = _found("mpirun"), _found("msrun")
     logs = "" if mpirun else tempfile.mkdtemp(prefix="mindcv_ghost_doctor_msrun_")
     words = command(ranks, without_ranks(argv), mpirun, msrun, _is_open_mpi(mpirun), logs)
-    # mpirun and msrun hand the environment on; the package need not be installed.
-    paths = [str(_ROOT), environ.get("PYTHONPATH", "")]
-    environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     # msrun calls "python".
     environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", "")])
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # Open MPI refuses root, unless told
@@ -61,8 +58,7 @@ def alone(argv: Sequence[str]) -> int:
     Args:
         argv: the doctor's command line.
     """
-    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    environ = {**os.environ, INNER: "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environ = {**finding_package(os.environ), INNER: "1"}
     words = [sys.executable, "-m", "mindcv_ghost.doctor", *argv]
     return _wait(subprocess.Popen(words, env=environ, preexec_fn=_hear_interrupts))
 

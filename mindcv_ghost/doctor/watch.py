@@ -31,7 +31,7 @@ from typing import IO
 
 from mindcv_ghost.doctor.board import GRACE_SECONDS, read
 from mindcv_ghost.doctor.findings import BROKEN, Finding, Report
-from mindcv_ghost.processes import leave_at_once
+from mindcv_ghost.processes import finding_package, leave_at_once
 
 __all__ = ["LEAVE_SECONDS", "Watch", "Watcher", "main"]
 
@@ -43,7 +43,6 @@ _MARGIN_SECONDS = 1.0  # in which a check that has ended just in time can say so
 _QUIET_SECONDS = 15.0  # after which a check that is under way says how long it may take
 _TRACED = 8  # ranks whose place in the code is looked up
 _OVER = "over"  # the file that says that the watcher has spoken
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Watch:
@@ -74,10 +73,9 @@ class Watch:
             faulthandler.register(signal.SIGUSR2, self._trace, all_threads=True)
         self._process: subprocess.Popen | None = None
         if rank == 0:
-            environ = {**os.environ, "PYTHONPATH": _path()}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mindcv_ghost.doctor.watch"],
-                env=environ,
+                env=finding_package(os.environ),
                 stdin=subprocess.PIPE,
                 text=True,
             )
@@ -141,10 +139,6 @@ class Watch:
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-
-
-def _path() -> str:
-    return os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
 
 
 class Watcher:
