@@ -29,19 +29,20 @@ def main() -> None:
     # As if the script had been started itself.
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
-    sys.path.append(str(Path(__file__).resolve().parent))
+    here = Path(__file__).resolve().parent
+    sys.path += [str(here), str(here.parent)]
 
     from fake_device.hook import after_import
     from fake_device.install import install, note_end
-    from fake_device.networks import register
     from fake_device.settings import Settings
+    from tiny_network import register_tiny
 
     # msrun runs the script for its scheduler as well, which has no device.
     if device != "CPU" and os.environ.get("MS_ROLE") != "MS_SCHED":
         after_import("mindspore", lambda: install(Settings.read(device, os.environ)))
         after_import("mindcv_ghost.engine.trainer", note_end)
         after_import("mindcv_ghost.doctor.devices", lambda: answer_the_doctor(device))
-    after_import("mindcv", register)
+    after_import("mindcv", lambda: register_tiny("device_tiny"))
     runpy.run_path(script, run_name="__main__")
 
 

@@ -11,6 +11,7 @@ import time
 
 from mindcv_ghost.cluster import run_script
 from mindcv_ghost.report import files
+from tests.tiny_network import register_tiny
 
 
 def slow_down_writing(seconds: float) -> None:
@@ -33,28 +34,6 @@ def slow_down_steps(seconds: float) -> None:
     EpochRun._ask = slow
 
 
-def register_tiny() -> None:
-    from mindcv.models.registry import register_model
-    from mindspore import nn
-
-    from mindcv_ghost.layers import GhostModule
-
-    class Tiny(nn.Cell):
-        def __init__(self, num_classes: int, in_channels: int) -> None:
-            super().__init__()
-            self.features = nn.SequentialCell(
-                GhostModule(in_channels, 16, kernel_size=3, stride=2), nn.MaxPool2d(2, 2)
-            )
-            self.classifier = nn.Dense(16 * 8 * 8, num_classes)
-
-        def construct(self, x):
-            return self.classifier(self.features(x).flatten(start_dim=1))
-
-    @register_model
-    def tiny(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
-        return Tiny(num_classes, in_channels)
-
-
 def main(argv: list[str]) -> int:
     import train
 
@@ -63,7 +42,7 @@ def main(argv: list[str]) -> int:
         slow_down_writing(float(write))
     if step:
         slow_down_steps(float(step))
-    register_tiny()
+    register_tiny("tiny")
     return train.main(argv)
 
 
