@@ -28,7 +28,7 @@ help:
 	@echo "make test-device  whole runs on a fake Ascend and a fake GPU that enforce MindSpore's rules"
 	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
-	@echo "make lint       ruff"
+	@echo "make lint       ruff, mypy, and vulture for dead code"
 	@echo "make bench      measure speed against rivals (20 minutes; installs PyTorch and timm)"
 	@echo "make pages      draw the figures and tables of the model page anew"
 
@@ -75,7 +75,7 @@ test-parity: $(VENV)/.torch
 # Needs a C++ compiler with its sanitizers' libraries, and for ARM a cross compiler and an emulator
 # (Debian: g++-aarch64-linux-gnu qemu-user); without, these tests are skipped.
 test-native: $(VENV)/.test
-	$(BIN)/python -m pytest tests/kernels tests/data_tests/test_native.py tests/data_tests/test_native_sanitizers.py
+	$(BIN)/python -m pytest tests/kernels tests/data/test_native.py tests/data/test_native_sanitizers.py
 
 # On the CPU: MindSpore's own Python, with its C++ for devices replaced (tests/device/fake_device).
 test-device: $(VENV)/.test
@@ -94,21 +94,23 @@ test-all: $(VENV)/.torch
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vulture
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 pages: $(VENV)/.demo
-	$(BIN)/python -m mindcv_ghost.report.figures configs/ghostnet/ghost_module.png
-	$(BIN)/python -m mindcv_ghost.report.tables
+	$(BIN)/python -m tools.pages.figures configs/ghostnet/ghost_module.png
+	$(BIN)/python -m tools.pages.tables
 
 # Alone on the machine, or the numbers mean little. The page is made of whatever could be measured.
 bench: $(VENV)/.torch
 	-$(BIN)/python benchmarks/run_all.py
-	$(BIN)/python -m mindcv_ghost.report.benchmarks benchmarks/results.csv docs/performance.png
-	$(BIN)/python -m mindcv_ghost.report.profile benchmarks/profile.csv docs/performance_profile.png
-	$(BIN)/python -m mindcv_ghost.report.tables
+	$(BIN)/python -m tools.pages.benchmarks benchmarks/results.csv docs/performance.png
+	$(BIN)/python -m tools.pages.profile benchmarks/profile.csv docs/performance_profile.png
+	$(BIN)/python -m tools.pages.tables
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
-from mindcv_ghost.cluster import run_script
 from mindcv_ghost.config import load_config
-from mindcv_ghost.launch import check_distribute, detect
-from mindcv_ghost.loading import loading
+from mindcv_ghost.launch.cluster import run_script
+from mindcv_ghost.launch.world import check_distribute, detect
+from mindcv_ghost.run.imports import loading
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
 
     # MindSpore is loaded only now: bad input ends sooner.
     with loading():
-        from mindcv_ghost import build, session
+        from mindcv_ghost.run import session
+        from mindcv_ghost.run import training as build
 
     with session.opened(config, world, writes=True) as opened:
         run = build.training(config, world, opened)

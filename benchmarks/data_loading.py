@@ -108,9 +108,9 @@ def timm_loader(folder: str, training: bool, workers: int, prefetcher: bool) -> 
 
 
 def find_timm() -> bool:
-    """Whether timm can be imported; tests/needs_torch.py knows what it needs."""
+    """Whether timm can be imported; tests/helpers/needs_torch.py knows what it needs."""
     try:
-        from tests.needs_torch import _imported
+        from tests.helpers.needs_torch import _imported
 
         _imported()
     except ImportError:

@@ -40,7 +40,7 @@ GLOBAL_BATCH, WARM_UP, STEPS = 64, 3, 8
 def rank(argv: list[str]) -> int:
     """What each rank runs; rank 0 tells the median step and the median all-reduce."""
     from mindcv_ghost.config import load_config
-    from mindcv_ghost.launch import detect
+    from mindcv_ghost.launch.world import detect
 
     config, world = load_config(argv, script="train"), detect(os.environ)
     if world.size > 1 and hasattr(os, "sched_setaffinity"):
@@ -49,7 +49,8 @@ def rank(argv: list[str]) -> int:
     import numpy as np
     from mindspore import nn
 
-    from mindcv_ghost import build, session
+    from mindcv_ghost.run import session
+    from mindcv_ghost.run import training as build
 
     class Reduce(nn.Cell):
         def __init__(self, reducer: nn.Cell) -> None:
@@ -142,7 +143,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--rank"]:
-        from mindcv_ghost.cluster import run_script
+        from mindcv_ghost.launch.cluster import run_script
 
         sys.exit(run_script(rank, sys.argv[2:]))
     main()

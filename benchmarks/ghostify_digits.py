@@ -45,7 +45,7 @@ def load_digits(folder: Path) -> dict[str, tuple[Any, Any]]:
     import numpy as np
     from PIL import Image
 
-    from mindcv_ghost.data.digits import write_digits
+    from mindcv_ghost.data.sets.digits import write_digits
 
     place, digits = Path(write_digits(str(folder))), {}
     for split in ("train", "val"):
@@ -121,8 +121,8 @@ def run_part(part: str, seed: int, work: Path) -> dict[str, Any]:
 
     from mindcv_ghost.analysis.complexity import count_macs
     from mindcv_ghost.compat import installed_versions
-    from mindcv_ghost.engine.run_folder import now, source_commit
     from mindcv_ghost.report.hardware import describe_hardware
+    from mindcv_ghost.storage.run_folder import now, source_commit
     from mindcv_ghost.surgery import ghostify
 
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_ghost.native_build import Unavailable, commands
-from mindcv_ghost.report.profile import (
+from tools.pages.profile import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
     FINITE,
@@ -100,7 +100,7 @@ def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, fl
         side: pixels.
 
     Returns:
-        Of each part of ``report/profile.py`` that has to do anything.
+        Of each part of ``tools/pages/profile.py`` that has to do anything.
     """
     from mindcv_ghost.analysis.complexity import count_macs
     from mindcv_ghost.layers import GhostModule

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from mindcv_ghost.native_build import commands
-from mindcv_ghost.report.profile import (
+from tools.pages.profile import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
     COPIES,

@@ -41,8 +41,8 @@ from benchmarks.rows import (  # noqa: E402
     where_and_when,
 )
 from benchmarks.train_step import _mindspore as training_step  # noqa: E402
-from mindcv_ghost.report.files import write_text  # noqa: E402
-from mindcv_ghost.report.profile import BETWEEN, COLUMNS  # noqa: E402
+from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
+from tools.pages.profile import BETWEEN, COLUMNS  # noqa: E402
 
 MODEL, WARM_UP = "ghost_resnet50", 3
 ANALYSIS = 10  # seconds, rather more than the profiler's analysis and the limits take

@@ -24,8 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rows import ROOT, where_and_when  # noqa: E402
-from mindcv_ghost.report.files import write_text  # noqa: E402
-from mindcv_ghost.report.releases import COLUMNS  # noqa: E402
+from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
+from tools.pages.releases import COLUMNS  # noqa: E402
 
 
 def measure(who: str, steps: int, batch: int, side: int) -> float:

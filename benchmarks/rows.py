@@ -234,8 +234,8 @@ def where_and_when(*rivals: str) -> dict[str, str]:
         rivals: packages whose versions count as well, where they are installed.
     """
     from mindcv_ghost import compat
-    from mindcv_ghost.engine.run_folder import source_commit
     from mindcv_ghost.report.hardware import describe_hardware
+    from mindcv_ghost.storage.run_folder import source_commit
 
     versions = compat.installed_versions()
     for name in rivals:

@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.jobs import JOBS, Job  # noqa: E402
 from benchmarks.rows import ENDS_AT, NOTE, where_and_when  # noqa: E402
-from mindcv_ghost.report.benchmarks import COLUMNS, FAILED, meets  # noqa: E402
-from mindcv_ghost.report.files import write_text  # noqa: E402
+from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
+from tools.pages.benchmarks import COLUMNS, FAILED, meets  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results.csv"
 # Seconds after the end it was told until a job is killed: to print its rows and to end what it has

@@ -1,7 +1,7 @@
 """How long from the start to the first AllReduce of 2 ranks? The rival: msrun, plain init().
 
-Ours is `mpirun -n 2` with mindcv_ghost.cluster, the rival `msrun` with MindSpore's own init() and
-nothing else. Both in turn; medians and the slowest are compared.
+Ours is `mpirun -n 2` with mindcv_ghost.launch.cluster, the rival `msrun` with MindSpore's own
+init() and nothing else. Both in turn; medians and the slowest are compared.
 
     python benchmarks/start_up.py [--pairs 10]
 
@@ -54,8 +54,8 @@ def first_all_reduce(started: float) -> None:
 
 def ours(argv: list[str]) -> int:
     """A rank under this project's launching."""
-    from mindcv_ghost.cluster import join
-    from mindcv_ghost.launch import detect
+    from mindcv_ghost.launch.cluster import join
+    from mindcv_ghost.launch.world import detect
 
     with join(detect(os.environ), "CPU"):
         first_all_reduce(float(argv[0]))
@@ -112,7 +112,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--rank"] and sys.argv[2] == "mpirun":
-        from mindcv_ghost.cluster import run_script
+        from mindcv_ghost.launch.cluster import run_script
 
         sys.exit(run_script(ours, sys.argv[3:]))
     elif sys.argv[1:2] == ["--rank"]:

@@ -122,9 +122,10 @@ def bare(values: dict, run: Path) -> float:
 
 def measure_bare(recipe_file: str) -> float:
     """Put a training together as train.py does, and run its step on its first batch alone."""
-    from mindcv_ghost import build, session
     from mindcv_ghost.config import load_config
-    from mindcv_ghost.launch import detect
+    from mindcv_ghost.launch.world import detect
+    from mindcv_ghost.run import session
+    from mindcv_ghost.run import training as build
 
     config, world = load_config(["--config", recipe_file], script="train"), detect(os.environ)
     with session.opened(config, world, writes=True) as opened:

@@ -218,7 +218,7 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
 
 
 def _torch(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
-    from tests.needs_torch import torch_and_timm
+    from tests.helpers.needs_torch import torch_and_timm
 
     torch, timm = torch_and_timm()
     from torch.nn.utils.fusion import fuse_conv_bn_eval

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mindcv_ghost.registration import register_zoo
+from mindcv_ghost.registry import register_zoo
 from mindcv_ghost.version import __version__
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ __all__ = [
     "resolve_device",
     "saturates",
     "set_up",
+    "usable_cores",
 ]
 
 _DEVICES = ("Ascend", "GPU", "CPU")
@@ -28,6 +29,16 @@ _DEVICES = ("Ascend", "GPU", "CPU")
 # CPU ("conv+ref:any" under ONEDNN_VERBOSE=1). ResNet-50, 16 images of 64x64, 2 cores: 0.062 s a
 # forward pass with 2.8.0, 3.6 s with 2.9.0 and 2.10.0.
 _SLOW_ON_CPU = ("2.9.", "2.10.")
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may run on.
+
+    Open MPI binds each of two ranks to one core, so these can be fewer than the machine has.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,10 +1,12 @@
-"""What a user can cause, and is told in one message without a traceback."""
+"""Errors that a user can cause and mend, and how their messages are worded and shown."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
-from typing import Callable, TypeVar
+from collections.abc import Iterable
+from typing import Any, Callable
 
 __all__ = [
     "CheckpointError",
@@ -12,10 +14,10 @@ __all__ = [
     "DataError",
     "LaunchError",
     "UserError",
+    "did_you_mean",
+    "near_names",
     "tells_user_errors",
 ]
-
-_Arguments = TypeVar("_Arguments")
 
 
 class UserError(Exception):
@@ -42,11 +44,36 @@ class LaunchError(UserError):
     """The processes of a job can't become one cluster."""
 
 
-def tells_user_errors(main: Callable[[_Arguments], int]) -> Callable[[_Arguments], int]:
-    """Let a command's ``main(argv) -> status`` end a UserError with ``error: ...`` and status 2."""
+def near_names(word: str, names: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Find the names that a misspelt one probably stands for, the nearest first.
+
+    Args:
+        word: what was given.
+        names: what is legal.
+        count: how many names to return at most.
+        cutoff: least similarity, from 0 (any name) to 1 (the same name).
+
+    >>> near_names("ghost_resnet5", ["ghost_resnet50", "resnet18", "vgg16"])
+    ['ghost_resnet50']
+    """
+    return difflib.get_close_matches(word, [name for name in names if name], count, cutoff)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """End a message with the nearest legal name, or with nothing if none is near.
+
+    >>> did_you_mean("momentun", ["adamw", "momentum"]), did_you_mean("x", ["adamw"])
+    ("; did you mean 'momentum'?", '')
+    """
+    near = near_names(word.lower(), names)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def tells_user_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """Make a command's ``main(argv) -> status`` print a UserError and return 2."""
 
     @functools.wraps(main)
-    def telling(argv: _Arguments = None) -> int:
+    def telling(argv: Any = None) -> int:
         try:
             return main(argv)
         except UserError as error:

@@ -27,7 +27,7 @@ from mindspore import Tensor, nn
 from mindcv_ghost.analysis.memory import LiveTensors
 from mindcv_ghost.analysis.observation import leaves, observed
 from mindcv_ghost.errors import tells_user_errors
-from mindcv_ghost.named_model import add_model_arguments, create_named_model
+from mindcv_ghost.registry import add_model_arguments, create_named_model
 
 __all__ = [
     "ComplexityReport",

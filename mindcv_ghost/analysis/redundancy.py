@@ -29,10 +29,10 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.analysis.least_squares import map_values, pair_residuals, sample_positions
 from mindcv_ghost.analysis.observation import observed
-from mindcv_ghost.engine.checkpoint import load_weights
 from mindcv_ghost.errors import ConfigError, DataError, tells_user_errors
-from mindcv_ghost.named_model import add_model_arguments, create_named_model
-from mindcv_ghost.report.files import write_text
+from mindcv_ghost.registry import add_model_arguments, create_named_model
+from mindcv_ghost.storage.atomic_file import write_text
+from mindcv_ghost.storage.checkpoint import load_weights
 
 __all__ = ["Redundancy", "default_layer", "feature_maps", "main", "measure_redundancy"]
 

@@ -15,7 +15,7 @@ from mindcv_ghost.convert.conversion import ConversionReport, to_mindspore, to_t
 from mindcv_ghost.convert.names import DIALECTS, dialects_of, torch_names
 from mindcv_ghost.convert.torch_file import SUFFIXES, read_torch_file, write_torch_file
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
-from mindcv_ghost.named_model import add_model_arguments, create_named_model
+from mindcv_ghost.registry import add_model_arguments, create_named_model
 
 _LARGEST_CKPT = 16 * 2**30
 
@@ -70,7 +70,7 @@ def _kind(path: Path) -> str:
 def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
     from mindspore import Parameter, Tensor
 
-    from mindcv_ghost.engine.checkpoint import save_weights
+    from mindcv_ghost.storage.checkpoint import save_weights
 
     tensors = read_torch_file(args.source)
     classifier = torch_names(args.model, [_classifier(args.model)])[_classifier(args.model)]
@@ -85,8 +85,8 @@ def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
 
 
 def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
-    from mindcv_ghost.engine.checkpoint import EMA_PREFIX, TRAINING_STATE
-    from mindcv_ghost.engine.ckpt_file import read_ckpt
+    from mindcv_ghost.storage.checkpoint import EMA_PREFIX, TRAINING_STATE
+    from mindcv_ghost.storage.ckpt_file import read_ckpt
 
     if not args.source.is_file():
         raise CheckpointError(f"there is no file {args.source}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.report.files import write_bytes
+from mindcv_ghost.storage.atomic_file import write_bytes
 
 __all__ = ["SUFFIXES", "read_torch_file", "write_torch_file"]
 

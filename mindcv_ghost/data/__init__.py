@@ -9,18 +9,18 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
-    "ArraySource": "arrays",
-    "Augment": "transforms",
-    "Batches": "batches",
-    "EvalLoader": "loader",
-    "FolderSource": "image_folder",
-    "Source": "sources",
-    "TrainLoader": "loader",
-    "calibration_batches": "calibration",
-    "check_splits": "sources",
-    "class_names": "sources",
-    "fingerprint": "sources",
-    "open_source": "sources",
+    "ArraySource": "sets.arrays",
+    "Augment": "transforms.transforms",
+    "Batches": "pipeline.batches",
+    "EvalLoader": "pipeline.loader",
+    "FolderSource": "sets.image_folder",
+    "Source": "sets.sources",
+    "TrainLoader": "pipeline.loader",
+    "calibration_batches": "pipeline.calibration",
+    "check_splits": "sets.sources",
+    "class_names": "sets.sources",
+    "fingerprint": "sets.sources",
+    "open_source": "sets.sources",
 }
 __all__ = sorted(_HOMES)
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mindcv_ghost.data.image_folder import FolderSource, shown
-from mindcv_ghost.data.unpack import file_members
+from mindcv_ghost.data.sets.image_folder import FolderSource, shown
+from mindcv_ghost.data.sets.unpack import file_members
 from mindcv_ghost.errors import DataError, UserError
 
 __all__ = ["check_folder", "main", "read_devkit", "sort_val"]

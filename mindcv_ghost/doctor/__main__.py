@@ -9,10 +9,10 @@ from pathlib import Path
 if not __package__:  # msrun runs files, and this one's folder is no place to look for modules
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from mindcv_ghost.cluster import run_script
 from mindcv_ghost.doctor import rounds, starting, usage
 from mindcv_ghost.errors import LaunchError, tells_user_errors
-from mindcv_ghost.launch import detect, is_scheduler
+from mindcv_ghost.launch.cluster import run_script
+from mindcv_ghost.launch.world import detect, is_scheduler
 
 
 def main(argv: list[str]) -> int:

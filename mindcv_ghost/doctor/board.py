@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mindcv_ghost.doctor.findings import BROKEN, Finding
-from mindcv_ghost.launch import World, job_identity
-from mindcv_ghost.processes import launcher_process
+from mindcv_ghost.launch.processes import launcher_process
+from mindcv_ghost.launch.world import World, job_identity
 
 __all__ = ["GRACE_SECONDS", "Alone", "Board", "Lost", "place"]
 

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from mindcv_ghost import launch
 from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
-from mindcv_ghost.processes import finding_package
+from mindcv_ghost.launch import world as launch
+from mindcv_ghost.launch.processes import finding_package
 
 __all__ = ["ask_mindspore", "found", "visible"]
 

@@ -132,7 +132,7 @@ def images(config: Config, device: str, clock: Callable[[], float] = time.perf_c
             nobody has resolved yet, as many as for the CPU.
         clock: returns seconds; for tests.
     """
-    from mindcv_ghost.data.sources import open_source
+    from mindcv_ghost.data.sets.sources import open_source
 
     what, data = "images", config.dataset
     started = clock()

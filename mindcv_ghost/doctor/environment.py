@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 
 from mindcv_ghost import compat
-from mindcv_ghost.cluster import available_cores
 from mindcv_ghost.doctor.findings import BROKEN, OK, SLOW, Finding
 from mindcv_ghost.errors import UserError
-from mindcv_ghost.launch import World, threads_per_rank
+from mindcv_ghost.launch.cluster import available_cores
+from mindcv_ghost.launch.world import World, threads_per_rank
 from mindcv_ghost.native_build import Unavailable, commands
 from mindcv_ghost.report.hardware import describe_hardware
 

@@ -11,7 +11,7 @@ from typing import Any
 from mindcv_ghost.doctor.board import GRACE_SECONDS, Alone, Board, Lost
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, Finding, Report, merged
 from mindcv_ghost.doctor.watch import Watch
-from mindcv_ghost.launch import World
+from mindcv_ghost.launch.world import World
 
 __all__ = ["Check", "Examination"]
 

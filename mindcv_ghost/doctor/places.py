@@ -6,11 +6,11 @@ import os
 import socket
 from collections.abc import Mapping
 
-from mindcv_ghost import launch
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW, Finding
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch import World
-from mindcv_ghost.rendezvous import resolved
+from mindcv_ghost.launch import world as launch
+from mindcv_ghost.launch.rendezvous import resolved
+from mindcv_ghost.launch.world import World
 
 __all__ = ["launcher", "meeting", "variables"]
 

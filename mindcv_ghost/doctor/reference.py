@@ -19,8 +19,8 @@ import numpy as np
 from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.doctor.comparison import LOSS
 from mindcv_ghost.doctor.synthetic import Shape, batch_of
-from mindcv_ghost.launch import without_launcher
-from mindcv_ghost.processes import finding_package
+from mindcv_ghost.launch.processes import finding_package
+from mindcv_ghost.launch.world import without_launcher
 
 __all__ = ["compute", "main"]
 
@@ -90,7 +90,7 @@ def main(folder: Path) -> None:
     from mindcv_ghost import compat
     from mindcv_ghost.doctor.training import built
     from mindcv_ghost.engine.step import NetworkWithLoss
-    from mindcv_ghost.learner import create_loss
+    from mindcv_ghost.run.learner import create_loss
 
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     shape, ranks = Shape(**facts["shape"]), facts["ranks"]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindcv_ghost import compat
-from mindcv_ghost.cluster import begin, join, meet
 from mindcv_ghost.doctor import devices, disks, environment, places
 from mindcv_ghost.doctor.board import Alone, Board, place
 from mindcv_ghost.doctor.examination import EVERY, FIRST, HOST, Check, Examination
@@ -20,10 +19,11 @@ from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW, Finding, Rep
 from mindcv_ghost.doctor.usage import Asked, examined
 from mindcv_ghost.doctor.watch import Watch
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch import World, device_id
-from mindcv_ghost.loading import loading
-from mindcv_ghost.processes import launcher_environment
+from mindcv_ghost.launch.cluster import begin, join, meet
+from mindcv_ghost.launch.processes import launcher_environment
+from mindcv_ghost.launch.world import World, device_id
 from mindcv_ghost.report.hardware import describe_hardware
+from mindcv_ghost.run.imports import loading
 from mindcv_ghost.version import __version__
 
 __all__ = ["examine", "examine_outside"]
@@ -132,7 +132,7 @@ def _finish(asked: Asked, world: World, report: Report, lost: bool) -> int:
 
 
 def _facts(asked: Asked, world: World, argv: Sequence[str]) -> dict[str, str]:
-    from mindcv_ghost.engine.run_folder import source_commit
+    from mindcv_ghost.storage.run_folder import source_commit
 
     found = environment.installed()
     names = {"python": "Python", "mindspore": "MindSpore", "mindcv": "MindCV"}

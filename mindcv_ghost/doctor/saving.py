@@ -10,8 +10,8 @@ import numpy as np
 from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
 from mindcv_ghost.doctor.training import Recorder, Trial, built
 from mindcv_ghost.doctor.usage import EPOCHS
-from mindcv_ghost.engine.checkpoint import load_weights, save_weights
-from mindcv_ghost.engine.resume import FOLDER, ResumeFiles, find_state
+from mindcv_ghost.storage.checkpoint import load_weights, save_weights
+from mindcv_ghost.storage.resume_files import FOLDER, ResumeFiles, find_state
 
 __all__ = ["difference", "resume", "save"]
 

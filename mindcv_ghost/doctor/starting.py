@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.processes import finding_package
+from mindcv_ghost.launch.processes import finding_package
 
 __all__ = ["INNER", "alone", "command", "start", "without_ranks"]
 

@@ -26,10 +26,10 @@ from mindcv_ghost.doctor.usage import EPOCHS
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.parameters import write
 from mindcv_ghost.engine.trainer import Summary, Trainer
-from mindcv_ghost.launch import World
-from mindcv_ghost.learner import Learner, create_learner, trainer_settings
-from mindcv_ghost.network import create_network
+from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.logs import LOGGER_NAME
+from mindcv_ghost.run.learner import Learner, create_learner, trainer_settings
+from mindcv_ghost.run.model import create_network
 
 __all__ = ["Recorder", "RepeatedBatch", "Trial", "built", "collect_log"]
 

@@ -31,7 +31,7 @@ from typing import IO
 
 from mindcv_ghost.doctor.board import GRACE_SECONDS, read
 from mindcv_ghost.doctor.findings import BROKEN, Finding, Report
-from mindcv_ghost.processes import finding_package, leave_at_once
+from mindcv_ghost.launch.processes import finding_package, leave_at_once
 
 __all__ = ["LEAVE_SECONDS", "Watch", "Watcher", "main"]
 

@@ -17,8 +17,8 @@ from mindcv_ghost.engine.feeds import BatchSource
 from mindcv_ghost.engine.losses import LossWatch, TrainingDiverged
 from mindcv_ghost.engine.signals import StopSignals
 from mindcv_ghost.engine.step import Outcome, TrainStep
-from mindcv_ghost.report.files import write_bytes
 from mindcv_ghost.report.progress import Progress
+from mindcv_ghost.storage.atomic_file import write_bytes
 
 __all__ = ["EpochRun", "EpochStats", "Position", "StepSettings"]
 

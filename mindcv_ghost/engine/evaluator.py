@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.graph_cache import compile_plainly
+from mindcv_ghost.engine.graphs.cache import compile_plainly
 
 __all__ = ["Evaluation", "Evaluator", "count_batch"]
 

@@ -15,13 +15,12 @@ import mindspore as ms
 import mindspore.dataset as ds
 from mindspore import nn
 
-from mindcv_ghost.engine.graph_cache import compile_plainly
+from mindcv_ghost.engine.graphs.cache import compile_plainly
 from mindcv_ghost.engine.step import TrainStep
-from mindcv_ghost.report.logs import LOGGER_NAME
 
 __all__ = ["BatchSource", "HostFeed", "SinkFeed", "SinkPipeline"]
 
-_logger = logging.getLogger(LOGGER_NAME)
+_logger = logging.getLogger(__name__)
 
 
 class SinkPipeline(Protocol):

@@ -13,19 +13,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.live_state import not_finite
 from mindcv_ghost.engine.losses import TrainingDiverged
-from mindcv_ghost.engine.resume import ResumeFiles
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.report.events import EventsLog
-from mindcv_ghost.report.files import write_bytes
-from mindcv_ghost.report.logs import LOGGER_NAME
 from mindcv_ghost.report.metrics import MetricsLog
+from mindcv_ghost.storage.atomic_file import write_bytes
+from mindcv_ghost.storage.checkpoint import CheckpointKeeper
+from mindcv_ghost.storage.resume_files import ResumeFiles
 
 __all__ = ["DiskError", "Saver", "check_space"]
 
-_logger = logging.getLogger(LOGGER_NAME)
+_logger = logging.getLogger(__name__)
 _FAILURES = 3
 
 

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 
-from mindcv_ghost.cluster import heed_signals
+from mindcv_ghost.launch.cluster import heed_signals
 
 __all__ = ["StopSignals", "exit_status"]
 

@@ -22,17 +22,16 @@ from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
-from mindcv_ghost.engine.graph_cache import compile_plainly
+from mindcv_ghost.engine.graphs.cache import compile_plainly
 from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.saver import DiskError, Saver
 from mindcv_ghost.engine.signals import StopSignals, exit_status
 from mindcv_ghost.engine.step import TrainStep
-from mindcv_ghost.report.logs import LOGGER_NAME
 from mindcv_ghost.report.progress import format_duration
 
 __all__ = ["Summary", "Trainer", "TrainerSettings", "updates_per_epoch"]
 
-_logger = logging.getLogger(LOGGER_NAME)
+_logger = logging.getLogger(__name__)
 _STATISTICS = ("moving_mean", "moving_variance")
 
 

@@ -15,8 +15,8 @@ __all__ = ["all_finite", "momentum", "use_native"]
 
 
 def use_native(network: Any, **where: Any) -> Any:
-    """See :func:`mindcv_ghost.kernels.switch.use_native`, which this calls."""
-    from mindcv_ghost.kernels import switch
+    """See :func:`mindcv_ghost.kernels.install.use_native`, which this calls."""
+    from mindcv_ghost.kernels import install as switch
 
     return switch.use_native(network, **where)
 

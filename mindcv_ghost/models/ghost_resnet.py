@@ -32,7 +32,7 @@ from mindcv_ghost.layers import (
     kaiming_normal_fan_out,
 )
 from mindcv_ghost.models.pretrained import require_weights
-from mindcv_ghost.registration import register_model
+from mindcv_ghost.registry import register_model
 
 # MindCV's decorator appends the entry points.
 __all__ = ["GhostBasicBlock", "GhostBottleneck", "GhostResNet"]

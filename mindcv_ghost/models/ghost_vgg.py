@@ -22,7 +22,7 @@ from mindspore.common.initializer import HeUniform
 
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool
 from mindcv_ghost.models.pretrained import require_weights
-from mindcv_ghost.registration import register_model
+from mindcv_ghost.registry import register_model
 
 # MindCV's decorator appends the entry points.
 __all__ = ["GhostVGG"]

@@ -23,7 +23,7 @@ from mindcv_ghost.models.ghostnet_frame import (
     squeeze_excite,
 )
 from mindcv_ghost.models.pretrained import require_weights
-from mindcv_ghost.registration import register_model
+from mindcv_ghost.registry import register_model
 
 # MindCV's decorator appends the entry points.
 __all__ = ["STAGES", "AttentionGhostModule", "GhostNetV2", "GhostV2Bottleneck"]

@@ -23,7 +23,7 @@ from mindcv_ghost.layers import DFCAttention, RepConv
 from mindcv_ghost.models.ghostnet_frame import GhostNetFrame, shortcut, squeeze_excite
 from mindcv_ghost.models.ghostnet_v2 import FIRST_ATTENTION, STAGES
 from mindcv_ghost.models.pretrained import require_weights
-from mindcv_ghost.registration import register_model
+from mindcv_ghost.registry import register_model
 
 # MindCV's decorator appends the entry points.
 __all__ = ["GhostNetV3", "GhostV3Bottleneck", "GhostV3Module"]

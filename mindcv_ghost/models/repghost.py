@@ -24,7 +24,7 @@ from mindcv_ghost.models.ghostnet_frame import (
     squeeze_excite,
 )
 from mindcv_ghost.models.pretrained import require_weights
-from mindcv_ghost.registration import register_model
+from mindcv_ghost.registry import register_model
 
 # MindCV's decorator appends the entry points.
 __all__ = ["RepGhostBottleneck", "RepGhostModule", "RepGhostNet"]

@@ -14,8 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-from mindcv_ghost.report.logs import LOGGER_NAME
-
 __all__ = ["EventsLog"]
 
 
@@ -62,7 +60,7 @@ class EventsLog:
             self._writer.flush()
         except OSError as error:
             self._tensorboard = self._writer = None
-            logging.getLogger(LOGGER_NAME).warning(
+            logging.getLogger(__name__).warning(
                 "%s can't be written (%s): no more TensorBoard events", self.folder, error
             )
 
@@ -114,7 +112,7 @@ def _find_tensorboard() -> _TensorBoard | None:
     except ImportError:
         return None
     except Exception as error:  # a protobuf that doesn't suit it raises TypeError
-        logging.getLogger(LOGGER_NAME).warning(
+        logging.getLogger(__name__).warning(
             "tensorboardX is installed but can't be imported (%s): no TensorBoard events", error
         )
         return None

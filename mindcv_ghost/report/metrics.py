@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.files import write_bytes
+from mindcv_ghost.storage.atomic_file import write_bytes
 
 __all__ = ["MetricsLog", "last_run", "read_metrics", "topk_name"]
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.files import write_bytes, write_text
 from mindcv_ghost.report.metrics import last_run, read_metrics
+from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
 __all__ = [
     "chart_digest",

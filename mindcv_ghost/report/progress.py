@@ -8,8 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from mindcv_ghost.report.logs import LOGGER_NAME
-
 __all__ = ["Progress", "format_duration"]
 
 _REFRESH_SECONDS = 0.5
@@ -69,7 +67,7 @@ class Progress:
         self._log_interval = max(1, log_interval)
         self._between_epochs_seconds = between_epochs_seconds
         self._clock = clock
-        self._logger = logging.getLogger(LOGGER_NAME)
+        self._logger = logging.getLogger(__name__)
         self._first_step: int | None = None
         self._first_time = self._shown_time = 0.0
         self._bar = None

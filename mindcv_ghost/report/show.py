@@ -14,7 +14,7 @@ from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
-from mindcv_ghost.report.record import read_json
+from tools.pages.record import read_json
 
 __all__ = ["describe_run", "main"]
 

@@ -19,9 +19,9 @@ from mindcv_ghost.analysis.complexity import (
     count_parameters,
     main,
 )
-from mindcv_ghost.named_model import create_named_model
+from mindcv_ghost.registry import create_named_model
 
-REFERENCE = Path(__file__).parents[1] / "data" / "reference_counts.csv"
+REFERENCE = Path(__file__).parents[1] / "facts" / "reference_counts.csv"
 with REFERENCE.open(encoding="utf-8", newline="") as file:
     ROWS = list(csv.DictReader(file))
 

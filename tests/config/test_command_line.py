@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mindcv_ghost.config import load_config
-from tests.effort import calls_of
+from tests.helpers.effort import calls_of
 
 
 def test_lists_may_be_separated_by_spaces_or_commas_and_bracketed():

@@ -17,7 +17,7 @@ from mindcv_ghost.config.given import Given
 from mindcv_ghost.config.recipe_file import read_recipe
 from mindcv_ghost.config.table import KEYS, RENAMED
 
-TABLE = Path(__file__).parents[1] / "data" / "mindcv_recipe_values.csv"
+TABLE = Path(__file__).parents[1] / "facts" / "mindcv_recipe_values.csv"
 
 with TABLE.open(encoding="utf-8") as file:
     ROWS = list(csv.DictReader(line for line in file if not line.startswith("#")))

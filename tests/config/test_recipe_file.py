@@ -9,7 +9,7 @@ import pytest
 from mindcv_ghost.config import load_config
 from mindcv_ghost.config.recipe_file import MAX_BYTES, MAX_NODES, read_recipe
 from mindcv_ghost.errors import ConfigError
-from tests.effort import calls_of, no_hang
+from tests.helpers.effort import calls_of, no_hang
 
 
 def message_for(path) -> str:

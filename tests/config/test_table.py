@@ -13,7 +13,7 @@ import pytest
 from mindcv_ghost.config import ADDITIONS, DEVIATIONS, KEYS, SECTIONS, Config, load_config
 from mindcv_ghost.config.kinds import Bool, Either, Float, Int, Nullable, Numbers, OneOrMore, Text
 
-FACTS = Path(__file__).parents[1] / "data" / "mindcv_config_keys.csv"
+FACTS = Path(__file__).parents[1] / "facts" / "mindcv_config_keys.csv"
 
 with FACTS.open(encoding="utf-8") as file:
     ROWS = [row for row in csv.DictReader(line for line in file if not line.startswith("#"))]

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 import mindcv_ghost  # noqa: F401
 from mindcv_ghost.convert import to_mindspore, to_torch, torch_names
 from mindcv_ghost.convert.__main__ import main
-from mindcv_ghost.engine.checkpoint import load_weights, save_weights
 from mindcv_ghost.errors import CheckpointError, ConfigError
+from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "ghost_resnet18"

@@ -30,7 +30,7 @@ def main() -> None:
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
     here = Path(__file__).resolve().parent
-    sys.path += [str(here), str(here.parent)]
+    sys.path += [str(here), str(here.parent / "helpers")]
 
     from fake_device.hook import after_import
     from fake_device.install import install, note_end

@@ -12,12 +12,12 @@ import signal
 import sys
 import time
 
-from mindcv_ghost.cluster import meet, run_script
 from mindcv_ghost.doctor import board, examination, rounds, watch
 from mindcv_ghost.doctor.examination import Check, Examination
 from mindcv_ghost.doctor.findings import OK, Finding, Report
 from mindcv_ghost.doctor.usage import Asked
-from mindcv_ghost.launch import detect
+from mindcv_ghost.launch.cluster import meet, run_script
+from mindcv_ghost.launch.world import detect
 
 
 def hang() -> None:

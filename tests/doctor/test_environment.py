@@ -11,7 +11,7 @@ import pytest
 from mindcv_ghost.doctor import environment, places
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch import World
+from mindcv_ghost.launch.world import World
 
 GOOD = {"python": "3.11.7", "mindspore": "2.8.0", "mindcv": "0.3.0"} | {
     "numpy": "1.26.4",

@@ -17,7 +17,7 @@ from mindcv_ghost.doctor.examination import FIRST, HOST, Check, Examination
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, Finding, Report
 from mindcv_ghost.doctor.watch import Watcher, place_of
 from mindcv_ghost.errors import DataError
-from mindcv_ghost.launch import World
+from mindcv_ghost.launch.world import World
 
 from .conftest import MPIRUN, lines_of, object_of
 

@@ -13,9 +13,9 @@ import signal
 import sys
 import time
 
-from mindcv_ghost.cluster import heed_signals, join, run_script
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.launch import detect
+from mindcv_ghost.launch.cluster import heed_signals, join, run_script
+from mindcv_ghost.launch.world import detect
 
 STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
 

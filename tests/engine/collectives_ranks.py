@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from mindcv_ghost.cluster import join, run_script
-from mindcv_ghost.launch import detect
+from mindcv_ghost.launch.cluster import join, run_script
+from mindcv_ghost.launch.world import detect
 
 
 def main(argv: list[str]) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from mindcv_ghost.cluster import join, run_script
-from mindcv_ghost.launch import detect
+from mindcv_ghost.launch.cluster import join, run_script
+from mindcv_ghost.launch.world import detect
 
 UPDATES = 6
 OVERFLOWS = {(1, 2), (0, 4), (1, 4)}  # rank, and which of its batches from 0

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-from mindcv_ghost.engine.resume import ResumeFiles, find_state
 from mindcv_ghost.engine.saver import DiskError, Saver, check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
-from mindcv_ghost.report import files
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
+from mindcv_ghost.storage import atomic_file as files
+from mindcv_ghost.storage.checkpoint import CheckpointKeeper
+from mindcv_ghost.storage.resume_files import ResumeFiles, find_state
 
 from .networks import CLASSES, CrossEntropy
 
@@ -262,7 +262,7 @@ def failing(monkeypatch, times):
                 raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr("mindcv_ghost.engine.state_file.write_bytes", write)
+    monkeypatch.setattr("mindcv_ghost.storage.state_file.write_bytes", write)
     return calls
 
 

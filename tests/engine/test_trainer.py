@@ -14,20 +14,20 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.engine import feeds
 from mindcv_ghost.engine import trainer as trainer_module
-from mindcv_ghost.engine.checkpoint import CheckpointKeeper
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.losses import TrainingDiverged
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-from mindcv_ghost.engine.resume import ResumeFiles
 from mindcv_ghost.engine.saver import Saver
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
+from mindcv_ghost.storage.checkpoint import CheckpointKeeper
+from mindcv_ghost.storage.resume_files import ResumeFiles
 
 from .networks import CLASSES, CrossEntropy, Linear, batch
 

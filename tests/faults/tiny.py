@@ -9,9 +9,9 @@ import os
 import sys
 import time
 
-from mindcv_ghost.cluster import run_script
-from mindcv_ghost.report import files
-from tests.tiny_network import register_tiny
+from mindcv_ghost.launch.cluster import run_script
+from mindcv_ghost.storage import atomic_file as files
+from tests.helpers.tiny_network import register_tiny
 
 
 def slow_down_writing(seconds: float) -> None:

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from tests.data_tests.conftest import encoded, photograph
-from tests.data_tests.test_image_file import PLAIN_OPTIONS
+from tests.data.conftest import encoded, photograph
+from tests.data.test_image_file import PLAIN_OPTIONS
 
 
 def converted(mode: str) -> Image.Image:

@@ -12,11 +12,11 @@ import pytest
 from mindspore import Tensor
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from mindcv_ghost.engine.checkpoint import load_weights
-from mindcv_ghost.engine.ckpt_file import read_ckpt
 from mindcv_ghost.errors import CheckpointError
-from tests.engine.test_checkpoint import Small
-from tests.engine.test_ckpt_file import FOUR, crafted, with_map
+from mindcv_ghost.storage.checkpoint import load_weights
+from mindcv_ghost.storage.ckpt_file import read_ckpt
+from tests.storage.test_checkpoint import Small
+from tests.storage.test_ckpt_file import FOUR, crafted, with_map
 
 from .outcome import Tally
 

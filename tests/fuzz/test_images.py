@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.data.image_file import BadImage, prepare
+from mindcv_ghost.data.sets.image_file import BadImage, prepare
 
 from .images import bases, crafted, mutated
 from .outcome import Tally

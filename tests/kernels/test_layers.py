@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindcv_ghost.kernels.replaced import kind_of
-from mindcv_ghost.kernels.switch import use_library
+from mindcv_ghost.kernels.exchange import kind_of
+from mindcv_ghost.kernels.install import use_library
 from mindcv_ghost.layers import DFCAttention, GlobalAvgPool, SqueezeExcite
 
-from ..randomised import randomise
+from ..helpers.randomised import randomise
 
 
 def conv(channels: int, out_channels: int, kernel, stride: int = 1, group: int = 1, **options):

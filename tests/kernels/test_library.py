@@ -14,7 +14,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost import native_build
 from mindcv_ghost.kernels import library, use_native
-from mindcv_ghost.kernels.switch import use_library
+from mindcv_ghost.kernels.install import use_library
 from mindcv_ghost.layers import GhostModule
 
 ON_THE_CPU = dict(wanted=True, device="CPU", graph_mode=True, amp_level="O0")

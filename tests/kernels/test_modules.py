@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindcv_ghost.kernels.switch import use_library
+from mindcv_ghost.kernels.install import use_library
 from mindcv_ghost.layers import GhostModule
 
-from ..randomised import randomise
+from ..helpers.randomised import randomise
 
 # in, out, options of the module, shape of the images, whether a shortcut is added
 NAMED = {

@@ -16,7 +16,7 @@ from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.kernels import momentum
-from mindcv_ghost.kernels.switch import use_library
+from mindcv_ghost.kernels.install import use_library
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool
 
 from ..engine.networks import CLASSES, CrossEntropy

@@ -8,9 +8,9 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
-from mindcv_ghost.kernels.switch import use_library
+from mindcv_ghost.kernels.install import use_library
 
-from ..randomised import randomise
+from ..helpers.randomised import randomise
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

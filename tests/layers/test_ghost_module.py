@@ -11,8 +11,8 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.layers import GhostModule, ghost_module, kaiming_normal_fan_out, split_channels
 
-from ..numpy_reference import ghost_module as numpy_ghost_module
-from ..randomised import randomise
+from ..helpers.numpy_reference import ghost_module as numpy_ghost_module
+from ..helpers.randomised import randomise
 
 
 @pytest.fixture(params=["graph", "pynative"])

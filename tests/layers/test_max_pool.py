@@ -9,7 +9,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.layers import StemMaxPool
 
-from ..numpy_reference import max_pool
+from ..helpers.numpy_reference import max_pool
 
 
 @pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])

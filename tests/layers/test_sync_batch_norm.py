@@ -16,8 +16,8 @@ from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.layers import SyncBatchNorm2d, convert_sync_batch_norm
 
-from ..numpy_reference import batch_norm as numpy_batch_norm
-from ..randomised import randomise
+from ..helpers.numpy_reference import batch_norm as numpy_batch_norm
+from ..helpers.randomised import randomise
 from .sync_batch_norm_ranks import MODES, train_step
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.layers import ConvNormAct, GhostModule, StemMaxPool
 from mindcv_ghost.models.ghost_resnet import GhostResNet
 
-from ..numpy_reference import batch_norm, conv2d, ghost_resnet, max_pool, relu
-from ..randomised import randomise
+from ..helpers.numpy_reference import batch_norm, conv2d, ghost_resnet, max_pool, relu
+from ..helpers.randomised import randomise
 
 
 @pytest.fixture(autouse=True)

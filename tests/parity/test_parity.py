@@ -12,7 +12,7 @@ import pytest
 from mindspore import Tensor
 
 from mindcv_ghost.surgery import deploy
-from tests.needs_torch import torch_and_timm
+from tests.helpers.needs_torch import torch_and_timm
 from tests.parity.compare import (
     assert_close,
     assert_same_gradients,
@@ -123,7 +123,7 @@ def test_deploy_form_is_timms(name):
 
 def test_weights_saved_by_pytorch_load_from_its_own_file(tmp_path):
     from mindcv_ghost.convert.__main__ import main
-    from mindcv_ghost.engine.checkpoint import load_weights
+    from mindcv_ghost.storage.checkpoint import load_weights
 
     torch, model = pytorch("ghost_resnet50")
     torch.save({"state_dict": {f"module.{n}": t for n, t in model.state_dict().items()}},

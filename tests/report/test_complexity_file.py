@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.record import read_json
-from mindcv_ghost.report.zoo_tables import paper_tables
-from tests.report.test_tables import ROOT
+from tests.tools.test_tables import ROOT
+from tools.pages.record import read_json
+from tools.pages.zoo_tables import paper_tables
 
 FILE = read_json(ROOT / "results" / "complexity.json")
 COUNTED = FILE["models"]
@@ -20,13 +20,13 @@ def test_every_depth_is_counted_for_both_ratios():
 
 
 def test_recorded_counts_are_those_of_the_network():
-    from tools.count_models import count
+    from tools.measure.count_models import count
 
     assert count("ghost_resnet18", 4) in COUNTED
 
 
 def test_every_model_is_counted_and_some_are_what_they_were():
-    from tools.count_models import count_registered, count_row, zoo
+    from tools.measure.count_models import count_registered, count_row, zoo
 
     assert [entry["model"] for entry in FILE["registered"]] == zoo()
     assert count_registered("ghost_resnet20_cifar") in FILE["registered"]

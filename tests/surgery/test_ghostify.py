@@ -14,7 +14,7 @@ from mindspore import Tensor, nn, ops
 import mindcv_ghost  # noqa: F401
 from mindcv_ghost.layers import GhostModule, StemMaxPool
 from mindcv_ghost.surgery import ghostify
-from tests.randomised import randomise
+from tests.helpers.randomised import randomise
 
 RESULTS = Path(__file__).parents[2] / "results"
 

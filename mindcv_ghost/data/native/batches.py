@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import mindspore as ms
 import numpy as np
 
-from mindcv_ghost.data.memory import keep_large_blocks
-from mindcv_ghost.data.sources import Source
+from mindcv_ghost.data.pipeline.memory import keep_large_blocks
+from mindcv_ghost.data.sets.sources import Source
 from mindcv_ghost.errors import DataError
 
 __all__ = ["JoinedBatches", "NativeBatches"]

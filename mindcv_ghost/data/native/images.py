@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mindcv_ghost.data.image_file import BadImage, decode, jpeg_is_plain
-from mindcv_ghost.data.image_folder import FolderSource
 from mindcv_ghost.data.native.keep import Keep, keep_for
 from mindcv_ghost.data.native.library import load
-from mindcv_ghost.data.seeded import SeededOp
-from mindcv_ghost.data.sources import Source
-from mindcv_ghost.data.transforms import Augment
+from mindcv_ghost.data.sets.image_file import BadImage, decode, jpeg_is_plain
+from mindcv_ghost.data.sets.image_folder import FolderSource
+from mindcv_ghost.data.sets.sources import Source
+from mindcv_ghost.data.transforms.seeded import SeededOp
+from mindcv_ghost.data.transforms.transforms import Augment
 from mindcv_ghost.native_build import Unavailable
 
 __all__ = [

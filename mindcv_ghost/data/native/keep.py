@@ -7,8 +7,8 @@ import weakref
 import numpy as np
 from PIL import Image
 
-from mindcv_ghost.data.image_folder import FolderSource
 from mindcv_ghost.data.native.library import load
+from mindcv_ghost.data.sets.image_folder import FolderSource
 
 __all__ = ["Keep", "keep_for"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mindcv_ghost.data.native.batches import NativeBatches
 from mindcv_ghost.data.native.images import Images, OneImage
-from mindcv_ghost.data.stream import read_or_replace
+from mindcv_ghost.data.pipeline.stream import read_or_replace
 from mindcv_ghost.errors import DataError
 
 __all__ = ["evaluation_pass", "training_pass"]

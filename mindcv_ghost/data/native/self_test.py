@@ -18,7 +18,7 @@ from PIL import Image
 
 from mindcv_ghost.data.native.images import ITEM, SETTINGS
 from mindcv_ghost.data.native.library import open_library
-from mindcv_ghost.data.transforms import Augment, eval_transforms
+from mindcv_ghost.data.transforms.transforms import Augment, eval_transforms
 
 __all__ = ["check_library", "made"]
 

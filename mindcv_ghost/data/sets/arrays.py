@@ -1,0 +1,254 @@
+"""CIFAR-10, CIFAR-100 and MNIST from their original binary files.
+
+The files are a header and then pixels, so they are mapped into memory instead of read by
+MindSpore's ``Cifar10Dataset`` and ``MnistDataset`` (a test holds the two equal): nothing is copied
+at the start, the ranks of a machine share the pages, and a file of the wrong size is named.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindcv_ghost.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: without the lock, ranks that download at once do it twice
+    fcntl = None
+
+__all__ = ["ARRAY_SETS", "ArraySource", "open_arrays"]
+
+
+@dataclass(frozen=True)
+class _ArraySet:
+    """Where a set's files are and what is in them."""
+
+    folder: str  # as the archives have it, and MindCV's download class
+    splits: dict[str, tuple[str, ...]]
+    names_file: str
+    num_classes: int
+    label_bytes: int  # CIFAR-100 keeps a coarse label before the fine one
+
+
+_TRAIN_BATCHES = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
+ARRAY_SETS = {
+    "cifar10": _ArraySet(
+        "cifar-10-batches-bin",
+        {"train": _TRAIN_BATCHES, "test": ("test_batch.bin",)},
+        "batches.meta.txt",
+        10,
+        1,
+    ),
+    "cifar100": _ArraySet(
+        "cifar-100-binary",
+        {"train": ("train.bin",), "test": ("test.bin",)},
+        "fine_label_names.txt",
+        100,
+        2,
+    ),
+    "mnist": _ArraySet(
+        "",
+        {
+            "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+            "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+        },
+        "",
+        10,
+        0,
+    ),
+}
+_CIFAR_PIXELS = 3 * 32 * 32
+
+
+class ArraySource:
+    """Images that lie decoded in memory (or in a mapped file).
+
+    Args:
+        images: uint8, indexed to (H, W, C), or to CIFAR's flat (3 * 32 * 32,) with ``planar``.
+        labels: (N,) integers.
+        name: what ``name_of`` calls the images, e.g. "cifar10/test".
+        kind: whose transforms apply: "cifar10", "cifar100" or "mnist".
+    """
+
+    encoded = False
+    on_bad_image = "stop"
+
+    def __init__(
+        self,
+        images: np.ndarray | _Joined,
+        labels: np.ndarray,
+        *,
+        name: str,
+        kind: str,
+        num_classes: int,
+        classes: tuple[str, ...] = (),
+        planar: bool = False,
+        in_channels: int = 3,
+    ):
+        self._images, self._labels, self._name, self._planar = images, labels, name, planar
+        self.in_channels = in_channels
+        self.kind, self.classes, self.num_classes = kind, classes, num_classes
+        self.root = name
+        self.bad: dict[str, str] = {}
+        self.failure: DataError | None = None
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise DataError(
+                f"{name} has labels from {labels.min()} to {labels.max()}, legal are 0 to "
+                f"{num_classes - 1}: are these the files of another set?"
+            )
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Image, uint8 (H, W, C), and label."""
+        image = self._images[index]
+        if self._planar:
+            image = image.reshape(3, 32, 32).transpose(1, 2, 0)
+        return np.ascontiguousarray(image), int(self._labels[index])
+
+    def label_of(self, index: int) -> int:
+        """Label of an image."""
+        return int(self._labels[index])
+
+    def name_of(self, index: int) -> str:
+        """What to call an image in a message."""
+        return f"{self._name}[{index}]"
+
+
+class _Joined:
+    """Several mapped arrays as one, without copying them (CIFAR-10: 150 MB) for each rank."""
+
+    def __init__(self, parts: list[np.ndarray]):
+        self._parts = parts
+        self._starts = np.cumsum([0] + [len(part) for part in parts])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part][index - self._starts[part]]
+
+
+def open_arrays(
+    name: str, data_dir: str, split: str, *, download: bool = False, in_channels: int = 3
+) -> ArraySource:
+    """CIFAR-10, CIFAR-100 or MNIST.
+
+    Args:
+        name: "cifar10", "cifar100" or "mnist".
+        data_dir: folder with the binary files, or the one above it, as downloads leave it.
+        split: "train", or "test" (also called "val").
+        download: fetch what is missing (``data/sets/download.py``).
+        in_channels: 3 repeats MNIST's one channel.
+
+    Raises:
+        DataError: if files are missing or have the wrong size.
+    """
+    layout = ARRAY_SETS[name]
+    usage = {"val": "test", "eval": "test", "validation": "test"}.get(split, split)
+    if usage not in layout.splits:
+        raise DataError(f"{name} has no split {split!r}: it has train and test (also called val)")
+    folder = _find(name, layout, data_dir, download)
+    paths = [os.path.join(folder, file) for file in layout.splits[usage]]
+    if name == "mnist":
+        images, labels = _read_idx(paths[0], 3)[..., None], _read_idx(paths[1], 1)
+        if len(images) != len(labels):
+            raise DataError(f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels")
+        if in_channels == 3:
+            images = np.broadcast_to(images, (*images.shape[:3], 3))
+    else:
+        records = [_read_records(path, layout.label_bytes + _CIFAR_PIXELS) for path in paths]
+        labels = np.concatenate([part[:, layout.label_bytes - 1] for part in records])
+        images = _Joined([part[:, layout.label_bytes :] for part in records])
+    return ArraySource(
+        images,
+        np.array(labels, dtype=np.int32),
+        name=f"{name}/{usage}",
+        kind=name,
+        num_classes=layout.num_classes,
+        classes=_class_names(folder, layout),
+        planar=name != "mnist",
+        in_channels=in_channels,
+    )
+
+
+def _find(name: str, layout: _ArraySet, data_dir: str, download: bool) -> str:
+    """The folder that has every file of the set, fetched if wished."""
+    wanted = [file for files in layout.splits.values() for file in files]
+    candidates = [os.path.join(data_dir, layout.folder), data_dir] if layout.folder else [data_dir]
+    missing = {}
+    for folder in candidates:
+        missing[folder] = [f for f in wanted if not os.path.isfile(os.path.join(folder, f))]
+        if not missing[folder]:
+            return folder
+    if download:
+        _download(name, layout, data_dir)
+        return _find(name, layout, data_dir, download=False)
+    folder = min(candidates, key=lambda path: len(missing[path]))
+    raise DataError(
+        f"{name} isn't complete in {os.path.abspath(data_dir)}: missing "
+        + ", ".join(missing[folder])
+        + f" (looked in {' and '.join(candidates)}). Point --data_dir at the folder of the binary "
+        "files, or fetch them with --dataset_download true."
+    )
+
+
+def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
+    """Fetch a set; of several ranks one does it and the others wait."""
+    from mindcv_ghost.data.sets.download import download
+
+    try:
+        os.makedirs(data_dir, exist_ok=True)
+        lock = open(os.path.join(data_dir, f".{name}.lock"), "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise DataError(
+            f"{name} can't be downloaded to {os.path.abspath(data_dir)}: "
+            f"{error.strerror or error}. Give a --data_dir that can be written to."
+        ) from None
+    with lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        download(name, os.path.join(data_dir, layout.folder))
+
+
+def _read_records(path: str, size: int) -> np.ndarray:
+    """A file of equal records, mapped: uint8 (N, size)."""
+    length = os.path.getsize(path)
+    if not length or length % size:
+        raise DataError(
+            f"{path} has {length:,} bytes, which isn't a whole number of records of {size:,} "
+            "bytes: truncated? Fetch it again."
+        )
+    return np.memmap(path, np.uint8, "r").reshape(-1, size)
+
+
+def _read_idx(path: str, dimensions: int) -> np.ndarray:
+    """An IDX file of bytes (MNIST's format), mapped."""
+    header = 4 + 4 * dimensions
+    with open(path, "rb") as file:
+        start = file.read(header)
+    if len(start) < header or start[:4] != bytes([0, 0, 8, dimensions]):
+        raise DataError(f"{path} isn't an IDX file of {dimensions}-dimensional bytes (MNIST)")
+    shape = struct.unpack(f">{dimensions}I", start[4:])
+    expected = header + int(np.prod(shape, dtype=np.int64))
+    length = os.path.getsize(path)
+    if length != expected or not shape[0]:
+        raise DataError(
+            f"{path} has {length:,} bytes, its header promises {expected:,}: truncated? "
+            "Fetch it again."
+        )
+    return np.memmap(path, np.uint8, "r", offset=header, shape=shape)
+
+
+def _class_names(folder: str, layout: _ArraySet) -> tuple[str, ...]:
+    try:
+        with open(os.path.join(folder, layout.names_file), encoding="utf-8") as file:
+            names = tuple(line.strip() for line in file if line.strip())
+    except (OSError, UnicodeDecodeError):
+        names = ()
+    if not layout.names_file:
+        return tuple(str(digit) for digit in range(10))
+    return names if len(names) == layout.num_classes else ()

@@ -1,0 +1,155 @@
+"""How the zoo gets into MindCV's registry, whichever of the two packages is imported first.
+
+Nothing here imports MindSpore or MindCV at import. MindCV's registry is a dictionary that lets the
+last comer win in silence; :func:`register_model` doesn't: a name belongs to whom it was first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import Any, Callable, TypeVar
+
+from mindcv_ghost.errors import ConfigError, UserError
+
+__all__ = [
+    "add_model_arguments",
+    "create_named_model",
+    "parse_model_args",
+    "register_model",
+    "register_zoo",
+]
+
+_PACKAGE = "mindcv_ghost"
+_ZOO = "mindcv_ghost.models"
+_HOST = "mindcv"
+
+EntryPoint = TypeVar("EntryPoint", bound=Callable[..., Any])
+
+
+def register_model(entry_point: EntryPoint) -> EntryPoint:
+    """Register a model with MindCV under its function's name; a taken name is refused.
+
+    Registering the same function of the same module again (a reload) is harmless.
+
+    Args:
+        entry_point: ``f(pretrained, num_classes, in_channels, **kwargs) -> nn.Cell``; its module
+            holds ``default_cfgs`` with an entry of that name, as MindCV's model files do.
+
+    Raises:
+        UserError: if MindCV or another plug-in already has a model of this name.
+    """
+    from mindcv.models import registry
+
+    name = entry_point.__name__
+    if registry.is_model(name):
+        owner = registry.model_entrypoint(name).__module__
+        if owner != entry_point.__module__:
+            raise UserError(
+                f"the model name {name!r} of {entry_point.__module__} is already taken by {owner}; "
+                f"{_PACKAGE} replaces nobody's model. Import only one of the two packages, or "
+                f"upgrade the one that should give the name up."
+            )
+    return registry.register_model(entry_point)
+
+
+def register_zoo() -> None:
+    """Register every model of this package: now if MindCV is loaded, else when it is imported."""
+    if not any(_is_hook(finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _RegisterAfterImport())
+    if _HOST in sys.modules:
+        # Waits for the import lock, should another thread be in the middle of importing MindCV.
+        importlib.import_module(_HOST)
+        importlib.import_module(_ZOO)
+
+
+def _is_hook(finder: object) -> bool:
+    # By name, not by class: a reload of this module makes a new class.
+    return (type(finder).__module__, type(finder).__name__) == (__name__, "_RegisterAfterImport")
+
+
+class _RegisterAfterImport(MetaPathFinder):
+    """Finds MindCV as the other finders do, and has the zoo imported once MindCV's code has run."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != _HOST:
+            return None
+        for finder in sys.meta_path:
+            find_spec = None if _is_hook(finder) else getattr(finder, "find_spec", None)
+            spec = find_spec(fullname, path, target) if find_spec else None
+            if spec is not None:
+                _call_after_exec(spec, lambda: importlib.import_module(_ZOO))
+                return spec
+        return None
+
+
+def _call_after_exec(spec: ModuleSpec, follow_up: Callable[[], object]) -> None:
+    """Let ``follow_up`` run once the module of ``spec`` has been executed."""
+    loader = spec.loader
+    if loader is None or not hasattr(loader, "exec_module"):
+        return
+    exec_module = loader.exec_module
+
+    def exec_then_follow_up(module: Any) -> None:
+        exec_module(module)
+        follow_up()
+
+    # On this one loader object (importlib makes one per import), so that it keeps its type:
+    # importlib.resources and inspect ask loaders for more than exec_module.
+    loader.exec_module = exec_then_follow_up  # type: ignore[method-assign]
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, num_classes: int | None) -> None:
+    """Add ``--in_channels``, ``--num_classes`` and ``--model_args`` to a command line."""
+    parser.add_argument("--in_channels", type=int, default=3)
+    parser.add_argument("--num_classes", type=int, default=num_classes)
+    parser.add_argument(
+        "--model_args", nargs="+", default=[], metavar="NAME=VALUE", help="for example ratio=4"
+    )
+
+
+def parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["ratio=4", "act=relu"]`` to keyword arguments; values are JSON, or else strings.
+
+    >>> parse_model_args(["ratio=4", "deploy=true", "act=relu"])
+    {'ratio': 4, 'deploy': True, 'act': 'relu'}
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--model_args takes name=value, for example ratio=4, not {pair!r}")
+        try:
+            arguments[name] = json.loads(text)
+        except json.JSONDecodeError:
+            arguments[name] = text
+    return arguments
+
+
+def create_named_model(name: str, pairs: Sequence[str] = (), **keywords: Any) -> Any:
+    """Create a model of MindCV's registry.
+
+    Args:
+        name: as in ``mindcv.list_models()``.
+        pairs: the ``--model_args``.
+        keywords: further arguments, such as ``num_classes``.
+
+    Raises:
+        ConfigError: if there is no such model, or it can't be built with these arguments.
+    """
+    import mindcv
+
+    import mindcv_ghost  # noqa: F401  (registers its models)
+
+    if not mindcv.is_model(name):
+        raise ConfigError(f"there is no model {name!r}; mindcv.list_models() names them all")
+    arguments = parse_model_args(pairs)
+    try:
+        return mindcv.create_model(name, **keywords, **arguments)
+    except (TypeError, ValueError) as problem:
+        raise ConfigError(f"{name} can't be built with {arguments}: {problem}") from problem

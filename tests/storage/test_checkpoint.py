@@ -1,0 +1,175 @@
+"""Checkpoints: whole or not at all, and never silently the wrong one."""
+
+from __future__ import annotations
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from mindcv_ghost.engine.ema import EmaWeights
+from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.storage import checkpoint
+from mindcv_ghost.storage.checkpoint import CheckpointKeeper, load_weights, save_weights
+
+
+class Small(nn.Cell):
+    def __init__(self, classes: int = 3, fill: float = 0.0) -> None:
+        super().__init__()
+        self.body = nn.Dense(4, 4, Tensor(np.full((4, 4), fill, np.float32)), has_bias=False)
+        self.classifier = nn.Dense(4, classes, Tensor(np.full((classes, 4), fill, np.float32)))
+
+    def construct(self, x):
+        return self.classifier(self.body(x))
+
+
+def parameters(network):
+    return list(network.get_parameters())
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
+    save_weights(parameters(Small(fill=0.1)), tmp_path / "a.ckpt")
+    network = Small()
+    report = load_weights(network, tmp_path / "a.ckpt")
+    assert (report.loaded, report.reset, report.ema) == (3, (), False)
+    np.testing.assert_array_equal(network.body.weight.asnumpy(), np.full((4, 4), 0.1, np.float32))
+
+
+def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "a.ckpt"
+    save_weights(parameters(Small(fill=1.0)), path)
+
+    def half(entries, name):
+        with open(name, "wb") as file:
+            file.write(b"half")
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", half)
+    with pytest.raises(OSError, match="a.ckpt can't be written: No space left on device"):
+        save_weights(parameters(Small(fill=2.0)), path)
+    monkeypatch.undo()
+    network = Small()
+    load_weights(network, path)
+    assert float(network.body.weight.asnumpy()[0, 0]) == 1.0
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_averaged_weights_are_found_by_us_and_by_mindcv(tmp_path):
+    network = mindcv.create_model("resnet18", num_classes=3)
+    ema = EmaWeights(network, 0.5)
+    ema.averages[0].set_data(Tensor(np.ones(ema.averages[0].shape, np.float32)))
+    save_weights([*parameters(network), *ema.averages], tmp_path / "a.ckpt")
+    ours = mindcv.create_model("resnet18", num_classes=3)
+    assert load_weights(ours, tmp_path / "a.ckpt", use_ema=True).ema
+    theirs = mindcv.create_model(
+        "resnet18", num_classes=3, checkpoint_path=str(tmp_path / "a.ckpt"), ema=True
+    )
+    for loaded in (ours, theirs):
+        assert float(next(iter(loaded.get_parameters())).asnumpy().min()) == 1.0
+
+
+def test_use_ema_without_averages_is_an_error(tmp_path):
+    save_weights(parameters(Small()), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="holds no averaged weights"):
+        load_weights(Small(), tmp_path / "a.ckpt", use_ema=True)
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path):
+    save_weights(parameters(Small()), tmp_path / "best.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint .*bset.ckpt; that folder has best.ckpt"
+    ):
+        load_weights(Small(), tmp_path / "bset.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "a.ckpt"
+    if content is None:
+        save_weights(parameters(Small()), path)
+        content = path.read_bytes()[:100]
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"a.ckpt \({len(content)} bytes\) can't be read"):
+        load_weights(Small(), path)
+
+
+def test_a_mismatch_lists_ten_names_of_each_kind(tmp_path):
+    other = [Parameter(Tensor(np.zeros(2, np.float32)), name=f"layer{i}.weight") for i in range(14)]
+    other.append(Parameter(Tensor(np.zeros((4, 5), np.float32)), name="body.weight"))
+    save_weights(other, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(Small(), tmp_path / "a.ckpt")
+    text = str(caught.value)
+    assert "2 missing in the file:\n    classifier.weight\n    classifier.bias" in text
+    assert "14 unexpected in the file:" in text
+    assert "layer9.weight\n    ... and 4 more" in text
+    assert "body.weight: file (4, 5), network (4, 4)" in text
+
+
+def test_another_class_count_is_refused_unless_the_head_is_reset(tmp_path):
+    save_weights(parameters(Small(classes=5, fill=1.0)), tmp_path / "a.ckpt")
+    network = Small(classes=3)
+    with pytest.raises(
+        CheckpointError, match="trained for 5 classes, the network has 3.*reset_head"
+    ):
+        load_weights(network, tmp_path / "a.ckpt")
+    assert float(network.body.weight.asnumpy()[0, 0]) == 0.0
+    report = load_weights(network, tmp_path / "a.ckpt", reset_head=True)
+    assert report.reset == ("classifier.weight", "classifier.bias")
+    assert float(network.body.weight.asnumpy()[0, 0]) == 1.0
+    assert float(network.classifier.weight.asnumpy()[0, 0]) == 0.0
+
+
+def test_reset_head_does_not_excuse_another_network(tmp_path):
+    save_weights(parameters(mindcv.create_model("resnet18", num_classes=3)), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="missing in the file"):
+        load_weights(
+            mindcv.create_model("resnet34", num_classes=3), tmp_path / "a.ckpt", False, True
+        )
+
+
+def test_optimizer_state_beside_the_weights_is_passed_over(tmp_path):
+    network = Small(fill=1.0)
+    optimizer = nn.Momentum(network.trainable_params(), [0.1, 0.2], 0.9)
+    everything = [*optimizer.get_parameters()]
+    names = {p.name for p in everything}
+    assert {"moments.body.weight", "learning_rate"} <= names
+    ms.save_checkpoint([{"name": p.name, "data": p} for p in everything], str(tmp_path / "a.ckpt"))
+    fresh = Small()
+    assert load_weights(fresh, tmp_path / "a.ckpt").loaded == 3
+
+
+def keep(tmp_path, policy, accuracies, keep=2, interval=1):
+    keeper = CheckpointKeeper(tmp_path, "net", keep, policy, interval)
+    for epoch, top1 in enumerate(accuracies, start=1):
+        keeper.save(parameters(Small(fill=epoch)), epoch, 7, top1)
+    return sorted(p.name for p in tmp_path.glob("net-*"))
+
+
+def value(path) -> float:
+    network = Small()
+    load_weights(network, path)
+    return float(network.body.weight.asnumpy()[0, 0])
+
+
+def test_latest_k_keeps_the_newest(tmp_path):
+    assert keep(tmp_path, "latest_k", [50, 40, 30, 20]) == ["net-3_7.ckpt", "net-4_7.ckpt"]
+    assert (value(tmp_path / "last.ckpt"), value(tmp_path / "best.ckpt")) == (4.0, 1.0)
+
+
+def test_top_k_keeps_the_best_and_of_equals_the_earlier(tmp_path):
+    kept = keep(tmp_path, "top_k", [10, 50, 30, 50, 30])
+    assert kept == ["net-2_7.ckpt", "net-4_7.ckpt"]
+    assert value(tmp_path / "best.ckpt") == 2.0
+    assert value(tmp_path / "net-4_7.ckpt") == 4.0
+
+
+def test_without_a_policy_all_stay(tmp_path):
+    assert len(keep(tmp_path, None, [None] * 4)) == 4
+
+
+def test_the_interval_thins_the_numbered_files_but_not_the_last(tmp_path):
+    assert keep(tmp_path, "latest_k", [None] * 5, interval=2) == ["net-2_7.ckpt", "net-4_7.ckpt"]
+    assert value(tmp_path / "last.ckpt") == 5.0
+    assert not (tmp_path / "best.ckpt").exists()

@@ -1,0 +1,140 @@
+"""A state is read back bit for bit, or refused: never half of it, never something else."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.storage.state_file import DamagedFile, open_state, write_state
+
+ARRAYS = {
+    "weight": np.array([[0.1, -0.0, np.float32(1e-45)], [1, 2, 3]], np.float32),
+    "step": np.array(7, np.int32),
+    "half": np.array([0.5], np.float16),
+    "nothing": np.zeros((0, 3), np.float32),
+}
+WANTED = {name: (values.shape, values.dtype) for name, values in ARRAYS.items()}
+FACTS = {"sum": 0.1 + 0.2, "names": ["ant", "bee"], "rows": 'a,b\n"sha256":"' + "0" * 64 + '"\n'}
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_state(tmp_path / "a.safetensors", ARRAYS, FACTS)
+    return tmp_path / "a.safetensors"
+
+
+def test_what_is_written_is_read_bit_for_bit(path):
+    state = open_state(path)
+    assert state.facts == FACTS
+    read = state.read(WANTED)
+    assert {n: v.tobytes() for n, v in read.items()} == {n: v.tobytes() for n, v in ARRAYS.items()}
+    assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_every_single_flipped_bit_is_noticed(path):
+    good = path.read_bytes()
+    for bit in range(8 * len(good)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        with pytest.raises(DamagedFile):
+            open_state(path)
+
+
+def test_every_truncation_is_noticed(path):
+    good = path.read_bytes()
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        with pytest.raises(DamagedFile, match="a.safetensors"):
+            open_state(path)
+
+
+def test_something_appended_is_noticed(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(DamagedFile):
+        open_state(path)
+
+
+def forged(header: object, data: bytes = b"") -> bytes:
+    """A file with a right checksum around whatever header somebody made up."""
+    import hashlib
+
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text = text.replace(b'"sha256": "', b'"sha256":"')
+    whole = struct.pack("<Q", len(text)) + text + data
+    return whole.replace(b"0" * 64, hashlib.sha256(whole).hexdigest().encode(), 1)
+
+
+METADATA = {
+    "format": "mindcv_ghost training state",
+    "schema": "1",
+    "sha256": "0" * 64,
+    "facts": "{}",
+}
+
+
+def claim(dtype: object, shape: list, *offsets: int) -> dict:
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": list(offsets)}
+    return {"__metadata__": METADATA, "weight": entry}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        claim("F32", [1 << 40], 0, 1 << 42),
+        claim("F32", [2, 3], 0, 8),
+        claim("object", [2], 0, 8),
+        claim("F32", [-1], 8, 0),
+        {"__metadata__": METADATA, "weight": "junk"},
+        {"__metadata__": {**METADATA, "facts": "[" * 100000}},
+        {"__metadata__": {**METADATA, "facts": "17"}},
+        {"__metadata__": {**METADATA, "format": "pt"}},
+        {"__metadata__": [METADATA]},
+        b'{"__metadata__":{"sha256":"' + b"0" * 64 + b'"},"a":' + b"[" * 100000,
+        b'{"sha256":"' + b"0" * 64 + b'"',
+        b"[]",
+    ],
+)
+def test_a_file_made_to_do_harm_gets_an_error_and_little_memory(tmp_path, header):
+    path = tmp_path / "hostile.safetensors"
+    path.write_bytes(forged(header, bytes(24)))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="hostile.safetensors"):
+        open_state(path).read(WANTED)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_a_sparse_giant_is_refused_at_once(tmp_path):
+    path = tmp_path / "giant.safetensors"
+    with open(path, "wb") as file:
+        file.truncate(1 << 37)
+    with pytest.raises(DamagedFile, match="64 GiB"):
+        open_state(path)
+
+
+def test_a_folder_or_a_later_layout_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a file"):
+        open_state(tmp_path)
+    path = tmp_path / "later.safetensors"
+    path.write_bytes(forged({"__metadata__": {**METADATA, "schema": "9"}}))
+    with pytest.raises(CheckpointError, match="layout '9'.*the version that wrote it"):
+        open_state(path)
+
+
+def test_another_networks_arrays_are_listed(path):
+    other = {**WANTED, "weight": ((4, 4), np.dtype(np.float32)), "bias": ((4,), np.dtype("f4"))}
+    del other["half"]
+    with pytest.raises(CheckpointError) as caught:
+        open_state(path).read(other)
+    text = str(caught.value)
+    assert "missing in the file: bias" in text
+    assert "unexpected in the file: half" in text
+    assert "weight: file (2, 3), run (4, 4)" in text
+    with pytest.raises(CheckpointError, match="step is int32"):
+        open_state(path).read({**WANTED, "step": ((), np.dtype(np.int64))})

@@ -1,0 +1,93 @@
+"""The zoo registers in either order of import, and takes no other model's name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mindcv
+import pytest
+from mindcv.models import registry
+
+import mindcv_ghost
+from mindcv_ghost.errors import UserError
+from mindcv_ghost.registry import register_model
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 14;"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys, mindcv_ghost\n"
+        "assert mindcv_ghost.__version__ and 'create_model' in dir(mindcv_ghost)\n"
+        # Alone it is light; a layer brings MindSpore; MindCV brings the models.
+        "assert not {'mindspore', 'mindcv', 'numpy'} & set(sys.modules)\n"
+        "assert len([n for n in sys.modules if n.startswith('mindcv_ghost')]) <= 4\n"
+        "from mindcv_ghost import GhostModule, split_channels\n"
+        "assert 'mindcv' not in sys.modules\n"
+        "from mindcv_ghost import create_model\n"
+        f"assert 'mindcv_ghost.models' in sys.modules; {REGISTERED}",
+        f"import mindcv; assert not mindcv.list_models('ghost_resnet*')\n"
+        f"import mindcv_ghost; {REGISTERED}"
+        # Reloading either is harmless.
+        "import importlib, sys; hooks = len(sys.meta_path)\n"
+        "from mindcv_ghost import registry\n"
+        "from mindcv_ghost.models import ghost_resnet\n"
+        "for module in (ghost_resnet, registry, mindcv_ghost, mindcv):\n"
+        "    importlib.reload(module)\n"
+        f"assert len(sys.meta_path) == hooks; {REGISTERED}"
+        "assert ghost_resnet.__all__.count('ghost_resnet50') == 1\n",
+        # The models first, which import MindCV themselves.
+        f"from mindcv_ghost.models.ghost_resnet import GhostResNet; {REGISTERED}",
+    ],
+    ids=["ghost first", "mindcv first", "models first"],
+)
+def test_zoo_registers_in_any_order_of_import(code):
+    python(code)
+
+
+def test_functions_are_mindcvs_own():
+    assert mindcv_ghost.create_model is mindcv.create_model
+    assert mindcv_ghost.list_models is mindcv.list_models
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'mindcv_ghost' has no attribute 'ghost_resnet7'"):
+        _ = mindcv_ghost.ghost_resnet7
+
+
+def resnet50(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
+    """A name that MindCV has."""
+
+
+def ghost_resnet50(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
+    """A name that another plug-in would have first."""
+
+
+def test_a_name_of_mindcvs_is_refused_not_replaced():
+    before = registry.model_entrypoint("resnet50")
+    with pytest.raises(UserError, match=r"'resnet50' of .* taken by mindcv.models.resnet;"):
+        register_model(resnet50)
+    assert registry.model_entrypoint("resnet50") is before
+
+
+def test_a_name_of_another_plug_ins_is_refused_not_replaced(monkeypatch):
+    monkeypatch.setitem(registry._model_entrypoints, "ghost_resnet50", ghost_resnet50)
+    from mindcv_ghost.models import ghost_resnet as ours
+
+    with pytest.raises(UserError, match=r"mindcv_ghost\.models\.ghost_resnet is already taken by"):
+        register_model(ours.ghost_resnet50)
+    assert registry.model_entrypoint("ghost_resnet50") is ghost_resnet50

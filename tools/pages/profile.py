@@ -1,0 +1,167 @@
+"""The performance page's profile of a training step, from ``benchmarks/profile.csv``.
+
+    python -m tools.pages.profile benchmarks/profile.csv docs/performance_profile.png
+
+``benchmarks/profile_step.py`` writes that file; ``tables.py`` fills the tables in. A step has
+parts, a part has operators, stock ones or native ones; the physical limit is a part's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.plots import BLUE, GREEN, GREY, draw_from, new_figure, save_png
+from tools.pages.records import read_rows
+
+__all__ = [
+    "COLUMNS",
+    "PARTS",
+    "chart_link",
+    "main",
+    "operator_table",
+    "part_table",
+    "read_profile",
+]
+
+COLUMNS = ("operators", "part", "operator", "ms", "gflop", "mbytes", "peak_gflops", "peak_gbytes")
+COLUMNS += ("case", "machine", "versions", "commit", "date")
+
+FORWARD = "Dense convolutions, forward"
+BACKWARD_INPUT = "Dense convolutions, gradient of the input"
+BACKWARD_WEIGHT = "Dense convolutions, gradient of the weight"
+TAILS = "Ghost and stem tails, forward"
+TAILS_BACKWARD = "Ghost and stem tails, backward"
+SUMS = "Sums of gradients between blocks"
+HEAD = "Mean, classifier, loss"
+OPTIMIZER = "Optimizer"
+FINITE = "Check that gradients are finite, and their scale"
+COPIES = "Moving statistics, copies"
+BETWEEN = "Between operators"
+PARTS = (FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT, TAILS, TAILS_BACKWARD, SUMS, HEAD, OPTIMIZER)
+PARTS += (FINITE, COPIES, BETWEEN)
+
+_WHOSE = ("stock", "native", "limit")
+NOT_MEASURED = "not measured\n"
+
+
+def read_profile(path: str | os.PathLike) -> list[dict]:
+    """Read the rows, times and sizes as numbers; none if there is no such file.
+
+    Raises:
+        ReportError: if a row isn't as ``profile_step.py`` writes them.
+    """
+
+    def convert(row: dict) -> None:
+        for name, values in (("operators", _WHOSE), ("part", PARTS)):
+            if row[name] not in values:
+                raise ValueError(f"{name} is {row[name]!r}, not {', '.join(values)}")
+        for name in ("ms", "gflop", "mbytes", "peak_gflops", "peak_gbytes"):
+            row[name] = float(row[name]) if row[name] else None
+
+    return read_rows(path, COLUMNS, convert)
+
+
+def part_table(rows: Sequence[dict]) -> str:
+    """A row a part: time on stock and native operators, the limit, and what sets it."""
+    if not rows:
+        return NOT_MEASURED
+    lines = ["| part of a step | stock (ms) | native (ms) | limit (ms) | set by | native / limit |"]
+    lines.append("| --- " * 6 + "|")
+    totals = dict.fromkeys(_WHOSE, 0.0)
+    for part in PARTS:
+        times = {whose: _time(rows, whose, part) for whose in _WHOSE}
+        if not any(times.values()):
+            continue
+        for whose, time in times.items():
+            totals[whose] += time
+        lines.append(_line(part, times, _bound(rows, part)))
+    lines.append(_line("**all**", totals, "–"))
+    first = rows[0]
+    head = (
+        f"{first['case']}: milliseconds of a step. At the limit all cores multiply and add at "
+        f"{first['peak_gflops']:.0f} GFLOP/s or move {first['peak_gbytes']:.0f} GB/s, both "
+        "measured in the same run.\n"
+    )
+    note = f"{first['machine']}; {first['versions']}; commit {first['commit']}.\n"
+    return "\n".join((head, *lines, "", note))
+
+
+def operator_table(rows: Sequence[dict]) -> str:
+    """A row an operator that takes a millisecond or more, stock and native apart."""
+    found = [row for row in rows if row["operators"] != "limit" and row["ms"] >= 1]
+    if not found:
+        return NOT_MEASURED
+    lines = ["| operators | part of a step | operator | ms |", "| --- " * 4 + "|"]
+    order = [(whose, part) for whose in _WHOSE for part in PARTS]
+    for row in sorted(found, key=lambda r: (order.index((r["operators"], r["part"])), -r["ms"])):
+        cells = (row["operators"], row["part"], row["operator"], f"{row['ms']:.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def chart_link(rows: Sequence[dict], page: str) -> str:
+    """The picture beside the page of that name, once there is something to draw."""
+    if not rows:
+        return NOT_MEASURED
+    return f"![Time by part of a step, and the limit]({page}_profile.png)\n"
+
+
+def _time(rows: Sequence[dict], whose: str, part: str) -> float:
+    return sum(r["ms"] for r in rows if (r["operators"], r["part"]) == (whose, part))
+
+
+def _bound(rows: Sequence[dict], part: str) -> str:
+    """What sets a part's limit, and how much of it there is."""
+    for row in rows:
+        if (row["operators"], row["part"]) == ("limit", part):
+            if row["gflop"] / row["peak_gflops"] >= row["mbytes"] / 1e3 / row["peak_gbytes"]:
+                return f"{row['gflop']:.3g} GFLOP"
+            return f"{row['mbytes']:,.0f} MB"
+    return "–"
+
+
+def _line(part: str, times: dict[str, float], bound: str) -> str:
+    ratio = f"{times['native'] / times['limit']:.1f}" if times["limit"] else "–"
+    limit = f"{times['limit']:.1f}" if times["limit"] else "–"
+    cells = (part, f"{times['stock']:.1f}", f"{times['native']:.1f}", limit, bound, ratio)
+    return "| " + " | ".join(cells) + " |"
+
+
+def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
+    """Draw each part's three times as bars.
+
+    Raises:
+        ReportError: if there is nothing to draw, or no matplotlib.
+    """
+    rows = read_profile(profile)
+    parts = [part for part in PARTS if any(_time(rows, whose, part) for whose in _WHOSE)]
+    if not parts:
+        raise ReportError(f"{profile} holds nothing to draw")
+    figure = new_figure(9.0, 1.2 + 0.55 * len(parts))
+    axes = figure.subplots()
+    for shift, (whose, colour) in enumerate(zip(_WHOSE, (GREY, BLUE, GREEN))):
+        places = [len(parts) - n - 0.27 * (shift - 1) for n in range(len(parts))]
+        times = [_time(rows, whose, part) for part in parts]
+        label = "limit" if whose == "limit" else f"{whose} operators"
+        axes.barh(places, times, height=0.25, color=colour, label=label)
+        for place, time in zip(places, times):
+            axes.text(time, place, f" {time:.0f}" if time else "", va="center", fontsize=7)
+    axes.set_yticks([len(parts) - n for n in range(len(parts))], parts, fontsize=7)
+    axes.set_xlabel("milliseconds of a step")
+    axes.set_title(rows[0]["case"], size=9)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    save_png(figure, png, source=profile)
+
+
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Draw the chart; return the exit status."""
+    return draw_from(argv, "profile", "benchmarks/profile.csv", draw_chart)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What a training step costs under releases of MindSpore, from ``benchmarks/releases.csv``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tools.pages.records import read_rows
+
+__all__ = ["COLUMNS", "read_releases", "releases_table"]
+
+COLUMNS = ("mindspore", "operators", "batch", "side", "seconds", "machine", "versions", "commit")
+COLUMNS += ("date",)
+
+
+def read_releases(path: str | os.PathLike) -> list[dict]:
+    """Read the rows that ``benchmarks/releases.py`` writes; none if there is no such file.
+
+    Raises:
+        ReportError: if a row isn't as that writes them.
+    """
+
+    def convert(row: dict) -> None:
+        row["seconds"] = float(row["seconds"])
+
+    return read_rows(path, COLUMNS, convert)
+
+
+def releases_table(rows: Sequence[dict]) -> str:
+    """A row a release: a step on stock and on native operators, and their ratio."""
+    if not rows:
+        return "not measured\n"
+    lines = ["| MindSpore | stock operators (s a step) | native operators (s a step) | ratio |"]
+    lines.append("| --- " * 4 + "|")
+    for release in dict.fromkeys(row["mindspore"] for row in rows):
+        seconds = {r["operators"]: r["seconds"] for r in rows if r["mindspore"] == release}
+        ratio = seconds["stock"] / seconds["native"]
+        cells = (release, f"{seconds['stock']:.2f}", f"{seconds['native']:.2f}", f"{ratio:.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    first = rows[0]
+    note = (
+        f"Training ghost_resnet50, {first['batch']} images of {first['side']}x{first['side']}, "
+        f"{first['machine']}, commit {first['commit']}."
+    )
+    return "\n".join((*lines, "", note)) + "\n"

@@ -1,0 +1,393 @@
+"""Write the tables of the model page and the README from recorded results, never by hand.
+
+    python -m tools.pages.tables           # bring them up to date
+    python -m tools.pages.tables --check   # exit status 1 if they aren't
+
+A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
+``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
+``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
+``chart``, ``profile``, ``profile_operators``, ``profile_chart`` and ``releases``. Sources:
+``results/*.json`` (by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify,
+ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``, and the
+recipes' head comments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.progress import format_duration
+from mindcv_ghost.storage.atomic_file import write_text
+from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
+from tools.pages.profile import chart_link, operator_table, part_table, read_profile
+from tools.pages.recipes import Recipe, list_recipes
+from tools.pages.record import read_json
+from tools.pages.releases import read_releases, releases_table
+from tools.pages.zoo_tables import (
+    GHOSTIFY_HEAD,
+    MODEL_HEAD,
+    PAPER_HEAD,
+    ghostify_digits_rows,
+    ghostify_digits_sentence,
+    ghostify_rows,
+    ghostify_sentence,
+    models_rows,
+    paper_tables,
+    throughput_sentence,
+)
+
+__all__ = ["Sources", "fill", "main", "pages"]
+
+NOT_MEASURED = "not measured"
+_DATASETS = {"imagenet": "ImageNet-1K", "cifar10": "CIFAR-10", "digits": "Handwritten digits"}
+_MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
+
+
+class Sources:
+    """Everything that the tables are made from.
+
+    Args:
+        root: the project's folder.
+
+    Raises:
+        ReportError: if a result can't be read.
+    """
+
+    def __init__(self, root: str | os.PathLike) -> None:
+        self.root = Path(root)
+        self.recipes = list_recipes(self.root / "configs" / "ghostnet")
+        self.benchmarks = read_results(self.root / "benchmarks" / "results.csv")
+        self.profile = read_profile(self.root / "benchmarks" / "profile.csv")
+        self.releases = read_releases(self.root / "benchmarks" / "releases.csv")
+        self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
+        self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
+        self.ghostify, self.throughput = {"models": []}, {"models": []}
+        self.ghostify_digits = {"parts": []}
+        for path in sorted((self.root / "results").glob("*.json")):
+            result = read_json(path)
+            kind = result.get("kind")
+            if kind == "run":
+                self.runs.append(result)
+            elif kind == "complexity":
+                self.complexity = result["models"]
+                self.registered = result.get("registered", [])
+                self.paper_rows = result.get("paper_rows", [])
+            elif kind == "paper":
+                self.paper = result
+            elif kind in ("paper_tables", "ghostify", "ghostify_digits", "throughput"):
+                setattr(self, kind, result)
+            else:
+                raise ReportError(
+                    f"{path}: kind is {kind!r}, not run, complexity, throughput, paper, "
+                    "paper_tables, ghostify or ghostify_digits"
+                )
+
+    def counted(self, model: str, ratio: int) -> dict | None:
+        """Find a model's counts at 224x224 with 1000 classes."""
+        for entry in self.complexity:
+            if (entry["model"], entry["ratio"]) == (model, ratio):
+                return entry
+        return None
+
+
+def results_table(sources: Sources, page: Path) -> str:
+    """One table a data set, in MindCV's columns; a recipe without a recorded run says so."""
+    parts = []
+    for dataset, title in _DATASETS.items():
+        recipes = [recipe for recipe in sources.recipes if recipe.dataset == dataset]
+        rows = []
+        for recipe in recipes:
+            runs = [run for run in sources.runs if run["recipe"] == recipe.path.name]
+            rows += [_run_row(run, recipe, sources, page) for run in runs]
+            rows += [] if runs else [_unmeasured_row(recipe, sources, page)]
+        head = ("Model", "Context", "Top-1 (%)", "Top-5 (%)", "Params (M)", "Train T. (s/epoch)")
+        head += ("Infer T. (ms/step)", "Download", "Config", "Log")
+        if rows:
+            parts.append(f"**{title}**\n\n{_table(head, rows)}")
+    return "\n".join(parts)
+
+
+def _run_row(run: dict, recipe: Recipe, sources: Sources, page: Path) -> tuple:
+    topk = f"{run['topk']:.2f}" + ("" if run["k"] == 5 else f" (top-{run['k']})")
+    batch = f"{run['infer_batch_size']}"
+    batch += f" x {run['infer_ranks']}" if run["infer_ranks"] > 1 else ""
+    log = _link("log", sources.root / "results" / run["log"], page)
+    metrics = _link("metrics", sources.root / "results" / run["metrics"], page)
+    return (
+        _name(run["model"], run["model_args"].get("ratio", 2)),
+        f"{run['device']}x{run['ranks']}-{run['mode'][0].upper()}",
+        f"{run['top1']:.2f}",
+        topk,
+        f"{run['parameters'] / 1e6:.2f}",
+        f"{run['train_seconds_per_epoch']:.1f}",
+        f"{run['infer_ms_per_step']:.1f} (batch {batch})",
+        "–",
+        _link("cfg", recipe.path, page),
+        f"{log}, {metrics}",
+    )
+
+
+def _unmeasured_row(recipe: Recipe, sources: Sources, page: Path) -> tuple:
+    ratio = (recipe.values.get("model_args") or {}).get("ratio", 2)
+    entry = sources.counted(recipe.model, ratio)
+    parameters = "–"
+    if entry is not None:
+        classifier = entry["features"] + 1
+        count = entry["parameters"] + classifier * (recipe.values["num_classes"] - 1000)
+        parameters = f"{count / 1e6:.2f}"
+    for entry in sources.registered:
+        asked = (recipe.model, recipe.values["num_classes"])
+        if parameters == "–" and (entry["model"], entry["num_classes"]) == asked:
+            parameters = f"{entry['parameters'] / 1e6:.2f}"
+    cells = (_name(recipe.model, ratio), "–", NOT_MEASURED, NOT_MEASURED, parameters)
+    return (*cells, NOT_MEASURED, NOT_MEASURED, "–", _link("cfg", recipe.path, page), "–")
+
+
+def runs_list(sources: Sources, page: Path) -> str:
+    """What each measured row stands on."""
+    lines = []
+    for run in sources.runs:
+        versions = ", ".join(f"{name} {number}" for name, number in sorted(run["versions"].items()))
+        lines.append(
+            f"- `{run['recipe']}`: {run['epochs']} epochs, {run['images']:,} validation images, "
+            f"seed {run['seed']}, commit `{run['commit']}`, {run['date'][:10]}, "
+            f"{run['hardware']}; {versions}."
+        )
+    return "\n".join(lines or ["- No run has been recorded yet."]) + "\n"
+
+
+def paper_table(sources: Sources, page: Path) -> str:
+    """The paper's own numbers, apart from ours and named so."""
+    head = ("Model (the paper's)", "Top-1 (%)", "Top-5 (%)", "Weights (M)", "FLOPs (B)")
+    keys = ("name", "top1", "top5", "params_m", "flops_b")
+    rows = [tuple(row[key] for key in keys) for row in sources.paper["rows"]]
+    return f"{_table(head, rows)}\nSource: {sources.paper['source']}\n"
+
+
+def counts_table(sources: Sources, page: Path) -> str:
+    """Parameters and multiply-adds of what this package builds, beside the paper's."""
+    head = (
+        "Model",
+        "ratio",
+        "Params",
+        "Params (M)",
+        "MACs (G)",
+        "Weights (paper, M)",
+        "FLOPs (paper, B)",
+    )
+    rows = []
+    for entry in sources.complexity:
+        model, ratio = entry["model"], entry["ratio"]
+        paper = [r for r in sources.paper["rows"] if (r["model"], r["ratio"]) == (model, ratio)]
+        rows.append(
+            (
+                f"`{model}`",
+                ratio,
+                f"{entry['parameters']:,}",
+                f"{entry['parameters'] / 1e6:.2f}",
+                f"{entry['macs'] / 1e9:.3f}",
+                paper[0]["params_m"] if paper else "–",
+                paper[0]["flops_b"] if paper else "–",
+            )
+        )
+    return _table(head, rows)
+
+
+def classifier_sentence(sources: Sources, page: Path) -> str:
+    """What the parameters would be if the classifier were a Ghost module too."""
+    words = []
+    for ratio in (2, 4):
+        entry = sources.counted("ghost_resnet50", ratio)
+        if entry is None:
+            return f"{NOT_MEASURED}\n"
+        ghosted = with_ghosted_classifier(entry["parameters"], entry["features"], 1000, ratio)
+        words.append(f"{ghosted / 1e6:.2f} M (ratio {ratio})")
+    return (
+        f"With a Ghost module for a classifier the parameters would be {' and '.join(words)}: near "
+        "the paper's, but not the same.\n"
+    )
+
+
+def with_ghosted_classifier(parameters: int, features: int, classes: int, ratio: int) -> int:
+    """Count parameters with the classifier as a Ghost module with d = 1 and biases.
+
+    >>> with_ghosted_classifier(13_953_512, 2048, 1000, 2)
+    12930012
+    """
+    intrinsic = -(-classes // ratio)
+    plain = (features + 1) * classes
+    return parameters - plain + (features + 1) * intrinsic + 2 * (classes - intrinsic)
+
+
+def recipes_table(sources: Sources, page: Path) -> str:
+    """The recipes with what their head comments promise."""
+    rows = [
+        (
+            _link(recipe.path.name, recipe.path, page),
+            f"`{recipe.model}`",
+            _DATASETS.get(recipe.dataset, recipe.dataset),
+            recipe.values["epoch_size"],
+            recipe.hours,
+            recipe.accuracy,
+        )
+        for recipe in sources.recipes
+    ]
+    return _table(("Recipe", "Model", "Data", "Epochs", "Hours", "Accuracy"), rows)
+
+
+def digits_sentence(sources: Sources, page: Path) -> str:
+    """The quick start's result."""
+    runs = [run for run in sources.runs if run["dataset"] == "digits"]
+    if not runs:
+        return f"The quick start's result: {NOT_MEASURED}.\n"
+    run = max(runs, key=lambda run: run["date"])
+    return (
+        f"Measured: {run['top1']:.2f} % top-1 on the {run['images']} held-out digits after "
+        f"{run['epochs']} epochs, {format_duration(run['train_seconds'])} of training in "
+        f"{run['ranks']} processes on {run['hardware']} (MindSpore {run['versions']['mindspore']}, "
+        f"commit `{run['commit']}`).\n"
+    )
+
+
+def models_table(sources: Sources, page: Path) -> str:
+    """Every registered model, as it comes."""
+    rows = models_rows(sources.registered, sources.recipes, page, sources.throughput)
+    return _table(MODEL_HEAD, rows)
+
+
+def throughput_words(sources: Sources, page: Path) -> str:
+    """What the throughputs were measured on."""
+    return throughput_sentence(sources.throughput)
+
+
+def ghostify_table(sources: Sources, page: Path) -> str:
+    """What ghostify does to MindCV's convolutional networks."""
+    rows = ghostify_rows(sources.ghostify)
+    return f"{ghostify_sentence(sources.ghostify)}\n{_table(GHOSTIFY_HEAD, rows)}"
+
+
+def ghostify_digits_table(sources: Sources, page: Path) -> str:
+    """What a fitted start is worth, on the digits."""
+    sentence = ghostify_digits_sentence(sources.ghostify_digits)
+    if not sources.ghostify_digits["parts"]:
+        return sentence
+    head, rows = ghostify_digits_rows(sources.ghostify_digits)
+    return f"{sentence}\n{_table(head, rows)}"
+
+
+def all_paper_tables(sources: Sources, page: Path) -> str:
+    """The paper's tables, ours beside them."""
+    tables = paper_tables(sources.paper_tables, sources.paper_rows)
+    return "\n".join(f"**{title}**\n\n{_table(PAPER_HEAD, rows)}" for title, rows in tables)
+
+
+def chart(sources: Sources, page: Path) -> str:
+    """The picture beside the page, once there is something to draw."""
+    if not any(row["ratio"] is not None for row in sources.benchmarks):
+        return "not measured\n"
+    return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
+
+
+_SECTIONS = {
+    "results": results_table,
+    "runs": runs_list,
+    "paper": paper_table,
+    "counts": counts_table,
+    "classifier": classifier_sentence,
+    "recipes": recipes_table,
+    "digits": digits_sentence,
+    "models": models_table,
+    "throughput": throughput_words,
+    "ghostify": ghostify_table,
+    "ghostify_digits": ghostify_digits_table,
+    "paper_tables": all_paper_tables,
+    "benchmarks": lambda sources, page: benchmark_tables(sources.benchmarks),
+    "scaling": lambda sources, page: scaling_table(sources.benchmarks),
+    "chart": chart,
+    "profile": lambda sources, page: part_table(sources.profile),
+    "profile_operators": lambda sources, page: operator_table(sources.profile),
+    "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
+    "releases": lambda sources, page: releases_table(sources.releases),
+}
+
+
+def fill(page: Path, text: str, sources: Sources) -> str:
+    """Return a page's text with its tables made anew.
+
+    Args:
+        page: where the text stands: links are relative to it.
+        text: Markdown with markers.
+        sources: what to fill in.
+
+    Raises:
+        ReportError: if a marker has no end, or an unknown name.
+    """
+    marked = {match.group(1) for match in _MARKED.finditer(text)}
+    lost = set(re.findall(r"<!-- (\w+):(?:begin|end) -->", text)) - marked
+    if lost:
+        raise ReportError(
+            f"{page}: {', '.join(sorted(lost))} needs both :begin and :end, each once"
+        )
+    unknown = marked - set(_SECTIONS)
+    if unknown:
+        raise ReportError(
+            f"{page}: no table {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}"
+        )
+
+    def table(match: re.Match) -> str:
+        name = match.group(1)
+        body = _SECTIONS[name](sources, page)
+        # Without the empty lines, some Markdown readers take the table for part of the comment.
+        return f"<!-- {name}:begin -->\n\n{body}\n<!-- {name}:end -->"
+
+    return _MARKED.sub(table, text)
+
+
+def pages(root: str | os.PathLike) -> list[Path]:
+    """List the pages that hold tables."""
+    root = Path(root)
+    found = [root / "README.md", *sorted(root.glob("configs/*/README.md"))]
+    found += sorted(root.glob("docs/*.md"))
+    return [page for page in found if page.is_file() and _MARKED.search(page.read_text("utf-8"))]
+
+
+def _name(model: str, ratio: int) -> str:
+    return f"{model} (ratio {ratio})" if ratio != 2 else model
+
+
+def _link(words: str, target: Path, page: Path) -> str:
+    return f"[{words}]({Path(os.path.relpath(target, page.parent)).as_posix()})"
+
+
+def _table(head: tuple, rows: list[tuple]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+
+
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Bring the tables up to date, or check that they are; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.pages.tables")
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if stale")
+    parser.add_argument("--root", default=".", help="the project's folder")
+    arguments = parser.parse_args(argv)
+    sources = Sources(arguments.root)
+    new = {page: fill(page, page.read_text("utf-8"), sources) for page in pages(arguments.root)}
+    stale = [page for page, text in new.items() if page.read_text("utf-8") != text]
+    for page in stale:
+        if arguments.check:
+            print(f"{page} is stale: run python -m tools.pages.tables")
+        else:
+            write_text(page, new[page])
+            print(f"{page} written")
+    return 1 if stale and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
