@@ -84,6 +84,46 @@ def test_a_file_imports_only_what_the_table_allows(path):
         assert row_of(name) in allowed, f"{module} ({row}) imports {name} ({row_of(name)})"
 
 
+def test_a_row_allows_only_what_its_files_import():
+    used: dict[str, set[str]] = {row: set() for row in TABLE}
+    for path in SOURCES:
+        row = row_of(module_name(path))
+        if row is not None:
+            used[row] |= {row_of(name) for name in imports_of(path) - EVERYBODYS} - {row}
+    for row, entry in TABLE.items():
+        assert entry["may"] == used[row], f"{row} allows {sorted(entry['may'] - used[row])} unused"
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Every circle that a walk along the arrows runs into."""
+    found, done = [], set()
+
+    def walk(node: str, trail: list[str]) -> None:
+        if node in trail:
+            found.append([*trail[trail.index(node) :], node])
+        elif node not in done:
+            for target in sorted(arrows.get(node, ())):
+                walk(target, [*trail, node])
+            done.add(node)
+
+    for node in sorted(arrows):
+        walk(node, [])
+    return found
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [["a", "b", "c", "a"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles({module_name(path): imports_of(path) for path in SOURCES}) == []
+
+
+def test_no_rows_import_each_other_in_a_circle():
+    assert circles({row: entry["may"] for row, entry in TABLE.items()}) == []
+
+
 def test_every_module_of_the_table_exists():
     modules = {module_name(path) for path in SOURCES}
     for row, entry in TABLE.items():
