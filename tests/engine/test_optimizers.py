@@ -64,7 +64,7 @@ def test_nesterov_is_mindcv_s_momentum_except_on_the_cpu():
 def test_layer_decay_gives_early_layers_a_smaller_rate():
     network = mindcv.create_model("ghost_resnet18", num_classes=2)
     settings = OptimizerSettings("adamw", weight_decay=0.05, layer_decay=0.5)
-    groups = layer_decay_groups(network, settings, [0.1, 0.2])
+    groups = layer_decay_groups(network, settings, 0.5, [0.1, 0.2])
     rates = {p.name: group["lr"] for group in groups for p in group["params"]}
     decays = {p.name: group["weight_decay"] for group in groups for p in group["params"]}
     names = [p.name for p in network.trainable_params()]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from mindcv_ghost.storage.state_file import open_state
+from mindcv_ghost.storage.training_state import open_state
 
 from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
     BIN,

@@ -12,6 +12,7 @@ import pytest
 from mindspore import nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.compilation import compile_uncached
 from mindcv_ghost.engine.graphs import cache as graph_cache
 from mindcv_ghost.engine.graphs import key as graph_key
 from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder
@@ -202,7 +203,7 @@ def test_without_a_temporary_folder_there_is_no_cache(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(graph_cache, "_place", refuse)
+        patch.setattr(graph_cache, "_process_exchange", refuse)
         found, values = run(tmp_path, Scaled(weight=3.0))
     assert not found
     np.testing.assert_array_equal(values, expected(weight=3.0))
@@ -236,7 +237,7 @@ def test_a_graph_cut_by_a_full_disk_is_seen_to_be_cut(tmp_path):
 
 
 def test_the_graphs_used_longest_ago_go_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_cache, "_KEPT", 2)
+    monkeypatch.setattr(graph_cache, "_MAX_GRAPHS", 2)
     for factor in (2.0, 3.0, 2.0, 4.0):
         run(tmp_path, Scaled(factor))
     assert len(list(tmp_path.glob("*.graph"))) == 2
@@ -276,7 +277,7 @@ def losses(compile, lr: float, count: int = 5) -> list[float]:
 
 
 def test_a_step_from_the_cache_learns_the_same(tmp_path):
-    plain = losses(graph_cache.compile_plainly, 0.1)
+    plain = losses(compile_uncached, 0.1)
     found = []
 
     def compile(cell, *inputs):

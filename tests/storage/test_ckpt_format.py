@@ -13,9 +13,9 @@ from mindspore.train import serialization
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.storage import ckpt_file
+from mindcv_ghost.storage import ckpt_format
 from mindcv_ghost.storage.checkpoint import load_weights
-from mindcv_ghost.storage.ckpt_file import read_ckpt
+from mindcv_ghost.storage.ckpt_format import read_ckpt
 from tests.helpers.effort import no_hang
 
 from .test_checkpoint import Small, parameters
@@ -257,4 +257,4 @@ def test_what_is_loaded_does_not_hang_on_the_files_bytes(tmp_path):
 
 
 def test_the_limits_are_those_that_are_documented():
-    assert (ckpt_file.MAX_ENTRIES, ckpt_file.MAX_DIMENSIONS) == (100_000, 8)
+    assert (ckpt_format.MAX_ENTRIES, ckpt_format.MAX_DIMENSIONS) == (100_000, 8)
