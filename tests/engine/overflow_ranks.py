@@ -1,7 +1,7 @@
 """Runs on every rank of test_overflow.py's job; rank 0 prints OK if all is right.
 
-One rank alone sees an overflow, as where a device's register tells of it and arithmetic saturates:
-the gradients that the ranks add up are finite.
+Only one rank sees an overflow, as on a device whose arithmetic saturates and whose register has the
+flag: the gradients that the ranks sum are finite.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     from tests.engine.networks import CrossEntropy, Linear, batch
 
     class Register(nn.Cell):
-        """A check whose answer the test sets, for this rank alone."""
+        """A check whose result the test sets, for this rank only."""
 
         per_rank = True
 

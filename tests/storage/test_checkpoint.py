@@ -54,7 +54,7 @@ def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_averaged_weights_are_found_by_us_and_by_mindcv(tmp_path):
+def test_averaged_weights_are_loaded_by_this_package_and_by_mindcv(tmp_path):
     network = mindcv.create_model("resnet18", num_classes=3)
     ema = EmaWeights(network, 0.5)
     ema.averages[0].set_data(Tensor(np.ones(ema.averages[0].shape, np.float32)))
@@ -74,7 +74,7 @@ def test_use_ema_without_averages_is_an_error(tmp_path):
         load_weights(Small(), tmp_path / "a.ckpt", use_ema=True)
 
 
-def test_a_missing_file_names_its_neighbours(tmp_path):
+def test_the_error_for_a_missing_file_lists_the_checkpoints_in_its_folder(tmp_path):
     save_weights(parameters(Small()), tmp_path / "best.ckpt")
     with pytest.raises(
         CheckpointError, match=r"no checkpoint .*bset.ckpt; that folder has best.ckpt"
@@ -120,7 +120,7 @@ def test_another_class_count_is_refused_unless_the_head_is_reset(tmp_path):
     assert float(network.classifier.weight.asnumpy()[0, 0]) == 0.0
 
 
-def test_reset_head_does_not_excuse_another_network(tmp_path):
+def test_reset_head_does_not_accept_another_network(tmp_path):
     save_weights(parameters(mindcv.create_model("resnet18", num_classes=3)), tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match="missing in the file"):
         load_weights(
@@ -128,7 +128,7 @@ def test_reset_head_does_not_excuse_another_network(tmp_path):
         )
 
 
-def test_optimizer_state_beside_the_weights_is_passed_over(tmp_path):
+def test_optimizer_state_in_a_file_is_ignored(tmp_path):
     network = Small(fill=1.0)
     optimizer = nn.Momentum(network.trainable_params(), [0.1, 0.2], 0.9)
     everything = [*optimizer.get_parameters()]

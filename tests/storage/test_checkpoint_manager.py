@@ -1,4 +1,4 @@
-"""The last, the best and the wanted number of numbered checkpoints stay in the run folder."""
+"""The last, the best and at most ``keep_max`` numbered checkpoints stay in the run folder."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def test_latest_k_keeps_the_newest(tmp_path):
     assert (value(tmp_path / "last.ckpt"), value(tmp_path / "best.ckpt")) == (4.0, 1.0)
 
 
-def test_top_k_keeps_the_best_and_of_equals_the_earlier(tmp_path):
+def test_top_k_keeps_the_best_and_the_earlier_of_equals(tmp_path):
     kept = saved_names(tmp_path, "top_k", [10, 50, 30, 50, 30])
     assert kept == ["net-2_7.ckpt", "net-4_7.ckpt"]
     assert value(tmp_path / "best.ckpt") == 2.0
     assert value(tmp_path / "net-4_7.ckpt") == 4.0
 
 
-def test_without_a_policy_all_stay(tmp_path):
+def test_without_a_policy_all_checkpoints_stay(tmp_path):
     assert len(saved_names(tmp_path, None, [None] * 4)) == 4
 
 
-def test_the_interval_thins_the_numbered_files_but_not_the_last(tmp_path):
+def test_the_interval_applies_to_the_numbered_files_and_not_to_the_last(tmp_path):
     assert saved_names(tmp_path, "latest_k", [None] * 5, interval=2) == [
         "net-2_7.ckpt",
         "net-4_7.ckpt",
@@ -46,7 +46,7 @@ def test_the_interval_thins_the_numbered_files_but_not_the_last(tmp_path):
     assert not (tmp_path / "best.ckpt").exists()
 
 
-def test_a_resumed_run_removes_what_the_run_before_it_kept_and_nothing_else(tmp_path):
+def test_after_a_restore_older_numbered_checkpoints_are_removed_and_no_other_files(tmp_path):
     for name in ("net-1_7.ckpt", "net-2_7.ckpt", "other.txt"):
         (tmp_path / name).write_bytes(b"x")
     manager = CheckpointManager(tmp_path, "net", 1, "latest_k", 1)

@@ -24,7 +24,7 @@ def save(run, *places):
     return sorted(path.name for path in (run / "resume").iterdir())
 
 
-def test_the_newest_two_stay_and_the_newest_end_of_an_epoch(tmp_path):
+def test_the_newest_two_states_and_the_newest_of_an_epoch_end_stay(tmp_path):
     names = save(tmp_path, (0, 4), (1, 0), (1, 4), (1, 8), (1, 12))
     assert names == [
         "000002_epoch1_step0.safetensors",
@@ -33,7 +33,7 @@ def test_the_newest_two_stay_and_the_newest_end_of_an_epoch(tmp_path):
     ]
 
 
-def test_numbers_go_on_after_a_restart_even_if_the_place_goes_back(tmp_path):
+def test_numbering_continues_after_a_restart_from_an_earlier_place(tmp_path):
     save(tmp_path, (1, 0), (1, 8))
     assert save(tmp_path, (1, 2))[-1] == "000003_epoch1_step2.safetensors"
     assert find_state("auto", tmp_path).facts["place"] == [1, 2]
@@ -77,14 +77,14 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, caplog
     assert len([n for n in save(tmp_path, (2, 0)) if n.endswith("safetensors")]) == 2
 
 
-def test_a_damaged_file_that_is_named_falls_back_to_the_one_before_it(tmp_path):
+def test_for_a_damaged_file_given_by_path_the_one_before_it_is_used(tmp_path):
     save(tmp_path, (1, 0), (1, 8), (1, 9))
     damage(tmp_path / "resume" / "000002_epoch1_step8.safetensors", 1)
     path = tmp_path / "resume" / "000002_epoch1_step8.safetensors"
     assert find_state(str(path), tmp_path / "elsewhere").facts["place"] == [1, 0]
 
 
-def test_if_all_are_damaged_nothing_starts_in_silence(tmp_path):
+def test_if_all_states_are_damaged_an_error_lists_them(tmp_path):
     save(tmp_path, (1, 0), (1, 8))
     for path in (tmp_path / "resume").iterdir():
         damage(path, 1)
@@ -105,7 +105,7 @@ def test_auto_finds_nothing_in_a_new_folder_and_a_path_must_be_there(tmp_path):
         assert find_state(str(where), tmp_path / "elsewhere").facts["place"] == [1, 0]
 
 
-def test_the_last_end_of_an_epoch_before_a_state_is_found(tmp_path):
+def test_find_epoch_end_finds_the_newest_epoch_end_before_a_state(tmp_path):
     save(tmp_path, (1, 0), (1, 4), (1, 8))
     state = find_state("auto", tmp_path)
     assert find_epoch_end(state).facts["place"] == [1, 0]
@@ -131,7 +131,7 @@ def test_a_save_that_fails_half_way_leaves_the_state_before_it(tmp_path, monkeyp
     assert open_state(tmp_path / "resume" / names[1]).facts["place"] == [1, 8]
 
 
-def test_leftovers_of_a_killed_save_are_removed(tmp_path):
+def test_temporary_files_of_a_killed_save_are_removed(tmp_path):
     save(tmp_path, (1, 0))
     leftover = tmp_path / "resume" / ".000002_epoch1_step8.safetensors.12ab34cd.tmp"
     leftover.write_bytes(b"half")
