@@ -202,8 +202,8 @@ class _Update(nn.Cell):
         )
         self.requests = Parameter(Tensor([0.0, 0.0], ms.float32), "requests", requires_grad=False)
         self.sum_over_ranks = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
-        # The fused optimizer unscales by itself, after the overflow check. That is the same check,
-        # because no scale is below 1.
+        # A fused optimizer unscales by itself. The overflow check then sees scaled gradients: they
+        # are finite exactly if the unscaled ones are, because no scale is below 1.
         self.unscales = fused is None or clip_norm is not None
         self.hyper_map = ops.HyperMap()
 

@@ -103,9 +103,8 @@ def read_ckpt(path: str | os.PathLike, largest_bytes: int) -> dict[str, np.ndarr
     """
     size = 0
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-        )  # don't wait for a pipe
+        # Opening a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             size = status.st_size
