@@ -122,14 +122,14 @@ def run_part(part: str, seed: int, work: Path) -> dict[str, Any]:
     from mindcv_ghost.analysis.complexity import count_macs
     from mindcv_ghost.compat import installed_versions
     from mindcv_ghost.report.hardware import describe_hardware
-    from mindcv_ghost.storage.run_folder import now, source_commit
+    from mindcv_ghost.storage.provenance import source_commit, utc_now
     from mindcv_ghost.surgery import ghostify
 
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")
     ms.set_context(jit_config={"jit_level": "O0"})
     ms.set_seed(seed)
-    result = {"part": part, "seed": seed, "versions": installed_versions(), "date": now()}
+    result = {"part": part, "seed": seed, "versions": installed_versions(), "date": utc_now()}
     result |= {"commit": source_commit(), "hardware": describe_hardware()}
     digits, checkpoint = load_digits(work), work / f"seed{seed}_base.ckpt"
     network = mindcv.create_model(MODEL, num_classes=10)

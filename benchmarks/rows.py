@@ -235,7 +235,7 @@ def where_and_when(*rivals: str) -> dict[str, str]:
     """
     from mindcv_ghost import compat
     from mindcv_ghost.report.hardware import describe_hardware
-    from mindcv_ghost.storage.run_folder import source_commit
+    from mindcv_ghost.storage.provenance import source_commit
 
     versions = compat.installed_versions()
     for name in rivals:

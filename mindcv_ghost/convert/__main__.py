@@ -85,8 +85,8 @@ def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
 
 
 def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
-    from mindcv_ghost.storage.checkpoint import EMA_PREFIX, TRAINING_STATE
-    from mindcv_ghost.storage.ckpt_file import read_ckpt
+    from mindcv_ghost.storage.checkpoint import EMA_PREFIX, OPTIMIZER_STATE
+    from mindcv_ghost.storage.ckpt_format import read_ckpt
 
     if not args.source.is_file():
         raise CheckpointError(f"there is no file {args.source}")
@@ -97,7 +97,7 @@ def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
     plain = {
         name: array
         for name, array in stored.items()
-        if not name.startswith(EMA_PREFIX) and not TRAINING_STATE.fullmatch(name)
+        if not name.startswith(EMA_PREFIX) and not OPTIMIZER_STATE.fullmatch(name)
     }
     weights = averaged if args.ema else plain
     network = _network(args, weights.get(_classifier(args.model)))

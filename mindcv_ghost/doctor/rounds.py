@@ -132,7 +132,7 @@ def _finish(asked: Asked, world: World, report: Report, lost: bool) -> int:
 
 
 def _facts(asked: Asked, world: World, argv: Sequence[str]) -> dict[str, str]:
-    from mindcv_ghost.storage.run_folder import source_commit
+    from mindcv_ghost.storage.provenance import source_commit
 
     found = environment.installed()
     names = {"python": "Python", "mindspore": "MindSpore", "mindcv": "MindCV"}

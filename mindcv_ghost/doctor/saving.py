@@ -11,7 +11,7 @@ from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
 from mindcv_ghost.doctor.training import Recorder, Trial, built
 from mindcv_ghost.doctor.usage import EPOCHS
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
-from mindcv_ghost.storage.resume_files import FOLDER, ResumeFiles, find_state
+from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder, find_state
 
 __all__ = ["difference", "resume", "save"]
 
@@ -30,9 +30,9 @@ def save(trial: Trial, folder: Path | None) -> Finding:
     what = "save and load"
     if not trial.world.is_main:
         return Finding(what, OK)
-    arrays, network = trial.recorder.arrays, trial.learner.step.network.network
+    arrays, network = trial.recorder.arrays, trial.learner.step.model
     started = time.perf_counter()
-    files = ResumeFiles(folder / FOLDER)
+    files = ResumeFolder(folder / FOLDER)
     path = files.save(arrays, trial.recorder.facts, EPOCHS - 1, 0)
     checkpoint = folder / "doctor.ckpt"
     save_weights(list(network.get_parameters()), checkpoint)

@@ -24,7 +24,7 @@ from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, Finding
 from mindcv_ghost.doctor.synthetic import Shape, batch_of
 from mindcv_ghost.doctor.usage import EPOCHS
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.parameters import write
+from mindcv_ghost.engine.parameters import assign_parameter
 from mindcv_ghost.engine.trainer import Summary, Trainer
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.logs import LOGGER_NAME
@@ -239,15 +239,15 @@ class Trial:
         if self.config.loss.loss == "jsd":
             shape = dataclasses.replace(shape, images=6)
         before = {p.name: p.asnumpy().copy() for p in step.get_parameters()}
-        names = {p.name for p in step.network.get_parameters()}
+        names = {p.name for p in step.network_with_loss.get_parameters()}
         weights = {name: value for name, value in before.items() if name in names}
-        for parameter in step.network.get_parameters():
+        for parameter in step.network_with_loss.get_parameters():
             owner, _, last = parameter.name.rpartition("beta")
             if f"{owner}moving_mean" in names and not last:
                 weights[parameter.name] = np.full(parameter.shape, _CENTRE, np.float32)
-                write(parameter, weights[parameter.name])
+                assign_parameter(parameter, weights[parameter.name])
         scale = min(step.scale, _SAFE_SCALE)
-        write(step.updater.scale, np.array(scale, np.float32))
+        assign_parameter(step.updater.scale, np.array(scale, np.float32))
         step.set_train()
         inputs = [ms.Tensor(x) for x in batch_of(shape, self.config.system.seed, self.world.rank)]
         probe = _Probe(step)
@@ -259,7 +259,7 @@ class Trial:
         for parameter, gradient in zip(step.weights, gradients):
             got[parameter.name] = gradient.asnumpy().astype(np.float64) / scale
         for parameter in step.get_parameters():
-            write(parameter, before[parameter.name])
+            assign_parameter(parameter, before[parameter.name])
         what = "loss and gradients"
         if not self.world.is_main:
             return Finding(what, OK)
@@ -350,7 +350,7 @@ class Trial:
         what = "equal ranks"
         if self.world.size == 1:
             return Finding(what, SKIPPED, "one rank has nobody to differ from")
-        network = self.learner.step.network.network
+        network = self.learner.step.model
         self.collectives.assert_equal(network)
         count = sum(1 for _ in network.get_parameters())
         return Finding(what, OK, f"all {count} parameters have the same bits on all ranks")

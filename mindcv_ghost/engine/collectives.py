@@ -1,4 +1,4 @@
-"""What the ranks of a data-parallel job tell each other outside the training step."""
+"""Communication between the ranks of a data-parallel job outside the training step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import json
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
+from numpy.typing import ArrayLike
 
-from mindcv_ghost.engine.parameters import write
+from mindcv_ghost.engine.parameters import assign_parameter
 
 __all__ = ["Collectives"]
 
-# How many numbers an all-reduce takes at once. Data are cut into pieces of the largest size, and
-# what is left is filled up with zeros to the next: MindSpore compiles a graph for each shape that
-# it meets, in milliseconds on the CPU, but by all of GE under O2 on Ascend.
+# Numbers per all-reduce. Data are cut into chunks of the largest size, and the rest is padded with
+# zeros to the next size. MindSpore compiles a graph for each shape that it meets, which takes
+# milliseconds on the CPU, but all of GE's time under O2 on Ascend.
 _SIZES = (1 << 8, 1 << 16, 1 << 22)
 
 
@@ -29,15 +30,18 @@ class _AllReduceSum(nn.Cell):
 
 
 class Collectives:
-    """Sums, gathers and broadcasts between ranks, exact for every data type.
+    """Sums, gathers and broadcasts between ranks, bit for bit for every data type.
 
-    Everything is built on one float32 AllReduce, the only collective and the only data type (beside
-    float16) that MindSpore has on Ascend, GPU and CPU alike: an int32 AllReduce fails on the CPU of
+    Everything uses one float32 AllReduce. It is the only collective that MindSpore has on Ascend,
+    GPU and CPU alike, and float16 the only other data type: an int32 AllReduce fails on the CPU in
     MindSpore 2.8 ("Unsupported data type! ... supported input[Float32]; input[Float16]").
 
     Args:
-        rank: this process, 0..size-1.
+        rank: of this process, 0..size-1.
         size: number of processes; with 1 nothing is communicated.
+
+    Raises:
+        ValueError: if ``rank`` is out of range.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -45,24 +49,24 @@ class Collectives:
             raise ValueError(f"rank {rank} lies outside 0..{size - 1}")
         self.rank = rank
         self.size = size
-        self._sum = _AllReduceSum() if size > 1 else None
+        self._sum = _AllReduceSum() if size > 1 else nn.Identity()
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Add a float32 array over the ranks; each rank gets the same bits."""
+        """Sum a float32 array over the ranks; all ranks get the same bits."""
         values = np.asarray(values, np.float32)
-        if self._sum is None:
+        if self.size == 1:
             return values
         flat, largest = values.ravel(), _SIZES[-1]
-        pieces = [flat[start : start + largest] for start in range(0, flat.size, largest)]
-        return np.concatenate([self._sum_piece(p) for p in pieces] or [flat]).reshape(values.shape)
+        chunks = [flat[start : start + largest] for start in range(0, flat.size, largest)]
+        return np.concatenate([self._sum_chunk(c) for c in chunks] or [flat]).reshape(values.shape)
 
-    def _sum_piece(self, piece: np.ndarray) -> np.ndarray:
-        filled = np.zeros(next(size for size in _SIZES if size >= piece.size), np.float32)
-        filled[: piece.size] = piece
-        return self._sum(ms.Tensor(filled)).asnumpy()[: piece.size]
+    def _sum_chunk(self, chunk: np.ndarray) -> np.ndarray:
+        padded = np.zeros(next(size for size in _SIZES if size >= chunk.size), np.float32)
+        padded[: chunk.size] = chunk
+        return self._sum(ms.Tensor(padded)).asnumpy()[: chunk.size]
 
-    def gather(self, values: np.ndarray) -> np.ndarray:
-        """Collect every rank's array, bit for bit, whatever its data type.
+    def gather(self, values: ArrayLike) -> np.ndarray:
+        """Collect the arrays of all ranks, bit for bit, of any data type.
 
         Args:
             values: an array of equal shape and data type on all ranks.
@@ -71,22 +75,23 @@ class Collectives:
             An array of shape ``(size, *values.shape)``.
         """
         values = np.asarray(values)
-        if self._sum is None:
+        if self.size == 1:
             return values[np.newaxis].copy()
         return np.stack([self.broadcast(values, root) for root in range(self.size)])
 
     def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
-        """Give every rank the root's array, bit for bit, whatever its data type.
+        """Send the root's array to all ranks, bit for bit, of any data type.
 
-        Two bytes at a time travel as a float32 number below 65536, which AllReduce adds to zeros
-        without error. Sending float32 as it is would turn -0.0 into 0.0.
+        Each two bytes are sent as a float32 number below 65536, which AllReduce adds to zeros
+        exactly. Sending float32 as it is would turn -0.0 into 0.0.
 
         Args:
-            values: an array of equal shape and data type on all ranks; the root's counts.
-            root: whose.
+            values: an array of equal shape and data type on all ranks; only the root's values
+                matter.
+            root: rank of the sender.
         """
         values = np.asarray(values)
-        if self._sum is None:
+        if self.size == 1:
             return values
         data = values.tobytes() if self.rank == root else bytes(values.nbytes)
         halves = np.frombuffer(data + bytes(len(data) % 2), np.uint16)
@@ -94,13 +99,13 @@ class Collectives:
         return np.frombuffer(data, values.dtype).reshape(values.shape).copy()
 
     def broadcast_arrays(self, arrays: list[np.ndarray], root: int = 0) -> list[np.ndarray]:
-        """Broadcast many arrays as one, in as few calls as their bytes need.
+        """Broadcast several arrays as one.
 
         Args:
-            arrays: of equal shapes and data types on all ranks.
-            root: whose values count.
+            arrays: of equal shapes and data types on all ranks; only the root's values matter.
+            root: rank of the sender.
         """
-        if self._sum is None:
+        if self.size == 1:
             return arrays
         data = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
         data = self.broadcast(data, root)
@@ -111,8 +116,8 @@ class Collectives:
         ]
 
     def broadcast_object(self, value: object) -> object:
-        """Give every rank rank 0's value, which must be what JSON can hold."""
-        if self._sum is None:
+        """Send rank 0's value to all ranks; JSON must be able to hold it."""
+        if self.size == 1:
             return value
         data = np.frombuffer(json.dumps(value).encode(), np.uint8)
         size = int(self.broadcast(np.array(data.size, np.int64)))
@@ -120,11 +125,11 @@ class Collectives:
         return json.loads(data.tobytes())
 
     def barrier(self) -> None:
-        """Wait until every rank has come here."""
+        """Wait until all ranks have called this."""
         self.gather(np.zeros(1, np.uint8))
 
     def broadcast_parameters(self, network: nn.Cell) -> None:
-        """Give every rank rank 0's parameters, BN statistics included.
+        """Send rank 0's parameters, BN statistics included, to all ranks.
 
         Raises:
             RuntimeError: if the ranks' parameters still differ afterwards.
@@ -134,21 +139,25 @@ class Collectives:
         parameters = list(network.get_parameters())
         values = self.broadcast_arrays([p.asnumpy() for p in parameters])
         for p, value in zip(parameters, values):
-            write(p, value)
+            assign_parameter(p, value)
         self.assert_equal(network)
 
     def average(self, parameters: list[ms.Parameter]) -> None:
-        """Replace float32 parameters by their mean over the ranks."""
+        """Replace float32 parameters by their means over the ranks."""
         if self.size == 1 or not parameters:
             return
         flat = np.concatenate([p.asnumpy().ravel() for p in parameters])
-        self._scatter(parameters, self.sum(flat) / np.float32(self.size))
+        mean = self.sum(flat) / np.float32(self.size)
+        start = 0
+        for p in parameters:
+            assign_parameter(p, mean[start : start + p.size].reshape(p.shape))
+            start += p.size
 
     def assert_equal(self, network: nn.Cell) -> None:
-        """Compare a checksum of all parameters over the ranks.
+        """Compare a checksum of all parameters between the ranks.
 
         Raises:
-            RuntimeError: if a rank's parameters differ; names the ranks.
+            RuntimeError: if parameters differ from rank 0's; lists the ranks.
         """
         digest = np.frombuffer(bytes.fromhex(checksum(network)), np.uint8)
         rows = self.gather(digest)
@@ -156,17 +165,9 @@ class Collectives:
         if different:
             raise RuntimeError(f"the parameters of ranks {different} differ from those of rank 0")
 
-    @staticmethod
-    def _scatter(parameters: list[ms.Parameter], flat: np.ndarray) -> None:
-        start = 0
-        for p in parameters:
-            part = flat[start : start + p.size].reshape(p.shape)
-            write(p, part)
-            start += p.size
-
 
 def checksum(network: nn.Cell) -> str:
-    """SHA-256 over names, shapes and bytes of a network's parameters, in their order."""
+    """Return the SHA-256 of names, shapes and bytes of a network's parameters, in their order."""
     digest = hashlib.sha256()
     for p in network.get_parameters():
         digest.update(f"{p.name}{tuple(p.shape)}".encode())

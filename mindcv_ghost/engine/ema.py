@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindcv_ghost.engine.parameters import write
+from mindcv_ghost.engine.parameters import assign_parameter
 
 __all__ = ["EMA_WARMUP_STEPS", "EmaWeights"]
 
-# The decay of update t is ``decay * (1 - exp(-t / 2000))``, as in MindCV's TrainStep: early
-# weights, which are far from good, leave the average quickly.
+# The decay of update t is ``decay * (1 - exp(-t / 2000))``, as in MindCV's TrainStep, so that the
+# average quickly forgets early weights, which are far from good.
 EMA_WARMUP_STEPS = 2000
 
 _update = ops.MultitypeFuncGraph("ema_update")
@@ -21,7 +21,7 @@ _update = ops.MultitypeFuncGraph("ema_update")
 
 @_update.register("Tensor", "Tensor", "Tensor")
 def _update_one(decay, average, value):
-    if value.dtype == ms.int32:  # an order of maps has no mean
+    if value.dtype == ms.int32:  # a permutation of channels has no mean
         return ops.assign(average, value)
     return ops.assign(average, average * decay + value * (1 - decay))
 
@@ -29,12 +29,13 @@ def _update_one(decay, average, value):
 class EmaWeights(nn.Cell):
     """Keeps an averaged copy of every parameter and BN statistic.
 
-    The copies are named ``ema.<parameter>``, as MindCV names them, so that
-    ``mindcv.create_model(..., checkpoint_path=..., ema=True)`` finds them in a checkpoint.
+    The copies are named ``ema.<parameter>``, MindCV's names, so that
+    ``mindcv.create_model(..., checkpoint_path=..., ema=True)`` finds them in a checkpoint. A call
+    of the cell does one update of all averages.
 
     Args:
         network: whose parameters are averaged.
-        decay: share of the old average that an update keeps, 0..1.
+        decay: weight of the old average in an update, 0..1.
     """
 
     def __init__(self, network: nn.Cell, decay: float) -> None:
@@ -46,6 +47,7 @@ class EmaWeights(nn.Cell):
         self.hyper_map = ops.HyperMap()
 
     def construct(self):
+        """Update the averages; returns the number of updates, to depend on."""
         updates = self.updates + 1
         decay = self.decay * (1 - ops.exp(-updates / EMA_WARMUP_STEPS))
         done = self.hyper_map(ops.partial(_update, decay), self.averages, self.values)
@@ -53,12 +55,12 @@ class EmaWeights(nn.Cell):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the network compute with the averages; afterwards with its own weights again."""
+        """Replace the network's weights by the averages inside the ``with`` block."""
         own = [p.asnumpy().copy() for p in self.values]
         try:
             for p, average in zip(self.values, self.averages):
-                write(p, average.asnumpy())
+                assign_parameter(p, average.asnumpy())
             yield
         finally:
             for p, value in zip(self.values, own):
-                write(p, value)
+                assign_parameter(p, value)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.divergence import DivergenceMonitor, TrainingDiverged
 from mindcv_ghost.engine.feeds import BatchSource
-from mindcv_ghost.engine.losses import LossWatch, TrainingDiverged
 from mindcv_ghost.engine.signals import StopSignals
 from mindcv_ghost.engine.step import Outcome, TrainStep
 from mindcv_ghost.report.progress import Progress
@@ -120,7 +120,7 @@ class EpochRun:
         self.step, self.settings, self.collectives = step, settings, collectives
         self.signals, self.source, self.position = signals, source, position
         self.schedule, self.epoch, self.save = schedule, epoch, save
-        self.watch = LossWatch(settings.nan_patience, step.skips_overflow)
+        self.watch = DivergenceMonitor(settings.nan_patience, step.skips_overflow)
         self.progress = Progress(
             source.steps_per_epoch,
             epoch,

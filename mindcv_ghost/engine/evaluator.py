@@ -1,9 +1,9 @@
-"""Exact evaluation: every image counts once, whatever the batch size and the number of ranks."""
+"""Exact evaluation: each image counts once, for any batch size and number of ranks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import mindspore as ms
@@ -11,25 +11,25 @@ import numpy as np
 from mindspore import nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.graphs.cache import compile_plainly
+from mindcv_ghost.engine.compilation import Compile, compile_uncached
 
 __all__ = ["Evaluation", "Evaluator", "count_batch"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of one pass over a set; accuracies are over all its images.
+    """Result of one pass over a dataset; accuracies are over all of its images.
 
     Args:
-        images: images of the set, unreadable ones included.
+        images: number of images, unreadable ones included.
         correct: images whose highest logit is the label's.
         correct_topk: images whose label is among the ``k`` highest logits.
-        k: 5, or the number of classes where there are fewer.
-        loss: mean cross-entropy of the readable images, in nats; no label smoothing, so that it
-            compares between recipes.
+        k: 5, or the number of classes if there are fewer.
+        loss: mean cross-entropy of the readable images, in nats, without label smoothing, so that
+            it is comparable between recipes.
         unreadable: images that couldn't be decoded; they count as wrong.
-        seconds: wall time of the slowest rank, compilation left out.
-        compile_seconds: time that the first batch took for compilation.
+        seconds: wall time of the slowest rank, without compilation.
+        compile_seconds: time that compilation took before the first batch.
         confusion: ``(classes, classes)`` counts, rows true, columns predicted.
         unreadable_per_class: ``(classes,)`` counts.
     """
@@ -57,10 +57,13 @@ class Evaluation:
 
     @property
     def images_per_second(self) -> float:
+        """Images per second of all ranks together."""
         return self.images / self.seconds if self.seconds > 0 else float("inf")
 
 
 class _Logits(nn.Cell):
+    """A network's logits in float32, without auxiliary logits."""
+
     def __init__(self, network: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -73,14 +76,14 @@ class _Logits(nn.Cell):
 
 
 class Evaluator:
-    """Runs a network over a set and counts in integers, summed over the ranks.
+    """Runs a network over a dataset and counts hits, summed over the ranks.
 
     Args:
         network: ``(N, C, H, W) -> (N, classes)`` logits.
-        num_classes: columns of the logits.
-        collectives: how the ranks add up.
-        graph_mode: whether the network is compiled; its time is then measured apart.
-        compile: compiles a cell for inputs.
+        num_classes: number of classes.
+        collectives: of all ranks.
+        graph_mode: whether the network is compiled; that time is measured separately.
+        compile: compiles a cell.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Evaluator:
         num_classes: int,
         collectives: Collectives,
         graph_mode: bool = True,
-        compile: Callable[..., bool] = compile_plainly,
+        compile: Compile = compile_uncached,
     ) -> None:
         self.network = _Logits(network)
         self.num_classes = num_classes
@@ -99,11 +102,11 @@ class Evaluator:
         self._compile = compile
 
     def run(self, batches: Iterable) -> Evaluation:
-        """Evaluate.
+        """Evaluate the network; every rank has to call it.
 
         Args:
             batches: yields tensors ``image (N, C, H, W)``, ``label (N,)`` and ``valid (N,)``: 0
-                where a batch is filled up, 1 for an image, 2 for one that couldn't be decoded.
+                for padding, 1 for an image, 2 for an image that couldn't be decoded.
         """
         self.network.set_train(False)
         confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
@@ -128,11 +131,20 @@ class Evaluator:
         seconds = time.perf_counter() - started - compile_seconds
         return self._reduce(confusion, unreadable, correct, loss_sum, seconds, compile_seconds)
 
-    def _reduce(self, confusion, unreadable, correct, loss_sum, seconds, compile_seconds):
+    def _reduce(
+        self,
+        confusion: np.ndarray,
+        unreadable: np.ndarray,
+        correct: np.ndarray,
+        loss_sum: float,
+        seconds: float,
+        compile_seconds: float,
+    ) -> Evaluation:
+        """Sum the counts over the ranks; the times are those of the slowest rank."""
         confusion = self.collectives.gather(confusion).sum(0)
         unreadable = self.collectives.gather(unreadable).sum(0)
         correct = self.collectives.gather(correct).sum(0)
-        # In float64 and in the order of the ranks: the same bits on all of them.
+        # Summed in float64 and in the order of the ranks, so all ranks get the same bits.
         losses = self.collectives.gather(np.float64(loss_sum))
         times = self.collectives.gather(np.array([seconds, compile_seconds])).max(0)
         readable, bad = int(confusion.sum()), int(unreadable.sum())
@@ -152,7 +164,14 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """Predicted classes ``(N,)``, hits among the first 1 and k, and the summed loss of a batch."""
+    """Counts of one batch.
+
+    Args:
+        predicted: classes ``(N,)``.
+        correct: top-1 hits.
+        correct_topk: top-k hits.
+        loss_sum: sum of the cross-entropies.
+    """
 
     predicted: np.ndarray
     correct: int
@@ -161,12 +180,11 @@ class BatchCounts:
 
 
 def count_batch(logits: np.ndarray, label: np.ndarray, k: int) -> BatchCounts:
-    """Count one batch's hits and add up its cross-entropy.
+    """Count the hits of one batch and sum its cross-entropy.
 
-    A label's rank is the number of classes that come before it: those with a higher logit and, of
-    equals, those with a lower index. So ties have one outcome, and k equal logits can't all be
-    "the best". A logit that isn't a number never comes before any other; a label whose logit isn't
-    a number is never a hit.
+    The classes are ranked by descending logit; of equal logits the lower index comes first. So a
+    tie has one outcome: of several classes with the highest logit only the first is a top-1 hit. A
+    NaN ranks behind all other logits, and a label whose logit is NaN is never a hit.
 
     Args:
         logits: ``(N, classes)`` float32.

@@ -8,8 +8,8 @@ import mindspore as ms
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.losses import all_usable
-from mindcv_ghost.engine.parameters import write
+from mindcv_ghost.engine.divergence import all_finite
+from mindcv_ghost.engine.parameters import assign_parameter
 from mindcv_ghost.engine.step import TrainStep
 
 __all__ = ["LiveState"]
@@ -36,7 +36,7 @@ class LiveState:
             p.name: p for p in step.get_parameters() if not p.name.startswith(_NOT_KEPT)
         }
         trained = {p.name for p in step.weights}
-        buffers = [p.name for p in step.network.get_parameters() if p.name not in trained]
+        buffers = [p.name for p in step.network_with_loss.get_parameters() if p.name not in trained]
         averaged = [f"ema.{name}" for name in buffers]
         self.own = [name for name in (*buffers, *averaged) if name in self.parameters]
 
@@ -88,13 +88,13 @@ class LiveState:
             )
             if source in (0, rank):
                 for name, value in zip(names, values):
-                    write(self.parameters[name], value)
+                    assign_parameter(self.parameters[name], value)
 
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
     """Name an array that holds a NaN, an infinity, or what stands for one."""
     for name, values in arrays.items():
-        if values.dtype.kind == "f" and not all_usable(values):
+        if values.dtype.kind == "f" and not all_finite(values):
             return name
     return None
 

@@ -1,4 +1,4 @@
-"""MindCV's optimizers and schedules, mended where they are wrong."""
+"""MindCV's optimizers and learning-rate schedules, with corrections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_ON_CPU = ("lamb",)
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Which optimizer; the fields are MindCV's ``create_optimizer`` arguments."""
+    """Arguments of MindCV's ``create_optimizer``, under the same names."""
 
     opt: str = "momentum"
     momentum: float = 0.9
@@ -34,12 +34,12 @@ def create_optimizer(
 ) -> nn.Optimizer:
     """Build MindCV's optimizer for a network.
 
-    Its own loss scale stays 1: the training step unscales the gradients itself, before it clips.
+    Its own loss scale stays 1, because the training step unscales the gradients before clipping.
 
     Args:
-        network: whose trainable parameters are optimised.
+        network: its trainable parameters are optimised.
         settings: see :class:`OptimizerSettings`.
-        schedule: learning rate of every update.
+        schedule: learning rate of each update.
         device: Ascend, GPU or CPU.
 
     Raises:
@@ -53,13 +53,13 @@ def create_optimizer(
             f"opt {opt}: MindSpore has it on Ascend and GPU only; on the CPU use adamw."
         )
     if opt in ("momentum", "nesterov") and settings.nesterov and device == "CPU":
-        # MindSpore 2.8's CPU kernel of nn.Momentum ignores use_nesterov (after two steps with equal
-        # gradients 0.71 as without it; nn.SGD(nesterov=True) and PyTorch: 0.539).
+        # MindSpore 2.8's CPU kernel of nn.Momentum ignores use_nesterov: after two steps with equal
+        # gradients the weight is 0.71, as without it; with nn.SGD(nesterov=True) and PyTorch 0.539.
         opt = "sgd"
     parameters, weight_decay_filter = network, settings.weight_decay_filter
     if settings.layer_decay is not None:
-        parameters = layer_decay_groups(network, settings, schedule)
-        weight_decay_filter = "auto"  # MindCV's word for "take my groups as they are"
+        parameters = layer_decay_groups(network, settings, settings.layer_decay, schedule)
+        weight_decay_filter = "auto"  # then MindCV uses the groups as they are
     return mindcv.create_optimizer(
         parameters,
         opt=opt,
@@ -73,11 +73,11 @@ def create_optimizer(
 
 
 def layer_ids(names: list[str]) -> list[int]:
-    """Number the layers that parameters belong to, from the stem (0) to the head.
+    """Return the index of the layer that each parameter belongs to, from the stem (0) to the head.
 
-    A layer is what carries the first number in a parameter's name (``blocks.3``, ``layer1.0``), in
-    the order of the network. What comes before the first of them is the stem; what comes after
-    without a number is the head.
+    A layer is the part of a parameter's name up to the first number (``blocks.3``, ``layer1.0``),
+    in the order of the network. Parameters before the first layer belong to the stem, later ones
+    without a number to the head.
 
     >>> layer_ids(["cls_token", "blocks.0.w", "blocks.0.b", "blocks.1.w", "norm.gamma", "head.w"])
     [0, 1, 1, 2, 3, 3]
@@ -95,25 +95,32 @@ def layer_ids(names: list[str]) -> list[int]:
 
 
 def layer_decay_groups(
-    network: nn.Cell, settings: OptimizerSettings, schedule: list[float]
+    network: nn.Cell, settings: OptimizerSettings, layer_decay: float, schedule: list[float]
 ) -> list[dict]:
-    """Group parameters for layer-wise learning-rate decay: layer i of n learns at decay**(n - i).
+    """Group parameters for layer-wise learning-rate decay.
 
-    MindCV 0.3's own grouping looks for a ``group_matcher`` or ``pretrained_cfg`` of the network,
-    which none of its models has; every parameter lands in the head's group, and nothing decays.
-    As there, parameters with one dimension and those the network names get no weight decay.
+    The rate of layer i of n is multiplied by ``layer_decay**(n - i)``. MindCV 0.3's own grouping
+    looks for a ``group_matcher`` or ``pretrained_cfg`` of the network, which none of its models
+    has: all parameters get into the head's group, and nothing decays. As in MindCV, parameters with
+    one dimension and those of ``network.no_weight_decay()`` get no weight decay.
+
+    Args:
+        network: its trainable parameters are grouped.
+        settings: the weight decay of the other parameters.
+        layer_decay: factor between the rates of neighbouring layers.
+        schedule: learning rate of the head in each update.
     """
     parameters = network.trainable_params()
     ids = layer_ids([p.name for p in parameters])
-    spared = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()
+    no_decay = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()
     groups: dict[tuple[int, float], list] = {}
     for layer, p in zip(ids, parameters):
-        decay = 0.0 if p.ndim <= 1 or p.name in spared else settings.weight_decay
+        decay = 0.0 if p.ndim <= 1 or p.name in no_decay else settings.weight_decay
         groups.setdefault((layer, decay), []).append(p)
     return [
         {
             "params": members,
-            "lr": [lr * settings.layer_decay ** (max(ids) - layer) for lr in schedule],
+            "lr": [lr * layer_decay ** (max(ids) - layer) for lr in schedule],
             "weight_decay": decay,
         }
         for (layer, decay), members in groups.items()
@@ -121,10 +128,10 @@ def layer_decay_groups(
 
 
 def create_schedule(updates_per_epoch: int, epochs: int, **settings) -> list[float]:
-    """Build MindCV's learning-rate schedule, one value an update.
+    """Build MindCV's learning-rate schedule: one value per update.
 
-    MindCV builds it for micro-steps but advances it at updates, so that under gradient accumulation
-    its decay stops half-way; here both count updates.
+    MindCV builds it for micro-steps but advances it once per update, so under gradient accumulation
+    a run ends in the middle of the decay. Here both count updates.
 
     Args:
         updates_per_epoch: optimizer updates in an epoch.
@@ -132,7 +139,7 @@ def create_schedule(updates_per_epoch: int, epochs: int, **settings) -> list[flo
         **settings: further arguments of ``mindcv.create_scheduler``.
 
     Raises:
-        ConfigError: if MindCV refuses the settings.
+        ConfigError: if MindCV rejects the settings.
     """
     import mindcv
 
@@ -142,7 +149,7 @@ def create_schedule(updates_per_epoch: int, epochs: int, **settings) -> list[flo
         raise ConfigError(
             f"scheduler {settings.get('scheduler')!r} can't be built with these settings: {error}"
         ) from error
-    # Some schedules are a value short or long of the run's length, or a number instead of a list.
+    # Some schedules are a value too short or too long, or a number instead of a list.
     if not isinstance(schedule, list):
         schedule = [float(schedule)] * (updates_per_epoch * epochs)
     total = updates_per_epoch * epochs

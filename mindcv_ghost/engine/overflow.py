@@ -1,12 +1,12 @@
-"""Did a step overflow? Two cells that answer: by the gradients' values, or by a device's register.
+"""Overflow checks: are all gradients finite? By their values, or by a register of the device.
 
 On the CPU, on GPUs and on Ascend 910B an overflow leaves an infinity or a NaN in the gradients. An
-Ascend 910A, and a 910B with ``MS_ASCEND_CHECK_OVERFLOW_MODE=SATURATION_MODE``, put the largest
-number in its place and raise a flag in a register of the device instead. The flag is this device's
-own, belongs to no tensor, and stays until it is cleared: whatever ran before, a validation say, may
-have raised it.
+Ascend 910A, and a 910B with ``MS_ASCEND_CHECK_OVERFLOW_MODE=SATURATION_MODE``, write the largest
+number instead and raise a flag in a register of the device. The flag belongs to the device and to
+no tensor, and stays until it is cleared: a validation before the step may have raised it.
 
-Both cells offer ``start(x)``, which the step's input goes through, and ``construct(gradients)``.
+Both cells have a method ``start(x)``, through which the input of the step goes, and ``construct(
+gradients)``, which returns a bool tensor: True if all gradients are finite.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloat
 
 __all__ = ["StatusCheck", "ValueCheck"]
 
-_REGISTER_SIZE = 8  # int32 numbers, as both operators of MindSpore 2.8 want it
+_REGISTER_SIZE = 8  # int32 numbers, as both operators of MindSpore 2.8 require
 
 
 class _AllFinite(nn.Cell):
-    """MindSpore's own check, which reads the register where there is one."""
+    """MindSpore's own check, which reads the register if the device has one."""
 
     def construct(self, gradients):
         return all_finite(gradients)
 
 
 class _AllValuesFinite(nn.Cell):
-    """A check that looks at the values whatever the device."""
+    """A check of the values on any device."""
 
     def construct(self, gradients):
-        flags = ()
+        flags: tuple[Tensor, ...] = ()
         for gradient in gradients:
             flags += (ops.isfinite(gradient).all(),)
         return ops.stack(flags).all()
 
 
 class ValueCheck(nn.Cell):
-    """Gradients are finite if all of their values are: the same on all ranks after the all-reduce.
+    """Checks the gradients' values, which after the all-reduce are the same on all ranks.
 
     Args:
-        cell: tells whether all values of a tuple of gradients are finite; None for MindSpore's
+        cell: returns whether all values of a tuple of gradients are finite; None for MindSpore's
             operators.
-        saturates: whether the device has the register. There ``mindspore.amp.all_finite`` reads it
-            instead of the values (MindSpore 2.8, ``mindspore/amp.py``, ``_all_finite``).
+        saturates: whether the device has the register. ``mindspore.amp.all_finite`` then reads the
+            register instead of the values (MindSpore 2.8, ``mindspore/amp.py``, ``_all_finite``),
+            so another check is used.
     """
 
     per_rank = False
@@ -55,19 +56,20 @@ class ValueCheck(nn.Cell):
         self.cell = cell or (_AllValuesFinite() if saturates else _AllFinite())
 
     def start(self, x: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        """Nothing has to be prepared."""
+        """Return ``x``: there is nothing to prepare."""
         return x
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Return whether all gradients are finite."""
         return self.cell(gradients)
 
 
 class StatusCheck(nn.Cell):
-    """Gradients are finite if nothing has overflowed on this device since ``start``.
+    """Checks whether anything has overflowed on this rank's device since ``start``.
 
-    The order of clearing, computing and reading is the one of
-    ``mindspore.nn.TrainOneStepWithLossScaleCell`` (2.8, ``nn/wrap/loss_scale.py``): each is made to
-    depend on what comes before, as the operators have no inputs that would say so.
+    Clearing, computing and reading come in the order of
+    ``mindspore.nn.TrainOneStepWithLossScaleCell`` (2.8, ``nn/wrap/loss_scale.py``). Each explicitly
+    depends on the one before, because the operators have no inputs that imply an order.
     """
 
     per_rank = True
@@ -79,9 +81,10 @@ class StatusCheck(nn.Cell):
         self.zeros = Tensor([0] * _REGISTER_SIZE, ms.int32)
 
     def start(self, x: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        """Clear the register before ``x`` is used."""
+        """Return ``x``, and clear the register before it is used."""
         return ops.depend(x, self.clear(ops.depend(self.zeros, x)))
 
     def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Return whether the register's flag is still clear."""
         status = self.read(ops.depend(self.zeros, gradients))
         return ops.equal(status, self.zeros).all()

@@ -1,4 +1,4 @@
-"""Writing a parameter from outside the graph that trains it."""
+"""Assign a parameter from outside the graph that trains it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import mindspore as ms
 import numpy as np
 from mindspore import ops
 
-__all__ = ["write"]
+__all__ = ["assign_parameter"]
 
 
-def write(parameter: ms.Parameter, values: np.ndarray) -> None:
-    """Give a parameter new values, in the memory that it has.
+def assign_parameter(parameter: ms.Parameter, values: np.ndarray) -> None:
+    """Overwrite a parameter's values in place, in the memory that it already has.
 
-    Not ``Parameter.set_data``: after it, some kernels that have run before go on with the old
-    memory (MindSpore 2.8, CPU). With an optimizer in a graph of its own, as under gradient
-    accumulation, or in PyNative mode, a network whose weights were set and set back for a
-    validation by averaged weights learnt nothing any more: the optimizer moved weights that nobody
+    ``Parameter.set_data`` won't do: after it, some kernels that have already run keep using the old
+    memory (MindSpore 2.8, CPU). This concerns an optimizer in a graph of its own, as under gradient
+    accumulation, and PyNative mode. A network whose weights were replaced for a validation with
+    averaged weights, and then restored, stopped learning: the optimizer updated weights that nobody
     read. ``tests/engine/test_trainer.py`` shows it.
 
     Args:
         parameter: to be changed.
-        values: of its shape.
+        values: of the parameter's shape.
     """
     ops.assign(parameter, ms.Tensor(values, parameter.dtype))
     if ms.get_context("device_target") != "CPU":
-        # The assignment is an operator of its own; that it goes by the stream of the graphs that
-        # read the parameter, or before these, could not be found in MindSpore's sources.
+        # The assignment is an operator of its own. MindSpore's sources don't tell whether it runs
+        # in the stream of the graphs that read the parameter, or before them.
         ms.runtime.synchronize()

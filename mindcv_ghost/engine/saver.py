@@ -13,14 +13,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindcv_ghost.engine.divergence import TrainingDiverged
 from mindcv_ghost.engine.live_state import not_finite
-from mindcv_ghost.engine.losses import TrainingDiverged
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage.atomic_file import write_bytes
-from mindcv_ghost.storage.checkpoint import CheckpointKeeper
-from mindcv_ghost.storage.resume_files import ResumeFiles
+from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+from mindcv_ghost.storage.resume_folder import ResumeFolder
 
 __all__ = ["DiskError", "Saver", "check_space"]
 
@@ -48,8 +48,8 @@ class Saver:
 
     metrics: MetricsLog
     events: EventsLog
-    checkpoints: CheckpointKeeper
-    resume: ResumeFiles
+    checkpoints: CheckpointManager
+    resume: ResumeFolder
     facts: dict
     failures: int = 0
     newest: Path | None = None
@@ -121,7 +121,7 @@ class Saver:
     def take_up(self, facts: dict, path: Path) -> None:
         """Go on where a state was saved."""
         self.newest = path
-        self.checkpoints.take_up(facts["checkpoints"])
+        self.checkpoints.restore(facts["checkpoints"])
         self.metrics.take_up(facts["metrics"])
 
     def _warn(self, what: str, error: OSError) -> None:

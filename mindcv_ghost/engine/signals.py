@@ -1,4 +1,4 @@
-"""Requests to stop that come as signals."""
+"""Signals that ask a training to stop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mindcv_ghost.launch.cluster import heed_signals
 
 __all__ = ["StopSignals", "exit_status"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SIGNALS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)  # in ascending priority
 
 
 def exit_status(number: int) -> int:
-    """The exit status of a run that a signal stopped in order.
+    """Return the exit status of a run that was stopped by a signal and saved its state.
 
-    SIGUSR1 is what ``sbatch --signal=USR1@120`` sends before the time is up: the run will be
-    continued by the next job, which is no failure.
+    ``sbatch --signal=USR1@120`` sends SIGUSR1 before the job's time is up. The next job will resume
+    the run, so this is no failure.
 
     >>> exit_status(signal.SIGTERM), exit_status(signal.SIGINT), exit_status(signal.SIGUSR1)
     (143, 130, 0)
@@ -26,12 +26,14 @@ def exit_status(number: int) -> int:
 
 
 class StopSignals:
-    """While entered, SIGTERM, SIGINT and SIGUSR1 are remembered instead of ending the process.
+    """A context in which SIGTERM, SIGINT and SIGUSR1 are recorded and don't end the process.
 
-    A second SIGINT ends it at once; see ``interrupts`` (one process) and ``guard`` (ranks).
+    A second SIGINT ends the process at once; see ``launch.interrupts`` (one process) and
+    ``launch.supervisor`` (ranks).
 
     Attributes:
-        number: the signal that came, 0 for none; SIGTERM outweighs SIGINT, that SIGUSR1.
+        number: the signal that was received, 0 for none. If there are several: SIGTERM before
+            SIGINT before SIGUSR1.
     """
 
     def __init__(self) -> None:
@@ -50,5 +52,4 @@ class StopSignals:
         self._stack.close()
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        weights = (0, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)
-        self.number = max(self.number, number, key=weights.index)
+        self.number = max(self.number, number, key=(0, *_SIGNALS).index)

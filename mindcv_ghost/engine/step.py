@@ -1,13 +1,12 @@
 """One training step: mixed precision, loss scale, accumulation, all-reduce, clipping, update, EMA.
 
-MindCV's TrainStep can't be used as it is: it clips each rank's gradients before the all-reduce (so
-that the result depends on the number of ranks), advances the learning rate at every micro-step
-under accumulation though the schedule is built otherwise, and has no dynamic loss scale on the CPU.
+Why not MindCV's TrainStep: it clips each rank's gradients before the all-reduce, so the result
+depends on the number of ranks. Under gradient accumulation it advances the learning rate at every
+micro-step, although the schedule counts updates. It has no dynamic loss scale on the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,9 +15,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.amp import auto_mixed_precision
 
+from mindcv_ghost.engine.compilation import Compile
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
-from mindcv_ghost.engine.parameters import write
+from mindcv_ghost.engine.parameters import assign_parameter
 
 __all__ = ["LossScale", "NetworkWithLoss", "Outcome", "TrainStep", "mixed_precision"]
 
@@ -48,13 +48,13 @@ def _clear_one(total):
 
 @dataclass(frozen=True)
 class LossScale:
-    """How the loss is scaled before the backward pass, so that float16 gradients don't vanish.
+    """How the loss is scaled before the backward pass, so that float16 gradients don't underflow.
 
     Args:
-        value: the factor to start with, at least 1.
-        dynamic: double it after ``window`` good updates, halve it at an overflow.
-        skip_overflow: leave an update out whose gradients aren't finite; always so when dynamic.
-        window: good updates before the factor doubles (2000, as in MindCV).
+        value: the initial factor, at least 1.
+        dynamic: double it after ``window`` updates without overflow, halve it after an overflow.
+        skip_overflow: skip updates whose gradients aren't finite; always done if ``dynamic``.
+        window: updates without overflow before the factor doubles (2000, as in MindCV).
     """
 
     value: float = 1.0
@@ -64,7 +64,7 @@ class LossScale:
 
     @property
     def skips(self) -> bool:
-        """Whether an update with gradients that aren't finite is left out."""
+        """Whether updates whose gradients aren't finite are skipped."""
         return self.skip_overflow or self.dynamic
 
 
@@ -75,12 +75,16 @@ def mixed_precision(network: nn.Cell, level: str, cast_list: tuple[type, ...] = 
         network: changed in place; its parameters stay float32.
         level: O0 (float32), O1 (convolutions and dense layers in float16), O2 (all but norms in
             float16), O3 (all in float16) or auto (by operator).
-        cast_list: classes of cells that MindCV's variant of O1 casts, or of O2 keeps, instead.
+        cast_list: classes of cells for MindCV's variants instead of its own lists: O1 casts these
+            cells to float16, O2 keeps them in float32.
+
+    Returns:
+        The network to train.
     """
     if level == "O1" or (level == "O2" and cast_list):
-        # MindCV's casts and not MindSpore 2.8's auto_mixed_precision: its O1 rewrites the network's
-        # source, and fails on the second network of a process ("cannot import name
-        # 'GlobalAvgPooling' from 'pooling'"); nor does it take a list of the caller's own.
+        # MindCV's casts instead of auto_mixed_precision: MindSpore 2.8's O1 rewrites the network's
+        # source and fails on the second network of a process ("cannot import name
+        # 'GlobalAvgPooling' from 'pooling'"). It takes no list of classes, either.
         from mindcv.utils import amp
 
         cast = amp._auto_white_list if level == "O1" else amp._auto_black_list
@@ -90,17 +94,18 @@ def mixed_precision(network: nn.Cell, level: str, cast_list: tuple[type, ...] = 
 
 
 class NetworkWithLoss(nn.Cell):
-    """Network and loss as one cell: ``(N, C, H, W), labels -> loss, loss to report``; float32.
+    """Network and loss as one cell: ``(N, C, H, W), labels -> loss, loss to report``, in float32.
 
-    The two are the same number unless ``exact``: then the second is computed in float64. Float32's
-    ``exp`` and sums depend on how a kernel is split, and MindSpore 2.8 tries other splits in the
-    first 15 calls on the CPU, so that after a restart the last digit of the loss may differ though
-    the weights don't (seen for 4 of 5 batches of 4 images and 6 classes; in float64 for none).
+    Both are the same number unless ``exact`` is set: then the second is computed in float64. The
+    rounding of float32's ``exp`` and sums depends on how a kernel splits its work, and MindSpore
+    2.8 tries several splits in the first 15 calls on the CPU. After a restart the last digit of the
+    loss may therefore differ though the weights are equal (seen for 4 of 5 batches of 4 images and
+    6 classes; in float64 for none).
 
     Args:
-        network: returns logits ``(N, classes)``, or a tuple with auxiliary logits behind them.
+        network: returns logits ``(N, classes)``, or a tuple of them and auxiliary logits.
         loss: takes logits and labels.
-        exact: whether the loss can do so, and float64 is at hand.
+        exact: compute the reported loss in float64; loss and device must support that.
     """
 
     def __init__(self, network: nn.Cell, loss: nn.Cell, exact: bool = False) -> None:
@@ -110,6 +115,7 @@ class NetworkWithLoss(nn.Cell):
         self.exact = exact
 
     def construct(self, image, label):
+        """Return the loss and the loss to report."""
         logits = self.network(image)
         loss = self._loss_in(ms.float32, logits, label)
         if not self.exact:
@@ -118,25 +124,25 @@ class NetworkWithLoss(nn.Cell):
 
     def _loss_in(self, dtype, logits, label):
         if isinstance(logits, tuple):
-            outputs = ()
+            outputs: tuple[Tensor, ...] = ()
             for each in logits:
                 outputs += (ops.cast(each, dtype),)
             return self.loss(outputs, label)
         return self.loss(ops.cast(logits, dtype), label)
 
 
-def _flag(value):
-    """A bool as a float32 that can be added up, shape (1,)."""
+def _as_count(value):
+    """Convert a bool to a float32 of shape (1,) that can be summed over the ranks."""
     return ops.cast(value, ms.float32).reshape(1)
 
 
 class Outcome(NamedTuple):
-    """What a rank learns from an update; the same on all ranks, so that they act alike.
+    """The result of an update; the same on all ranks, so that all of them act alike.
 
     Args:
         finite: whether the gradients of all ranks were finite.
-        stop: whether a rank has asked to stop after this update.
-        save: whether a rank has asked for a checkpoint after this update.
+        stop: whether any rank asked to stop after this update.
+        save: whether any rank asked for a checkpoint after this update.
     """
 
     finite: bool
@@ -144,30 +150,39 @@ class Outcome(NamedTuple):
     save: bool
 
     @classmethod
-    def read(cls, news: Tensor) -> Outcome:
-        """Fetch it from the device; waits until the update is done.
+    def read(cls, counts: Tensor) -> Outcome:
+        """Fetch the outcome from the device; waits until the update is done.
 
         Args:
-            news: float32 (3,), how many ranks overflowed, asked to stop, and asked to save.
+            counts: float32 (3,): how many ranks overflowed, asked to stop, and asked to save.
         """
-        overflowed, stop, save = (bool(count) for count in news.asnumpy())
+        overflowed, stop, save = (bool(count) for count in counts.asnumpy())
         return cls(not overflowed, stop, save)
 
 
 class _Update(nn.Cell):
-    """From summed, scaled, local gradients to changed parameters.
+    """Updates the parameters from this rank's summed, scaled gradients.
 
-    The order matters: all-reduce, then unscale, then look for overflow, then clip, so that the
-    clipped norm is that of the global batch.
+    The order matters: all-reduce, unscale, check for overflow, clip. So the clipped norm is that of
+    the global batch.
 
-    Each rank's overflow and requests are added up over the ranks before anything is decided, so
-    that all ranks skip the same update, and learn of a request after the same update. The
-    gradients' own sum can't tell: a device whose arithmetic saturates gives no infinity, and only
-    the rank that overflowed knows (see ``overflow``). It costs one all-reduce of three numbers.
+    The ranks' overflows and requests are summed over the ranks before anything is decided, so that
+    all ranks skip the same updates and learn of a request after the same update. The reduced
+    gradients aren't enough: where arithmetic saturates, an overflow leaves no infinity, and only
+    the rank that overflowed knows of it (see ``overflow``). This costs one all-reduce of three
+    numbers.
     """
 
     def __init__(
-        self, optimizer, loss_scale: LossScale, clip_norm, ema, reducer, ranks, check, fused
+        self,
+        optimizer: nn.Optimizer,
+        loss_scale: LossScale,
+        clip_norm: float | None,
+        ema: EmaWeights | None,
+        reducer: nn.Cell,
+        ranks: int,
+        check: ValueCheck | StatusCheck,
+        fused: nn.Cell | None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
@@ -186,9 +201,9 @@ class _Update(nn.Cell):
             Tensor(0, ms.int32), name="loss_scale_good_updates", requires_grad=False
         )
         self.requests = Parameter(Tensor([0.0, 0.0], ms.float32), "requests", requires_grad=False)
-        self.share = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
-        # The fused optimizer unscales by itself. Gradients are finite before if they are so after,
-        # and the other way round: no scale is below 1.
+        self.sum_over_ranks = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
+        # A fused optimizer unscales by itself. The overflow check then sees scaled gradients: they
+        # are finite exactly if the unscaled ones are, because no scale is below 1.
         self.unscales = fused is None or clip_norm is not None
         self.hyper_map = ops.HyperMap()
 
@@ -198,18 +213,18 @@ class _Update(nn.Cell):
         if self.unscales:
             gradients = self.hyper_map(ops.partial(_scale_gradient, factor), gradients)
             factor = ops.ones_like(factor)
-        own = _flag(ops.logical_not(self.check(gradients)))
+        overflow = _as_count(ops.logical_not(self.check(gradients)))
         if overflowed is not None:
-            own = own + overflowed
-        news = self.share(ops.concat((own, self.requests)))
+            overflow = overflow + overflowed
+        counts = self.sum_over_ranks(ops.concat((overflow, self.requests)))
         if self.skip_overflow:
-            finite = news[0] == 0
+            finite = counts[0] == 0
             if finite:
-                news = ops.depend(news, self._apply(gradients, factor))
+                counts = ops.depend(counts, self._apply(gradients, factor))
             if self.dynamic:
-                news = ops.depend(news, self._adjust_scale(finite))
-            return news
-        return ops.depend(news, self._apply(gradients, factor))
+                counts = ops.depend(counts, self._adjust_scale(finite))
+            return counts
+        return ops.depend(counts, self._apply(gradients, factor))
 
     def _apply(self, gradients, factor):
         if self.clip_norm is not None:
@@ -223,39 +238,39 @@ class _Update(nn.Cell):
         good = ops.select(finite, self.good_updates + 1, ops.zeros_like(self.good_updates))
         grown = good >= self.window
         scale = ops.select(grown, self.scale * 2, self.scale)
-        # A scale above 2**24 has no use: 2**-24 is float16's smallest number.
+        # A scale above 2**24 is useless: 2**-24 is float16's smallest number.
         scale = ops.select(finite, ops.minimum(scale, 2.0**24), ops.maximum(scale / 2, 1.0))
         good = ops.select(grown, ops.zeros_like(good), good)
         return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
 
 
 class TrainStep(nn.Cell):
-    """``(image, label) -> (loss, outcome)``: one forward and backward pass, an update when due.
+    """``(image, label) -> (loss, counts)``: one forward and backward pass, and an update if due.
 
-    The outcome is what :meth:`Outcome.read` reads.
+    :meth:`Outcome.read` reads the counts.
 
-    With ``accumulation_steps`` 1 a call is one update. With more, a call adds to the gradient sums
-    and :meth:`update` ends the group; the trainer calls it every ``accumulation_steps`` calls and
-    at an epoch's end, where the group may be shorter: the sum is divided by its true length. The
-    optimizer, and with it the learning rate, advances once an update.
+    With ``accumulation_steps`` 1 each call does an update. With more, a call adds to the gradient
+    sums and :meth:`update` ends the group. The trainer calls it every ``accumulation_steps`` calls
+    and at the end of an epoch, where a group may be shorter: the sum is divided by its actual
+    length. The optimizer, and with it the learning rate, advances once per update.
 
     Args:
-        network: a :class:`NetworkWithLoss`.
+        network_with_loss: a :class:`NetworkWithLoss`.
         optimizer: a MindSpore optimizer; its own loss scale must be 1.
         loss_scale: see :class:`LossScale`.
         clip_norm: largest global norm of the gradients, or None.
-        ema: averages to keep up to date, or None.
-        accumulation_steps: calls an update.
-        ranks: number of ranks whose gradients are averaged; above 1 MindSpore's communication must
-            have been initialised with parallel mode "data_parallel".
+        ema: averages to update, or None.
+        accumulation_steps: calls per update.
+        ranks: number of ranks whose gradients are averaged; if above 1, MindSpore's communication
+            must be initialised, with parallel mode "data_parallel".
         check: tells whether the gradients are finite; None for :class:`ValueCheck`.
-        fused: a cell that does the optimizer's work, with its state, from the gradients and what
-            they are to be multiplied by; None for the optimizer itself.
+        fused: a cell that does the optimizer's work on the optimizer's own state. It takes the
+            gradients and the factor to multiply them by. None for the optimizer itself.
     """
 
     def __init__(
         self,
-        network: nn.Cell,
+        network_with_loss: NetworkWithLoss,
         optimizer: nn.Optimizer,
         loss_scale: LossScale | None = None,
         clip_norm: float | None = None,
@@ -266,8 +281,8 @@ class TrainStep(nn.Cell):
         fused: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.network = network
-        self.network.set_grad()
+        self.network_with_loss = network_with_loss
+        self.network_with_loss.set_grad()
         self.weights = optimizer.parameters
         self.accumulation_steps = accumulation_steps
         self.accumulates = accumulation_steps > 1
@@ -285,7 +300,7 @@ class TrainStep(nn.Cell):
         if self.accumulates:
             self.sums = self.weights.clone("gradient_sum", init="zeros")
             if self.check.per_rank:
-                # The register tells of the batch just computed; the group's update wants them all.
+                # The register covers only the batch just computed; the update needs the group's.
                 self.overflowed = Parameter(
                     Tensor([0.0], ms.float32), name="overflowed", requires_grad=False
                 )
@@ -297,58 +312,73 @@ class TrainStep(nn.Cell):
         )
 
     @property
+    def model(self) -> nn.Cell:
+        """The network being trained, without its loss."""
+        return self.network_with_loss.network
+
+    @property
     def scale(self) -> float:
-        """The loss scale in force."""
+        """The current loss scale."""
         return float(self.updater.scale.asnumpy())
 
     @property
     def updates_done(self) -> int:
-        """Updates that the optimizer has made; those skipped for overflow don't count."""
+        """Number of updates that the optimizer has done; skipped ones don't count."""
         return int(self.updater.optimizer.global_step.asnumpy()[0])
 
     def set_updates_done(self, updates: int) -> None:
-        """Move the optimizer to another place of its schedule."""
-        write(self.updater.optimizer.global_step, np.array([updates], np.int32))
+        """Move the optimizer to another place in its schedule."""
+        assign_parameter(self.updater.optimizer.global_step, np.array([updates], np.int32))
 
     @property
     def skips_overflow(self) -> bool:
-        """Whether an update with gradients that aren't finite is left out."""
+        """Whether updates whose gradients aren't finite are skipped."""
         return self.updater.skip_overflow
 
     @property
     def scale_can_fall(self) -> bool:
-        """Whether a lower loss scale may still mend an overflow."""
+        """Whether the loss scale is dynamic and can be lowered further."""
         return self.updater.dynamic and self.scale > 1
 
     def request(self, stop: bool, save: bool) -> None:
-        """Ask all ranks to stop, or to save, after the next update; False withdraws it."""
-        write(self.updater.requests, np.array([stop, save], np.float32))
+        """Ask all ranks to stop, or to save, after the next update; False withdraws a request."""
+        assign_parameter(self.updater.requests, np.array([stop, save], np.float32))
 
     def _scaled_loss(self, image, label):
-        loss, reported = self.network(image, label)
+        loss, reported = self.network_with_loss(image, label)
         return loss * self.updater.scale, reported
 
     def construct(self, image, label):
+        """Return the loss to report and the counts for :meth:`Outcome.read`."""
         (_, loss), gradients = self.value_and_grad(self.check.start(image), label)
         if self.accumulates:
             added = self.hyper_map(_add_gradient, self.sums, gradients)
             if self.overflowed is not None:
-                bad = _flag(ops.logical_not(self.check(ops.depend(gradients, added))))
+                bad = _as_count(ops.logical_not(self.check(ops.depend(gradients, added))))
                 added = ops.depend(ops.assign_add(self.overflowed, bad), added)
             return ops.depend(loss, added), self.one
         return loss, self.updater(gradients, self.one)
 
-    def compile_update(self, compile_cell: Callable[..., bool]) -> None:
-        """Let ``compile_cell(cell, *inputs)`` compile what :meth:`update` calls, if it is used."""
+    def compile_update(self, compile_cell: Compile) -> None:
+        """Compile the graph of :meth:`update`, if gradients are accumulated."""
         if self.accumulates:
             compile_cell(self._finish, self.one)
 
     def update(self, micro_steps: int) -> Tensor:
-        """End a group of accumulated micro-steps with one update; gives what Outcome.read reads."""
+        """End a group of accumulated micro-steps with one update.
+
+        Args:
+            micro_steps: length of the group.
+
+        Returns:
+            The counts for :meth:`Outcome.read`.
+        """
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
 class _FinishGroup(nn.Cell):
+    """Does the update at the end of an accumulated group, and sets the sums to zero."""
+
     def __init__(self, updater: _Update, sums, overflowed) -> None:
         super().__init__(auto_prefix=False)
         self.updater = updater
@@ -358,8 +388,8 @@ class _FinishGroup(nn.Cell):
 
     def construct(self, micro_steps):
         sums = self.updater.check.start(self.sums)
-        news = self.updater(sums, micro_steps, self.overflowed)
-        cleared = self.hyper_map(_clear, ops.depend(self.sums, news))
+        counts = self.updater(sums, micro_steps, self.overflowed)
+        cleared = self.hyper_map(_clear, ops.depend(self.sums, counts))
         if self.overflowed is not None:
-            cleared = cleared, _clear_one(ops.depend(self.overflowed, news))
-        return ops.depend(news, cleared)
+            cleared = cleared, _clear_one(ops.depend(self.overflowed, counts))
+        return ops.depend(counts, cleared)

@@ -18,11 +18,11 @@ import mindspore as ms
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.compilation import compile_uncached
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
-from mindcv_ghost.engine.graphs.cache import compile_plainly
 from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.saver import DiskError, Saver
 from mindcv_ghost.engine.signals import StopSignals, exit_status
@@ -112,7 +112,7 @@ class Trainer:
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
         bad_images: Callable[[], dict[str, str]] = dict,
-        compile: Callable[..., bool] = compile_plainly,
+        compile: Callable[..., bool] = compile_uncached,
     ) -> None:
         self.step = step
         self.batches = batches
@@ -130,7 +130,7 @@ class Trainer:
         self._summary = Summary()
         self._earlier: dict = {}
         self._bad_told: set[str] = set()
-        self._network = step.network.network
+        self._network = step.model
         self._between_epochs_seconds = 0.0
         self._started = time.perf_counter()
 

@@ -11,7 +11,8 @@ from mindspore import nn
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder, compile_plainly
+from mindcv_ghost.engine.compilation import compile_uncached
+from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder
 from mindcv_ghost.kernels import use_native
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.version import __version__
@@ -42,7 +43,7 @@ def compiler(
         schedule: learning rate of every update.
     """
     if not config.system.compile_cache or config.system.mode != 0 or device != "CPU":
-        return compile_plainly
+        return compile_uncached
     facts = {
         "versions": compat.installed_versions(),
         "mindcv_ghost": __version__,

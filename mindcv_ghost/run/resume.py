@@ -18,10 +18,10 @@ from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
-from mindcv_ghost.storage.checkpoint import CheckpointKeeper
-from mindcv_ghost.storage.resume_files import FOLDER, ResumeFiles, find_state, last_epoch_end
+from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder, find_epoch_end, find_state
 from mindcv_ghost.storage.run_folder import RunFolder
-from mindcv_ghost.storage.state_file import StateFile
+from mindcv_ghost.storage.training_state import StateFile
 
 __all__ = ["Continuation", "open_saver", "pick", "settings_of"]
 
@@ -108,7 +108,7 @@ def _suitable(state: StateFile, settings: dict) -> StateFile:
             "in another --ckpt_save_dir, from its weights with --ckpt_path."
         )
     if between and step:
-        earlier = last_epoch_end(state)
+        earlier = find_epoch_end(state)
         if earlier is None:
             raise CheckpointError(
                 f"{state.path} lies within epoch {epoch + 1}, where this can't change:\n  "
@@ -156,20 +156,20 @@ def open_saver(
     keep = config.checkpoint
     if earlier is None or earlier.state.path.parent != folder.path / FOLDER:
         for name in ("metrics.csv", FOLDER):
-            moved = folder.set_aside(name)
+            moved = folder.back_up(name)
             if moved is not None:
                 _logger.info("%s of an earlier run kept as %s", name, moved)
     saver = Saver(
         MetricsLog(folder.path / "metrics.csv", num_classes),
         EventsLog(folder.path / "events"),
-        CheckpointKeeper(
+        CheckpointManager(
             folder.path,
             config.model.model,
             keep.keep_checkpoint_max,
             keep.ckpt_save_policy,
             keep.ckpt_save_interval,
         ),
-        ResumeFiles(folder.path / FOLDER),
+        ResumeFolder(folder.path / FOLDER),
         {},
     )
     if earlier is not None:

@@ -39,7 +39,7 @@ from mindcv_ghost.run.learner import create_learner, fit_to_device, mixed, train
 from mindcv_ghost.run.model import create_network
 from mindcv_ghost.run.resume import open_saver, pick, settings_of
 from mindcv_ghost.run.session import Session
-from mindcv_ghost.storage.run_folder import now, source_commit
+from mindcv_ghost.storage.provenance import source_commit, utc_now
 from mindcv_ghost.surgery import GhostifyReport
 
 __all__ = ["TrainingRun", "ValidationRun", "training", "validation"]
@@ -109,7 +109,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     evaluate = None
     if val_set is not None:
         evaluator = Evaluator(
-            *(step.network.network, num_classes, collectives),
+            *(step.model, num_classes, collectives),
             *(config.system.mode == 0, learner.compile),
         )
         val_loader = _eval_loader(config, val_set, world)
@@ -128,7 +128,7 @@ def training(config: Config, world: World, session: Session) -> TrainingRun:
     saver = None
     if session.folder is not None:
         # Only here: source_commit() starts git, which has no business on eight ranks.
-        facts.update(commit=source_commit(), hardware=describe_hardware(), date=now())
+        facts.update(commit=source_commit(), hardware=describe_hardware(), date=utc_now())
         saver = open_saver(config, session.folder, num_classes, earlier)
         session.folder.write_config(config.to_yaml())
         session.folder.write_facts(facts)

@@ -1,9 +1,8 @@
-"""Write a file so that a reader sees the old one or the new one, never a half.
+"""Replace a file atomically: a reader sees the old content or the new one, never a part of it.
 
-Why the new one is whole when its name appears: it is written under another name in the same folder,
-flushed to the disk, and only then renamed, which POSIX makes one step; flushing the folder
-afterwards makes the name itself outlive a power cut. Whatever goes wrong before the rename leaves
-the old file as it was.
+The new content is written under a temporary name in the same folder, flushed to the disk, and then
+renamed, which POSIX guarantees to be one step. Flushing the folder afterwards makes the rename
+survive a power cut. If anything fails before the rename, the old file is unchanged.
 """
 
 from __future__ import annotations
@@ -15,32 +14,33 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["give_name", "remove_leftovers", "replacing", "write_bytes", "write_text"]
+__all__ = ["link_or_copy", "remove_temporary_files", "replacing", "write_bytes", "write_text"]
 
-_PIECE_BYTES = 1 << 22
-# What a file system answers that can't flush a folder; the rename stands all the same. Any other
-# answer (a full disk, a quota, a lost server) means that the data isn't safe.
+_CHUNK_BYTES = 1 << 22
+# Errors of file systems that can't flush a folder; the rename is valid nevertheless. Any other
+# error (a full disk, a quota, a lost server) means that the data isn't safe.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, suffix: str = ".tmp") -> Iterator[Path]:
-    """Give a name to write to; at the end that file becomes ``path``, as a whole or not at all.
+    """Yield a temporary path to write to; at the end it atomically replaces ``path``.
 
     Args:
-        path: the file to replace, in a folder that exists: a run folder that vanished with its
-            mount must not be made anew on the disk beneath.
-        suffix: how the temporary name ends, for writers who insist.
+        path: the file to replace. Its folder must exist: a run folder that vanished with its
+            mount must not be recreated on the disk beneath.
+        suffix: end of the temporary name, for writers that demand a certain suffix.
 
     Raises:
-        OSError: if the disk doesn't take it; an existing ``path`` is then untouched.
+        OSError: if the disk rejects the data; an existing ``path`` is then unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
     try:
         yield temporary
-        # Writers make files for the owner alone; this one is as readable as any other new file.
+        # Some writers create files for the owner alone; give this one the usual permissions.
         os.chmod(temporary, 0o666 & ~_umask())
         _flush(temporary)
         os.replace(temporary, path)
@@ -51,8 +51,8 @@ def replacing(path: str | os.PathLike, suffix: str = ".tmp") -> Iterator[Path]:
     _flush_folder(path.parent)
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Replace ``path`` by ``data``.
+def write_bytes(path: str | os.PathLike, data: bytes | bytearray) -> None:
+    """Replace the content of ``path`` atomically.
 
     Args:
         path: the file; its folder must exist.
@@ -64,17 +64,25 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     with replacing(path) as temporary, open(temporary, "wb", buffering=0) as file:
         view = memoryview(data)
         while view:
-            view = view[_write(file, view[:_PIECE_BYTES]) :]
+            view = view[_write(file, view[:_CHUNK_BYTES]) :]
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Replace ``path`` by ``text`` in UTF-8; its folder is created. Otherwise as write_bytes."""
+    """Replace the content of ``path`` by ``text`` in UTF-8; its folder is created if needed.
+
+    Args:
+        path: the file.
+        text: the whole new content.
+
+    Raises:
+        OSError: as :func:`replacing`.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, text.encode("utf-8"))
 
 
-def give_name(source: Path, target: Path) -> None:
-    """Give a file a second name: a hard link, or a copy where the file system has none."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name: a hard link, or a copy where the file system has no links."""
     with replacing(target) as temporary:
         try:
             os.link(source, temporary)
@@ -82,16 +90,16 @@ def give_name(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers left behind who were killed; nobody else may be writing there."""
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files of killed writers; nobody else may be writing to the folder."""
     for leftover in folder.glob(".*.tmp*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
 
-def _write(file, piece: memoryview) -> int:
-    """Write one piece; tests slow it down to kill a run in the middle of a save."""
-    return file.write(piece)
+def _write(file: BinaryIO, chunk: memoryview) -> int:
+    """Write one chunk; tests slow this down to kill a run in the middle of a save."""
+    return file.write(chunk)
 
 
 def _flush(path: Path) -> None:

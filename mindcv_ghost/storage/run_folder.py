@@ -1,12 +1,10 @@
-"""The folder that a run writes into: one run at a time, everything needed to repeat it."""
+"""The folder that one run writes to: its lock, its configuration and its summary."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import subprocess
-from datetime import datetime, timezone
 from pathlib import Path
 
 from mindcv_ghost.errors import UserError
@@ -20,16 +18,16 @@ class RunFolderError(UserError):
 
 
 class RunFolder:
-    """Opens a run folder for writing and keeps other runs out until the process ends.
+    """Opens a run folder for writing and locks it against other runs until the process ends.
 
-    The lock is the operating system's (``flock``): it goes with the process however that ends, so
-    that a killed run never leaves a folder locked.
+    The lock is the operating system's (``flock``). It ends with the process, so a killed run never
+    leaves a folder locked.
 
     Args:
         path: created if needed.
 
     Raises:
-        RunFolderError: if it can't be written, or another run is writing there.
+        RunFolderError: if it can't be written, or another run is writing to it.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -50,15 +48,22 @@ class RunFolder:
                 "its own with --ckpt_save_dir."
             ) from None
         except OSError:
-            # Some network file systems have no locks; a run without one is better than none.
+            # Some network file systems have no locks; go on without one.
             pass
 
     def close(self) -> None:
-        """Let other runs in."""
+        """Release the lock."""
         self._lock.close()
 
-    def set_aside(self, name: str) -> Path | None:
-        """Rename an earlier run's file to the first free ``<stem>.<n><suffix>`` and tell it."""
+    def back_up(self, name: str) -> Path | None:
+        """Rename an earlier run's file or folder to the first free ``<stem>.<n><suffix>``.
+
+        Args:
+            name: of the file or folder in the run folder.
+
+        Returns:
+            The new path, or None if there was nothing to rename.
+        """
         old = self.path / name
         if not old.exists():
             return None
@@ -69,11 +74,11 @@ class RunFolder:
         return target
 
     def write_config(self, text: str) -> None:
-        """Write ``config.yaml``, which a later run can be started from."""
+        """Write ``config.yaml``, from which the run can be repeated."""
         self._write("config.yaml", text)
 
     def write_facts(self, facts: dict) -> None:
-        """Write ``run.json``: what a results table has to know beside config and metrics."""
+        """Write ``run.json``: what a table of results needs beside configuration and metrics."""
         self._write("run.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
     def _write(self, name: str, text: str) -> None:
@@ -84,38 +89,3 @@ class RunFolder:
                 f"{self.path / name} can't be written ({error.strerror}). Free some space, or give "
                 "another folder with --ckpt_save_dir."
             ) from error
-
-
-def source_commit() -> str | None:
-    """Name the git commit this package runs from, with ``-dirty`` behind if files differ from it.
-
-    None where the package isn't in a git checkout of its own.
-    """
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(here),
-                "describe",
-                "--always",
-                "--dirty",
-                "--abbrev=12",
-                "--exclude=*",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
-
-
-def now() -> str:
-    """The time in UTC, to the second, in ISO 8601."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -25,7 +25,7 @@ class Linear(nn.Cell):
 
 
 class MeanProduct(nn.Cell):
-    """A loss whose gradient is easy: the mean over the batch of the first logit."""
+    """The mean of the first logit over the batch: a loss with a simple gradient."""
 
     def construct(self, logits, labels):
         return ops.mean(logits[:, 0]) + 0.0 * ops.cast(labels, ms.float32).sum()

@@ -1,7 +1,7 @@
 """Runs on every rank of test_overflow.py's job; rank 0 prints OK if all is right.
 
-One rank alone sees an overflow, as where a device's register tells of it and arithmetic saturates:
-the gradients that the ranks add up are finite.
+Only one rank sees an overflow, as on a device whose arithmetic saturates and whose register has the
+flag: the gradients that the ranks sum are finite.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def main(argv: list[str]) -> int:
 
     from mindcv_ghost.engine.collectives import Collectives
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-    from mindcv_ghost.engine.parameters import write
+    from mindcv_ghost.engine.parameters import assign_parameter
     from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep
     from tests.engine.networks import CrossEntropy, Linear, batch
 
     class Register(nn.Cell):
-        """A check whose answer the test sets, for this rank alone."""
+        """A check whose result the test sets, for this rank only."""
 
         per_rank = True
 
@@ -58,10 +58,10 @@ def main(argv: list[str]) -> int:
             seen = []
             for number in range(UPDATES * accumulation):
                 overflows = (world.rank, number) in OVERFLOWS
-                write(register.flag, np.array([overflows], np.float32))
+                assign_parameter(register.flag, np.array([overflows], np.float32))
                 _, outcome = step(*batch(4, seed=10 * world.rank + number))
                 if accumulation > 1 and number % accumulation == accumulation - 1:
-                    write(register.flag, np.zeros(1, np.float32))
+                    assign_parameter(register.flag, np.zeros(1, np.float32))
                     outcome = step.update(accumulation)
                 if accumulation == 1 or number % accumulation:
                     seen.append(Outcome.read(outcome).finite)

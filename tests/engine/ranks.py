@@ -1,4 +1,4 @@
-"""Scripts of this folder that run on several ranks and check themselves."""
+"""Runs the scripts in this folder that need several ranks and check themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_on_two_ranks(script: str) -> None:
-    """Run a script under mpirun; rank 0 has to print OK and all have to end with 0."""
+    """Run a script under mpirun; rank 0 must print OK, and all ranks must exit with 0."""
     environ = dict(
         os.environ,
         PYTHONPATH=str(ROOT),

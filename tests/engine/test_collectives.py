@@ -1,4 +1,4 @@
-"""What ranks tell each other, alone and between two processes."""
+"""Collectives are exact, with one rank and with two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mindcv_ghost.engine.collectives import Collectives, checksum
 from .ranks import run_on_two_ranks
 
 
-def test_one_rank_hears_itself():
+def test_a_single_rank_gets_its_own_values():
     alone = Collectives()
     assert alone.gather(np.array([1, 2])).tolist() == [[1, 2]]
     assert alone.sum(np.array([0.5])).tolist() == [0.5]
@@ -19,7 +19,7 @@ def test_one_rank_hears_itself():
         Collectives(2, 2)
 
 
-def test_a_checksum_sees_one_changed_value():
+def test_a_checksum_changes_with_one_value():
     network = nn.Dense(3, 2)
     before = checksum(network)
     assert checksum(network) == before

@@ -1,4 +1,4 @@
-"""Counting that doesn't depend on batches, ranks or ties."""
+"""Accuracies don't depend on the batch size, and ties have one outcome."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_counts_do_not_depend_on_the_batch_size(size):
     assert result.loss == pytest.approx(loss.mean(), rel=1e-6)
 
 
-def test_fewer_than_five_classes_make_top_k_with_k_classes():
+def test_with_fewer_than_five_classes_k_is_the_number_of_classes():
     logits, labels = np.eye(3, dtype=np.float32), np.array([0, 2, 1])
     result = Evaluator(Passing(), 3, Collectives()).run(batches_of(logits, labels, 2))
     assert (result.k, result.correct, result.correct_topk) == (3, 1, 3)
@@ -73,12 +73,12 @@ def test_unreadable_images_count_as_wrong_and_are_reported():
     assert result.unreadable_per_class.tolist() == [0, 1, 0, 1]
 
 
-def test_equal_logits_are_not_all_the_best():
+def test_of_equal_logits_the_first_class_is_the_prediction():
     counts = count_batch(np.zeros((6, 6), np.float32), np.arange(6), 5)
     assert (counts.correct, counts.correct_topk) == (1, 5)
 
 
-def test_a_logit_that_is_no_number_is_never_a_hit():
+def test_a_label_whose_logit_is_nan_is_never_a_hit():
     logits = np.full((3, 6), np.nan, np.float32)
     logits[1, :] = [1, np.nan, 0, 0, 0, 0]
     counts = count_batch(logits, np.array([0, 0, 1]), 5)

@@ -20,8 +20,8 @@ from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage import atomic_file as files
-from mindcv_ghost.storage.checkpoint import CheckpointKeeper
-from mindcv_ghost.storage.resume_files import ResumeFiles, find_state
+from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+from mindcv_ghost.storage.resume_folder import ResumeFolder, find_state
 
 from .networks import CLASSES, CrossEntropy
 
@@ -106,8 +106,8 @@ def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
     saver = Saver(
         MetricsLog(folder / "metrics.csv", CLASSES),
         EventsLog(folder / "events", enabled=False),
-        CheckpointKeeper(folder, "linear", 2, "top_k", 1),
-        ResumeFiles(folder / "resume"),
+        CheckpointManager(folder, "linear", 2, "top_k", 1),
+        ResumeFolder(folder / "resume"),
         {"ranks": 1, "updates_per_epoch": updates},
     )
     settings = TrainerSettings(epochs=EPOCHS, steps=StepSettings(nan_patience=3, **steps))
@@ -262,7 +262,7 @@ def failing(monkeypatch, times):
                 raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr("mindcv_ghost.storage.state_file.write_bytes", write)
+    monkeypatch.setattr("mindcv_ghost.storage.training_state.write_bytes", write)
     return calls
 
 
@@ -318,7 +318,7 @@ def test_rows_that_a_full_disk_did_not_take_come_with_the_next(tmp_path, monkeyp
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
-    from mindcv_ghost.engine.losses import TrainingDiverged
+    from mindcv_ghost.engine.divergence import TrainingDiverged
 
     trainer, _ = make(tmp_path)
 

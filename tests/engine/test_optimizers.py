@@ -1,4 +1,4 @@
-"""Every optimizer and schedule of MindCV, through one step on the CPU."""
+"""Optimizers and schedules of MindCV on the CPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_optimizer_lowers_the_loss(opt, weight_decay_filter):
     assert np.isfinite(losses).all()
 
 
-def test_lamb_is_refused_on_the_cpu_and_says_where_it_runs():
+def test_lamb_is_refused_on_the_cpu():
     with pytest.raises(ConfigError, match="opt lamb: MindSpore has it on Ascend and GPU only"):
         create_optimizer(Linear(), OptimizerSettings("lamb"), [0.1], "CPU")
 
@@ -64,7 +64,7 @@ def test_nesterov_is_mindcv_s_momentum_except_on_the_cpu():
 def test_layer_decay_gives_early_layers_a_smaller_rate():
     network = mindcv.create_model("ghost_resnet18", num_classes=2)
     settings = OptimizerSettings("adamw", weight_decay=0.05, layer_decay=0.5)
-    groups = layer_decay_groups(network, settings, [0.1, 0.2])
+    groups = layer_decay_groups(network, settings, 0.5, [0.1, 0.2])
     rates = {p.name: group["lr"] for group in groups for p in group["params"]}
     decays = {p.name: group["weight_decay"] for group in groups for p in group["params"]}
     names = [p.name for p in network.trainable_params()]
@@ -83,7 +83,7 @@ def test_every_schedule_has_a_value_for_each_update(scheduler):
     assert min(schedule) >= 0
 
 
-def test_a_warm_up_longer_than_the_run_is_cut_off():
+def test_a_warm_up_longer_than_the_run_is_truncated():
     schedule = create_schedule(
         4, 2, scheduler="cosine_decay", lr=0.1, warmup_epochs=5, decay_epochs=5
     )
@@ -91,6 +91,6 @@ def test_a_warm_up_longer_than_the_run_is_cut_off():
     assert schedule == sorted(schedule)
 
 
-def test_settings_that_mindcv_refuses_are_the_user_s_error():
+def test_settings_that_mindcv_rejects_are_a_config_error():
     with pytest.raises(ConfigError, match="scheduler 'one_cycle' can't be built .*warmup_epochs"):
         create_schedule(4, 2, scheduler="one_cycle", lr=0.1, warmup_epochs=1)

@@ -1,4 +1,4 @@
-"""Overflow: what tells of it, and that all ranks hear of it."""
+"""Overflows are detected by value or by register, and all ranks skip the same updates."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def graph_mode():
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
-def test_ranks_decide_alike_though_one_of_them_alone_overflowed():
+def test_all_ranks_skip_an_update_if_one_of_them_overflowed():
     run_on_two_ranks("overflow_ranks.py")
 
 
 @pytest.mark.parametrize("saturates", [False, True])
 @pytest.mark.parametrize("bad", [None, np.nan, np.inf, -np.inf])
-def test_values_tell_of_an_overflow_whatever_the_device(bad, saturates):
+def test_values_that_are_not_finite_are_detected_on_any_device(bad, saturates):
     gradients = [np.ones((2, 3), np.float32), np.ones(4, np.float32)]
     if bad is not None:
         gradients[1][3] = bad
@@ -36,7 +36,7 @@ def test_values_tell_of_an_overflow_whatever_the_device(bad, saturates):
 
 
 class Register:
-    """A register of one flag in the place of a device's; MindSpore has no kernel for it here."""
+    """Replaces the device's register, for which MindSpore has no kernel on the CPU."""
 
     def __init__(self, monkeypatch) -> None:
         self.cell = ms.Parameter(Tensor(np.zeros(8, np.int32)), name="status", requires_grad=False)
@@ -66,7 +66,7 @@ class Register:
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_flag_that_was_left_before_the_step_is_not_the_step_s(monkeypatch, accumulation):
+def test_a_flag_raised_before_the_step_is_ignored(monkeypatch, accumulation):
     register = Register(monkeypatch)
     network = Linear()
     step = TrainStep(
@@ -79,7 +79,7 @@ def test_a_flag_that_was_left_before_the_step_is_not_the_step_s(monkeypatch, acc
     step.set_train()
     for _ in range(2):
         for _ in range(accumulation):
-            register.set()  # by a validation, say
+            register.set()  # as a validation might
             _, outcome = step(*batch(4))
         if accumulation > 1:
             register.set()
@@ -88,7 +88,7 @@ def test_a_flag_that_was_left_before_the_step_is_not_the_step_s(monkeypatch, acc
     assert (step.scale, step.updates_done) == (1024.0, 2)
 
 
-def test_a_flag_that_is_raised_within_the_step_skips_the_update(monkeypatch):
+def test_a_flag_raised_within_the_step_skips_the_update(monkeypatch):
     register = Register(monkeypatch)
 
     class Raising(nn.Cell):

@@ -1,4 +1,4 @@
-"""One training step, recomputed with numpy."""
+"""One training step, compared with the same step in NumPy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def weight_of(network) -> np.ndarray:
     return network.classifier.weight.asnumpy().copy()
 
 
-def test_a_plain_step_is_gradient_descent():
+def test_a_step_without_options_is_gradient_descent():
     network, step = make()
     before, (x, y) = weight_of(network), batch(6)
     step(x, y)
@@ -68,7 +68,7 @@ def test_accumulated_micro_batches_equal_one_large_batch():
     np.testing.assert_allclose(weight_of(network), before - LR * gradient, atol=1e-6)
 
 
-def test_a_short_last_group_is_divided_by_its_own_length_and_leaves_nothing_behind():
+def test_a_short_last_group_is_divided_by_its_length_and_clears_the_sums():
     network, step = make(accumulation_steps=3)
     before, (x, y) = weight_of(network), batch(2)
     for _ in range(2):
@@ -80,7 +80,7 @@ def test_a_short_last_group_is_divided_by_its_own_length_and_leaves_nothing_behi
     assert not np.allclose(weight_of(network), before)
 
 
-def test_the_learning_rate_advances_once_an_update_under_accumulation():
+def test_under_accumulation_the_learning_rate_advances_once_per_update():
     network, step = make(lr=[1.0, 0.5, 0.25], loss=MeanProduct(), accumulation_steps=2)
     x, y = Tensor(np.ones((2, 4), np.float32)), Tensor(np.zeros(2, np.int32))
     moved = []
@@ -130,14 +130,14 @@ class Never(nn.Cell):
         return gradients[0].sum() * 0 > 1
 
 
-def test_another_cell_may_tell_whether_gradients_are_finite():
+def test_a_custom_cell_can_decide_whether_gradients_are_finite():
     network, step = make(loss_scale=LossScale(2.0, skip_overflow=True), check=ValueCheck(Never()))
     before = weight_of(network)
     assert not Outcome.read(step(*batch(4))[1]).finite
     np.testing.assert_array_equal(weight_of(network), before)
 
 
-def test_the_dynamic_scale_doubles_after_a_window_of_good_updates():
+def test_the_dynamic_scale_doubles_after_a_window_without_overflow():
     _, step = make(loss_scale=LossScale(8.0, dynamic=True, window=2))
     scales = []
     for i in range(5):
@@ -146,7 +146,7 @@ def test_the_dynamic_scale_doubles_after_a_window_of_good_updates():
     assert scales == [8.0, 16.0, 16.0, 32.0, 32.0]
 
 
-def test_a_fixed_scale_applies_or_skips_an_overflow_as_it_is_told():
+def test_with_a_fixed_scale_an_overflow_is_applied_or_skipped_as_configured():
     bad = Tensor(np.full((2, 4), np.inf, np.float32)), Tensor(np.zeros(2, np.int32))
     (kept, skipping), (lost, applying) = (
         make(loss_scale=LossScale(2.0, skip_overflow=True)),
@@ -159,7 +159,7 @@ def test_a_fixed_scale_applies_or_skips_an_overflow_as_it_is_told():
     assert (skipping.scale, applying.scale) == (2.0, 2.0)
 
 
-def test_the_average_follows_mindcv_s_formula():
+def test_the_averages_follow_mindcvs_formula():
     network, step = make(ema_decay=0.9)
     average = weight_of(network)
     for update in range(1, 4):
@@ -191,7 +191,7 @@ def test_nesterov_looks_ahead_on_the_cpu():
     "level",
     ["O0", "O2", "auto", *(pytest.param(level, marks=pytest.mark.slow) for level in ("O1", "O3"))],
 )
-def test_every_amp_level_learns_with_float32_weights(level):
+def test_every_amp_level_lowers_the_loss_and_keeps_float32_weights(level):
     network = nn.SequentialCell(
         nn.Conv2d(3, 4, 3, has_bias=False),
         nn.BatchNorm2d(4),
@@ -211,7 +211,7 @@ def test_every_amp_level_learns_with_float32_weights(level):
     assert {str(p.dtype) for p in network.get_parameters()} == {"Float32"}
 
 
-def test_a_request_comes_back_with_the_next_update_and_no_earlier():
+def test_a_request_is_answered_by_the_next_update():
     _, step = make(accumulation_steps=2)
     x, y = batch(2)
     assert Outcome.read(step.update(1)) == (True, False, False)

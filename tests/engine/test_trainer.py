@@ -15,10 +15,10 @@ from mindspore import Tensor, nn
 from mindcv_ghost.engine import feeds
 from mindcv_ghost.engine import trainer as trainer_module
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.divergence import TrainingDiverged
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.evaluator import Evaluation
-from mindcv_ghost.engine.losses import TrainingDiverged
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.saver import Saver
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
@@ -26,8 +26,8 @@ from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
-from mindcv_ghost.storage.checkpoint import CheckpointKeeper
-from mindcv_ghost.storage.resume_files import ResumeFiles
+from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+from mindcv_ghost.storage.resume_folder import ResumeFolder
 
 from .networks import CLASSES, CrossEntropy, Linear, batch
 
@@ -78,8 +78,8 @@ def make(folder, accuracies=(), step=None, ema_decay=None, mode=ms.GRAPH_MODE, *
     saver = Saver(
         MetricsLog(folder / "metrics.csv", CLASSES),
         EventsLog(folder / "events", enabled=False),
-        CheckpointKeeper(folder, "linear", 2, "latest_k", 1),
-        ResumeFiles(folder / "resume"),
+        CheckpointManager(folder, "linear", 2, "latest_k", 1),
+        ResumeFolder(folder / "resume"),
         {"ranks": 1, "updates_per_epoch": 5},
     )
     remaining = iter(accuracies)

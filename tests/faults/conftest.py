@@ -1,4 +1,4 @@
-"""Runs that are disturbed, and the count of what was done to them."""
+"""Trainings into which faults are injected, and a count of the faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from mindcv_ghost.storage.state_file import open_state
+from mindcv_ghost.storage.training_state import open_state
 
 from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
     BIN,
@@ -31,8 +31,8 @@ from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
 SCRIPT = Path(__file__).with_name("tiny.py")
 CLOCKS = {"images_per_second", "epoch_seconds", "compile_seconds"}
 START_SECONDS = 120
-END_SECONDS = 30  # what is promised from a death to the end of the job
-STOP_SECONDS = 20  # and from a signal to the exit of a small run
+END_SECONDS = 30  # the promise: from the death of a process to the end of the job
+STOP_SECONDS = 20  # the promise: from a signal to the exit of a small run
 counts = {"injected": 0, "survived": 0}
 
 
@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 class Run:
-    """A training in a folder, over as many lives as it takes.
+    """A training in a folder, restarted as often as needed.
 
     Args:
         folder: where its run folder ``run`` lies.
@@ -83,7 +83,7 @@ class Run:
         )
 
     def start(self, **slow: float) -> None:
-        """Begin a life; ``STEP_SECONDS`` and ``WRITE_SECONDS`` slow it down."""
+        """Start the training; ``STEP_SECONDS`` and ``WRITE_SECONDS`` slow it down."""
         name, value = self.mark.split("=")
         environ = {**launcher_environment(), name: value, "PYTHONPATH": str(ROOT)}
         environ |= {key: str(seconds) for key, seconds in slow.items()}
@@ -106,7 +106,7 @@ class Run:
         return (self.folder / "output.txt").read_text()
 
     def wait_for_step(self, number: int) -> bool:
-        """Wait until this life has done so many batches; False if it ended before."""
+        """Wait for so many batches since the latest start; False if the run ended before."""
         deadline = time.monotonic() + START_SECONDS
         while len(re.findall(r" step \d+/\d+ loss", self.text)) < number:
             if self.process.poll() is not None:
@@ -116,7 +116,7 @@ class Run:
         return True
 
     def wait_for_save(self) -> bool:
-        """Wait until a save is under way."""
+        """Wait until a save has begun; False if the run ended before."""
         deadline = time.monotonic() + START_SECONDS
         while not list((self.run / "resume").glob(".*.tmp")):
             if self.process.poll() is not None:
@@ -129,7 +129,7 @@ class Run:
         return marked_processes(self.mark)
 
     def end(self, seconds: float) -> int:
-        """Wait until no process is left; the launcher's status."""
+        """Wait until no process is left; return the launcher's status."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None or self.alive():
             assert time.monotonic() < deadline, f"left: {self.alive()}\n{self.text}"
@@ -138,20 +138,20 @@ class Run:
         return self.process.returncode
 
     def send(self, number: int) -> None:
-        """Send a signal to the program: one rank, or what starts them."""
+        """Send a signal to the single rank, or to the launcher of several."""
         target = self.process.pid
         for pid in self.alive() if self.ranks > 1 else ():
-            # The PyPI package's mpirun is a wrapper that passes nothing on.
+            # The PyPI package's mpirun is a wrapper that forwards no signals.
             if "prterun" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]:
                 target = pid
         os.kill(target, number)
 
     def kill_one(self, draw: random.Random) -> None:
-        """SIGKILL any one process of the run."""
+        """SIGKILL a random process of the run."""
         os.kill(draw.choice(self.alive()), signal.SIGKILL)
 
     def finish(self) -> None:
-        """Live undisturbed to the end."""
+        """Run to the end without faults."""
         self.start()
         assert self.end(START_SECONDS) == 0, self.text
 
@@ -159,7 +159,7 @@ class Run:
         return sorted((self.run / "resume").glob("*.safetensors"))
 
     def outcome(self) -> tuple[dict[str, bytes], list[dict]]:
-        """What must not differ: every array, and the rows but for their clocks."""
+        """Return what must be equal: all arrays, and the rows of metrics.csv without times."""
         path = self.states()[-1]
         assert open_state(path).facts["position"]["epoch"] == 3
         with safe_open(path, "numpy") as file:
@@ -172,7 +172,7 @@ class Run:
         self.injected += 1
 
     def is_equal_to(self, whole: Run) -> None:
-        """Compare bit by bit; the faults so far count as survived."""
+        """Compare bit for bit; then the faults so far count as survived."""
         ours, theirs = self.outcome(), whole.outcome()
         different = [name for name in theirs[0] if ours[0].get(name) != theirs[0][name]]
         assert different == []
@@ -182,7 +182,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def whole(images, tmp_path_factory):  # noqa: F811
-    """Runs that nobody disturbed, by number of ranks."""
+    """Runs without faults, by number of ranks."""
     made = {}
 
     def get(ranks: int) -> Run:

@@ -1,4 +1,4 @@
-"""Whatever is done to a run, the next life goes on, and the end is that of a run left alone."""
+"""After any fault a run can be resumed, and ends bit for bit like a run without faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEDS = 20
 
 
 def stop(run: Run, draw: random.Random) -> None:
-    """A signal at a random step: it saves and tells so by its status."""
+    """Send a signal at a random step: the run saves, and exits with the signal's status."""
     number = draw.choice(list(STATUS))
     if run.wait_for_step(draw.randint(1, 5)):
         run.injects()
@@ -29,7 +29,7 @@ def stop(run: Run, draw: random.Random) -> None:
 
 
 def kill(run: Run, draw: random.Random) -> None:
-    """SIGKILL of any process at a random step."""
+    """SIGKILL a random process at a random step."""
     if run.wait_for_step(draw.randint(1, 6)):
         run.injects()
         run.kill_one(draw)
@@ -37,7 +37,7 @@ def kill(run: Run, draw: random.Random) -> None:
 
 
 def kill_within_a_save(run: Run, draw: random.Random) -> None:
-    """SIGKILL while a state is half written."""
+    """SIGKILL a random process while a state is being written."""
     if run.wait_for_save():
         time.sleep(draw.random() * 0.05)
         run.injects()
@@ -46,7 +46,7 @@ def kill_within_a_save(run: Run, draw: random.Random) -> None:
 
 
 def damage(run: Run, draw: random.Random) -> None:
-    """Cut the newest state or flip a bit of it, if there is one before it."""
+    """Cut the newest state or flip a bit of it, if there is an older one."""
     states = run.states()
     if len(states) < 2:
         return
@@ -61,7 +61,7 @@ def damage(run: Run, draw: random.Random) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_lives_that_end_by_force_add_up_to_a_whole_run(new_run, whole, ranks, seed):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(new_run, whole, ranks, seed):
     draw = random.Random(100 * ranks + seed)
     run = new_run(ranks)
     for number in range(3 if seed % 5 == 0 else 1):
@@ -77,7 +77,7 @@ def test_lives_that_end_by_force_add_up_to_a_whole_run(new_run, whole, ranks, se
 
 @pytest.mark.parametrize("number", STATUS)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_signal_saves_and_tells_by_its_status(new_run, whole, number, ranks):
+def test_after_a_signal_the_run_saves_and_exits_with_its_status(new_run, whole, number, ranks):
     run = new_run(ranks)
     run.start(STEP_SECONDS=0.1)
     assert run.wait_for_step(3)
@@ -95,7 +95,7 @@ def test_a_signal_saves_and_tells_by_its_status(new_run, whole, number, ranks):
     run.is_equal_to(whole(ranks))
 
 
-def test_a_second_interrupt_ends_at_once(new_run, whole):
+def test_a_second_interrupt_ends_the_run_at_once(new_run, whole):
     run = new_run()
     run.start(STEP_SECONDS=2)
     assert run.wait_for_step(1)
@@ -116,8 +116,8 @@ def limit_files(run: Run, size: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def test_a_disk_that_is_full_for_a_while_costs_nothing(new_run, whole):
-    """The kernel refuses to let files grow, as with a quota, for two saves; then it doesn't."""
+def test_a_run_survives_a_disk_that_is_full_for_a_while(new_run, whole):
+    """A limit on file sizes, as a quota would set it, makes two saves fail and is then lifted."""
     run = new_run()
     run.start(STEP_SECONDS=0.3)
     assert run.wait_for_step(2)
@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(new_run, whole):
     run.is_equal_to(whole(1))
 
 
-def test_a_disk_that_stays_full_ends_the_run_and_loses_little(new_run, whole):
+def test_a_disk_that_stays_full_ends_the_run_which_can_be_resumed(new_run, whole):
     run = new_run()
     run.start(STEP_SECONDS=0.1)
     assert run.wait_for_step(3)
@@ -145,7 +145,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_loses_little(new_run, whole):
     run.is_equal_to(whole(1))
 
 
-def test_a_folder_that_vanishes_ends_the_run_and_its_states_stay(new_run, whole):
+def test_a_run_folder_that_vanishes_ends_the_run_which_can_be_resumed(new_run, whole):
     run = new_run()
     run.start(STEP_SECONDS=0.1)
     assert run.wait_for_step(3)
@@ -153,13 +153,13 @@ def test_a_folder_that_vanishes_ends_the_run_and_its_states_stay(new_run, whole)
     os.rename(run.run, run.folder / "unmounted")
     assert run.end(60) == 2
     assert "3rd save in a row that failed" in run.text and "Traceback" not in run.text
-    assert not run.run.exists()  # not made anew beneath the mount point
+    assert not run.run.exists()  # not recreated beneath the mount point
     os.rename(run.folder / "unmounted", run.run)
     run.finish()
     run.is_equal_to(whole(1))
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(new_run):
+def test_a_run_folder_that_cannot_be_written_is_refused_before_the_first_step(new_run):
     run = new_run()
     run.options[run.options.index(str(run.run))] = "/proc/run"
     run.injects()
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(new_ru
     counts["survived"] += 1
 
 
-def test_another_number_of_ranks_goes_on_at_an_epoch_s_end_and_says_so(new_run):
+def test_another_number_of_ranks_resumes_from_the_end_of_an_epoch(new_run):
     run = new_run(2)
     run.start(STEP_SECONDS=0.1)
     assert run.wait_for_step(8)  # within the second epoch of six
@@ -184,7 +184,7 @@ def test_another_number_of_ranks_goes_on_at_an_epoch_s_end_and_says_so(new_run):
     counts["survived"] += 1
 
 
-def test_a_finished_run_says_so_and_another_recipe_is_refused(whole, new_run):
+def test_a_finished_run_stays_finished_and_refuses_another_recipe(whole, new_run):
     finished = whole(1)
     before = finished.outcome()
     finished.finish()

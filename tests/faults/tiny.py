@@ -1,6 +1,6 @@
-"""train.py with a network that compiles in a second, and hands that slow it down.
+"""Runs train.py with a network that compiles in a second, and slows it down if asked.
 
-STEP_SECONDS: rest before each batch. WRITE_SECONDS: rest after each 32 KB that a save writes.
+STEP_SECONDS: pause before each batch. WRITE_SECONDS: pause before each 32 KB that a save writes.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import sys
 import time
 
 from mindcv_ghost.launch.cluster import run_script
-from mindcv_ghost.storage import atomic_file as files
+from mindcv_ghost.storage import atomic_file
 from tests.helpers.tiny_network import register_tiny
 
 
 def slow_down_writing(seconds: float) -> None:
-    def write(file, piece):
+    def write(file, chunk):
         time.sleep(seconds)
-        return file.write(piece[:32768])
+        return file.write(chunk[:32768])
 
-    files._write = write
+    atomic_file._write = write
 
 
 def slow_down_steps(seconds: float) -> None:

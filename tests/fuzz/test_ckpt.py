@@ -14,9 +14,9 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.checkpoint import load_weights
-from mindcv_ghost.storage.ckpt_file import read_ckpt
+from mindcv_ghost.storage.ckpt_format import read_ckpt
 from tests.storage.test_checkpoint import Small
-from tests.storage.test_ckpt_file import FOUR, crafted, with_map
+from tests.storage.test_ckpt_format import FOUR, crafted, with_map
 
 from .outcome import Tally
 

@@ -173,7 +173,7 @@ def test_rates_fixed_or_by_schedule_are_those_of_the_update(built, rate):
 def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_follow(built):
     options = dict(accumulation_steps=2, ema=True, loss_scale=LossScale(2.0, skip_overflow=True))
     step = make(built, True, {}, options)
-    bn, weight = step.network.network.bn, step.network.network.blocks[0].primary.conv.weight
+    bn, weight = step.model.bn, step.model.blocks[0].primary.conv.weight
     averages = {p.name: p for p in step.updater.ema.averages}
     seen, kept = [], weight.asnumpy().copy()
     for seed in range(4):
@@ -194,26 +194,26 @@ def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_
 
 
 def test_statistics_go_on_from_what_was_written_and_evaluation_reads_what_they_became(built):
-    from mindcv_ghost.engine.parameters import write
+    from mindcv_ghost.engine.parameters import assign_parameter
 
     step = make(built, True, {}, {})
-    network = step.network.network
+    network = step.model
     bn, (x, y) = network.bn, batch(0)
     for value in (3.0, -5.0):
         train(step, range(1))
-        write(bn.moving_mean, np.full(70, value, np.float32))
+        assign_parameter(bn.moving_mean, np.full(70, value, np.float32))
         for p in step.weights:  # the batch's mean is the same twice
-            write(p, np.ones(p.shape, np.float32))
+            assign_parameter(p, np.ones(p.shape, np.float32))
         step(x, y)
         moved = (bn.moving_mean.asnumpy() - (1 - SHARE) * value) / SHARE
-        write(bn.moving_mean, np.zeros(70, np.float32))
+        assign_parameter(bn.moving_mean, np.zeros(70, np.float32))
         for p in step.weights:
-            write(p, np.ones(p.shape, np.float32))
+            assign_parameter(p, np.ones(p.shape, np.float32))
         step(x, y)
         np.testing.assert_allclose(moved, bn.moving_mean.asnumpy() / SHARE, atol=1e-4)
         network.set_train(False)
         logits = network(x).asnumpy()
-        write(bn.moving_mean, bn.moving_mean.asnumpy() + 1)
+        assign_parameter(bn.moving_mean, bn.moving_mean.asnumpy() + 1)
         assert not np.allclose(network(x).asnumpy(), logits)
         step.set_train()
 

@@ -8,7 +8,7 @@ import pytest
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.run.resume import pick
-from mindcv_ghost.storage.resume_files import ResumeFiles
+from mindcv_ghost.storage.resume_folder import ResumeFolder
 
 SETTINGS = {"epoch_size": 3, "ranks": 2, "lr": 0.1, "model": "tiny"}
 
@@ -17,7 +17,7 @@ def save(folder, epoch, step, **changes):
     position = {"epoch": epoch, "step": step, "batches": 9}
     facts = {"settings": SETTINGS, "position": position, "steps_per_epoch": 6, "ranks": 2}
     arrays = {"weight": np.ones(2, np.float32)}
-    ResumeFiles(folder / "resume").save(arrays, {**facts, **changes}, epoch, step)
+    ResumeFolder(folder / "resume").save(arrays, {**facts, **changes}, epoch, step)
 
 
 def take(folder, where="auto", **changes):

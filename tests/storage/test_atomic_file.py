@@ -1,4 +1,4 @@
-"""A file is the old one or the new one."""
+"""A file has its old content or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
 
-def test_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     write_text(path, "old")
 
@@ -24,7 +24,7 @@ def test_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_file_is_as_readable_as_any_other_new_file(tmp_path):
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
     write_bytes(tmp_path / "ours", b"x")
     (tmp_path / "other").write_bytes(b"x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "other")}

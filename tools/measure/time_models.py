@@ -24,7 +24,7 @@ import mindcv_ghost
 from mindcv_ghost import compat
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
-from mindcv_ghost.storage.run_folder import now, source_commit
+from mindcv_ghost.storage.provenance import source_commit, utc_now
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "throughput.json"
 BATCH_SIZE = 8
@@ -67,7 +67,7 @@ def main() -> int:
         "hardware": describe_hardware(),
         "versions": compat.installed_versions(),
         "commit": source_commit(),
-        "date": now(),
+        "date": utc_now(),
         "models": rows,
     }
     write_text(OUT, json.dumps(result, indent=2) + "\n")

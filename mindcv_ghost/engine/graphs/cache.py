@@ -1,19 +1,19 @@
-"""Compiled graphs that outlive the process: the second start doesn't compile again.
+"""Cache of compiled graphs on the disk.
 
-MindSpore has a compile cache of its own, but what it holds is found by counting: the n-th graph
-that a process compiles is taken for the n-th of the process before, if the scripts' files are the
-same. Two cells compiled in another order, or one whose number came from the command line, silently
-get each other's graph, and with it the seed of another run's dropout (MindSpore 2.8;
-``tests/engine/graphs/test_cache.py`` shows it). Here that cache only reads and writes the graph:
-each compilation gets an empty folder with at most the one graph whose key fits, and what it leaves
-there is kept under the key. See ``graph_key.py`` for what the key covers.
+MindSpore's own compile cache finds a graph by counting: the n-th graph that a process compiles is
+taken from the n-th of an earlier process, if the scripts' files are the same. Two cells that are
+compiled in another order, or a cell with a number from the command line, silently get each other's
+graph, and with it the seed of another run's dropout (MindSpore 2.8;
+``tests/engine/graphs/test_cache.py`` shows it). Here MindSpore's cache only reads and writes
+graphs: each compilation gets a folder that holds at most the one graph with the right key (see
+``key``), and what MindSpore writes there is kept under that key.
 
-- Graphs that draw random numbers are not kept: their seed is part of them.
-- A file is believed if its digest is right, and is written whole or not at all, so neither a killed
-  process, nor a full disk, nor two jobs at once leave anything that is taken for a graph.
-- Ranks use their graphs all together or not at all, and only if one run has written them all: a
-  graph read and a graph compiled need not order their all-reduces alike.
-- Whatever goes wrong with the folder costs time and nothing else.
+- Graphs with random operators are not kept, because their seeds are part of the graph.
+- A kept graph is used only if its digest is right, and it is written atomically. Killed processes,
+  full disks and concurrent jobs therefore never leave a file that is taken for a graph.
+- Either all ranks use kept graphs or none does, and only if the same run wrote all of them: a graph
+  that is read and one that is compiled may order their all-reduces differently.
+- If anything goes wrong with the folder, the cell is compiled as without a cache.
 """
 
 from __future__ import annotations
@@ -35,32 +35,30 @@ from mindspore.common import api
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.graphs.key import graph_key
 from mindcv_ghost.engine.graphs.scratch_folder import scratch_folder
-from mindcv_ghost.storage.atomic_file import replacing
+from mindcv_ghost.storage.atomic_file import write_bytes
+from mindcv_ghost.storage.protobuf import MalformedMessage, read_fields
 
-__all__ = ["GraphCache", "cache_folder", "compile_plainly"]
+__all__ = ["GraphCache", "cache_folder"]
 
 _logger = logging.getLogger(__name__)
 
 _MAGIC = b"mindcv_ghost graph 1\n"
-_KEPT = 64  # graphs, the latest used; one of ResNet-50's training is 3 MB
-_ROOM = 1 << 26  # bytes that must be free where a graph is written
-# Names and attributes of operators that draw: their seeds are numbers in the graph.
-_RANDOM = (b"seed", b"Dropout", b"andom", b"Rand", b"Uniform", b"Bernoulli", b"Multinomial")
-_RANDOM += (b"StandardNormal", b"TruncatedNormal", b"NormalFloat", b"NormalTensor", b"Laplace")
-_RANDOM += (b"InplaceNormal", b"Gamma", b"Poisson", b"Generator")
+_MAX_GRAPHS = 64  # the last used ones; the graph of ResNet-50's training has 3 MB
+_MIN_FREE_BYTES = 1 << 26
+# Names and attributes of random operators, whose seeds are numbers in the graph.
+_RANDOM_OPERATORS = (
+    *(b"seed", b"Dropout", b"andom", b"Rand", b"Uniform", b"Bernoulli", b"Multinomial"),
+    *(b"StandardNormal", b"TruncatedNormal", b"NormalFloat", b"NormalTensor", b"Laplace"),
+    *(b"InplaceNormal", b"Gamma", b"Poisson", b"Generator"),
+)
 _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
-# Without it MindSpore parses the script's imports before it looks for a graph; our key has both.
-_TRUST = "MS_DEV_FORCE_USE_COMPILE_CACHE"
-
-
-def compile_plainly(cell: nn.Cell, *inputs: ms.Tensor) -> bool:
-    """Compile without a cache; False, as the graph came from none."""
-    cell.compile(*inputs)
-    return False
+# Without this variable MindSpore compares the sources that the script imports before it looks for a
+# graph; here the key covers them.
+_FORCE = "MS_DEV_FORCE_USE_COMPILE_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where graphs are kept: MINDCV_GHOST_GRAPHS, or in XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder for graphs: MINDCV_GHOST_GRAPHS, or one in XDG_CACHE_HOME or ~/.cache."""
     given = os.environ.get("MINDCV_GHOST_GRAPHS")
     if given:
         return Path(given)
@@ -69,11 +67,11 @@ def cache_folder() -> Path:
 
 
 class GraphCache:
-    """Compiles cells, from kept graphs where these fit.
+    """Compiles cells, from kept graphs if possible.
 
     Args:
-        folder: where graphs are kept; made if need be.
-        facts: what graphs depend on beside the cell, see ``graph_key``.
+        folder: where graphs are kept; created if needed.
+        facts: what graphs depend on beside the cell, see :func:`key.graph_key`.
         collectives: to the other ranks, which must compile the same cells in the same order.
     """
 
@@ -81,65 +79,78 @@ class GraphCache:
         self.folder = Path(folder)
         self._facts = {**facts, "rank": collectives.rank, "ranks": collectives.size}
         self._collectives = collectives
-        # A user who has turned MindSpore's own cache on wants that one.
+        # If the user has enabled MindSpore's own cache, leave it alone.
         self._off = bool(os.environ.get(_ENABLE)) or bool(ms.get_context("enable_compile_cache"))
-        # MindSpore 2.8 reads the program and what that imports before it looks for a graph, and
-        # fails where there is no file: python -c.
+        # MindSpore 2.8 reads the script and its imports before it looks for a graph, and fails if
+        # there is no such file (python -c).
         self._off |= not os.path.isfile(getattr(api, "entry_script_path", None) or __file__)
 
     def compile(self, cell: nn.Cell, *inputs: ms.Tensor) -> bool:
-        """Compile a cell for inputs; every rank has to call it. Tells whether a graph was used.
+        """Compile a cell for inputs; every rank has to call it.
+
+        Args:
+            cell: to compile.
+            inputs: tensors of the shapes and types to compile for.
+
+        Returns:
+            Whether a kept graph was used.
 
         Raises:
-            RuntimeError: if a kept graph could be used by some ranks only; it is then removed, and
-                the next start works.
+            RuntimeError: if only some ranks could use a kept graph. It is then removed, and the
+                next start works.
         """
-        place, entry, run = None, None, 0
-        with _ignored("looked for"):
+        exchange: _Exchange | None = None
+        entry: Path | None = None
+        run = 0
+        with _warn_if_it_fails("looked for"):
             if not self._off:
-                place = _place(self._collectives)
+                exchange = _process_exchange(self._collectives)
                 entry = self.folder / f"{graph_key(cell, inputs, self._facts)}.graph"
                 graph, run = _read(entry)
                 if graph is not None:
-                    run = run if place.prepare(graph) else 0
-        # What can go wrong with a rank's graph goes wrong before this; now they agree.
+                    run = run if exchange.offer(graph) else 0
+        # Whatever can fail on one rank alone has failed by now. Use the graphs only if all ranks
+        # have one of the same run.
         runs = self._collectives.gather(np.array(run, np.int64))
         agreed = bool(runs.all()) and len(set(runs.tolist())) == 1
-        if place is None:
+        written: bytes | None = None
+        if exchange is None:
             cell.compile(*inputs)
-            found, written = False, None
+            found = False
         else:
-            found, written = self._with_mindspore(place, cell, inputs, agreed)
-        if agreed:
-            self._check(found, entry)
+            found, written = self._compile_with_mindspores_cache(exchange, cell, inputs, agreed)
+        if agreed and entry is not None:
+            self._check_that_all_ranks_did(found, entry)
             return found
         run = int(self._collectives.broadcast(np.array(secrets.randbits(62) + 1, np.int64)))
         if written is not None and entry is not None:
-            with _ignored("kept"):
-                if _is_whole(written) and not any(word in written for word in _RANDOM):
+            with _warn_if_it_fails("kept"):
+                if _is_whole(written) and not any(name in written for name in _RANDOM_OPERATORS):
                     self._keep(entry, written, run)
         return False
 
-    def _with_mindspore(self, place, cell, inputs, agreed: bool) -> tuple[bool, bytes | None]:
-        """Compile with MindSpore's cache on: whether it used the graph, or what it wrote."""
+    def _compile_with_mindspores_cache(
+        self, exchange: _Exchange, cell: nn.Cell, inputs: tuple[ms.Tensor, ...], agreed: bool
+    ) -> tuple[bool, bytes | None]:
+        """Return whether MindSpore used the offered graph, or else the graph that it wrote."""
         if not agreed:
-            place.clear()
+            exchange.clear()
         try:
-            with place.enabled():
+            with exchange.enabled():
                 cell.compile(*inputs)
         except Exception as error:
-            place.clear()
+            exchange.clear()
             if not agreed or self._collectives.size > 1:
                 raise
             _logger.warning("compile cache: the graph couldn't be used: %s", error)
             cell.compile(*inputs)
             return False, None
-        written = place.written()
-        place.clear()
+        written = exchange.written()
+        exchange.clear()
         return agreed and written is None, written
 
-    def _check(self, found: bool, entry: Path) -> None:
-        """Refuse to go on if some ranks use kept graphs and others don't."""
+    def _check_that_all_ranks_did(self, found: bool, entry: Path) -> None:
+        """Raise an error if only some ranks used their kept graphs."""
         every = bool(self._collectives.gather(np.array(found)).all())
         with contextlib.suppress(OSError):
             os.utime(entry) if every else entry.unlink()
@@ -149,20 +160,20 @@ class GraphCache:
                 "set compile_cache: false"
             )
 
-    def _keep(self, entry: Path, data: bytes, run: int) -> None:
+    def _keep(self, entry: Path, graph: bytes, run: int) -> None:
+        """Write a graph, and remove those that haven't been used for the longest time."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if shutil.disk_usage(self.folder).free < _ROOM:
+        if shutil.disk_usage(self.folder).free < _MIN_FREE_BYTES:
             return
-        body = run.to_bytes(8, "little") + data
-        with replacing(entry) as temporary:
-            temporary.write_bytes(_MAGIC + hashlib.sha256(body).digest() + body)
+        body = run.to_bytes(8, "little") + graph
+        write_bytes(entry, _MAGIC + hashlib.sha256(body).digest() + body)
         kept = sorted(self.folder.glob("*.graph"), key=lambda path: path.stat().st_mtime)
-        for old in kept[:-_KEPT]:
+        for old in kept[:-_MAX_GRAPHS]:
             old.unlink(missing_ok=True)
 
 
 def _read(entry: Path) -> tuple[bytes | None, int]:
-    """A kept graph and the number of the run that wrote it; None and 0 if there is none whole."""
+    """Return a kept graph and the number of the run that wrote it; None and 0 if there is none."""
     try:
         data = entry.read_bytes()
     except FileNotFoundError:
@@ -170,72 +181,52 @@ def _read(entry: Path) -> tuple[bytes | None, int]:
     head = len(_MAGIC)
     body = data[head + 32 :]
     if data[:head] != _MAGIC or hashlib.sha256(body).digest() != data[head : head + 32]:
-        _logger.warning("%s is damaged; compiling anew", entry)
+        _logger.warning("%s is damaged; compiling again", entry)
         entry.unlink()
         return None, 0
     return body[8:], int.from_bytes(body[:8], "little")
 
 
-def _is_whole(data: bytes) -> bool:
-    """Whether a protobuf message ends where it should: MindSpore doesn't tell of a full disk."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(data, position)
-        elif kind == 2:
-            length, position = _varint(data, position)
-            position += length
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        else:
-            return False
-    return position == len(data) > 0
+def _is_whole(graph: bytes) -> bool:
+    """Tell whether a protobuf message isn't cut: MindSpore doesn't report a full disk."""
+    try:
+        return sum(1 for _ in read_fields(memoryview(graph), fixed_size=True)) > 0
+    except MalformedMessage:
+        return False
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(data):
-        byte = data[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 128:
-            return value, position
-    return value, len(data) + 1
+class _Exchange:
+    """The folder through which graphs go to MindSpore's cache and come from it.
 
-
-class _Place:
-    """The folder that MindSpore's cache has in this process; it can't be changed once used.
-
-    MindSpore numbers the graphs that it compiles with its cache on. Were this count another than
-    MindSpore's, it would find no graph and compile: never a wrong one.
+    There is one per process: MindSpore's cache can't change its folder once it was used. MindSpore
+    numbers the graphs that it compiles with its cache enabled. If the count here ever differed from
+    MindSpore's, MindSpore would find no graph and compile; it would never find a wrong one.
     """
 
     def __init__(self, collectives: Collectives) -> None:
         self.root = scratch_folder("mindcv_ghost_graphs_")
         self._folder = self.root / f"rank_{collectives.rank}" / "graph_cache"
-        self._role = "MS_WORKER" if collectives.size > 1 else ""
+        self._prefix = "MS_WORKER" if collectives.size > 1 else ""
         self._count = 0
-        self._given: tuple | None = None
+        self._offered: tuple | None = None
 
-    def prepare(self, graph: bytes) -> bool:
-        """Lay the graph where MindSpore will look for the next one; False if the disk is full."""
-        path = self._folder / f"{self._role}compile_cache_{self._count}.mindir"
+    def offer(self, graph: bytes) -> bool:
+        """Write a graph where MindSpore looks for the next one; False if the disk is full."""
+        path = self._folder / f"{self._prefix}compile_cache_{self._count}.mindir"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(graph)
         except OSError:
             self.clear()
             return False
-        self._given = _mark(path)
+        self._offered = _identity(path)
         return True
 
     @contextlib.contextmanager
     def enabled(self) -> Iterator[None]:
-        """Turn MindSpore's cache on for one compilation."""
-        before = {name: os.environ.get(name) for name in (_PATH, _TRUST)}
-        os.environ.update({_ENABLE: "1", _PATH: str(self.root), _TRUST: "1"})
+        """Enable MindSpore's cache for one compilation."""
+        before = {name: os.environ.get(name) for name in (_PATH, _FORCE)}
+        os.environ.update({_ENABLE: "1", _PATH: str(self.root), _FORCE: "1"})
         try:
             yield
         finally:
@@ -247,40 +238,41 @@ class _Place:
                     os.environ[name] = value
 
     def written(self) -> bytes | None:
-        """The graph that MindSpore has written, if it has written one."""
-        with _ignored("read"):
+        """Return the graph that MindSpore has written, if it has written one."""
+        with _warn_if_it_fails("read"):
             for path in self.root.rglob("*.mindir"):
-                if _mark(path) != self._given:
+                if _identity(path) != self._offered:
                     return path.read_bytes()
         return None
 
     def clear(self) -> None:
-        """Leave nothing that the next compilation could find."""
-        self._given = None
+        """Remove all graphs, so that the next compilation finds none."""
+        self._offered = None
         for path in self.root.rglob("*.*"):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _mark(path: Path) -> tuple:
-    """Tells a file from one that was written over it."""
+def _identity(path: Path) -> tuple:
+    """Return values that change if the file is overwritten."""
     now = path.stat()
     return path, now.st_ino, now.st_size, now.st_mtime_ns
 
 
-_places: dict[int, _Place] = {}
+_exchanges: dict[int, _Exchange] = {}
 
 
-def _place(collectives: Collectives) -> _Place:
-    if os.getpid() not in _places:
-        _places[os.getpid()] = _Place(collectives)
-    return _places[os.getpid()]
+def _process_exchange(collectives: Collectives) -> _Exchange:
+    """Return this process's exchange; a forked child gets its own."""
+    if os.getpid() not in _exchanges:
+        _exchanges[os.getpid()] = _Exchange(collectives)
+    return _exchanges[os.getpid()]
 
 
 @contextlib.contextmanager
-def _ignored(what: str) -> Iterator[None]:
-    """Say that the cache didn't work, and go on."""
+def _warn_if_it_fails(what: str) -> Iterator[None]:
+    """Turn any error into a warning: compiling without a cache is always possible."""
     try:
         yield
-    except Exception as error:  # whatever it is, compiling without a cache is always possible
+    except Exception as error:
         _logger.warning("compile cache: the graph couldn't be %s: %s", what, error)

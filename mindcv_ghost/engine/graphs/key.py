@@ -1,10 +1,15 @@
-"""What a compiled graph depends on, as one number: two cells with one key have one graph.
+"""Key of a compiled graph: a digest of everything that the graph depends on.
 
-MindSpore compiles the numbers that it finds in a cell into the graph. So the key covers not only
-the code but all that hangs on the cell: every attribute, constant tensor (by its bytes), operator
-(by its attributes), parameter (by name, shape and type; its values stay outside the graph) and
-child, in order; and the plain values among the names of classes and modules. What isn't understood
-goes in by the name of its type; the code that uses it goes in by its bytes.
+Two cells with the same key have the same graph. MindSpore compiles the numbers that it finds in a
+cell into the graph, so the code alone isn't enough. The key is made of
+
+- the cell, attribute by attribute and child by child, in order: constant tensors by their bytes,
+  operators by their attributes, parameters by name, shape and type (their values aren't in the
+  graph), functions by their bytecode, any other object by its type and attributes;
+- constants (numbers, strings and tuples or lists of them) of the cells' classes and of the modules;
+- the source files of this package, of MindCV, and of loaded modules that aren't installed;
+- shapes and types of the inputs, MindSpore's context and its ``MS_*`` environment variables;
+- ``facts`` from the caller: versions, configuration, ranks, device.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import site
 import sys
 import sysconfig
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mindspore as ms
@@ -29,17 +34,17 @@ from mindspore.ops import Primitive
 __all__ = ["graph_key", "sources_digest"]
 
 _WHOLE_PACKAGES = ("mindcv_ghost", "mindcv")
-# What MindSpore and launchers set anew for each job, or where files lie; no graph reads it.
-_FREE_VARIABLES = (
+# Prefixes of variables that differ between jobs, or name files. No graph depends on them.
+_IGNORED_VARIABLES = (
     *("MS_SCHED", "MS_NODE", "MS_ROLE", "MS_WORKER_NUM", "MS_SERVER_NUM", "MS_RETRY", "MS_TOPO"),
     *("MS_RECEIVE", "MS_HEARTBEAT", "MS_COMPILER_CACHE", "MS_CLUSTER"),
 )
 _CONTEXT = ("mode", "device_target", "jit_config", "deterministic", "enable_graph_kernel")
 _PARALLEL = ("parallel_mode", "device_num", "gradients_mean", "all_reduce_fusion_config")
-_DEEPEST = 40
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # cells keep their arguments as text
-_BY_NAME = (types.ModuleType, logging.Logger, logging.Handler)
-# A cell's own bookkeeping: clocks, counts, and what it has already compiled.
+_MAX_DEPTH = 40
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # cells keep their arguments as strings
+_BY_TYPE_ALONE = (types.ModuleType, logging.Logger, logging.Handler)
+# Attributes of a cell that aren't in the graph: times, counters, what it has already compiled.
 _BOOKKEEPING = {
     *("_params", "_cells", "_params_list", "_scope", "_compile_phase", "_create_time", "_id"),
     *("arguments_key", "_compile_cache", "_phase_cache", "_exist_objs", "_exist_names"),
@@ -49,53 +54,59 @@ _BOOKKEEPING = {
 
 
 def graph_key(cell: nn.Cell, inputs: tuple, facts: Mapping) -> str:
-    """A SHA-256 (hexadecimal) of everything that decides the graph of ``cell(*inputs)``.
+    """Return a SHA-256 (hexadecimal) of everything that the graph of ``cell(*inputs)`` depends on.
 
     Args:
-        cell: is about to be compiled.
-        inputs: tensors of the shapes and types to compile for; their values don't count.
-        facts: what else the graph depends on, as JSON could hold it: versions, configuration,
-            rank and number of ranks, device, the digest of a library of operators.
+        cell: the cell to compile.
+        inputs: tensors of the shapes and types to compile for; their values don't matter.
+        facts: what else the graph depends on, as values that JSON can hold: versions,
+            configuration, rank and number of ranks, device, digest of a library of operators.
+
+    Raises:
+        RecursionError: if objects are nested too deeply in the cell.
     """
     walk = _Walk()
     walk.add("facts", {name: facts[name] for name in sorted(facts)})
     walk.add("sources", sources_digest())
-    walk.add("globals", _globals())
+    walk.add("globals", _module_constants())
     walk.add("inputs", [(tuple(x.shape), str(x.dtype)) for x in inputs])
     walk.add("environment", _environment())
-    walk.add("context", {name: _ask(ms.get_context, name) for name in _CONTEXT})
-    walk.add("parallel", {name: _ask(ms.get_auto_parallel_context, name) for name in _PARALLEL})
+    walk.add("context", {name: _setting(ms.get_context, name) for name in _CONTEXT})
+    walk.add("parallel", {name: _setting(ms.get_auto_parallel_context, name) for name in _PARALLEL})
     walk.add("cell", cell)
     return walk.digest.hexdigest()
 
 
 def sources_digest() -> str:
-    """A digest of the Python code that may be compiled: this package, MindCV, and the user's.
+    """Return a digest of the Python sources that may be compiled.
 
-    All files of the two packages, and every loaded module that isn't installed (a user's network,
-    the script). Of what is installed beside them the versions say enough (``facts``).
+    These are all files of this package and of MindCV, and all loaded modules that aren't installed
+    (a user's network, the script). Other installed packages are covered by their versions in
+    ``facts``.
     """
     digest = hashlib.sha256()
     for name, path in sorted(_sources().items()):
         try:
             digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         except OSError:
-            digest.update(f"{name}\0unreadable {os.urandom(8).hex()}".encode())  # never equal
+            # Unique, so that no kept graph is used.
+            digest.update(f"{name}\0unreadable {os.urandom(8).hex()}".encode())
     return digest.hexdigest()
 
 
 def _sources() -> dict[str, Path]:
     found = {}
     for package in (name for name in _WHOLE_PACKAGES if name in sys.modules):
-        folder = Path(sys.modules[package].__file__).parent
+        folder = Path(sys.modules[package].__path__[0])
         for path in folder.rglob("*.py"):
             found[f"{package}/{path.relative_to(folder)}"] = path
     paths = sysconfig.get_paths()
-    installed = [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]]
-    installed = tuple(os.path.join(p, "") for p in [*installed, *site.getsitepackages()])
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [*(paths[name] for name in names), *site.getsitepackages()]
+    installed = tuple(os.path.join(folder, "") for folder in folders)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        # A module may have a made-up file ("_ops.py"), never with a whole path.
+        # Some modules have an invented file name ("_ops.py"), but never with an absolute path.
         if not file or not file.endswith(".py") or not os.path.isabs(file):
             continue
         if file.startswith(installed):
@@ -105,8 +116,8 @@ def _sources() -> dict[str, Path]:
     return found
 
 
-def _globals() -> list[str]:
-    """Plain values of those modules' own names: what ``construct`` finds there is compiled in."""
+def _module_constants() -> list[str]:
+    """List the constants of these modules: those that ``construct`` reads are in the graph."""
     names = {name for name in sys.modules if name.split(".")[0] in _WHOLE_PACKAGES}
     names |= {name for name in _sources() if name in sys.modules}
     found = []
@@ -118,6 +129,7 @@ def _globals() -> list[str]:
 
 
 def _is_plain(value: object) -> bool:
+    """Tell whether a value is a constant, or a list or tuple of constants."""
     if isinstance(value, (list, tuple)):
         return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, (bool, int, float, str, bytes))
@@ -127,11 +139,13 @@ def _environment() -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith("MS_") and not name.startswith(_FREE_VARIABLES) and "TIMEOUT" not in name
+        if name.startswith("MS_")
+        and not name.startswith(_IGNORED_VARIABLES)
+        and "TIMEOUT" not in name
     }
 
 
-def _ask(getter, name: str) -> str:
+def _setting(getter: Callable[[str], object], name: str) -> str:
     try:
         return str(getter(name))
     except (ValueError, KeyError, RuntimeError):  # this release has no such setting
@@ -139,32 +153,32 @@ def _ask(getter, name: str) -> str:
 
 
 class _Walk:
-    """Feeds a digest with whatever hangs on an object, each object once."""
+    """Feeds a digest with values, and with everything that they refer to; each object once."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
         self._seen: dict[int, int] = {}
-        self._held: list = []  # an object that died would give its id to another
+        self._held: list[object] = []  # keeps the objects alive, so that their ids stay unique
 
     def add(self, name: str, value: object, depth: int = 0) -> None:
         """Add a named value."""
-        self._say(f"{name}=")
-        if name == "hash_obj":  # what MindSpore's jit names by the clock
+        self._feed(f"{name}=")
+        if name == "hash_obj":  # MindSpore's jit puts the time into it
             return
         if isinstance(value, str):
-            self._say("str " + _ADDRESS.sub("", value))
+            self._feed("str " + _ADDRESS.sub("", value))
         elif value is None or isinstance(value, (bool, int, float, bytes, complex)):
-            self._say(f"{type(value).__name__} {value!r}")
+            self._feed(f"{type(value).__name__} {value!r}")
         elif isinstance(value, (np.generic, np.ndarray)):
             self._numbers(np.asarray(value))
         elif isinstance(value, type):
-            self._say(f"{value.__module__}.{value.__qualname__}")
+            self._feed(f"{value.__module__}.{value.__qualname__}")
         elif isinstance(value, (type(ms.float32), types.BuiltinFunctionType)):
-            self._say(str(value) if not callable(value) else value.__qualname__)
-        elif depth > _DEEPEST:
-            raise RecursionError(f"{name} lies more than {_DEEPEST} objects deep in the cell")
+            self._feed(str(value) if not callable(value) else value.__qualname__)
+        elif depth > _MAX_DEPTH:
+            raise RecursionError(f"{name} lies more than {_MAX_DEPTH} objects deep in the cell")
         elif id(value) in self._seen:
-            self._say(f"again {self._seen[id(value)]}")
+            self._feed(f"again {self._seen[id(value)]}")
         else:
             self._seen[id(value)] = len(self._seen)
             self._held.append(value)
@@ -172,9 +186,9 @@ class _Walk:
 
     def _object(self, value: object, depth: int) -> None:
         kind = type(value)
-        self._say(f"{kind.__module__}.{kind.__qualname__}")
+        self._feed(f"{kind.__module__}.{kind.__qualname__}")
         if isinstance(value, ms.Parameter):
-            self._say(f"{value.name} {tuple(value.shape)} {value.dtype} {value.requires_grad}")
+            self._feed(f"{value.name} {tuple(value.shape)} {value.dtype} {value.requires_grad}")
         elif isinstance(value, ms.Tensor):
             self._numbers(value.asnumpy())
         elif isinstance(value, nn.Cell):
@@ -189,7 +203,7 @@ class _Walk:
             for item in value:
                 self.add("item", item, depth)
         elif isinstance(value, (set, frozenset)):
-            self._say(" ".join(sorted(str(item) for item in value)))
+            self._feed(" ".join(sorted(str(item) for item in value)))
         elif isinstance(value, functools.partial):
             self.add("partial", (value.func, value.args, value.keywords), depth)
         elif isinstance(value, types.MethodType):
@@ -197,7 +211,7 @@ class _Walk:
             self.add("owner", value.__self__, depth)
         elif isinstance(value, types.FunctionType):
             self._function(value, depth)
-        elif hasattr(value, "__dict__") and not isinstance(value, _BY_NAME):
+        elif hasattr(value, "__dict__") and not isinstance(value, _BY_TYPE_ALONE):
             self.add("fields", vars(value), depth)
 
     def _cell(self, cell: nn.Cell, depth: int) -> None:
@@ -210,24 +224,24 @@ class _Walk:
             for key, child in vars(cell)[name].items():
                 self.add(key, child, depth)
         for name, value in sorted(vars(cell).items()):
-            # Compiling, which a kept graph saves, leaves empty dicts of hooks behind.
+            # Compiling leaves empty dicts of hooks in a cell; a cell from the cache has none.
             empty = value is None or (isinstance(value, Mapping) and not value)
             if name not in _BOOKKEEPING and not empty:
                 self.add(name, value, depth)
 
     def _function(self, function: types.FunctionType, depth: int) -> None:
         code = function.__code__
-        self._say(f"{function.__module__}.{function.__qualname__} {code.co_code.hex()}")
+        self._feed(f"{function.__module__}.{function.__qualname__} {code.co_code.hex()}")
         self.add("defaults", (function.__defaults__, function.__kwdefaults__), depth)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             try:
                 self.add(name, cell.cell_contents, depth)
             except ValueError:  # not bound yet
-                self._say("unbound")
+                self._feed("unbound")
 
     def _numbers(self, array: np.ndarray) -> None:
-        self._say(f"{array.dtype} {array.shape}")
+        self._feed(f"{array.dtype} {array.shape}")
         self.digest.update(np.ascontiguousarray(array).tobytes())
 
-    def _say(self, text: str) -> None:
+    def _feed(self, text: str) -> None:
         self.digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

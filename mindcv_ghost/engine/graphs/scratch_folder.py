@@ -1,4 +1,4 @@
-"""A folder in the temporary one that lasts as long as the process, however that ends."""
+"""A temporary folder that is removed after its process has ended, even if that was killed."""
 
 from __future__ import annotations
 
@@ -6,54 +6,55 @@ import atexit
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows has none, and there nothing is swept
-    fcntl = None
 
 __all__ = ["scratch_folder"]
 
 
 def scratch_folder(prefix: str) -> Path:
-    """Make a folder that is removed when the process ends, or else when the next one makes its own.
+    """Create a temporary folder, and remove those that killed processes left behind.
 
-    A killed process removes nothing. Each therefore holds a lock on its folder, which ends with
-    it, and removes the folders of this prefix that nobody holds.
+    The folder is removed when the process exits. A killed process can't do that. Each process
+    therefore holds a lock on its folder, which ends with the process, and removes the folders with
+    the same prefix that nobody has locked. On Windows there are no such locks, and folders of
+    killed processes stay.
 
     Args:
-        prefix: what the folder's name begins with.
+        prefix: of the folder's name.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         folder = Path(tempfile.mkdtemp(prefix=prefix))
     else:
         with contextlib.suppress(OSError):
-            _sweep(Path(tempfile.gettempdir()), prefix)
-        folder = _held(prefix)
+            _remove_unlocked(Path(tempfile.gettempdir()), prefix)
+        folder = _locked_folder(prefix)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def _held(prefix: str) -> Path:
+def _locked_folder(prefix: str) -> Path:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         try:
-            handle = os.open(folder, os.O_RDONLY)  # never closed: the lock is the process's
+            handle = os.open(folder, os.O_RDONLY)  # stays open, to hold the lock
             fcntl.flock(handle, fcntl.LOCK_EX)
-            # Another process's sweep may have come between the two lines above.
+            # Another process may have removed the folder between the two lines above.
             if os.path.samestat(os.fstat(handle), os.stat(folder)):
                 return folder
         except FileNotFoundError:
             continue
-        except OSError:  # a file system without locks: nobody sweeps there, either
+        except OSError:  # a file system without locks: nobody removes the folder there, either
             return folder
 
 
-def _sweep(parent: Path, prefix: str) -> None:
+def _remove_unlocked(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):  # another user's, or one that another sweep removes
+        with contextlib.suppress(OSError):  # locked, another user's, or just being removed
             handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

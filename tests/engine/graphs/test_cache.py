@@ -1,4 +1,4 @@
-"""A kept graph gives what compiling anew would give, bit for bit, or isn't used."""
+"""A kept graph gives the same bits as a new compilation, or it isn't used."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from mindspore import nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.compilation import compile_uncached
 from mindcv_ghost.engine.graphs import cache as graph_cache
 from mindcv_ghost.engine.graphs import key as graph_key
 from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder
@@ -66,7 +67,7 @@ def expected(factor=2.0, constant=0.0, axis=0, weight=1.0) -> np.ndarray:
     return np.concatenate((X.asnumpy() * weight * factor + constant, X.asnumpy()), axis)
 
 
-def test_the_second_cell_gets_the_first_ones_graph_and_its_own_weights(tmp_path):
+def test_a_second_cell_uses_the_graph_of_the_first_with_its_own_weights(tmp_path):
     found, _ = run(tmp_path, Scaled(weight=1.0))
     again, values = run(tmp_path, Scaled(weight=7.0))
     assert (found, again) == (False, True)
@@ -81,7 +82,7 @@ def test_what_is_compiled_into_the_graph_is_part_of_the_key(tmp_path, other):
     np.testing.assert_array_equal(values, expected(**other))
 
 
-def test_a_changed_source_setting_shape_or_variable_compiles_anew(tmp_path, monkeypatch):
+def test_a_changed_source_setting_shape_or_variable_needs_a_new_compilation(tmp_path, monkeypatch):
     run(tmp_path, Scaled(), lr=0.1)
     assert run(tmp_path, Scaled(), lr=0.1)[0]
     assert not run(tmp_path, Scaled(), lr=0.2)[0]
@@ -103,7 +104,7 @@ class OfModule(nn.Cell):
         return x * FACTOR + self.shift
 
 
-def test_names_of_the_module_and_the_class_are_part_of_the_key(tmp_path, monkeypatch):
+def test_constants_of_the_module_and_the_class_are_part_of_the_key(tmp_path, monkeypatch):
     assert run(tmp_path, OfModule())[1][1, 1] == 7.0
     assert run(tmp_path, OfModule())[0]
     monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3.0)
@@ -124,12 +125,12 @@ def test_the_sources_are_this_package_mindcv_and_the_users_modules():
     assert not any(name.startswith(("mindspore", "numpy", "json")) for name in sources)
 
 
-def test_a_module_that_cannot_be_read_never_has_a_key_twice(monkeypatch):
+def test_an_unreadable_module_gets_a_new_digest_each_time(monkeypatch):
     monkeypatch.setattr(graph_key, "_sources", lambda: {"gone": Path("/nowhere/gone.py")})
     assert graph_key.sources_digest() != graph_key.sources_digest()
 
 
-def test_random_masks_are_not_kept_because_their_seed_is_in_the_graph(tmp_path):
+def test_graphs_with_random_operators_are_not_kept(tmp_path):
     for _ in range(2):
         cell = Masked()
         cell.set_train()
@@ -160,17 +161,17 @@ def as_folder(path):
     ],
     ids=["bit", "folder", "empty", "cut", "zeros", "gone"],
 )
-def test_a_damaged_graph_is_compiled_anew(tmp_path, damage):
+def test_instead_of_a_damaged_graph_the_cell_is_compiled(tmp_path, damage):
     run(tmp_path, Scaled())
     (entry,) = tmp_path.glob("*.graph")
     damage(entry)
     found, values = run(tmp_path, Scaled(weight=3.0))
     assert not found
     np.testing.assert_array_equal(values, expected(weight=3.0))
-    assert run(tmp_path, Scaled())[0] == (damage is not as_folder)  # the place is taken
+    assert run(tmp_path, Scaled())[0] == (damage is not as_folder)  # a folder has the entry's name
 
 
-def test_a_graph_that_mindspore_refuses_is_compiled_anew(tmp_path):
+def test_instead_of_a_graph_that_mindspore_refuses_the_cell_is_compiled(tmp_path):
     run(tmp_path, Scaled())
     (entry,) = tmp_path.glob("*.graph")
     make_cache(tmp_path)._keep(entry, b"\x0a\x03abc", run=1)
@@ -179,7 +180,7 @@ def test_a_graph_that_mindspore_refuses_is_compiled_anew(tmp_path):
     np.testing.assert_array_equal(values, expected(weight=3.0))
 
 
-def test_a_folder_that_cannot_be_had_costs_time_alone(tmp_path):
+def test_without_a_cache_folder_the_cell_is_compiled(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     found, values = run(tmp_path / "file" / "graphs", Scaled())
     assert not found
@@ -195,14 +196,14 @@ def test_a_program_without_a_file_compiles_and_keeps_nothing(tmp_path, monkeypat
     assert list(tmp_path.rglob("*.graph")) == []
 
 
-def test_without_a_temporary_folder_there_is_no_cache(tmp_path, monkeypatch):
+def test_without_a_temporary_folder_the_cell_is_compiled(tmp_path, monkeypatch):
     run(tmp_path, Scaled())
 
     def refuse(_):
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(graph_cache, "_place", refuse)
+        patch.setattr(graph_cache, "_process_exchange", refuse)
         found, values = run(tmp_path, Scaled(weight=3.0))
     assert not found
     np.testing.assert_array_equal(values, expected(weight=3.0))
@@ -212,7 +213,7 @@ def test_without_a_temporary_folder_there_is_no_cache(tmp_path, monkeypatch):
     np.testing.assert_array_equal(values, expected(weight=3.0))
 
 
-def test_mindspores_own_cache_is_left_to_who_has_turned_it_on(tmp_path, monkeypatch):
+def test_nothing_is_kept_if_the_user_has_enabled_mindspores_own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
     cache = make_cache(tmp_path / "graphs")
     monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE")
@@ -227,7 +228,7 @@ def test_nothing_is_kept_on_a_disk_that_is_nearly_full(tmp_path, monkeypatch):
     assert list(tmp_path.glob("*")) == []
 
 
-def test_a_graph_cut_by_a_full_disk_is_seen_to_be_cut(tmp_path):
+def test_a_graph_cut_by_a_full_disk_is_detected(tmp_path):
     run(tmp_path, Scaled())
     (entry,) = tmp_path.glob("*.graph")
     graph, _ = graph_cache._read(entry)
@@ -235,8 +236,8 @@ def test_a_graph_cut_by_a_full_disk_is_seen_to_be_cut(tmp_path):
     assert not any(graph_cache._is_whole(graph[:end]) for end in (0, 1, 100, len(graph) - 1))
 
 
-def test_the_graphs_used_longest_ago_go_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_cache, "_KEPT", 2)
+def test_the_least_recently_used_graphs_are_removed_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_cache, "_MAX_GRAPHS", 2)
     for factor in (2.0, 3.0, 2.0, 4.0):
         run(tmp_path, Scaled(factor))
     assert len(list(tmp_path.glob("*.graph"))) == 2
@@ -244,7 +245,7 @@ def test_the_graphs_used_longest_ago_go_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("others", [0, 12345], ids=["none", "another run's"])
-def test_ranks_use_their_graphs_all_together_or_not_at_all(tmp_path, others):
+def test_ranks_use_kept_graphs_only_if_all_have_one_of_the_same_run(tmp_path, others):
     class Joined(Collectives):
         """Another rank has no graph, or one that another run has written."""
 
@@ -256,7 +257,7 @@ def test_ranks_use_their_graphs_all_together_or_not_at_all(tmp_path, others):
     assert run(tmp_path, Scaled())[0]
 
 
-def test_the_folder_is_the_users_choice_or_in_the_cache_home(monkeypatch):
+def test_the_folder_is_taken_from_the_environment(monkeypatch):
     monkeypatch.setenv("MINDCV_GHOST_GRAPHS", "/a/b")
     assert cache_folder() == Path("/a/b")
     monkeypatch.delenv("MINDCV_GHOST_GRAPHS")
@@ -275,8 +276,8 @@ def losses(compile, lr: float, count: int = 5) -> list[float]:
     return [*values, *network.classifier.weight.asnumpy().ravel().tolist()]
 
 
-def test_a_step_from_the_cache_learns_the_same(tmp_path):
-    plain = losses(graph_cache.compile_plainly, 0.1)
+def test_a_step_from_the_cache_gives_the_same_losses_and_weights(tmp_path):
+    plain = losses(compile_uncached, 0.1)
     found = []
 
     def compile(cell, *inputs):
@@ -286,7 +287,7 @@ def test_a_step_from_the_cache_learns_the_same(tmp_path):
     assert found == [False, True]
 
 
-def test_a_stopped_run_resumed_from_kept_graphs_ends_as_a_whole_one_without(tmp_path):
+def test_a_resumed_run_with_kept_graphs_ends_like_an_uninterrupted_one_without(tmp_path):
     (tmp_path / "whole").mkdir()
     whole, _ = make(tmp_path / "whole")
     whole.run()
@@ -329,7 +330,7 @@ print(float(Scaled(float(sys.argv[2]))(ms.Tensor(1.0)).asnumpy()))
 
 
 @pytest.mark.slow
-def test_mindspores_own_cache_gives_a_cell_the_graph_of_another(tmp_path):
+def test_mindspores_own_cache_gives_a_cell_another_cells_graph(tmp_path):
     """Why there is a key at all; when this fails, MindSpore's own cache may be good enough."""
     script = tmp_path / "script.py"
     script.write_text(COUNTED)

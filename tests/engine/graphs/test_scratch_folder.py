@@ -1,4 +1,4 @@
-"""A temporary folder lasts as long as its process, and a killed one's goes with the next."""
+"""A temporary folder is removed with its process, or by the next process if that was killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def start(tmp_path):
         process.communicate()
 
 
-def test_a_killed_process_leaves_its_folder_to_be_removed_by_the_next(start, tmp_path):
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(start, tmp_path):
     alive, its_folder = start()
     killed, left = start()
     assert its_folder.is_dir() and left.is_dir()
@@ -56,7 +56,7 @@ def test_a_killed_process_leaves_its_folder_to_be_removed_by_the_next(start, tmp
     assert sorted(tmp_path.iterdir()) == [third]
 
 
-def test_what_others_named_alike_but_is_no_folder_stays(start, tmp_path):
+def test_links_and_files_with_the_same_prefix_stay(start, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "ghost_test_link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "ghost_test_file").write_text("")

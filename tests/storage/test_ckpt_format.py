@@ -1,4 +1,4 @@
-"""What a checkpoint of any origin gives: the numbers that are in it, or one error."""
+"""A checkpoint of any origin gives the numbers that are in it, or an error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mindspore.train import serialization
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.storage import ckpt_file
+from mindcv_ghost.storage import ckpt_format
 from mindcv_ghost.storage.checkpoint import load_weights
-from mindcv_ghost.storage.ckpt_file import read_ckpt
+from mindcv_ghost.storage.ckpt_format import read_ckpt
 from tests.helpers.effort import no_hang
 
 from .test_checkpoint import Small, parameters
@@ -76,7 +76,7 @@ def assert_as_mindspore_reads(path) -> int:
 @pytest.mark.parametrize("crc", [False, True])
 def test_mindspores_files_of_all_types_are_read_bit_for_bit(tmp_path, crc):
     path = tmp_path / "a.ckpt"
-    extra = {"epoch_num": 3, "lr": 0.1, "note": "text is passed over", "flag": True}
+    extra = {"epoch_num": 3, "lr": 0.1, "note": "text is skipped", "flag": True}
     ms.save_checkpoint(entries_of_all_types(), str(path), append_dict=extra, crc_check=crc)
     assert assert_as_mindspore_reads(path) == 14  # 11 and three numbers of append_dict
 
@@ -99,7 +99,7 @@ def test_a_networks_own_files_are_read_bit_for_bit(tmp_path):
     assert assert_as_mindspore_reads(path) == 102
 
 
-def test_map_parameters_are_passed_over(tmp_path):
+def test_map_parameters_are_skipped(tmp_path):
     path = tmp_path / "a.ckpt"
     path.write_bytes(with_map())
     assert list(read_ckpt(path, LARGEST)) == ["a"]
@@ -191,7 +191,7 @@ def test_a_hostile_file_is_refused_with_its_name_and_the_reason(case, tmp_path):
     assert len(str(caught.value)) < 700
 
 
-def test_a_file_cut_anywhere_or_with_any_byte_changed_gives_no_other_numbers_in_silence(tmp_path):
+def test_every_cut_and_every_changed_byte_is_detected(tmp_path):
     whole = crafted(("a", [2, 2], "Float32", FOUR), ("b", [4], "Float32", FOUR))
     path = tmp_path / "a.ckpt"
     first = len(crafted(("a", [2, 2], "Float32", FOUR)))
@@ -213,7 +213,7 @@ def test_a_file_cut_anywhere_or_with_any_byte_changed_gives_no_other_numbers_in_
             read_ckpt(path, LARGEST)
 
 
-def test_an_encrypted_file_is_called_so(tmp_path):
+def test_the_error_says_that_a_file_is_encrypted(tmp_path):
     for mode in ("AES-GCM", "AES-CBC"):
         path = tmp_path / f"{mode}.ckpt"
         ms.save_checkpoint(Small(), str(path), enc_key=b"0123456789abcdef", enc_mode=mode)
@@ -238,7 +238,7 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
             load_weights(Small(), path)
 
 
-def test_integers_are_not_taken_for_weights(tmp_path):
+def test_integers_are_refused_as_weights(tmp_path):
     path = tmp_path / "a.ckpt"
     entries = [{"name": p.name, "data": Tensor(p.asnumpy(), ms.int8)} for p in parameters(Small())]
     ms.save_checkpoint(entries, str(path))
@@ -246,7 +246,7 @@ def test_integers_are_not_taken_for_weights(tmp_path):
         load_weights(Small(), path)
 
 
-def test_what_is_loaded_does_not_hang_on_the_files_bytes(tmp_path):
+def test_loaded_weights_can_be_changed_without_changing_what_was_read(tmp_path):
     path = tmp_path / "a.ckpt"
     ms.save_checkpoint(Small(fill=1.0), str(path))
     network = Small()
@@ -256,5 +256,5 @@ def test_what_is_loaded_does_not_hang_on_the_files_bytes(tmp_path):
     assert not read_ckpt(path, LARGEST)["body.weight"].flags.writeable
 
 
-def test_the_limits_are_those_that_are_documented():
-    assert (ckpt_file.MAX_ENTRIES, ckpt_file.MAX_DIMENSIONS) == (100_000, 8)
+def test_the_limits_are_as_documented():
+    assert (ckpt_format.MAX_ENTRIES, ckpt_format.MAX_DIMENSIONS) == (100_000, 8)

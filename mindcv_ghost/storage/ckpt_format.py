@@ -1,9 +1,10 @@
-"""Read MindSpore's ``.ckpt`` files as data from a stranger.
+"""Parse MindSpore's ``.ckpt`` files, and trust nothing in them.
 
-``mindspore.load_checkpoint`` (2.8) believes what a file says of itself: 28 bytes that claim one
-tensor of 2**31 - 1 float32 cost 8 GiB and 22 s and give zeros; a tensor with half of its bytes is
-filled up with zeros, one with too many is cut, without a word; 20 MB of empty entries keep it busy
-for minutes, and a named pipe for ever. Here nothing is made before the file has proved to hold it.
+``mindspore.load_checkpoint`` (2.8) trusts a file's own claims: 28 bytes that claim one tensor of
+2**31 - 1 float32 cost 8 GiB and 22 s and give zeros. A tensor with half of its bytes is silently
+padded with zeros, one with too many is silently cut. 20 MB of empty entries keep it busy for
+minutes, a named pipe for ever. This parser allocates nothing before the file has shown that it
+holds the bytes.
 
 The format is protobuf's, ``mindspore/train/checkpoint.proto``::
 
@@ -20,10 +21,9 @@ The format is protobuf's, ``mindspore/train/checkpoint.proto``::
       required bytes tensor_content = 3;          // little-endian, C order
     }
 
-It is walked here instead of by the protobuf library, whose message objects can take 30 times the
-bytes that they are parsed from. A parameter above 512 MB stands in the file as several values of
-the same name, one after the other, each with the shape of the whole. ``crc_check=True`` appends
-``crc_num`` and ten bytes, the CRC-32 of everything before them.
+A parameter above 512 MB is stored as several consecutive values of the same name, each with the
+shape of the whole. ``crc_check=True`` appends ``crc_num`` and ten bytes, the CRC-32 of everything
+before them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.storage.protobuf import MalformedMessage, read_fields
 
 __all__ = ["MAX_DIMENSIONS", "MAX_ENTRIES", "MAX_NAME_BYTES", "read_ckpt"]
 
@@ -50,11 +51,10 @@ _TYPES = {
     **{f"UInt{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"Float{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
     "Bool": np.dtype(np.bool_),
-    "BFloat16": np.dtype("<u2"),  # NumPy has none; widened to float32, which holds each exactly
+    "BFloat16": np.dtype("<u2"),  # NumPy has no such type; converted to float32 without loss
 }
 _CRC_MARK, _CRC_BYTES = b"crc_num", 17
-_VARINT, _BYTES = 0, 2  # wire types; a checkpoint has no other
-_ALIENS = (
+_OTHER_FORMATS = (
     (b"PK\x03\x04", "it is a ZIP archive: a PyTorch file? Convert it to MindSpore's format first"),
     (b"\x80\x02", "it is a Python pickle: a PyTorch file? Convert it to MindSpore's format first"),
     (b"\x89HDF", "it is an HDF5 file; convert it to MindSpore's format first"),
@@ -65,38 +65,46 @@ _ALIENS = (
 
 
 class _Damaged(Exception):
-    """These bytes are no checkpoint; the text says why."""
+    """These bytes are no valid checkpoint; the message says why."""
 
 
 @dataclass
 class _Entry:
-    """One parameter: the values of one name that follow one another."""
+    """One parameter, or one slice of a large one.
+
+    Args:
+        name: of the parameter.
+        kind: its type, such as ``Float32``; empty for a map parameter.
+        dims: the shape of the whole parameter.
+        parts: its content, slice by slice.
+    """
 
     name: str
-    kind: str = ""  # "Float32"; "" for a map parameter
+    kind: str = ""
     dims: tuple[int, ...] = ()
     parts: list[memoryview] = field(default_factory=list)
 
 
 def read_ckpt(path: str | os.PathLike, largest_bytes: int) -> dict[str, np.ndarray]:
-    """Read a checkpoint's tensors; texts and map parameters in it are passed over.
+    """Read the tensors of a checkpoint; strings and map parameters in it are skipped.
 
-    Takes what ``mindspore.save_checkpoint`` writes, encrypted files apart, whatever the file's
-    suffix. Memory is that of the file and its largest parameter at most.
+    Accepts what ``mindspore.save_checkpoint`` writes, except encrypted files, with any suffix. It
+    takes at most the memory of the file and its largest parameter.
 
     Args:
         path: the file.
-        largest_bytes: size of the largest file that is read at all.
+        largest_bytes: larger files are refused unread.
 
     Returns:
-        name -> array, read-only, in the file's types; bfloat16 as the same numbers in float32.
+        Read-only arrays by name, in the file's types; bfloat16 is converted to float32.
 
     Raises:
-        CheckpointError: if it can't be read or isn't whole, or is larger than ``largest_bytes``.
+        CheckpointError: if it can't be read, is damaged, or is larger than ``largest_bytes``.
     """
     size = 0
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # never on a pipe
+        # Opening a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             size = status.st_size
@@ -108,6 +116,8 @@ def read_ckpt(path: str | os.PathLike, largest_bytes: int) -> dict[str, np.ndarr
         return _arrays(_checked(data))
     except _Damaged as problem:
         reason = str(problem)
+    except MalformedMessage:
+        reason = "it is damaged, incomplete or of another kind"
     except OSError as error:
         reason = error.strerror or str(error)
     except MemoryError:
@@ -118,10 +128,10 @@ def read_ckpt(path: str | os.PathLike, largest_bytes: int) -> dict[str, np.ndarr
 
 
 def _checked(data: bytes) -> memoryview:
-    """The entries' bytes, without the CRC if there is one, which is held against them."""
+    """Check the file's kind and its CRC, if it has one; return the bytes without the CRC."""
     if not data:
         raise _Damaged("it is empty")
-    for start, reason in _ALIENS:
+    for start, reason in _OTHER_FORMATS:
         if data.startswith(start):
             raise _Damaged(reason)
     if data[8:10] == b'{"' and int.from_bytes(data[:8], "little") < len(data):
@@ -131,8 +141,8 @@ def _checked(data: bytes) -> memoryview:
     view = memoryview(data)
     if data[-_CRC_BYTES:].startswith(_CRC_MARK):
         view = view[:-_CRC_BYTES]
-        told = int.from_bytes(data[-_CRC_BYTES + len(_CRC_MARK) :], "big")
-        if zlib.crc32(view) != told:
+        stored = int.from_bytes(data[-_CRC_BYTES + len(_CRC_MARK) :], "big")
+        if zlib.crc32(view) != stored:
             raise _Damaged("it is damaged: its checksum (crc_num) differs")
     return view
 
@@ -154,9 +164,9 @@ def _arrays(view: memoryview) -> dict[str, np.ndarray]:
 
 
 def _joined(view: memoryview) -> Iterator[_Entry]:
-    """The file's parameters, the slices of one joined."""
+    """Yield the file's parameters, with the slices of one joined."""
     current: _Entry | None = None
-    for count, (number, value) in enumerate(_fields(view)):
+    for count, (number, value) in enumerate(read_fields(view)):
         if number != 1 or not isinstance(value, memoryview):
             raise _Damaged("it is damaged or of another kind: an entry is no parameter")
         if count >= MAX_ENTRIES:
@@ -175,37 +185,40 @@ def _joined(view: memoryview) -> Iterator[_Entry]:
 
 
 def _entry(view: memoryview) -> _Entry:
-    """One ``Value``: a name with a tensor or a map."""
-    name, tensor, is_map = None, None, False
-    for number, value in _fields(view):
+    """Parse a ``Value``: a name with a tensor or a map."""
+    name: str | None = None
+    tensor: memoryview | None = None
+    is_map = False
+    for number, value in read_fields(view):
         if number == 1 and name is None and isinstance(value, memoryview):
             name = _text(value, "a name")
         elif number == 2 and tensor is None and isinstance(value, memoryview):
             tensor = value
         elif number == 3 and not is_map and isinstance(value, memoryview):
             is_map = True
-            for _, part in _fields(value):  # passed over, but a damaged file is a damaged file
+            for _, part in read_fields(value):  # skipped, but a damaged map means a damaged file
                 _tensor(name or "", part if isinstance(part, memoryview) else memoryview(b""), True)
         else:
-            raise _Damaged(f"it is damaged: field {number} of an entry is unknown or stands twice")
+            raise _Damaged(f"it is damaged: field {number} of an entry is unknown or given twice")
     if not name or is_map == (tensor is not None):
         raise _Damaged("it is damaged: an entry has no name, or not one value")
-    return _Entry(name) if is_map else _tensor(name, tensor)
+    return _Entry(name) if tensor is None else _tensor(name, tensor)
 
 
 def _tensor(name: str, view: memoryview, in_map: bool = False) -> _Entry:
-    """One ``TensorProto``; of a large parameter, a slice."""
-    kind, content, dims = None, None, []
-    for number, value in _fields(view):
-        packed = isinstance(value, memoryview)
-        if number == 1 and not packed:
+    """Parse a ``TensorProto``: a parameter, or one slice of a large one."""
+    kind: str | None = None
+    content: memoryview | None = None
+    dims: list[int] = []
+    for number, value in read_fields(view):
+        if number == 1 and isinstance(value, int):
             dims.append(value)
-        elif number == 2 and kind is None and packed:
+        elif number == 2 and kind is None and isinstance(value, memoryview):
             kind = _text(value, f"the type of {name!r}")
-        elif number == 3 and content is None and packed:
+        elif number == 3 and content is None and isinstance(value, memoryview):
             content = value
         else:
-            raise _Damaged(f"it is damaged: field {number} of {name!r} is unknown or stands twice")
+            raise _Damaged(f"it is damaged: field {number} of {name!r} is unknown or given twice")
         if len(dims) > MAX_DIMENSIONS:
             raise _Damaged(f"{name!r} has more than {MAX_DIMENSIONS} dimensions")
     if kind is None or content is None:
@@ -216,22 +229,22 @@ def _tensor(name: str, view: memoryview, in_map: bool = False) -> _Entry:
 
 
 def _array(entry: _Entry) -> np.ndarray:
-    """The numbers, if there are exactly as many as the shape says."""
-    kind, held = _TYPES[entry.kind], sum(map(len, entry.parts))
-    # A scalar has no dimension, or in files of older releases a single 0.
+    """Build the array, if there are exactly as many bytes as the shape says."""
+    dtype, held = _TYPES[entry.kind], sum(map(len, entry.parts))
+    # A scalar has no dimension; in files of older releases it has a single one of size 0.
     dims = () if entry.dims == (0,) and held else entry.dims
     if any(not 0 <= dim < 2**31 for dim in dims):
         raise _Damaged(f"{entry.name!r} has the shape {list(dims)}")
-    wanted = math.prod(dims) * kind.itemsize
-    if held != wanted:
+    needed = math.prod(dims) * dtype.itemsize
+    if held != needed:
         raise _Damaged(
-            f"it is damaged: {entry.name!r} of {entry.kind} {list(dims)} needs {wanted:,} bytes "
+            f"it is damaged: {entry.name!r} of {entry.kind} {list(dims)} needs {needed:,} bytes "
             f"and has {held:,}"
         )
     if not held:
         raise _Damaged(f"{entry.name!r} of shape {list(dims)} holds nothing")
     whole = entry.parts[0] if len(entry.parts) == 1 else b"".join(entry.parts)
-    array = np.frombuffer(whole, kind)
+    array = np.frombuffer(whole, dtype)
     if entry.kind == "Bool" and np.frombuffer(whole, np.uint8).max() > 1:
         raise _Damaged(f"it is damaged: {entry.name!r} of Bool holds other bytes than 0 and 1")
     if entry.kind == "BFloat16":
@@ -242,7 +255,7 @@ def _array(entry: _Entry) -> np.ndarray:
 
 
 def _check_text(entry: _Entry) -> None:
-    """Texts are passed over, but a damaged one tells of a damaged file."""
+    """Check a string; strings are skipped, but a damaged one means a damaged file."""
     try:
         sound = len(entry.parts) == 1 and bytes(entry.parts[0]).decode("utf-32-le")
     except UnicodeDecodeError:
@@ -258,34 +271,3 @@ def _text(view: memoryview, what: str) -> str:
         return bytes(view).decode("utf-8")
     except UnicodeDecodeError:
         raise _Damaged(f"it is damaged: {what} isn't UTF-8 text") from None
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a message, as far as checkpoints have such."""
-    position, end = 0, len(view)
-    while position < end:
-        key, position = _varint(view, position)
-        value, position = _varint(view, position)
-        if key & 7 == _VARINT:
-            yield key >> 3, value - (value >> 63 << 64)  # int64: two's complement
-        elif key & 7 == _BYTES and value <= end - position:
-            yield key >> 3, view[position : position + value]
-            position += value
-        else:
-            raise _Damaged("it is damaged, incomplete or of another kind")
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """Seven bits a byte, the lowest first, the last without its top bit."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(view):
-            break
-        byte = view[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            if value >> 64:
-                break
-            return value, position
-    raise _Damaged("it is damaged, incomplete or of another kind")

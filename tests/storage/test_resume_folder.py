@@ -1,4 +1,4 @@
-"""Which states stay, and which one is taken."""
+"""Which states stay on the disk, and which one a run resumes from."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.storage import atomic_file as files
-from mindcv_ghost.storage import resume_files as resume
-from mindcv_ghost.storage import state_file
-from mindcv_ghost.storage.resume_files import ResumeFiles, find_state, last_epoch_end, superseded
-from mindcv_ghost.storage.state_file import open_state
+from mindcv_ghost.storage import atomic_file, resume_folder, training_state
+from mindcv_ghost.storage.resume_folder import ResumeFolder, find_epoch_end, find_state, superseded
+from mindcv_ghost.storage.training_state import open_state
 
 ARRAYS = {"weight": np.arange(100, dtype=np.float32)}
 
 
 def save(run, *places):
-    keeper = ResumeFiles(run / "resume")
+    folder = ResumeFolder(run / "resume")
     for epoch, step in places:
-        keeper.save(ARRAYS, {"place": [epoch, step]}, epoch, step)
+        folder.save(ARRAYS, {"place": [epoch, step]}, epoch, step)
     return sorted(path.name for path in (run / "resume").iterdir())
 
 
-def test_the_newest_two_stay_and_the_newest_end_of_an_epoch(tmp_path):
+def test_the_newest_two_states_and_the_newest_of_an_epoch_end_stay(tmp_path):
     names = save(tmp_path, (0, 4), (1, 0), (1, 4), (1, 8), (1, 12))
     assert names == [
         "000002_epoch1_step0.safetensors",
@@ -35,7 +33,7 @@ def test_the_newest_two_stay_and_the_newest_end_of_an_epoch(tmp_path):
     ]
 
 
-def test_numbers_go_on_after_a_restart_even_if_the_place_goes_back(tmp_path):
+def test_numbering_continues_after_a_restart_from_an_earlier_place(tmp_path):
     save(tmp_path, (1, 0), (1, 8))
     assert save(tmp_path, (1, 2))[-1] == "000003_epoch1_step2.safetensors"
     assert find_state("auto", tmp_path).facts["place"] == [1, 2]
@@ -45,7 +43,7 @@ def test_numbers_go_on_after_a_restart_even_if_the_place_goes_back(tmp_path):
 def test_never_fewer_than_two_stay_where_there_were_two(places):
     kept = []
     for number, (epoch, step) in enumerate(places, start=1):
-        kept.append(resume.Path(f"{number:06d}_epoch{epoch}_step{step}.safetensors"))
+        kept.append(resume_folder.Path(f"{number:06d}_epoch{epoch}_step{step}.safetensors"))
         gone = superseded(kept)
         assert kept[-1] not in gone
         kept = [path for path in kept if path not in gone]
@@ -68,29 +66,29 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, caplog
     save(tmp_path, (1, 0), (1, 8))
     newest = tmp_path / "resume" / "000002_epoch1_step8.safetensors"
     damage(newest, seed)
-    resume._logger.propagate = True
+    resume_folder._logger.propagate = True
     with caplog.at_level("WARNING"):
         assert find_state("auto", tmp_path).facts["place"] == [1, 0]
     told = [record.getMessage() for record in caplog.records]
-    assert str(newest) in told[0] and "altered" in told[0]
-    assert "the one before it is whole and used instead" in told[1]
+    assert str(newest) in told[0] and "is damaged" in told[0]
+    assert "the state before it is intact and used instead" in told[1]
     assert newest.with_name(newest.name + ".damaged").exists()
     # It no longer counts among those that are kept.
     assert len([n for n in save(tmp_path, (2, 0)) if n.endswith("safetensors")]) == 2
 
 
-def test_a_damaged_file_that_is_named_falls_back_to_the_one_before_it(tmp_path):
+def test_for_a_damaged_file_given_by_path_the_one_before_it_is_used(tmp_path):
     save(tmp_path, (1, 0), (1, 8), (1, 9))
     damage(tmp_path / "resume" / "000002_epoch1_step8.safetensors", 1)
     path = tmp_path / "resume" / "000002_epoch1_step8.safetensors"
     assert find_state(str(path), tmp_path / "elsewhere").facts["place"] == [1, 0]
 
 
-def test_if_all_are_damaged_nothing_starts_in_silence(tmp_path):
+def test_if_all_states_are_damaged_an_error_lists_them(tmp_path):
     save(tmp_path, (1, 0), (1, 8))
     for path in (tmp_path / "resume").iterdir():
         damage(path, 1)
-    with pytest.raises(CheckpointError, match="none of .*000001.*000002.* is whole"):
+    with pytest.raises(CheckpointError, match="none of .*000001.*000002.* is intact"):
         find_state("auto", tmp_path)
 
 
@@ -107,10 +105,10 @@ def test_auto_finds_nothing_in_a_new_folder_and_a_path_must_be_there(tmp_path):
         assert find_state(str(where), tmp_path / "elsewhere").facts["place"] == [1, 0]
 
 
-def test_the_last_end_of_an_epoch_before_a_state_is_found(tmp_path):
+def test_find_epoch_end_finds_the_newest_epoch_end_before_a_state(tmp_path):
     save(tmp_path, (1, 0), (1, 4), (1, 8))
     state = find_state("auto", tmp_path)
-    assert last_epoch_end(state).facts["place"] == [1, 0]
+    assert find_epoch_end(state).facts["place"] == [1, 0]
 
 
 def test_a_save_that_fails_half_way_leaves_the_state_before_it(tmp_path, monkeypatch):
@@ -123,7 +121,7 @@ def test_a_save_that_fails_half_way_leaves_the_state_before_it(tmp_path, monkeyp
         written.append(file.write(piece[:100]))
         return 100
 
-    monkeypatch.setattr(files, "_write", full)
+    monkeypatch.setattr(atomic_file, "_write", full)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, (2, 0))
     monkeypatch.undo()
@@ -133,7 +131,7 @@ def test_a_save_that_fails_half_way_leaves_the_state_before_it(tmp_path, monkeyp
     assert open_state(tmp_path / "resume" / names[1]).facts["place"] == [1, 8]
 
 
-def test_leftovers_of_a_killed_save_are_removed(tmp_path):
+def test_temporary_files_of_a_killed_save_are_removed(tmp_path):
     save(tmp_path, (1, 0))
     leftover = tmp_path / "resume" / ".000002_epoch1_step8.safetensors.12ab34cd.tmp"
     leftover.write_bytes(b"half")
@@ -141,4 +139,4 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path):
         "000001_epoch1_step0.safetensors",
         "000002_epoch1_step8.safetensors",
     ]
-    assert state_file.SCHEMA == 1
+    assert training_state.SCHEMA == 1

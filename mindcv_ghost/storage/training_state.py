@@ -1,12 +1,12 @@
-"""One file with everything a stopped run needs to go on, and proof that it is whole.
+"""One file with everything that a resumed run needs, and a checksum that proves it is intact.
 
 The format is safetensors: arrays by name behind a JSON header, no code, nothing to unpickle. The
-header's metadata hold what isn't an array (``facts``, JSON) and the SHA-256 of the whole file with
-the digest's own place zeroed, so that a cut or a single flipped bit anywhere is noticed.
+header's metadata hold what isn't an array (``facts``, as JSON) and the SHA-256 of the whole file,
+computed with zeros in the digest's own place. A cut or a single flipped bit anywhere is detected.
 
-A file is believed in this order: its size against a limit, its digest (read in pieces), its header,
-the names, shapes and types in it against those that the caller has; only then are arrays made. So a
-file that was made to do harm costs no more memory than a good one.
+A file is checked in this order: its size against a limit, its digest (read in chunks), its header,
+the names, shapes and types in it against those that the caller expects. Arrays are created only
+after that, so a malicious file costs no more memory than a good one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.atomic_file import write_bytes
+from mindcv_ghost.storage.name_mismatch import compare
 
-__all__ = ["SCHEMA", "DamagedFile", "StateFile", "open_state", "write_state"]
+__all__ = ["SCHEMA", "DamagedFileError", "StateFile", "open_state", "write_state"]
 
 SCHEMA = 1
 """Version of the layout of ``facts`` and of the arrays' names."""
@@ -30,27 +32,26 @@ SCHEMA = 1
 _FORMAT = "mindcv_ghost training state"
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _NO_DIGEST = b"0" * 64
-_PIECE_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 22
 _LARGEST_HEADER = 1 << 24
 # 64 GiB: the state of a network of a billion parameters takes a quarter of it.
 _LARGEST_FILE = 1 << 36
-_LISTED = 10
 
 
-class DamagedFile(CheckpointError):
+class DamagedFileError(CheckpointError):
     """The file isn't what was written: cut, altered, or something else altogether."""
 
 
 def write_state(path: Path, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
-    """Write a state: temporary file, flush, rename, flush of the folder.
+    """Write a state atomically.
 
     Args:
         path: the file; its folder must exist.
-        arrays: by name; data types of NumPy's own.
-        facts: what JSON can hold; numbers come back bit for bit.
+        arrays: by name; of NumPy's own data types.
+        facts: values that JSON can hold; numbers come back bit for bit.
 
     Raises:
-        OSError: if the disk doesn't take it; an older file of that name is then untouched.
+        OSError: if the disk rejects it; an existing file is then unchanged.
     """
     from safetensors.numpy import save
 
@@ -62,6 +63,7 @@ def write_state(path: Path, arrays: Mapping[str, np.ndarray], facts: dict) -> No
     }
     data = bytearray(save({k: np.asarray(v, order="C") for k, v in arrays.items()}, metadata))
     place = _DIGEST.search(data, 0, 8 + int.from_bytes(data[:8], "little"))
+    assert place is not None  # it is in the metadata
     data[slice(*place.span(1))] = hashlib.sha256(data).hexdigest().encode()
     write_bytes(path, data)
 
@@ -70,7 +72,7 @@ def open_state(path: Path) -> StateFile:
     """Check a state file and read its facts; the arrays stay on the disk for now.
 
     Raises:
-        DamagedFile: if it is anything else than what :func:`write_state` wrote.
+        DamagedFileError: if it isn't a file that :func:`write_state` wrote.
         CheckpointError: if it can't be read, or a later version of this package wrote it.
     """
     try:
@@ -83,7 +85,7 @@ def open_state(path: Path) -> StateFile:
         raise CheckpointError(f"{path} can't be read ({error.strerror}).") from error
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != _FORMAT:
-        raise DamagedFile(f"{path} is no training state of mindcv_ghost.")
+        raise DamagedFileError(f"{path} is no training state of mindcv_ghost.")
     if metadata.get("schema") != str(SCHEMA):
         raise CheckpointError(
             f"{path} has layout {metadata.get('schema')!r}; this version of mindcv_ghost knows "
@@ -94,12 +96,12 @@ def open_state(path: Path) -> StateFile:
     except (KeyError, ValueError, RecursionError, TypeError):
         facts = None
     if not isinstance(facts, dict):
-        raise DamagedFile(f"{path} holds no facts about its run.")
+        raise DamagedFileError(f"{path} holds no facts about its run.")
     return StateFile(path, facts)
 
 
 class StateFile:
-    """A checked file.
+    """A state file whose checksum is right.
 
     Args:
         path: where it is.
@@ -110,70 +112,60 @@ class StateFile:
         self.path = path
         self.facts = facts
 
-    def read(self, wanted: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, np.ndarray]:
-        """Read the arrays, which must be exactly those that are wanted.
+    def read(
+        self, expected: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    ) -> dict[str, np.ndarray]:
+        """Read all arrays.
 
         Args:
-            wanted: shape and data type by name.
+            expected: shape and data type by name.
 
         Raises:
-            CheckpointError: if others are there; lists ten of each kind.
+            CheckpointError: if the file has other arrays; lists ten of each kind.
         """
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, framework="numpy") as file:
                 found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                self._compare(found, {name: shape for name, (shape, _) in wanted.items()})
-                arrays = {name: file.get_tensor(name) for name in wanted}
+                shapes = {name: tuple(shape) for name, (shape, _) in expected.items()}
+                mismatch = compare(found, shapes)
+                if mismatch:
+                    raise CheckpointError(
+                        f"{self.path} holds the state of another network or optimizer:\n{mismatch}"
+                    )
+                arrays = {name: file.get_tensor(name) for name in expected}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise DamagedFile(f"{self.path} can't be read: {error}") from error
-        other = [n for n, (_, dtype) in wanted.items() if arrays[n].dtype != dtype]
-        if other:
-            raise CheckpointError(f"{self.path}: {other[0]} is {arrays[other[0]].dtype}.")
+            raise DamagedFileError(f"{self.path} can't be read: {error}") from error
+        for name, (_, dtype) in expected.items():
+            if arrays[name].dtype != dtype:
+                raise CheckpointError(
+                    f"{self.path}: {name} is {arrays[name].dtype}, the run needs {dtype}."
+                )
         return arrays
 
-    def _compare(self, found: Mapping[str, tuple], wanted: Mapping[str, tuple]) -> None:
-        shapes = [
-            f"{name}: file {found[name]}, run {wanted[name]}"
-            for name in wanted
-            if name in found and found[name] != tuple(wanted[name])
-        ]
-        lines = []
-        for title, names in (
-            ("missing in the file", [n for n in wanted if n not in found]),
-            ("unexpected in the file", [n for n in found if n not in wanted]),
-            ("of another shape", shapes),
-        ):
-            if names:
-                more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-                lines.append(f"  {title}: {', '.join(names[:_LISTED])}{more}")
-        if lines:
-            raise CheckpointError(
-                f"{self.path} holds the state of another network or optimizer:\n" + "\n".join(lines)
-            )
 
-
-def _checked_header(path: Path, file, size: int) -> dict:
+def _checked_header(path: Path, file: BinaryIO, size: int) -> dict:
+    """Read the header, and the rest of the file to compare its checksum."""
     if size > _LARGEST_FILE:
-        raise DamagedFile(f"{path} has {size:,} bytes; none of ours has more than 64 GiB.")
+        raise DamagedFileError(f"{path} has {size:,} bytes; no state has more than 64 GiB.")
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(_LARGEST_HEADER, size - 8):
-        raise DamagedFile(f"{path} ({size:,} bytes) is cut or altered: its header isn't whole.")
+        raise DamagedFileError(f"{path} ({size:,} bytes) is damaged: its header is cut.")
     head = start + file.read(length)
     place = _DIGEST.search(head)
     if place is None:
-        raise DamagedFile(f"{path} is altered, or no training state: it has no checksum.")
+        raise DamagedFileError(f"{path} is damaged, or no training state: it has no checksum.")
     digest = hashlib.sha256(head[: place.start(1)] + _NO_DIGEST + head[place.end(1) :])
-    while piece := file.read(_PIECE_BYTES):
-        digest.update(piece)
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
     if digest.hexdigest().encode() != place.group(1):
-        raise DamagedFile(f"{path} ({size:,} bytes) is cut or altered: its checksum is another.")
+        raise DamagedFileError(f"{path} ({size:,} bytes) is damaged: its checksum differs.")
     try:
         header = json.loads(head[8:])
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise DamagedFile(f"{path} has a header that can't be read.")
+        raise DamagedFileError(f"{path} has a header that can't be read.")
     return header

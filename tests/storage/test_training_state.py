@@ -1,4 +1,4 @@
-"""A state is read back bit for bit, or refused: never half of it, never something else."""
+"""A state is read back bit for bit, or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.storage.state_file import DamagedFile, open_state, write_state
+from mindcv_ghost.storage.training_state import DamagedFileError, open_state, write_state
 
 ARRAYS = {
     "weight": np.array([[0.1, -0.0, np.float32(1e-45)], [1, 2, 3]], np.float32),
@@ -18,7 +18,7 @@ ARRAYS = {
     "half": np.array([0.5], np.float16),
     "nothing": np.zeros((0, 3), np.float32),
 }
-WANTED = {name: (values.shape, values.dtype) for name, values in ARRAYS.items()}
+EXPECTED = {name: (values.shape, values.dtype) for name, values in ARRAYS.items()}
 FACTS = {"sum": 0.1 + 0.2, "names": ["ant", "bee"], "rows": 'a,b\n"sha256":"' + "0" * 64 + '"\n'}
 
 
@@ -31,37 +31,37 @@ def path(tmp_path):
 def test_what_is_written_is_read_bit_for_bit(path):
     state = open_state(path)
     assert state.facts == FACTS
-    read = state.read(WANTED)
+    read = state.read(EXPECTED)
     assert {n: v.tobytes() for n, v in read.items()} == {n: v.tobytes() for n, v in ARRAYS.items()}
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
-def test_every_single_flipped_bit_is_noticed(path):
+def test_every_single_flipped_bit_is_detected(path):
     good = path.read_bytes()
     for bit in range(8 * len(good)):
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
-        with pytest.raises(DamagedFile):
+        with pytest.raises(DamagedFileError):
             open_state(path)
 
 
-def test_every_truncation_is_noticed(path):
+def test_every_truncation_is_detected(path):
     good = path.read_bytes()
     for length in range(len(good)):
         path.write_bytes(good[:length])
-        with pytest.raises(DamagedFile, match="a.safetensors"):
+        with pytest.raises(DamagedFileError, match="a.safetensors"):
             open_state(path)
 
 
-def test_something_appended_is_noticed(path):
+def test_an_appended_byte_is_detected(path):
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(DamagedFile):
+    with pytest.raises(DamagedFileError):
         open_state(path)
 
 
 def forged(header: object, data: bytes = b"") -> bytes:
-    """A file with a right checksum around whatever header somebody made up."""
+    """A file with a valid checksum around any header."""
     import hashlib
 
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -100,21 +100,21 @@ def claim(dtype: object, shape: list, *offsets: int) -> dict:
         b"[]",
     ],
 )
-def test_a_file_made_to_do_harm_gets_an_error_and_little_memory(tmp_path, header):
+def test_a_malicious_file_is_refused_and_costs_little_memory(tmp_path, header):
     path = tmp_path / "hostile.safetensors"
     path.write_bytes(forged(header, bytes(24)))
     tracemalloc.start()
     with pytest.raises(CheckpointError, match="hostile.safetensors"):
-        open_state(path).read(WANTED)
+        open_state(path).read(EXPECTED)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
 
-def test_a_sparse_giant_is_refused_at_once(tmp_path):
+def test_a_file_of_128_gigabytes_is_refused_unread(tmp_path):
     path = tmp_path / "giant.safetensors"
     with open(path, "wb") as file:
         file.truncate(1 << 37)
-    with pytest.raises(DamagedFile, match="64 GiB"):
+    with pytest.raises(DamagedFileError, match="64 GiB"):
         open_state(path)
 
 
@@ -128,13 +128,13 @@ def test_a_folder_or_a_later_layout_is_named(tmp_path):
 
 
 def test_another_networks_arrays_are_listed(path):
-    other = {**WANTED, "weight": ((4, 4), np.dtype(np.float32)), "bias": ((4,), np.dtype("f4"))}
+    other = {**EXPECTED, "weight": ((4, 4), np.dtype(np.float32)), "bias": ((4,), np.dtype("f4"))}
     del other["half"]
     with pytest.raises(CheckpointError) as caught:
         open_state(path).read(other)
     text = str(caught.value)
-    assert "missing in the file: bias" in text
-    assert "unexpected in the file: half" in text
-    assert "weight: file (2, 3), run (4, 4)" in text
+    assert "1 missing in the file:\n    bias" in text
+    assert "1 unexpected in the file:\n    half" in text
+    assert "weight: file (2, 3), expected (4, 4)" in text
     with pytest.raises(CheckpointError, match="step is int32"):
-        open_state(path).read({**WANTED, "step": ((), np.dtype(np.int64))})
+        open_state(path).read({**EXPECTED, "step": ((), np.dtype(np.int64))})

@@ -1,0 +1,110 @@
+"""Follows the losses of an epoch: their mean, and whether the training has diverged."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mindcv_ghost.errors import UserError
+
+__all__ = ["DivergenceMonitor", "TrainingDiverged", "all_finite"]
+
+_RECENT = 10
+
+
+def all_finite(values: np.ndarray | float) -> bool:
+    """Tell whether no value is a NaN, an infinity, or the largest number of its data type.
+
+    Ascend 910A writes the largest number instead of an infinity, which ``isfinite`` doesn't detect
+    (see ``overflow``).
+
+    Args:
+        values: of a floating-point data type; a float counts as float32.
+
+    >>> all_finite(1e30), all_finite(float("nan")), all_finite(np.finfo(np.float32).max)
+    (True, False, False)
+    """
+    values = np.asarray(values)
+    dtype = np.float32 if values.dtype == np.float64 and values.ndim == 0 else values.dtype
+    # A comparison with NaN is false.
+    return bool(np.abs(values).max(initial=0) < np.finfo(dtype).max)
+
+
+class TrainingDiverged(UserError):
+    """The loss, the gradients or the weights are no longer finite."""
+
+
+@dataclass
+class DivergenceMonitor:
+    """Adds up an epoch's losses, and decides when the training has diverged.
+
+    If the update of a loss or gradient that isn't finite was applied, the weights are lost, and the
+    training has diverged. If it was skipped, a lower loss scale may help: an update whose gradients
+    overflow doesn't count as bad while the dynamic loss scale can still fall. Otherwise the
+    training has diverged after ``patience`` bad updates in a row.
+
+    Args:
+        patience: bad updates in a row after which to stop, if bad updates are skipped.
+        skips: whether updates with gradients that aren't finite are skipped.
+        total: sum of the finite losses so far.
+        count: number of the finite losses so far.
+        overflows: updates with gradients that weren't finite so far.
+        recent: the latest losses, finite or not.
+    """
+
+    patience: int = 1
+    skips: bool = False
+    total: float = 0.0
+    count: int = 0
+    overflows: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _bad_in_a_row: int = 0
+    _bad_loss: bool = False
+
+    @property
+    def mean(self) -> float:
+        """Mean of the finite losses; NaN if there are none."""
+        return self.total / self.count if self.count else float("nan")
+
+    def add_loss(self, loss: float) -> str | None:
+        """Add the loss of one batch.
+
+        Returns:
+            The reason if the training has diverged, else None.
+        """
+        self.recent.append(loss)
+        if all_finite(loss):
+            self.total += loss
+            self.count += 1
+            return None
+        self._bad_loss = True
+        return None if self.skips else f"the loss became {loss}"
+
+    def add_update(self, finite: bool, scale_can_fall: bool) -> str | None:
+        """Add an update, after the losses of its batches.
+
+        Args:
+            finite: whether its gradients were finite.
+            scale_can_fall: whether the loss scale is dynamic and can be lowered further.
+
+        Returns:
+            The reason if the training has diverged, else None.
+        """
+        bad_loss, self._bad_loss = self._bad_loss, False
+        if finite and not bad_loss:
+            self._bad_in_a_row = 0
+            return None
+        if not finite:
+            self.overflows += 1
+            if not self.skips:
+                return "the gradients became infinite or NaN"
+        if bad_loss or not scale_can_fall:
+            self._bad_in_a_row += 1
+        if self._bad_in_a_row < self.patience:
+            return None
+        return (
+            f"{self._bad_in_a_row} updates in a row had a loss or gradients that aren't finite "
+            "(nan_patience)"
+        )

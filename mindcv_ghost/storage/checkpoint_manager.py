@@ -1,0 +1,103 @@
+"""Saves a run's weights after each epoch and decides which of its checkpoints stay."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindcv_ghost.storage.atomic_file import link_or_copy
+from mindcv_ghost.storage.checkpoint import save_weights
+
+if TYPE_CHECKING:
+    import mindspore as ms
+
+__all__ = ["CheckpointManager"]
+
+
+class CheckpointManager:
+    """Saves the weights after an epoch, and removes checkpoints that are no longer wanted.
+
+    After each call of :meth:`save` the folder holds ``last.ckpt``, ``best.ckpt`` (highest top-1 so
+    far; of equals the earlier) and up to ``keep_max`` files ``<model>-<epoch>_<steps>.ckpt``, which
+    are MindCV's names.
+
+    Args:
+        folder: the run folder; it must exist.
+        model: name of the model.
+        keep_max: how many numbered files stay.
+        policy: ``latest_k``, ``top_k`` (by top-1), or None: all of them stay.
+        interval: epochs between numbered files.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: str,
+        keep_max: int,
+        policy: str | None,
+        interval: int,
+    ) -> None:
+        self.folder = Path(folder)
+        self.model = model
+        self.keep_max = keep_max
+        self.policy = policy
+        self.interval = interval
+        self.best: float | None = None
+        self._kept: list[tuple[float, Path]] = []
+
+    def save(
+        self, parameters: Sequence[ms.Parameter], epoch: int, steps: int, top1: float | None
+    ) -> bool:
+        """Save after an epoch.
+
+        Args:
+            parameters: what to save.
+            epoch: number of the epoch that ended, from 1.
+            steps: steps per epoch.
+            top1: accuracy in percent, None if it wasn't measured.
+
+        Returns:
+            Whether this is the best epoch so far.
+        """
+        last = self.folder / "last.ckpt"
+        save_weights(parameters, last)
+        is_best = top1 is not None and (self.best is None or top1 > self.best)
+        if is_best:
+            link_or_copy(last, self.folder / "best.ckpt")
+            self.best = top1
+        score = top1 if self.policy == "top_k" else epoch
+        if epoch % self.interval == 0 and score is not None:
+            path = self.folder / f"{self.model}-{epoch}_{steps}.ckpt"
+            link_or_copy(last, path)
+            self._kept.append((score, path))
+            self._remove_surplus()
+        return is_best
+
+    def facts(self) -> dict:
+        """Return what :meth:`restore` needs in a resumed run, as values that JSON can hold."""
+        kept = [[score, path.name] for score, path in self._kept]
+        return {"best": self.best, "kept": kept}
+
+    def restore(self, facts: dict) -> None:
+        """Continue from what :meth:`facts` returned in an earlier process."""
+        self.best = facts["best"]
+        # Only names of this form are ever deleted, whatever the facts say.
+        numbered = re.compile(re.escape(self.model) + r"-\d+_\d+\.ckpt")
+        self._kept = [
+            (float(score), self.folder / name)
+            for score, name in facts["kept"]
+            if numbered.fullmatch(name)
+        ]
+
+    def _remove_surplus(self) -> None:
+        while self.policy is not None and len(self._kept) > self.keep_max:
+            # Remove the lowest score; of equals the newest, so that the earliest stays, as for
+            # best.ckpt.
+            worst = min(reversed(self._kept), key=lambda scored: scored[0])
+            self._kept.remove(worst)
+            with contextlib.suppress(FileNotFoundError):
+                worst[1].unlink()

@@ -1,0 +1,70 @@
+"""Compares the names and shapes in a file with those that a network or a run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+__all__ = ["Mismatch", "compare"]
+
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Differences between a file and what is expected of it; false if there are none.
+
+    Args:
+        missing: names that are expected and not in the file.
+        unexpected: names in the file that nobody expects.
+        reshaped: shape in the file and expected shape of the names where they differ.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.reshaped)
+
+    def __str__(self) -> str:
+        """List at most ten names of each kind, one a line."""
+        shapes = [
+            f"{name}: file {found}, expected {expected}"
+            for name, (found, expected) in self.reshaped.items()
+        ]
+        lines = []
+        for title, names in (
+            ("missing in the file", self.missing),
+            ("unexpected in the file", self.unexpected),
+            ("of another shape", shapes),
+        ):
+            if names:
+                lines.append(f"  {len(names)} {title}:")
+                lines += [f"    {name}" for name in names[:_LISTED]]
+            if len(names) > _LISTED:
+                lines.append(f"    ... and {len(names) - _LISTED} more")
+        return "\n".join(lines)
+
+
+def compare(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    ignored: Collection[str] = (),
+) -> Mismatch:
+    """Compare shapes by name.
+
+    Args:
+        found: in the file.
+        expected: by the network or the run.
+        ignored: names that may be in the file without being expected.
+    """
+    return Mismatch(
+        missing=[name for name in expected if name not in found],
+        unexpected=[name for name in found if name not in expected and name not in ignored],
+        reshaped={
+            name: (found[name], shape)
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        },
+    )

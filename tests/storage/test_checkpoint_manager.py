@@ -1,0 +1,57 @@
+"""The last, the best and at most ``keep_max`` numbered checkpoints stay in the run folder."""
+
+from __future__ import annotations
+
+from mindcv_ghost.storage.checkpoint import load_weights
+from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+
+from .test_checkpoint import Small, parameters
+
+
+def saved_names(tmp_path, policy, accuracies, interval=1):
+    manager = CheckpointManager(tmp_path, "net", 2, policy, interval)
+    for epoch, top1 in enumerate(accuracies, start=1):
+        manager.save(parameters(Small(fill=epoch)), epoch, 7, top1)
+    return sorted(p.name for p in tmp_path.glob("net-*"))
+
+
+def value(path) -> float:
+    network = Small()
+    load_weights(network, path)
+    return float(network.body.weight.asnumpy()[0, 0])
+
+
+def test_latest_k_keeps_the_newest(tmp_path):
+    assert saved_names(tmp_path, "latest_k", [50, 40, 30, 20]) == ["net-3_7.ckpt", "net-4_7.ckpt"]
+    assert (value(tmp_path / "last.ckpt"), value(tmp_path / "best.ckpt")) == (4.0, 1.0)
+
+
+def test_top_k_keeps_the_best_and_the_earlier_of_equals(tmp_path):
+    kept = saved_names(tmp_path, "top_k", [10, 50, 30, 50, 30])
+    assert kept == ["net-2_7.ckpt", "net-4_7.ckpt"]
+    assert value(tmp_path / "best.ckpt") == 2.0
+    assert value(tmp_path / "net-4_7.ckpt") == 4.0
+
+
+def test_without_a_policy_all_checkpoints_stay(tmp_path):
+    assert len(saved_names(tmp_path, None, [None] * 4)) == 4
+
+
+def test_the_interval_applies_to_the_numbered_files_and_not_to_the_last(tmp_path):
+    assert saved_names(tmp_path, "latest_k", [None] * 5, interval=2) == [
+        "net-2_7.ckpt",
+        "net-4_7.ckpt",
+    ]
+    assert value(tmp_path / "last.ckpt") == 5.0
+    assert not (tmp_path / "best.ckpt").exists()
+
+
+def test_after_a_restore_older_numbered_checkpoints_are_removed_and_no_other_files(tmp_path):
+    for name in ("net-1_7.ckpt", "net-2_7.ckpt", "other.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    manager = CheckpointManager(tmp_path, "net", 1, "latest_k", 1)
+    kept = [[1, "net-1_7.ckpt"], [2, "net-2_7.ckpt"], [0, "other.txt"]]
+    manager.restore({"best": 90.0, "kept": kept})
+    assert not manager.save(parameters(Small()), 3, 7, 80.0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "net-3_7.ckpt", "other.txt"]
+    assert manager.facts() == {"best": 90.0, "kept": [[3, "net-3_7.ckpt"]]}
