@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 
-from mindcv_ghost.launch.cluster import heed_signals
+from mindcv_ghost.launch.cluster import deliver_signals
 
 __all__ = ["StopSignals", "exit_status"]
 
@@ -28,7 +28,8 @@ def exit_status(number: int) -> int:
 class StopSignals:
     """While entered, SIGTERM, SIGINT and SIGUSR1 are remembered instead of ending the process.
 
-    A second SIGINT ends it at once; see ``interrupts`` (one process) and ``guard`` (ranks).
+    A second SIGINT ends it at once; see ``launch.interrupts`` (one process)
+    and ``launch.supervisor`` (ranks).
 
     Attributes:
         number: the signal that came, 0 for none; SIGTERM outweighs SIGINT, that SIGUSR1.
@@ -43,7 +44,7 @@ class StopSignals:
             for number in _SIGNALS:
                 before = signal.signal(number, self._on_signal)
                 self._stack.callback(signal.signal, number, before)
-            self._stack.enter_context(heed_signals())
+            self._stack.enter_context(deliver_signals())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -129,10 +129,10 @@ def test_the_launcher_is_named_with_its_ranks():
 
 
 def test_left_over_variables_are_told(monkeypatch):
-    monkeypatch.setattr(places.launch, "left_over", lambda *_: ["RANK_ID=3 is left"], raising=False)
+    monkeypatch.setattr(places, "leftover_variables", lambda *_: ["RANK_ID=3 is left"])
     found = places.variables(World(), {})
     assert (found.state, found.text) == (SLOW, "RANK_ID=3 is left")
-    monkeypatch.setattr(places.launch, "left_over", lambda *_: [], raising=False)
+    monkeypatch.setattr(places, "leftover_variables", lambda *_: [])
     assert places.variables(World(), {}).state == OK
 
 
