@@ -8,8 +8,8 @@ Read ``script.run_script`` first. A rank's way from its launcher to its first Al
 
 1. ``world.detect`` reads rank and size; ``environment.prepare_environment`` sets what MindSpore
    reads at import. A single process skips the rest and runs ``main``.
-2. ``supervisor.supervise`` forks twice: the process that the launcher started becomes the signal
-   relay (``signal_relay``), its child the supervisor (``supervisor``), the grandchild the rank.
+2. ``supervisor.Supervisor.fork`` forks twice: the process that the launcher started becomes the
+   signal relay (``signal_relay``), its child the supervisor, the grandchild the rank.
 3. The supervisors find each other (``rendezvous``) and stay connected (``failure_channel``).
 4. The rank runs ``main``, which calls ``cluster.join``: rank 0's supervisor starts MindSpore's
    scheduler (``scheduler``), all ranks learn its address, and ``mindspore.communication.init()``

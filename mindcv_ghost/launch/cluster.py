@@ -16,8 +16,9 @@ import signal
 from collections.abc import Iterator
 
 from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.launch.rendezvous import resolve_host
 from mindcv_ghost.launch.supervisor import SupervisorClient
-from mindcv_ghost.launch.world import LOCAL_SIZE, World
+from mindcv_ghost.launch.world import LOCAL_SIZE, World, scheduler_address
 
 __all__ = ["barrier", "deliver_signals", "join", "set_supervisor", "start_scheduler"]
 
@@ -40,7 +41,7 @@ def start_scheduler(world: World) -> None:
     ``join`` does it, too. Call this first if MindSpore is imported in between: the scheduler takes
     as long to start as the import.
     """
-    if world.size > 1:
+    if world.size > 1 and world.launcher != "msrun":  # which starts its own
         _connected().start_scheduler()
 
 
@@ -63,15 +64,16 @@ def join(world: World, device: str) -> None:
     if world.size == 1:
         return
     supervisor = _connected()
-    supervisor.start_scheduler()
+    start_scheduler(world)
     import mindspore
 
-    host, port = supervisor.scheduler_address()
+    given = scheduler_address(os.environ) if world.launcher == "msrun" else None
+    host, port = given or supervisor.scheduler_address()
     os.environ.update(
         MS_ROLE="MS_WORKER",
         MS_WORKER_NUM=str(world.size),
         MS_NODE_ID=str(world.rank),
-        MS_SCHED_HOST=host,
+        MS_SCHED_HOST=resolve_host(host),
         MS_SCHED_PORT=str(port),
         RANK_ID=str(world.rank),
         RANK_SIZE=str(world.size),

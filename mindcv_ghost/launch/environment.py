@@ -23,7 +23,6 @@ __all__ = [
     "leftover_variables",
     "prepare_environment",
     "set_local_size",
-    "set_logging_and_timeouts",
     "threads_per_rank",
     "with_package_path",
     "without_launcher",
@@ -50,22 +49,14 @@ _LAUNCHER_PREFIXES = (
 _LAUNCHER_NAMES = ("MS_ROLE", "MS_NODE_ID", "RANK_ID", "RANK_SIZE", "DEVICE_ID")
 
 
-def set_logging_and_timeouts() -> None:
-    """Set what MindSpore reads at import in ranks and in the scheduler, unless the user has.
+def prepare_environment(world: World) -> None:
+    """Set what MindSpore reads at import, unless the user has set it.
 
-    GLOG_v 3 hides MindSpore's warnings; forming the cluster alone prints dozens.
+    GLOG_v 3 hides MindSpore's warnings; forming the cluster alone prints dozens. With several ranks
+    on a host each gets its share of the cores; by default each would start a thread for every core.
     """
     os.environ.setdefault("GLOG_v", "3")
     os.environ.setdefault("MS_NODE_TIMEOUT", _COLLECTIVE_SECONDS)
-
-
-def prepare_environment(world: World) -> None:
-    """Set what MindSpore reads at import in a rank, unless the user has set it.
-
-    With several ranks on a host each gets its share of the cores. By default each would start a
-    thread for every core.
-    """
-    set_logging_and_timeouts()
     if world.size == 1:
         return
     # By default a rank that doesn't find its scheduler waits seconds before it asks again (2.8).

@@ -25,10 +25,10 @@ from collections.abc import Callable
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch.connection import Connection
 from mindcv_ghost.launch.processes import start_thread, start_timer
-from mindcv_ghost.launch.rendezvous import Rendezvous, accept, connect, rendezvous_of
+from mindcv_ghost.launch.rendezvous import accept, connect, rendezvous_of
 from mindcv_ghost.launch.world import World
 
-__all__ = ["SCHEDULER", "Failure", "FailureChannel", "open_channel"]
+__all__ = ["SCHEDULER", "Failure", "FailureChannel"]
 
 SCHEDULER = -1
 """The rank number that msrun's scheduler process has on the channel."""
@@ -84,8 +84,8 @@ class Failure:
         return f"{detail}{who} failed: {self.text}"
 
 
-def open_channel(world: World, end: Callable[[int], None], launcher: str) -> FailureChannel:
-    """Connect this process to the others of its job.
+class FailureChannel:
+    """One process's end of the channel. All others are connected to rank 0's.
 
     Args:
         world: this process's place in the job; ``rank`` may be ``SCHEDULER``.
@@ -93,39 +93,19 @@ def open_channel(world: World, end: Callable[[int], None], launcher: str) -> Fai
         launcher: the process that started the ranks (``processes.launcher_process``).
 
     Raises:
-        LaunchError: if rank 0 can't be found.
-    """
-    # Supervisors load nothing heavy, so they start within a second. Across hosts, Python itself
-    # may come from a slow network disk.
-    given = os.environ.get("MINDCV_GHOST_START_SECONDS") or (25 if world.one_host else 120)
-    try:
-        seconds = float(given)
-    except ValueError:
-        raise LaunchError(f"MINDCV_GHOST_START_SECONDS={given!r} is not a number") from None
-    return FailureChannel(world, rendezvous_of(world, os.environ, launcher), seconds, end)
-
-
-class FailureChannel:
-    """One process's end of the channel. All others are connected to rank 0's.
-
-    Args:
-        world: this process's place in the job; ``rank`` may be ``SCHEDULER``.
-        rendezvous: where the ranks find rank 0.
-        timeout_seconds: how long to wait for rank 0, or (on rank 0) for the other ranks.
-        end: ends this process and the processes that belong to it, with an exit status.
-
-    Raises:
-        LaunchError: if rank 0 can't listen, or can't be reached.
+        LaunchError: if rank 0 can't listen, or can't be reached in time.
     """
 
-    def __init__(
-        self,
-        world: World,
-        rendezvous: Rendezvous,
-        timeout_seconds: float,
-        end: Callable[[int], None],
-    ):
-        self.world, self._rendezvous, self._end = world, rendezvous, end
+    def __init__(self, world: World, end: Callable[[int], object], launcher: str):
+        # Supervisors load nothing heavy, so they start within a second. Across hosts, Python itself
+        # may come from a slow network disk.
+        given = os.environ.get("MINDCV_GHOST_START_SECONDS") or (25 if world.one_host else 120)
+        try:
+            seconds = float(given)
+        except ValueError:
+            raise LaunchError(f"MINDCV_GHOST_START_SECONDS={given!r} is not a number") from None
+        self.world, self._end = world, end
+        self._rendezvous = rendezvous_of(world, os.environ, launcher)
         self._changed = threading.Condition()  # protects what follows
         self._published: dict[str, object] = {}  # by rank 0: values, and barriers that are complete
         self._connections: dict[int, Connection] = {}  # on rank 0 all others', else only rank 0's
@@ -134,28 +114,23 @@ class FailureChannel:
         self._failures: list[Failure] = []  # in the order of their arrival
         self._lost: set[int] = set()  # ranks whose connection has closed
         if world.rank == 0:
-            start_thread(self._admit, rendezvous.listen())
+            start_thread(self._admit, self._rendezvous.listen())
             start_thread(self._end_job_on_failure)
-            start_thread(self._fail_if_ranks_are_missing, timeout_seconds)
+            start_thread(self._fail_if_ranks_are_missing, seconds)
         else:
-            self._connections[0] = connect(rendezvous, world.rank, timeout_seconds)
+            self._connections[0] = connect(self._rendezvous, world.rank, seconds)
             start_thread(self._follow_rank_0, self._connections[0])
 
     # -- for the process that holds this end --------------------------------------------------
 
-    def barrier(self, name: str, timeout_seconds: float | None = None) -> bool:
-        """Wait until all ranks have come here; False if they haven't after ``timeout_seconds``."""
+    def barrier(self, name: str, timeout_seconds: float | None = None) -> None:
+        """Wait until all ranks have come here, but no longer than ``timeout_seconds``."""
         if self.world.rank == 0:
             self._arrive(name, 0)
         else:
             self._connections[0].send(arrived=name)
         with self._changed:
-            return self._changed.wait_for(lambda: name in self._published, timeout_seconds)
-
-    def wait_for_all_ranks(self, timeout_seconds: float | None = None) -> bool:
-        """On rank 0: wait until all ranks are connected; False after ``timeout_seconds``."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._missing(), timeout_seconds)
+            self._changed.wait_for(lambda: name in self._published, timeout_seconds)
 
     def publish(self, name: str, value: object = None) -> None:
         """On rank 0: let all ranks know a value that JSON can hold."""
@@ -174,8 +149,9 @@ class FailureChannel:
             return self._published[name]
 
     def own_address(self) -> str:
-        """On rank 0: name its address as other hosts reach it, once all have connected."""
+        """On rank 0: wait until all ranks are connected; return its address as they reach it."""
         with self._changed:
+            self._changed.wait_for(lambda: not self._missing())
             hosts = [each.sock.getsockname()[0] for each in self._connections.values()]
         return next((host for host in hosts if not host.startswith("127.")), "127.0.0.1")
 
@@ -219,11 +195,13 @@ class FailureChannel:
 
     def _fail_if_ranks_are_missing(self, timeout_seconds: float) -> None:
         """Don't wait for ranks that died before they could connect."""
-        if self.wait_for_all_ranks(timeout_seconds):
+        with self._changed:
+            self._changed.wait_for(lambda: not self._missing(), timeout_seconds)
+            missing = self._missing()
+        if not missing:
             if self.world.launcher != "msrun":  # whose scheduler may not be connected yet
                 self._rendezvous.remove_file()
             return
-        missing = self._missing()
         ranks = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         text = (
             f"of {self.world.size} ranks, these have not reported within {timeout_seconds:.0f} "

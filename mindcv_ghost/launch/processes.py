@@ -114,12 +114,10 @@ def ignore_closed_output() -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream.fileno() == number:
                 stream.flush()
-                wrapped = io.TextIOWrapper(
-                    io.BufferedWriter(_ForgivingFile(number, "w", closefd=False)),
-                    encoding=stream.encoding,
-                    errors=stream.errors,
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
+                raw = io.BufferedWriter(_ForgivingFile(number, "w", closefd=False))
+                wrapped = io.TextIOWrapper(raw, stream.encoding, stream.errors)
+                wrapped.reconfigure(
+                    line_buffering=stream.line_buffering, write_through=stream.write_through
                 )
                 setattr(sys, name, wrapped)
 

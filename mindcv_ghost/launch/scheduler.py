@@ -16,24 +16,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from typing import IO
 
 from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.launch import processes
 from mindcv_ghost.launch.environment import (
-    set_logging_and_timeouts,
+    prepare_environment,
     with_package_path,
     without_launcher,
 )
-from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, FailureChannel, open_channel
-from mindcv_ghost.launch.processes import (
-    die_with_parent,
-    exit_now,
-    launcher_alive,
-    launcher_process,
-    start_thread,
-)
+from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, FailureChannel
 from mindcv_ghost.launch.rendezvous import resolve_host
 from mindcv_ghost.launch.signal_relay import STOP_SIGNALS, fork_below_relay
 from mindcv_ghost.launch.world import World, scheduler_address
@@ -162,39 +155,33 @@ def run_for_msrun() -> int:
             "MS_ROLE=MS_SCHED is set, but not MS_WORKER_NUM, MS_SCHED_HOST and MS_SCHED_PORT: "
             "start with msrun, which sets them all"
         )
-    set_logging_and_timeouts()
-    launcher = launcher_process()
+    prepare_environment(World())  # nothing that only ranks need
+    launcher = processes.launcher_process()
     # On Ctrl-C, msrun kills the process that it started. Ranks that save still need the scheduler,
-    # so it runs below a signal relay, too.
+    # so it runs below a signal relay, too. Signals, which are for the ranks, stay blocked here.
     relay = fork_below_relay()
     scheduler = SchedulerProcess(host, port, int(size), log=sys.stderr.buffer)
     channels: list[FailureChannel] = []
-    ending = threading.Event()
-
-    def end(code: int) -> None:
-        ending.set()
-        scheduler.kill()
-        exit_now(code)
 
     def connect() -> None:
         world = World(SCHEDULER, int(size), 0, int(size), "msrun")
         with contextlib.suppress(LaunchError):
-            channels.append(open_channel(world, end, launcher))
+            # When this process ends, the kernel ends the scheduler (``die_with_parent``).
+            channels.append(FailureChannel(world, processes.exit_now, launcher))
 
-    def on_relay_end() -> None:
+    def watch_relay() -> None:
+        while os.getppid() == relay:
+            time.sleep(0.25)
         time.sleep(3)  # if msrun is ending, too, the ranks' supervisors know what to do
         if not channels:
-            end(1)
-        if launcher_alive(launcher):
+            processes.exit_now(1)
+        if processes.launcher_alive(launcher):
             text = "the process that msrun started was killed"
             channels[0].report(Failure(SCHEDULER, text, kind="signal"))
 
-    start_thread(connect)
-    start_thread(relay.listen, lambda _: None, on_relay_end)  # signals are for the ranks
-    status = scheduler.process.wait()
-    if ending.is_set():
-        threading.Event().wait()  # `end` ends this process with the job's status
-    return status
+    processes.start_thread(connect)
+    processes.start_thread(watch_relay)
+    return scheduler.process.wait()
 
 
 def main() -> None:
@@ -204,7 +191,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     # By the kernel: a thread that watches the parent would never run, since MindSpore holds
     # Python's lock for as long as the scheduler is at work (2.8).
-    die_with_parent(int(sys.argv[1]))
+    processes.die_with_parent(int(sys.argv[1]))
     import mindspore
 
     # The scheduler needs no device, whatever the ranks compute on.

@@ -21,7 +21,7 @@ from mindcv_ghost.launch.environment import prepare_environment, set_local_size
 from mindcv_ghost.launch.failure_channel import Failure
 from mindcv_ghost.launch.interrupts import handle_interrupts
 from mindcv_ghost.launch.processes import exit_now, ignore_closed_output
-from mindcv_ghost.launch.supervisor import SupervisorClient, supervise
+from mindcv_ghost.launch.supervisor import Supervisor, SupervisorClient
 from mindcv_ghost.launch.world import World, detect, is_scheduler
 
 __all__ = ["run_script"]
@@ -57,7 +57,7 @@ def run_script(main: Main, argv: list[str]) -> int:
     if world.size == 1:
         handle_interrupts()
         return _run_single(main, argv)
-    supervisor = supervise(world)
+    supervisor = Supervisor(world).fork()
     cluster.set_supervisor(supervisor)
     handle_interrupts()
     ignore_closed_output()

@@ -45,28 +45,15 @@ import traceback
 from typing import Any, NoReturn
 
 from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.launch import processes
 from mindcv_ghost.launch.connection import Connection
-from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, FailureChannel, open_channel
-from mindcv_ghost.launch.processes import (
-    adopt_orphans,
-    children,
-    die_with_parent,
-    end_msrun_tails,
-    exit_now,
-    is_stopped,
-    kill,
-    launcher_alive,
-    launcher_process,
-    msrun_options,
-    start_thread,
-    start_timer,
-)
-from mindcv_ghost.launch.rendezvous import resolve_host
+from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, FailureChannel
+from mindcv_ghost.launch.processes import kill, launcher_alive, start_thread, start_timer
 from mindcv_ghost.launch.scheduler import SchedulerProcess
-from mindcv_ghost.launch.signal_relay import STOP_SIGNALS, SignalRelay, fork_below_relay
+from mindcv_ghost.launch.signal_relay import STOP_SIGNALS, fork_below_relay
 from mindcv_ghost.launch.world import World, scheduler_address
 
-__all__ = ["Supervisor", "SupervisorClient", "supervise"]
+__all__ = ["Supervisor", "SupervisorClient"]
 
 _POLL_SECONDS = 0.25
 # A Ctrl-C may come twice: to a process and to its group, or to all of a Slurm step's processes.
@@ -78,7 +65,7 @@ _SAVE_SECONDS = 60.0
 _LOST_SECONDS = 25.0
 # A rank may return from main() long after another one (rank 0 writes), but not without limit.
 _RETURN_SECONDS = 120.0
-_SCHEDULER_ADDRESS, _LEFT = "scheduler address", "left"
+_SCHEDULER, _LEFT = "scheduler address", "left"
 _CAUSES = {
     "SIGKILL": " (somebody did, or the machine ran out of memory)",
     "SIGSEGV": " (a crash in native code)",
@@ -105,11 +92,11 @@ class SupervisorClient:
 
     def start_scheduler(self) -> None:
         """Have MindSpore's scheduler started; doesn't wait for it."""
-        self._connection.send(request=_SCHEDULER_ADDRESS)
+        self._connection.send(request=_SCHEDULER)
 
     def scheduler_address(self) -> tuple[str, int]:
         """Wait until the scheduler listens; start it if it hasn't been."""
-        host, port = self._request(_SCHEDULER_ADDRESS)
+        host, port = self._request(_SCHEDULER)
         return host, port
 
     def barrier(self, name: str) -> None:
@@ -144,64 +131,18 @@ class SupervisorClient:
                 return message["answer"]
 
 
-def supervise(world: World) -> SupervisorClient:
-    """Fork twice; return in the rank. Relay and supervisor end with the job's exit status.
-
-    Args:
-        world: the rank's place in the job.
-    """
-    launcher, options = launcher_process(), msrun_options()
-    # Without --join True, msrun ends as soon as its ranks run.
-    ends_with_launcher = world.launcher != "msrun" or bool(options and options[1])
-    supervisor_end, rank_end = socket.socketpair()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or each process would write what is buffered
-    relay = fork_below_relay()
-    supervisor = os.getpid()
-    child = os.fork()
-    # A group of its own, so that processes that the rank starts are stopped and ended with it.
-    # Both processes do this, because either may come first.
-    with contextlib.suppress(OSError):
-        os.setpgid(child, child)
-    if child == 0:
-        die_with_parent(supervisor)
-        supervisor_end.close()
-        # No signal can be pending: the supervisor delivers none before it is asked to.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        return SupervisorClient(Connection(rank_end))
-    rank_end.close()
-    try:
-        Supervisor(
-            world, child, Connection(supervisor_end), relay, launcher, ends_with_launcher
-        ).run()
-    except BaseException:  # never return into the caller's code; the rank dies with this process
-        traceback.print_exc()
-    exit_now(1)
-
-
 class Supervisor:
     """One rank's supervisor.
 
     Args:
         world: the rank's place in the job.
-        child: the rank's process.
-        connection: to the rank.
-        relay: the signal relay, this process's parent.
-        launcher: the process that started the ranks (``processes.launcher_process``).
-        ends_with_launcher: whether the job ends when the launcher does.
     """
 
-    def __init__(
-        self,
-        world: World,
-        child: int,
-        connection: Connection,
-        relay: SignalRelay,
-        launcher: str,
-        ends_with_launcher: bool,
-    ):
-        self.world, self.child, self.connection = world, child, connection
-        self.relay, self.launcher, self.ends_with_launcher = relay, launcher, ends_with_launcher
+    def __init__(self, world: World):
+        self.world = world
+        self.launcher, options = processes.launcher_process(), processes.msrun_options()
+        # Without --join True, msrun ends as soon as its ranks run.
+        self.ends_with_launcher = world.launcher != "msrun" or bool(options and options[1])
         self.scheduler: SchedulerProcess | None = None
         self._scheduler_requested = False
         self._channel: FailureChannel  # once it is open
@@ -210,25 +151,47 @@ class Supervisor:
         self._alive = True
         self._code = 0  # that main() returned
         self._exit_seconds = 0.0  # that the rank may take to end after that
-        self._signals = threading.Lock()  # protects the next three
+        self._signals = threading.Lock()  # protects the next two
         self._deliver = False
         self._delivered: dict[int, float] = {}  # signal -> when the rank got it
-        self._abandoned = False
 
-    def run(self) -> NoReturn:
+    def fork(self) -> SupervisorClient:
+        """Fork twice; return in the rank. Relay and supervisor end with the job's exit status."""
+        supervisor_end, rank_end = socket.socketpair()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or each process would write what is buffered
+        self.relay = fork_below_relay()
+        supervisor, self.child = os.getpid(), os.fork()
+        # A group of its own, so that processes that the rank starts are stopped and ended with it.
+        # Both processes do this, because either may come first.
+        with contextlib.suppress(OSError):
+            os.setpgid(self.child, self.child)
+        if self.child == 0:
+            processes.die_with_parent(supervisor)
+            supervisor_end.close()
+            # No signal can be pending: the supervisor delivers none before it is asked to.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            return SupervisorClient(Connection(rank_end))
+        rank_end.close()
+        try:
+            self._run(Connection(supervisor_end))
+        except BaseException:  # never return into the caller's code; the rank dies with this one
+            traceback.print_exc()
+        processes.exit_now(1)
+
+    def _run(self, connection: Connection) -> None:
         """Watch the rank to its end, and end with it."""
         # Processes that the rank leaves behind become this process's, to be ended with the rank.
-        adopt_orphans()
-        start_thread(self._receive_own_signals)
-        start_thread(self.relay.listen, self._on_signal, self._on_relay_end)
+        processes.adopt_orphans()
+        start_thread(self._receive_signals)
+        start_thread(self._watch_parents)
         try:
-            self._channel = open_channel(self.world, self.end, self.launcher)
+            self._channel = FailureChannel(self.world, self.end, self.launcher)
         except LaunchError as error:
             sys.stderr.write(f"error: {error}\n")
             self.end(2)
         self._channel_open.set()
-        start_thread(self._serve)
-        start_thread(self._watch_launcher)
+        start_thread(self._serve, connection)
         _, status = os.waitpid(self.child, 0)
         self._alive = False
         if self._channel.finished:
@@ -236,7 +199,8 @@ class Supervisor:
             # scheduler would take up to 4 s more to notice that all ranks have left.
             self._channel.barrier(_LEFT, self._exit_seconds)
             self.end(self._code)
-        self._fail_and_wait(*_describe_end(status), kind="death")
+        self._report(*_describe_end(status), kind="death")
+        threading.Event().wait()  # rank 0's decision ends this process
 
     def end(self, code: int) -> NoReturn:
         """Kill the rank, the scheduler and processes that the rank left, and exit."""
@@ -246,35 +210,23 @@ class Supervisor:
         if self.scheduler:
             self.scheduler.kill()
         for _ in range(20):
-            orphans = children()
+            orphans = processes.children()
             if not orphans:
                 break
             kill(orphans)
             time.sleep(0.01)
-        if self.world.launcher == "msrun" and not self._has_launcher():
-            end_msrun_tails()
-        exit_now(code)
+        if self.world.launcher == "msrun" and self._launcher_is_lost():
+            processes.end_msrun_tails()
+        processes.exit_now(code)
 
-    def _has_launcher(self) -> bool:
-        """Whether there is still a launcher that counts."""
-        return not self.ends_with_launcher or launcher_alive(self.launcher)
-
-    def _report(self, text: str, code: int = 1, kind: str = "error", rank: int | None = None):
-        """Report a failure, of this rank if no other is named."""
+    def _report(self, text: str, code: int = 1, kind: str = "error") -> None:
         self._channel_open.wait()
-        failing = self.world.rank if rank is None else rank
-        self._channel.report(Failure(failing, text, code, kind=kind))
-
-    def _fail_and_wait(self, text: str, code: int, kind: str) -> NoReturn:
-        """Report a failure, and wait until rank 0's decision ends this process."""
-        self._report(text, code, kind)
-        while True:
-            time.sleep(60)
+        self._channel.report(Failure(self.world.rank, text, code, kind=kind))
 
     # -- signals, and the loss of relay and launcher ------------------------------------------
 
-    def _receive_own_signals(self) -> None:
-        """Receive those sent to this process itself: by a user, or by Slurm to a whole step."""
+    def _receive_signals(self) -> None:
+        """Receive signals to stop: from the relay, a user, or Slurm, which signals a whole step."""
         while True:
             self._on_signal(signal.sigwait(STOP_SIGNALS))
 
@@ -297,29 +249,27 @@ class Supervisor:
             return
         self._report(text, 128 + number, "signal")
 
-    def _on_relay_end(self) -> None:
-        self._on_loss("the process that its launcher started was killed")
+    def _launcher_is_lost(self) -> bool:
+        return self.ends_with_launcher and not launcher_alive(self.launcher)
 
-    def _watch_launcher(self) -> None:
-        """Notice the launcher's end (killed by SIGKILL, it ends nobody), and Ctrl-Z on mpirun.
+    def _watch_parents(self) -> None:
+        """Notice the end of relay or launcher: if SIGKILL ends them, they signal nobody.
 
-        Ctrl-Z stops the relay alone; the rank has to be stopped and continued with it.
+        Then nobody waits for the rank any more: let it save if it handles signals, else end it.
+        Ctrl-Z on mpirun stops the relay alone; stop and continue the rank with it.
         """
         stopped = False
-        while self._has_launcher():
-            if is_stopped(self.relay.pid) != stopped:
+        while os.getppid() == self.relay and not self._launcher_is_lost():
+            if processes.is_stopped(self.relay) != stopped:
                 stopped = not stopped
                 self._signal_group(signal.SIGSTOP if stopped else signal.SIGCONT)
             time.sleep(_POLL_SECONDS)
-        self._on_loss("its launcher has gone")
-
-    def _on_loss(self, why: str) -> None:
-        """Nobody waits for the rank any more: let it save if it handles signals, else end it."""
+        why = "its launcher has gone"
+        if os.getppid() != self.relay:
+            why = "the process that its launcher started was killed"
         with self._signals:
-            if self._abandoned:
-                return
             seconds = _SAVE_SECONDS if self._delivered else _LOST_SECONDS
-            self._abandoned = saves = self._deliver or bool(self._delivered)
+            saves = self._deliver or bool(self._delivered)
         if saves:
             self._on_signal(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)  # it may have been stopped with the relay
@@ -333,24 +283,24 @@ class Supervisor:
 
     # -- the rank's requests ------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, connection: Connection) -> None:
         while True:
-            message = self.connection.receive()
+            message = connection.receive()
             if message is None:
                 return
             if "failure" in message:
                 self._channel.report(Failure(**message["failure"]))
                 continue
-            if message["request"] == _SCHEDULER_ADDRESS and not self._scheduler_requested:
+            if message["request"] == _SCHEDULER and not self._scheduler_requested:
                 self._scheduler_requested = True
-                if self.world.is_main and self.world.launcher != "msrun":  # msrun starts its own
+                if self.world.is_main:
                     start_thread(self._run_scheduler)
-            start_thread(self._answer, message)
+            start_thread(self._answer, connection, message)
 
-    def _answer(self, message: dict[str, Any]) -> None:
+    def _answer(self, connection: Connection, message: dict[str, Any]) -> None:
         request, answer = message["request"], None
-        if request == _SCHEDULER_ADDRESS:
-            answer = self._scheduler_address()
+        if request == _SCHEDULER:
+            answer = self._channel.wait_for(_SCHEDULER)
         elif request == "barrier":
             self._channel.barrier(message["name"])
         elif request == "signals":
@@ -359,7 +309,7 @@ class Supervisor:
         elif request == "finish":
             self._exit_seconds = message["exit_seconds"]
             self._finish(message["code"])
-        self.connection.send(request=request, answer=answer)
+        connection.send(request=request, answer=answer)
 
     def _finish(self, code: int) -> None:
         """Wait until all ranks' main() has returned; then limit the time to end."""
@@ -371,16 +321,6 @@ class Supervisor:
             timer.cancel()
         start_timer(self._exit_seconds, self.end, code)
 
-    def _scheduler_address(self) -> object:
-        """Wait until the scheduler listens, or under msrun find out where it will."""
-        if self.world.launcher != "msrun":
-            return self._channel.wait_for(_SCHEDULER_ADDRESS)
-        host, port = scheduler_address(os.environ) or ("", 0)
-        try:
-            return resolve_host(host), port
-        except LaunchError as error:
-            self._fail_and_wait(str(error), 2, "user")
-
     def _run_scheduler(self) -> None:
         """On rank 0: start the scheduler, publish its address, report its early end.
 
@@ -388,21 +328,18 @@ class Supervisor:
         the death of its parent (see ``die_with_parent``).
         """
         given = scheduler_address(os.environ)
-        if self.world.one_host:
-            host, port = given or ("127.0.0.1", 0)
-        else:
-            self._channel.wait_for_all_ranks()
-            host, port = self._channel.own_address(), given[1] if given else 0
+        host, port = given or ("127.0.0.1", 0)
+        if not self.world.one_host:
+            host = self._channel.own_address()
         try:
             self.scheduler = SchedulerProcess(host, port, self.world.size)
             self.scheduler.wait_until_listening()
         except LaunchError as error:
             self._report(str(error), 2, "user")
             return
-        self._channel.publish(_SCHEDULER_ADDRESS, [self.scheduler.host, self.scheduler.port])
-        how = self.scheduler.wait()
-        if not self._channel.finished:
-            self._report(f"it ended ({how})", kind="death", rank=SCHEDULER)
+        self._channel.publish(_SCHEDULER, [self.scheduler.host, self.scheduler.port])
+        text = f"it ended ({self.scheduler.wait()})"
+        self._channel.report(Failure(SCHEDULER, text, kind="death"))
 
 
 def _describe_end(status: int) -> tuple[str, int]:

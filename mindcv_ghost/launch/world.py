@@ -183,13 +183,8 @@ def _tasks_per_node(layout: str) -> list[int]:
     >>> _tasks_per_node("2(x3),1")
     [2, 2, 2, 1]
     """
-    counts: list[int] = []
-    for part in layout.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if not match:
-            return []
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", layout)
+    return [int(count) for count, times in parts for _ in range(int(times or 1))]
 
 
 def _world(
