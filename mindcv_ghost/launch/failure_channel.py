@@ -135,8 +135,7 @@ class FailureChannel:
     def publish(self, name: str, value: object = None) -> None:
         """On rank 0: let all ranks know a value that JSON can hold."""
         with self._changed:
-            # The others are told before rank 0 can go on. MindSpore's init() holds Python's lock
-            # while it waits for other ranks, so rank 0 could not tell them afterwards.
+            # Rank 0 goes on when it has the lock again, so the others know by then.
             for connection in self._connections.values():
                 connection.send(published=name, value=value)
             self._published[name] = value

@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_is_broken_and_a_free_one_ok():
 
 def test_a_host_that_nobody_knows_is_an_error_for_users():
     environ = {"MS_SCHED_HOST": "no-such-host.invalid", "MS_SCHED_PORT": "8118"}
-    with pytest.raises(LaunchError, match="no-such-host.invalid isn't an address"):
+    with pytest.raises(LaunchError, match="no-such-host.invalid isn't a name"):
         places.meeting(World(), environ)
 
 
