@@ -157,10 +157,10 @@ class Supervisor:
 
     def fork(self) -> SupervisorClient:
         """Fork twice; return in the rank. Relay and supervisor end with the job's exit status."""
-        supervisor_end, rank_end = socket.socketpair()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or each process would write what is buffered
         self.relay = fork_below_relay()
+        supervisor_end, rank_end = socket.socketpair()
         supervisor, self.child = os.getpid(), os.fork()
         # A group of its own, so that processes that the rank starts are stopped and ended with it.
         # Both processes do this, because either may come first.
