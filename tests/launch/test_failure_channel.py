@@ -18,6 +18,8 @@ SECONDS = 20
 def job(tmp_path, monkeypatch):
     """Opens a rank's end of a job of two; gives it, and a queue of statuses it is ended with."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # Here nothing ends the process that reports, and a timer would speak during other tests.
+    monkeypatch.setattr("mindcv_ghost.launch.failure_channel._ANSWER_SECONDS", 1000.0)
     launcher = uuid.uuid4().hex
 
     def opened(rank: int) -> tuple[FailureChannel, queue.Queue]:
