@@ -10,7 +10,7 @@ import os
 import sys
 
 from mindcv_ghost.config import load_config
-from mindcv_ghost.launch.cluster import run_script
+from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import check_distribute, detect
 from mindcv_ghost.run.imports import loading
 

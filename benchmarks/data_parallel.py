@@ -143,7 +143,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--rank"]:
-        from mindcv_ghost.launch.cluster import run_script
+        from mindcv_ghost.launch.script import run_script
 
         sys.exit(run_script(rank, sys.argv[2:]))
     main()

@@ -57,8 +57,8 @@ def ours(argv: list[str]) -> int:
     from mindcv_ghost.launch.cluster import join
     from mindcv_ghost.launch.world import detect
 
-    with join(detect(os.environ), "CPU"):
-        first_all_reduce(float(argv[0]))
+    join(detect(os.environ), "CPU")
+    first_all_reduce(float(argv[0]))
     return 0
 
 
@@ -112,7 +112,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--rank"] and sys.argv[2] == "mpirun":
-        from mindcv_ghost.launch.cluster import run_script
+        from mindcv_ghost.launch.script import run_script
 
         sys.exit(run_script(ours, sys.argv[3:]))
     elif sys.argv[1:2] == ["--rank"]:

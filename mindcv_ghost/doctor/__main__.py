@@ -11,7 +11,7 @@ if not __package__:  # msrun runs files, and this one's folder is no place to lo
 
 from mindcv_ghost.doctor import rounds, starting, usage
 from mindcv_ghost.errors import LaunchError, tells_user_errors
-from mindcv_ghost.launch.cluster import run_script
+from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import detect, is_scheduler
 
 

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
-from mindcv_ghost.launch import world as launch
-from mindcv_ghost.launch.processes import finding_package
+from mindcv_ghost.launch.environment import VISIBLE_DEVICES, with_package_path, without_launcher
 
 __all__ = ["ask_mindspore", "found", "visible"]
 
@@ -61,7 +60,7 @@ def ask_mindspore(
         What was found (empty if it failed), and what MindSpore said of devices that it can't use,
         or why it failed.
     """
-    environ = finding_package(launch.without_launcher(os.environ))
+    environ = with_package_path(without_launcher(os.environ))
     environ["GLOG_v"] = "2"  # at this level MindSpore says why a device can't be had
     try:
         done = subprocess.run(
@@ -131,5 +130,5 @@ def visible(environ: Mapping[str, str]) -> str:
     >>> visible({"CUDA_VISIBLE_DEVICES": "0,1"})
     'CUDA_VISIBLE_DEVICES=0,1'
     """
-    names = [name for group in launch.VISIBLE.values() for name in group if name in environ]
+    names = [name for group in VISIBLE_DEVICES.values() for name in group if name in environ]
     return ", ".join(f"{name}={environ[name]}" for name in names)

@@ -16,8 +16,8 @@ from pathlib import Path
 from mindcv_ghost import compat
 from mindcv_ghost.doctor.findings import BROKEN, OK, SLOW, Finding
 from mindcv_ghost.errors import UserError
-from mindcv_ghost.launch.cluster import available_cores
-from mindcv_ghost.launch.world import World, threads_per_rank
+from mindcv_ghost.launch.environment import threads_per_rank
+from mindcv_ghost.launch.world import World
 from mindcv_ghost.native_build import Unavailable, commands
 from mindcv_ghost.report.hardware import describe_hardware
 
@@ -154,7 +154,7 @@ def cores(world: World, there: int = 0, meminfo: str = "/proc/meminfo") -> Findi
         meminfo: where Linux tells of the memory.
     """
     what, ranks = "cores and memory", world.local_size
-    there = there or available_cores()
+    there = there or compat.usable_cores()
     threads = threads_per_rank(world, there)
     shared = f" and rank ({ranks} ranks here)" if ranks > 1 else ""
     text = f"{describe_hardware()}; {threads} thread{'s' if threads > 1 else ''} for a process"

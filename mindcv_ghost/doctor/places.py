@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW, Finding
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch import world as launch
-from mindcv_ghost.launch.rendezvous import resolved
-from mindcv_ghost.launch.world import World
+from mindcv_ghost.launch.environment import leftover_variables
+from mindcv_ghost.launch.rendezvous import resolve_host
+from mindcv_ghost.launch.world import World, scheduler_address
 
 __all__ = ["launcher", "meeting", "variables"]
 
@@ -24,7 +24,7 @@ def launcher(world: World, environ: Mapping[str, str]) -> Finding:
     text = f"{world.launcher}: {world.size} ranks on {hosts}"
     numbers = {"launcher": world.launcher, "ranks": world.size, "local_ranks": world.local_size}
     try:
-        launch.scheduler_address(environ)
+        scheduler_address(environ)
     except LaunchError as error:
         return Finding(what, BROKEN, f"{text}; {error}", numbers=numbers, blocks=True)
     return Finding(what, OK, text, numbers=numbers)
@@ -33,7 +33,7 @@ def launcher(world: World, environ: Mapping[str, str]) -> Finding:
 def variables(world: World, environ: Mapping[str, str]) -> Finding:
     """Look for variables that another way of starting has left."""
     what = "left-over variables"
-    found = launch.left_over(environ, world)
+    found = leftover_variables(environ, world)
     if not found:
         return Finding(what, OK, "none")
     return Finding(what, SLOW, "; ".join(found), numbers={"found": found})
@@ -49,9 +49,9 @@ def meeting(world: World, environ: Mapping[str, str]) -> Finding:
     what = "scheduler's address"
     if environ.get("MS_ROLE"):
         return Finding(what, SKIPPED, "msrun has started the scheduler already")
-    given = launch.scheduler_address(environ)
+    given = scheduler_address(environ)
     host, port = given or ("127.0.0.1", 0)
-    address = resolved(host)
+    address = resolve_host(host)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -19,8 +19,7 @@ import numpy as np
 from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.doctor.comparison import LOSS
 from mindcv_ghost.doctor.synthetic import Shape, batch_of
-from mindcv_ghost.launch.processes import finding_package
-from mindcv_ghost.launch.world import without_launcher
+from mindcv_ghost.launch.environment import with_package_path, without_launcher
 
 __all__ = ["compute", "main"]
 
@@ -72,7 +71,7 @@ def compute(
         text=True,
         errors="replace",
         timeout=seconds,
-        env=finding_package(environ),
+        env=with_package_path(environ),
         stdin=subprocess.DEVNULL,
     )
     if done.returncode:

@@ -19,9 +19,10 @@ from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW, Finding, Rep
 from mindcv_ghost.doctor.usage import Asked, examined
 from mindcv_ghost.doctor.watch import Watch
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch.cluster import begin, join, meet
+from mindcv_ghost.launch.cluster import barrier, join, start_scheduler
+from mindcv_ghost.launch.environment import device_id
 from mindcv_ghost.launch.processes import launcher_environment
-from mindcv_ghost.launch.world import World, device_id
+from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.run.imports import loading
 from mindcv_ghost.version import __version__
@@ -61,7 +62,7 @@ def examine(asked: Asked, world: World, argv: Sequence[str]) -> int:
         if not asked.light:
             examination.make(_heavy(asked, world, stack))
         if not examination.lost:
-            meet("the doctor's end")  # nobody reads the board any more
+            barrier("the doctor's end")  # nobody reads the board any more
     return _finish(asked, world, report, examination.lost)
 
 
@@ -100,7 +101,7 @@ def _open_board(world: World, asked: Asked) -> tuple[Alone | Board, Path | None]
                 f"the ranks can't leave each other their findings in {folder} "
                 f"({error.strerror}). Give a folder that all hosts share with --ckpt_save_dir."
             ) from error
-    meet("the doctor's board")
+    barrier("the doctor's board")
     if not folder.is_dir():
         raise LaunchError(
             f"the ranks are on several hosts and pass their findings on in {folder}, which rank "
@@ -185,7 +186,7 @@ def _heavy(asked: Asked, world: World, stack: contextlib.ExitStack) -> list[Chec
         return devices.found(*devices.ask_mindspore(), asked_device, os.environ)
 
     def set_up() -> Finding:
-        begin(world)  # the scheduler starts while MindSpore loads
+        start_scheduler(world)  # it starts while MindSpore loads
         with loading():
             import mindspore  # noqa: F401
 
@@ -207,7 +208,7 @@ def _heavy(asked: Asked, world: World, stack: contextlib.ExitStack) -> list[Chec
     def cluster() -> Finding:
         config, device, training = trials.pop()
         started = time.perf_counter()
-        stack.enter_context(join(world, device))
+        join(world, device)
         log = training.collect_log()
         trials.append(training.Trial(config, world, device, asked.steps, log))
         what = "cluster"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch.processes import finding_package
+from mindcv_ghost.launch.environment import with_package_path
 
 __all__ = ["INNER", "alone", "command", "start", "without_ranks"]
 
@@ -36,7 +36,7 @@ def start(ranks: int, argv: Sequence[str]) -> int:
     Raises:
         LaunchError: if there is no launcher.
     """
-    environ = finding_package(os.environ)  # mpirun and msrun hand it on
+    environ = with_package_path(os.environ)  # mpirun and msrun hand it on
     mpirun, msrun = _found("mpirun"), _found("msrun")
     logs = "" if mpirun else tempfile.mkdtemp(prefix="mindcv_ghost_doctor_msrun_")
     words = command(ranks, without_ranks(argv), mpirun, msrun, _is_open_mpi(mpirun), logs)
@@ -58,7 +58,7 @@ def alone(argv: Sequence[str]) -> int:
     Args:
         argv: the doctor's command line.
     """
-    environ = {**finding_package(os.environ), INNER: "1"}
+    environ = {**with_package_path(os.environ), INNER: "1"}
     words = [sys.executable, "-m", "mindcv_ghost.doctor", *argv]
     return _wait(subprocess.Popen(words, env=environ, preexec_fn=_hear_interrupts))
 

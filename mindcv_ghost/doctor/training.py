@@ -311,7 +311,7 @@ class Trial:
 
     @staticmethod
     def run(trainer: Trainer) -> Summary:
-        """Train; a signal to stop, which a training heeds, ends the doctor."""
+        """Train; a signal to stop, which a training handles, ends the doctor."""
         summary = trainer.run()
         if summary.stopped_by:
             raise KeyboardInterrupt

@@ -7,7 +7,7 @@ ever get to say so. Two things that need no lock do it instead:
   when the check under way has to be over, and prints the rest of the report if it isn't, or if the
   process has died;
 - ``faulthandler``'s timer thread in each rank, which is C: some seconds later it ends the process
-  with status 1. The ranks' guards then end the job.
+  with status 1. The ranks' supervisors then end the job.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from typing import IO
 
 from mindcv_ghost.doctor.board import GRACE_SECONDS, read
 from mindcv_ghost.doctor.findings import BROKEN, Finding, Report
-from mindcv_ghost.launch.processes import finding_package, leave_at_once
+from mindcv_ghost.launch.environment import with_package_path
+from mindcv_ghost.launch.processes import exit_now
 
 __all__ = ["LEAVE_SECONDS", "Watch", "Watcher", "main"]
 
@@ -75,7 +76,7 @@ class Watch:
         if rank == 0:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mindcv_ghost.doctor.watch"],
-                env=finding_package(os.environ),
+                env=with_package_path(os.environ),
                 stdin=subprocess.PIPE,
                 text=True,
             )
@@ -107,7 +108,7 @@ class Watch:
         if time.time() > self._due or (self._folder / _OVER).exists():
             # A signal or another rank's end may have freed it too late. The timer ends it, too.
             time.sleep(LEAVE_SECONDS + 2 * _MARGIN_SECONDS)
-            leave_at_once(1)
+            exit_now(1)
         faulthandler.cancel_dump_traceback_later()
         if self.board is not None:
             with contextlib.suppress(OSError):

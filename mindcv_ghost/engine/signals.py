@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 
-from mindcv_ghost.launch.cluster import heed_signals
+from mindcv_ghost.launch.cluster import deliver_signals
 
 __all__ = ["StopSignals", "exit_status"]
 
@@ -45,7 +45,7 @@ class StopSignals:
             for number in _SIGNALS:
                 before = signal.signal(number, self._on_signal)
                 self._stack.callback(signal.signal, number, before)
-            self._stack.enter_context(heed_signals())
+            self._stack.enter_context(deliver_signals())
         return self
 
     def __exit__(self, *_: object) -> None:

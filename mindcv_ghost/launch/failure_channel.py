@@ -1,39 +1,47 @@
-"""A thin line between the ranks: if one dies, all end, and say which one and why.
+"""Connections between the supervisors of a job: if one rank dies, all end, and say which and why.
 
-No launcher does this alone. srun leaves the others running, msrun and mpirun kill them before
-they can say anything, and MindSpore's own heartbeat takes half a minute or more and ends in pages
-of C++ errors from the ranks that were *not* at fault. So each rank has a guard (see ``guard``), and
-each guard holds a TCP connection to rank 0's. A guard reports how its rank failed; a connection
-that closes before all have finished is a rank that died with its guard. Rank 0 collects for a
-moment what comes in (a death makes others fail, too), picks the cause, prints it and tells
-everyone, and all end.
+No launcher does this by itself. srun leaves the other ranks running. msrun and mpirun kill them
+before they can say anything. MindSpore's own heartbeat takes half a minute or more, and then prints
+pages of C++ errors from the ranks that were *not* at fault. So each rank has a supervisor, and each
+supervisor holds a TCP connection to rank 0's. A supervisor reports how its rank failed. If a
+connection closes before all ranks have finished, that rank has died together with its supervisor.
+
+Rank 0 collects the reports of a short moment (one death makes other ranks fail, too), decides
+which is the cause, prints it, and tells all supervisors to end their ranks. The channel also
+carries barriers, and what rank 0 publishes: the scheduler's address.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 
-from mindcv_ghost.launch.rendezvous import Channel, Meeting, accept, connect
+from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.launch.connection import Connection
+from mindcv_ghost.launch.processes import start_thread, start_timer
+from mindcv_ghost.launch.rendezvous import accept, connect, rendezvous_of
 from mindcv_ghost.launch.world import World
 
-__all__ = ["SCHEDULER", "Failure", "Lifeline"]
+__all__ = ["SCHEDULER", "Failure", "FailureChannel"]
 
-SCHEDULER = -1  # msrun's scheduler process, on the line like a rank
-# What comes in this long after the first sign of trouble is weighed together, unless that is a
-# death, which outweighs all. Launchers kill the remaining ranks up to a second after one has died
-# (msrun sometimes at once), so there is no time to lose.
-_WEIGH_SECONDS = 0.3
-_WEIGH_DEATH_SECONDS = 0.05
-# How long rank 0 may take to answer a report before the rank that made it ends by itself.
+SCHEDULER = -1
+"""The rank number that msrun's scheduler process has on the channel."""
+
+# Reports that arrive this long after the first are compared before one is named the cause; after a
+# death, which outweighs all others, the shorter time is enough. Launchers kill the remaining ranks
+# up to a second after one has died (msrun sometimes at once), so there is no time to lose.
+_COLLECT_SECONDS = 0.3
+_COLLECT_AFTER_DEATH_SECONDS = 0.05
+# A rank that has reported a failure ends by itself if rank 0 hasn't ended the job in this time.
 _ANSWER_SECONDS = 10.0
 _FINISH = "the end"
-_DEATH = "it ended without a word (killed, or its host has gone)"
+_DEATH = "it ended without a message (it was killed, or its host is lost)"
 
 
 @dataclasses.dataclass
@@ -41,11 +49,11 @@ class Failure:
     """What happened to one rank.
 
     Args:
-        rank: which.
+        rank: which one; ``SCHEDULER`` for the scheduler process.
         text: one line for the user.
         code: exit status for the whole job.
         detail: a traceback to print above the line, or "".
-        kind: ``death`` (without a word), ``user`` (a UserError), ``error``, or ``signal``.
+        kind: ``death`` (of a process), ``user`` (a UserError), ``error``, or ``signal``.
     """
 
     rank: int
@@ -53,159 +61,146 @@ class Failure:
     code: int = 1
     detail: str = ""
     kind: str = "error"
-    when: float = dataclasses.field(default_factory=time.monotonic)
 
-    def order(self) -> tuple[int, bool, float]:
-        """The smaller, the likelier the cause.
+    def priority(self) -> tuple[int, bool]:
+        """Rank failures by how likely they are the cause; the smallest is the likeliest.
 
-        A death makes the others fail in their collectives, and being told to stop by the launcher
-        is always a consequence. If all refuse the same recipe, rank 0 speaks.
+        A death makes the others fail in their collectives. A launcher's signal to stop is always
+        a consequence. If all ranks refuse the same recipe, rank 0 says so.
         """
         weight = {"death": 0, "user": 1, "error": 1, "signal": 2}[self.kind]
-        return weight, not (self.kind == "user" and self.rank == 0), self.when
+        return weight, not (self.kind == "user" and self.rank == 0)
 
-    def report(self, size: int) -> str:
-        """What the user reads, the cause last."""
-        if self.kind == "user":
-            who = "" if self.rank == 0 else f"rank {self.rank} of {size}: "
-            return f"error: {who}{self.text}"
+    def message(self, size: int) -> str:
+        """Word the failure for the user, the cause in the last line.
+
+        Args:
+            size: ranks of the job.
+        """
         who = "the scheduler process" if self.rank == SCHEDULER else f"rank {self.rank} of {size}"
+        if self.kind == "user":
+            return f"error: {self.text}" if self.rank == 0 else f"error: {who}: {self.text}"
         detail = self.detail.rstrip() + "\n" if self.detail else ""
         return f"{detail}{who} failed: {self.text}"
 
 
-class Lifeline:
-    """One rank's end of the line; rank 0's is the star's centre.
+class FailureChannel:
+    """One process's end of the channel. All others are connected to rank 0's.
 
     Args:
         world: this process's place in the job; ``rank`` may be ``SCHEDULER``.
-        meeting: where the ranks meet.
-        timeout_seconds: how long to wait for rank 0, or (rank 0) for the other ranks.
-        end: ends this process and what belongs to it, with the exit status it is given.
+        end: ends this process and the processes that belong to it, with an exit status.
+        launcher: the process that started the ranks (``processes.launcher_process``).
 
     Raises:
-        LaunchError: if rank 0 can't listen, or can't be reached.
+        LaunchError: if rank 0 can't listen, or can't be reached in time.
     """
 
-    def __init__(
-        self, world: World, meeting: Meeting, timeout_seconds: float, end: Callable[[int], None]
-    ):
-        self.world, self.meeting, self.timeout_seconds = world, meeting, timeout_seconds
-        self._end = end
-        self._changed = threading.Condition()
-        self._failures: list[Failure] = []
-        self._notes: dict[str, object] = {}
-        self._channels: dict[int, Channel] = {}  # rank 0: everybody's; else rank 0's alone
-        self._waiting: dict[str, set[int]] = {}  # rank 0: barrier -> ranks that are there
-        self._passed: set[str] = set()
-        self._lost: set[int] = set()  # rank 0: ranks whose connection has closed
+    def __init__(self, world: World, end: Callable[[int], object], launcher: str):
+        # Supervisors load nothing heavy, so they start within a second. Across hosts, Python itself
+        # may come from a slow network disk.
+        given = os.environ.get("MINDCV_GHOST_START_SECONDS") or (25 if world.one_host else 120)
+        try:
+            seconds = float(given)
+        except ValueError:
+            raise LaunchError(f"MINDCV_GHOST_START_SECONDS={given!r} is not a number") from None
+        self.world, self._end = world, end
+        self._rendezvous = rendezvous_of(world, os.environ, launcher)
+        self._changed = threading.Condition()  # protects what follows
+        self._published: dict[str, object] = {}  # by rank 0: values, and barriers that are complete
+        self._connections: dict[int, Connection] = {}  # on rank 0 all others', else only rank 0's
+        # Only on rank 0:
+        self._arrived: dict[str, set[int]] = {}  # barrier -> ranks that have come to it
+        self._failures: list[Failure] = []  # in the order of their arrival
+        self._lost: set[int] = set()  # ranks whose connection has closed
         if world.rank == 0:
-            self._listener = meeting.listen()
-            self._start(self._admit)
-            self._start(self._judge)
-            self._start(self._miss, timeout_seconds)
+            start_thread(self._admit, self._rendezvous.listen())
+            start_thread(self._end_job_on_failure)
+            start_thread(self._fail_if_ranks_are_missing, seconds)
         else:
-            channel = connect(meeting, world.rank, timeout_seconds)
-            self._channels[0] = channel
-            self._start(self._obey, channel)
+            self._connections[0] = connect(self._rendezvous, world.rank, seconds)
+            start_thread(self._follow_rank_0, self._connections[0])
 
-    @staticmethod
-    def _start(target: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(target=target, args=arguments, daemon=True, name="lifeline").start()
+    # -- for the process that holds this end --------------------------------------------------
 
-    # -- what the guard calls ---------------------------------------------------------------
-
-    def barrier(self, name: str, timeout_seconds: float | None = None) -> bool:
-        """Wait until all ranks have come here; False if they haven't in the time given."""
+    def barrier(self, name: str, timeout_seconds: float | None = None) -> None:
+        """Wait until all ranks have come here, but no longer than ``timeout_seconds``."""
         if self.world.rank == 0:
             self._arrive(name, 0)
         else:
-            self._channels[0].send(at=name)
-        return self.await_passed(name, timeout_seconds)
-
-    def await_passed(self, name: str, timeout_seconds: float | None = None) -> bool:
-        """Wait, without being one of them, until all ranks have come to a barrier."""
+            self._connections[0].send(arrived=name)
         with self._changed:
-            return self._changed.wait_for(lambda: name in self._passed, timeout_seconds)
+            self._changed.wait_for(lambda: name in self._published, timeout_seconds)
 
-    def await_all(self, timeout_seconds: float | None = None) -> bool:
-        """Rank 0: wait until every rank's guard is on the line; False after the time given."""
-        ranks = set(range(1, self.world.size))
+    def publish(self, name: str, value: object = None) -> None:
+        """On rank 0: let all ranks know a value that JSON can hold."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._channels.keys() >= ranks, timeout_seconds)
-
-    def tell(self, name: str, value: object) -> None:
-        """Rank 0: let everybody know (JSON values)."""
-        with self._changed:
-            self._notes[name] = value
-            channels = list(self._channels.values())
+            # Rank 0 goes on when it has the lock again, so the others know by then.
+            for connection in self._connections.values():
+                connection.send(published=name, value=value)
+            self._published[name] = value
             self._changed.notify_all()
-        for channel in channels:
-            channel.send(note=name, value=value)
 
-    def learn(self, name: str) -> object:
-        """Wait for what rank 0 tells."""
+    def wait_for(self, name: str) -> object:
+        """Wait for a value that rank 0 publishes."""
         with self._changed:
-            self._changed.wait_for(lambda: name in self._notes)
-            return self._notes[name]
+            self._changed.wait_for(lambda: name in self._published)
+            return self._published[name]
 
-    def remote_address(self) -> str:
-        """Rank 0's address as other hosts reach it, after all have connected."""
+    def own_address(self) -> str:
+        """On rank 0: wait until all ranks are connected; return its address as they reach it."""
         with self._changed:
-            channels = list(self._channels.values())
-        hosts = [channel.sock.getsockname()[0] for channel in channels]
+            self._changed.wait_for(lambda: not self._missing())
+            hosts = [each.sock.getsockname()[0] for each in self._connections.values()]
         return next((host for host in hosts if not host.startswith("127.")), "127.0.0.1")
 
     def report(self, failure: Failure) -> None:
-        """Say that this rank (or its scheduler) failed; rank 0 then ends the job.
+        """Report that this rank or its scheduler failed; rank 0 then ends the job.
 
-        After the common end there is nothing left to fail.
+        Once all ranks have finished, nothing counts as a failure.
         """
         if self.finished:
             return
         if self.world.rank == 0:
             self._add(failure)
             return
-        message = dataclasses.asdict(failure)
-        message.pop("when")
-        self._channels[0].send(fail=message)
 
-        def give_up() -> None:
-            self._say(failure)
+        def end_alone() -> None:
+            _print(failure.message(self.world.size))
             self._end(failure.code)
 
-        timer = threading.Timer(_ANSWER_SECONDS, give_up)
-        timer.daemon = True
-        timer.start()
+        self._connections[0].send(failure=dataclasses.asdict(failure))
+        start_timer(_ANSWER_SECONDS, end_alone)
 
     def finish(self) -> None:
         """Wait until all ranks have finished; from then on a lost connection means nothing."""
         self.barrier(_FINISH)
         if self.world.rank == 0:
-            self.meeting.done()
+            self._rendezvous.remove_file()
 
     @property
     def finished(self) -> bool:
         """Whether all ranks have finished."""
-        return _FINISH in self._passed
+        return _FINISH in self._published
 
-    # -- rank 0 -----------------------------------------------------------------------------
+    # -- on rank 0 ----------------------------------------------------------------------------
 
-    def _admit(self) -> None:
+    def _admit(self, listener: socket.socket) -> None:
         while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            self._start(self._serve, sock)
+            start_thread(self._serve, listener.accept()[0])
 
-    def _miss(self, timeout_seconds: float) -> None:
-        """Don't wait for ranks that died before they could say so."""
-        if self.await_all(timeout_seconds):
-            if self.world.launcher != "msrun":  # there, the scheduler may still be coming
-                self.meeting.done()
+    def _missing(self) -> list[int]:
+        return sorted(set(range(1, self.world.size)) - self._connections.keys())
+
+    def _fail_if_ranks_are_missing(self, timeout_seconds: float) -> None:
+        """Don't wait for ranks that died before they could connect."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._missing(), timeout_seconds)
+            missing = self._missing()
+        if not missing:
+            if self.world.launcher != "msrun":  # whose scheduler may not be connected yet
+                self._rendezvous.remove_file()
             return
-        missing = sorted(set(range(1, self.world.size)) - self._channels.keys())
         ranks = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         text = (
             f"of {self.world.size} ranks, these have not reported within {timeout_seconds:.0f} "
@@ -215,63 +210,45 @@ class Lifeline:
         self._add(Failure(0, text, 2, kind="user"))
 
     def _serve(self, sock: socket.socket) -> None:
-        found = accept(sock, self.meeting.key, self.world.size)
-        if not found:
+        """Read what one rank sends."""
+        accepted = accept(sock, self._rendezvous.key, self.world.size)
+        if not accepted:
             return
-        rank, channel = found
+        rank, connection = accepted
         with self._changed:
-            if rank in self._channels:
-                channel.close()
+            if rank in self._connections:
+                connection.close()
                 return
-            self._channels[rank] = channel
-            notes = dict(self._notes)
+            self._connections[rank] = connection
+            for name, value in self._published.items():
+                connection.send(published=name, value=value)
             self._changed.notify_all()
-        for name, value in notes.items():
-            channel.send(note=name, value=value)
         while True:
-            message = channel.receive()
+            message = connection.receive()
             if message is None:
-                self._lost.add(rank)
-                if not self.finished:
-                    self._add(Failure(rank, _DEATH, kind="death"))
-                return
-            if "at" in message:
-                self._arrive(str(message["at"]), rank)
-            elif "fail" in message:
-                self._add(Failure(**message["fail"]))
+                break
+            if "arrived" in message:
+                self._arrive(message["arrived"], rank)
+            elif "failure" in message:
+                self._add(Failure(**message["failure"]))
+        self._lost.add(rank)
+        if not self.finished:
+            self._add(Failure(rank, _DEATH, kind="death"))
 
     def _arrive(self, name: str, rank: int) -> None:
         with self._changed:
-            here = self._waiting.setdefault(name, set())
-            here.add(rank)
-            complete = len(here) == self.world.size
-            channels = list(self._channels.values())
-        if complete:
-            # Rank 0's own code goes on last: MindSpore's init() holds the interpreter's lock while
-            # it waits for the other ranks, and then no thread of rank 0 could tell them any more.
-            for channel in channels:
-                channel.send(passed=name)
-            with self._changed:
-                self._passed.add(name)
-                self._changed.notify_all()
-        self._check_abandoned()
-
-    def _check_abandoned(self) -> None:
-        """A rank that has finished won't come to where others wait for it."""
-        with self._changed:
-            finished = self._waiting.get(_FINISH, set())
-            # All have: then some are already on their way out, at barriers of their own. (Not
-            # ``self.finished``: a quick rank is at the next barrier before that is set here.)
-            if len(finished) == self.world.size:
+            arrived = self._arrived.setdefault(name, set())
+            arrived.add(rank)
+            if len(arrived) == self.world.size:
+                self.publish(name)
+            if self.finished:
                 return
-            waited_for = [
-                (min(finished - here), name)
-                for name, here in self._waiting.items()
-                if name not in self._passed and finished - here
-            ]
-        for rank, name in waited_for:
-            text = f"it has ended while other ranks wait for it (at {name})"
-            self._add(Failure(rank, text))
+            # A rank that has finished won't come to a barrier at which others wait.
+            finished = self._arrived.get(_FINISH, set())
+            for barrier, waiting in self._arrived.items():
+                if barrier not in self._published and finished - waiting:
+                    text = f"it has ended while other ranks wait for it (at {barrier})"
+                    self._add(Failure(min(finished - waiting), text))
 
     def _add(self, failure: Failure) -> None:
         with self._changed:
@@ -279,57 +256,53 @@ class Lifeline:
                 self._failures.append(failure)
                 self._changed.notify_all()
 
-    def _judge(self) -> None:
-        def death() -> bool:
-            return any(failure.kind == "death" for failure in self._failures)
-
+    def _end_job_on_failure(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._failures)
-            self._changed.wait_for(death, _WEIGH_SECONDS)
-        time.sleep(_WEIGH_DEATH_SECONDS)
+            self._changed.wait_for(
+                lambda: any(failure.kind == "death" for failure in self._failures),
+                _COLLECT_SECONDS,
+            )
+        time.sleep(_COLLECT_AFTER_DEATH_SECONDS)
         with self._changed:
-            cause = min(self._failures, key=Failure.order)
-            channels = list(self._channels.values())
-        self._say(cause)
-        for channel in channels:
-            channel.send(end=cause.code, text=cause.report(self.world.size).splitlines()[-1])
-        # Ending first would look like one more death to the launcher and to the ranks.
+            cause = min(self._failures, key=Failure.priority)
+            connections = dict(self._connections)
+        message = cause.message(self.world.size)
+        _print(message)
+        for connection in connections.values():
+            connection.send(end=cause.code, text=message.splitlines()[-1])
+        # If rank 0 ended first, launcher and ranks would take that for one more death.
         deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and self._channels.keys() - self._lost:
+        while time.monotonic() < deadline and connections.keys() - self._lost:
             time.sleep(0.02)
         self._end(cause.code)
 
-    # -- the others -------------------------------------------------------------------------
+    # -- on the others ------------------------------------------------------------------------
 
-    def _obey(self, channel: Channel) -> None:
+    def _follow_rank_0(self, connection: Connection) -> None:
         while True:
-            message = channel.receive()
+            message = connection.receive()
             if message is None:
                 break
-            with self._changed:
-                if "passed" in message:
-                    self._passed.add(str(message["passed"]))
-                elif "note" in message:
-                    self._notes[str(message["note"])] = message.get("value")
-                self._changed.notify_all()
+            if "published" in message:
+                with self._changed:
+                    self._published[message["published"]] = message["value"]
+                    self._changed.notify_all()
             if "end" in message:
                 if self.world.rank == SCHEDULER:
-                    self._write(f"[ERROR] {message.get('text')}")  # msrun looks for this word
-                self._end(int(message["end"]))
+                    _print(f"[ERROR] {message['text']}")  # msrun shows lines with this word
+                self._end(message["end"])
         if not self.finished:
-            if self.world.rank == 1:  # one voice is enough
-                self._say(Failure(0, _DEATH, kind="death"))
+            if self.world.rank == 1:  # one message is enough
+                _print(Failure(0, _DEATH, kind="death").message(self.world.size))
             self._end(1)
         elif self.world.rank == SCHEDULER:
-            self._end(0)  # by itself it would need seconds to see that all have left
+            self._end(0)  # by itself it would need seconds to notice that all ranks have left
 
-    def _say(self, failure: Failure) -> None:
-        self._write(failure.report(self.world.size))
 
-    @staticmethod
-    def _write(text: str) -> None:
-        # One write: what several processes write in pieces comes out mixed.
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+def _print(text: str) -> None:
+    # In one write: what several processes write in pieces comes out mixed.
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

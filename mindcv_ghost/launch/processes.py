@@ -1,4 +1,4 @@
-"""Facts about processes on this host, and how one dies with another (Linux; see prctl(2))."""
+"""Processes on this host: the launcher above this one, children below, and how to end (Linux)."""
 
 from __future__ import annotations
 
@@ -8,144 +8,192 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 __all__ = [
     "adopt_orphans",
     "children",
     "die_with_parent",
     "end_msrun_tails",
-    "finding_package",
+    "exit_now",
+    "ignore_closed_output",
     "is_stopped",
-    "keep_writing",
+    "kill",
     "launcher_alive",
     "launcher_environment",
     "launcher_process",
-    "leave_at_once",
     "msrun_options",
+    "start_thread",
+    "start_timer",
 ]
 
-_LAUNCHERS = ("mpirun", "mpiexec", "orterun", "prterun", "prted", "orted", "srun", "slurmstepd")
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_LAUNCHERS = (
+    *("mpirun", "mpiexec", "orterun", "prterun", "prted", "orted", "srun", "slurmstepd"),
+    "hydra",
+)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h; see prctl(2)
+
+
+def start_thread(target: Callable[..., object], *arguments: object) -> None:
+    """Run a function in a daemon thread."""
+    threading.Thread(target=target, args=arguments, daemon=True).start()
+
+
+def start_timer(
+    seconds: float, target: Callable[..., object], *arguments: object
+) -> threading.Timer:
+    """Run a function in a daemon thread after some seconds, unless the timer is cancelled."""
+    timer = threading.Timer(seconds, target, arguments)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+# -- living and dying ---------------------------------------------------------------------------
 
 
 def _prctl(option: int, value: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone has it
+    with contextlib.suppress(OSError, AttributeError):  # only Linux has it
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however the parent dies."""
+    """Have the kernel kill this process when its parent dies, however the parent dies.
+
+    The kernel takes the end of the *thread* that started this process for its parent's death.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it had died before
+        os._exit(1)  # the parent died before the call
 
 
 def adopt_orphans() -> None:
-    """Become the parent of what descendants leave behind when they die."""
+    """Become the parent of processes that descendants leave behind when they die."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def leave_at_once(code: int) -> None:
-    """End this process without the interpreter's and MindSpore's way out."""
+def kill(processes: Iterable[int]) -> None:
+    """Send SIGKILL to processes, those that have ended already excepted."""
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def exit_now(code: int) -> NoReturn:
+    """End this process without exit functions, which MindSpore's may hang in."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(code)
 
 
-def finding_package(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which another Python finds this package, which need not be installed."""
-    home = str(Path(__file__).resolve().parents[2])
-    paths = filter(None, [home, environ.get("PYTHONPATH")])
-    return {**environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def children() -> list[int]:
-    """This process's children that still run (Linux)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            state, parent = entry.read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
-                found.append(int(entry.parent.name))
-    return found
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process has been stopped (SIGSTOP, Ctrl-Z) and not gone on yet (Linux)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] == "T"
-
-
-class _Lasting(io.FileIO):
-    """A file descriptor that nobody may be reading any more."""
+class _ForgivingFile(io.FileIO):
+    """A file descriptor that is redirected to /dev/null when writing fails."""
 
     def write(self, data) -> int:
         try:
             return super().write(data)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for native code, too
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # for native code, too
+            os.close(null)
             return len(data)
 
 
-def keep_writing() -> None:
-    """Have this process's output go nowhere, rather than fail, when its reader has gone.
+def ignore_closed_output() -> None:
+    """Discard this process's output, instead of failing, once its reader has gone.
 
-    mpirun is gone 0.5 s after a Ctrl-C, with the other ends of its ranks' pipes, while they still
-    save: a print must not end that.
+    mpirun ends 0.5 s after a Ctrl-C and closes the pipes of its ranks while these still save.
+    A print must not end the save.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream.fileno() == number:
                 stream.flush()
-                raw = _Lasting(number, "w", closefd=False)
-                fresh = io.TextIOWrapper(
-                    io.BufferedWriter(raw),
-                    encoding=stream.encoding,
-                    errors=stream.errors,
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
+                raw = io.BufferedWriter(_ForgivingFile(number, "w", closefd=False))
+                wrapped = io.TextIOWrapper(raw, stream.encoding, stream.errors)
+                wrapped.reconfigure(
+                    line_buffering=stream.line_buffering, write_through=stream.write_through
                 )
-                setattr(sys, name, fresh)
+                setattr(sys, name, wrapped)
+
+
+# -- what /proc tells -----------------------------------------------------------------------------
+
+
+class _Process(NamedTuple):
+    """A line of ``/proc/PID/stat``; see proc(5)."""
+
+    pid: int
+    name: str = ""
+    state: str = ""
+    parent: int = 0
+    started: str = ""
+
+
+def _read_process(pid: int) -> _Process:
+    """Read what /proc knows of a process; only its number if it has ended (or not on Linux)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return _Process(pid)
+    name, _, rest = text[text.index("(") + 1 :].rpartition(")")
+    fields = rest.split()
+    if fields[0] == "Z":  # it has ended, though its parent hasn't asked for its status yet
+        return _Process(pid)
+    return _Process(pid, name, fields[0], int(fields[1]), fields[19])
+
+
+def _all_pids() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+
+
+def children() -> list[int]:
+    """List this process's children that still run."""
+    return [pid for pid in _all_pids() if _read_process(pid).parent == os.getpid()]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped (SIGSTOP, Ctrl-Z) and not continued yet."""
+    return _read_process(pid).state == "T"
 
 
 def launcher_process() -> str:
-    """The process that started this job's ranks here, as ``pid start-time``.
+    """Identify the process that started this job's ranks here, as ``pid start-time``.
 
-    The nearest ancestor that is a known launcher, else the parent. The start time tells two
-    processes apart that had one number after the other.
+    It is the nearest ancestor that is a known launcher, else the parent. The start time tells
+    apart two processes that had the same number one after the other.
     """
-    pid = _known_launcher() or os.getppid()
-    return f"{pid} {_process(pid)[2]}"
+    pid = _known_launcher(_LAUNCHERS) or os.getppid()
+    return f"{pid} {_read_process(pid).started}"
 
 
-def _known_launcher(more: tuple[str, ...] = ()) -> int:
-    """The nearest ancestor that is a launcher by its name; 0 if there is none."""
-    pid = os.getppid()
-    for _ in range(32):
-        name, above, _ = _process(pid)
-        if name.startswith((*_LAUNCHERS, "hydra", *more)) or "pmi_proxy" in name:
-            return pid
-        if above <= 1:
-            break
-        pid = above
+def launcher_alive(process: str) -> bool:
+    """Whether what :func:`launcher_process` returned still runs (on Linux; elsewhere always)."""
+    pid, _, started = process.partition(" ")
+    return not started or _read_process(int(pid)).started == started
+
+
+def _known_launcher(names: tuple[str, ...]) -> int:
+    """Find the nearest ancestor that is a launcher by its name; 0 if there is none."""
+    process = _read_process(os.getppid())
+    while process.name:
+        if process.name.startswith(names) or "pmi_proxy" in process.name:
+            return process.pid
+        process = _read_process(process.parent)
     return 0
 
 
 def launcher_environment() -> dict[str, str]:
-    """The environment of the launcher that started this job's ranks here; empty if it isn't known.
+    """Read the environment of the launcher that started this job's ranks; {} if it isn't known.
 
-    Unlike what a rank's parents have, its guard among them, it isn't the rank's own.
+    The processes between launcher and rank are no use for this: they have the rank's environment.
     """
-    pid = _known_launcher(("msrun",))
+    pid = _known_launcher((*_LAUNCHERS, "msrun"))
     try:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pid else []
     except OSError:  # slurmstepd's belongs to root
@@ -154,17 +202,11 @@ def launcher_environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def launcher_alive(process: str) -> bool:
-    """Whether what ``launcher_process`` returned still runs (on Linux; elsewhere always)."""
-    pid, _, started = process.partition(" ")
-    return not started or _process(int(pid))[2] == started
-
-
 def msrun_options() -> tuple[int, bool] | None:
-    """The parent's ``--local_worker_num`` and ``--join``, if the parent is msrun.
+    """Read the parent's ``--local_worker_num`` and ``--join``; None if the parent isn't msrun.
 
-    msrun tells its ranks neither. Without ``--join True`` it ends as soon as they run, and its
-    end then means nothing.
+    msrun tells its ranks neither of them. Without ``--join True`` it ends as soon as they run, so
+    its end doesn't end the job.
     """
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace").split("\0")
@@ -173,38 +215,29 @@ def msrun_options() -> tuple[int, bool] | None:
     if not any(Path(word).name.startswith("msrun") for word in words[:3]):
         return None
     options = dict(zip(words, words[1:]))
-    options.update(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    for word in words:
+        if word.startswith("--") and "=" in word:
+            name, _, value = word.partition("=")
+            options[name] = value
     local = options.get("--local_worker_num", "8")
     return (int(local) if local.isdigit() else 8), options.get("--join", "False") == "True"
 
 
 def end_msrun_tails() -> None:
-    """End the ``tail -f`` that shows this process's output, which msrun leaves when it is killed.
+    """End the ``tail -f`` that shows this process's output, which a killed msrun leaves behind.
 
-    It would run for ever, and keep the pipe of whoever reads msrun's output open (2.8). A user's
-    own is told from msrun's by its environment.
+    It would run for ever and keep the pipe of msrun's reader open (2.8). msrun's is told from a
+    user's own by its environment.
     """
     with contextlib.suppress(OSError):
-        ours = os.fstat(1)
-        for folder in Path("/proc").glob("[0-9]*"):
+        output = os.fstat(1)
+        for pid in _all_pids():
             with contextlib.suppress(OSError):
+                folder = Path(f"/proc/{pid}")
                 words = (folder / "cmdline").read_bytes().split(b"\0")[:3]
                 if len(words) < 3 or words[:2] != [b"/usr/bin/tail", b"-f"]:
                     continue
                 watched = os.stat(os.path.join(os.readlink(folder / "cwd").encode(), words[2]))
                 from_msrun = b"MS_SCHED_PORT=" in (folder / "environ").read_bytes()
-                if from_msrun and os.path.samestat(ours, watched):
-                    os.kill(int(folder.name), signal.SIGKILL)
-
-
-def _process(pid: int) -> tuple[str, int, str]:
-    """A process's name, parent and start time; "", 0, "" if it has ended (or not on Linux)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "", 0, ""
-    name, _, rest = text[text.index("(") + 1 :].rpartition(")")
-    fields = rest.split()
-    if fields[0] == "Z":  # it has ended, though nobody has asked for its status yet
-        return "", 0, ""
-    return name, int(fields[1]), fields[19]
+                if from_msrun and os.path.samestat(output, watched):
+                    kill([pid])

@@ -1,16 +1,16 @@
 """How the ranks of a job find rank 0, and prove to each other that they belong to one job.
 
-On one host, rank 0 listens on a free port of the loopback interface and leaves the address and a
-fresh random key in a file that only this user can read. The file is named after the job: by what
-the launcher calls it, or, where it gives no name (MPICH), by the process that started the ranks.
-It is written under another name and renamed, so nobody reads half of it, and removed as soon as
-all ranks are there. A file left by a job that was killed does no harm: its key opens nothing, and
-whoever reads it tries again until the new one appears.
+On one host, rank 0 listens on a free port of the loopback interface. It writes the port and a new
+random key to a file that only this user can read. The file is named after the job: by the name
+that the launcher gives the job or, if it gives none (MPICH), by the process that started the ranks.
+The file is renamed into place, so nobody reads half of it, and removed as soon as all ranks are
+connected. A file left by a killed job does no harm: its key fits no listener, and a rank that reads
+it tries again until the new file appears.
 
-Across hosts there is no common directory to rely on. The address is then known beforehand: what
-the user exported as MS_SCHED_HOST and MS_SCHED_PORT, or Slurm's first host and a port computed
-from the job's number; the key is computed from the job's name. That keeps two jobs apart; it is
-no defence against an enemy inside the cluster's network, and MindSpore's own ports have none.
+Across hosts there may be no common directory, so the address has to be known beforehand: either
+what the user exported as MS_SCHED_HOST and MS_SCHED_PORT, or Slurm's first host and a port computed
+from the job's number. The key is computed from the job's name. That keeps two jobs apart, but is no
+defence against an attacker inside the cluster's network; MindSpore's own ports have none either.
 """
 
 from __future__ import annotations
@@ -32,17 +32,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.launch.connection import Connection
 from mindcv_ghost.launch.world import World, first_slurm_host, job_identity, scheduler_address
 
-__all__ = ["Channel", "Meeting", "accept", "connect", "meeting_point", "resolved"]
+__all__ = ["Rendezvous", "accept", "connect", "rendezvous_of", "resolve_host"]
 
-# Rank 0 takes the first of these many consecutive ports that is free; the others try them all.
+# Rank 0 listens on the first free one of this many consecutive ports; the others try them all.
 _PORTS_TRIED = 4
 
 
 @dataclasses.dataclass
-class Meeting:
-    """Where a job's ranks meet: a file on one host, or a host and port known beforehand."""
+class Rendezvous:
+    """Where a job's ranks find rank 0.
+
+    Args:
+        file: where rank 0 writes its port and key; None across hosts.
+        host: rank 0's host.
+        port: across hosts, the first of the ports that rank 0 may listen on.
+        key: across hosts, what a rank has to know to be let in.
+    """
 
     file: Path | None
     host: str = "127.0.0.1"
@@ -50,7 +58,7 @@ class Meeting:
     key: bytes = b""
 
     def listen(self) -> socket.socket:
-        """Rank 0: listen, and tell the others where.
+        """On rank 0: listen, and write the file that tells the others where.
 
         Raises:
             LaunchError: if no port is free, or the file can't be written.
@@ -72,7 +80,7 @@ class Meeting:
         return listener
 
     def addresses(self) -> list[tuple[str, int, bytes]]:
-        """The others: where rank 0 may be listening, and with which key."""
+        """On the others: list where rank 0 may be listening (host, port), and the key to each."""
         if self.file is None:
             return [(self.host, self.port + i, self.key) for i in range(_PORTS_TRIED)]
         try:
@@ -81,33 +89,36 @@ class Meeting:
         except (OSError, ValueError, KeyError, TypeError):
             return []  # not written yet
 
-    def done(self) -> None:
-        """Rank 0: everybody is here; leave nothing behind."""
+    def remove_file(self) -> None:
+        """On rank 0, when all ranks are connected: leave nothing behind."""
         if self.file is not None:
             with contextlib.suppress(OSError):
                 self.file.unlink()
 
 
-def meeting_point(world: World, environ: Mapping[str, str], launcher: str) -> Meeting:
-    """Where this job's ranks meet.
+def rendezvous_of(world: World, environ: Mapping[str, str], launcher: str) -> Rendezvous:
+    """Choose where this job's ranks find rank 0.
 
     Args:
         world: this process's place in the job.
-        environ: what the launcher left.
+        environ: the environment that the launcher set.
         launcher: the process that started the ranks (``processes.launcher_process``).
 
     Raises:
-        LaunchError: if the job spans hosts and nothing tells rank 0's address.
+        LaunchError: if the job spans hosts and nothing gives rank 0's address.
     """
     identity = job_identity(environ, world)
     address = scheduler_address(environ)
-    # msrun's ranks go by the address alone, which all of them know for certain.
-    msrun = world.launcher == "msrun" and address is not None
-    if _loopback(address[0]) if msrun else world.one_host:
+    # msrun's ranks know for certain only the address that all of them were given.
+    if world.launcher == "msrun" and address is not None:
+        one_host = address[0] in ("localhost", "::1") or address[0].startswith("127.")
+    else:
+        one_host = world.one_host
+    if one_host:
         identity = identity or f"{world.launcher} {world.size} {launcher}"
         name = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        return Meeting(_private_directory() / f"{name}.json")
-    if address:
+        return Rendezvous(_private_directory() / f"{name}.json")
+    if address is not None:
         # The scheduler has the port itself; ours is the next one.
         host, port = address[0], min(address[1] + 1, 65536 - _PORTS_TRIED)
         identity = identity or f"{world.size} {address}"
@@ -121,19 +132,19 @@ def meeting_point(world: World, environ: Mapping[str, str], launcher: str) -> Me
                 "Intel MPI: `-genv MS_SCHED_HOST ...`)"
             )
         job = f"{environ.get('SLURM_JOB_ID')} {environ.get('SLURM_STEP_ID')}"
-        # Below the ports that Linux hands out by itself (32768 and up).
+        # Below the ports that Linux assigns by itself (32768 and up).
         port = 20000 + zlib.crc32(job.encode()) % 2500 * _PORTS_TRIED
         identity = f"{job} {world.size} {identity}"
-    return Meeting(None, host, port, hashlib.sha256(identity.encode()).digest())
+    return Rendezvous(None, host, port, hashlib.sha256(identity.encode()).digest())
 
 
-def resolved(host: str) -> str:
-    """A host's address: MindSpore's scheduler and ranks take no names (2.8).
+def resolve_host(host: str) -> str:
+    """Look up a host's address: MindSpore's scheduler and ranks accept no names (2.8).
 
     Raises:
         LaunchError: if this host doesn't know the name.
 
-    >>> resolved("127.0.0.1"), resolved("2001:db8::1")
+    >>> resolve_host("127.0.0.1"), resolve_host("2001:db8::1")
     ('127.0.0.1', '2001:db8::1')
     """
     with contextlib.suppress(ValueError):
@@ -142,18 +153,14 @@ def resolved(host: str) -> str:
         return socket.gethostbyname(host)
     except (OSError, UnicodeError) as error:
         raise LaunchError(
-            f"MS_SCHED_HOST={host} isn't an address that this host can find ({error}): give rank "
-            "0's IP address, or leave MS_SCHED_HOST and MS_SCHED_PORT out where all ranks are on "
-            "one host"
+            f"MS_SCHED_HOST={host} isn't a name that this host can resolve ({error}): give rank "
+            "0's IP address, or, if all ranks are on one host, leave MS_SCHED_HOST and "
+            "MS_SCHED_PORT out"
         ) from error
 
 
-def _loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 def _private_directory() -> Path:
-    """A directory that this user alone can enter (the files in it hold keys)."""
+    """Make a directory that only this user can enter; the files in it hold keys."""
     path = Path(tempfile.gettempdir()) / f"mindcv_ghost-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -166,80 +173,54 @@ def _private_directory() -> Path:
     return path
 
 
-class Channel:
-    """A connection that carries JSON objects, one a line."""
-
-    def __init__(self, sock: socket.socket):
-        self.sock = sock
-        self._file = sock.makefile("rb")
-
-    def send(self, **message: object) -> None:
-        """Send one object; a peer that has gone is noticed by its reader."""
-        with contextlib.suppress(OSError):
-            self.sock.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self) -> dict | None:
-        """Wait for one object; None when the peer has gone."""
-        try:
-            line = self._file.readline(1 << 20)
-            message = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError):
-            return None
-        return message if isinstance(message, dict) else None
-
-    def close(self) -> None:
-        """Hang up."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):
-            self.sock.close()
-
-    def watch_for_lost_host(self) -> None:
-        """Once connected: notice within 25 seconds that the peer's host has gone in silence."""
-        self.sock.settimeout(None)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, option):
-                self.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
-
-
 def _mac(key: bytes, *parts: object) -> str:
     return hmac.new(key, "|".join(map(str, parts)).encode(), "sha256").hexdigest()
 
 
-def accept(sock: socket.socket, key: bytes, size: int) -> tuple[int, Channel] | None:
-    """Rank 0: let a rank in that knows the key; -1 is msrun's scheduler. None: a stranger."""
+def accept(sock: socket.socket, key: bytes, size: int) -> tuple[int, Connection] | None:
+    """On rank 0: let a rank in if it knows the key, and prove to it that rank 0 knows it, too.
+
+    Args:
+        sock: an accepted connection.
+        key: the job's.
+        size: ranks of the job.
+
+    Returns:
+        the rank (-1 for msrun's scheduler) and the connection; None for a stranger.
+    """
     sock.settimeout(10)
-    channel, challenge = Channel(sock), secrets.token_hex(16)
-    channel.send(challenge=challenge)
-    hello = channel.receive() or {}
-    rank, theirs = hello.get("rank"), hello.get("challenge")
+    connection, challenge = Connection(sock), secrets.token_hex(16)
+    connection.send(challenge=challenge)
+    hello = connection.receive() or {}
+    rank = hello.get("rank")
     legal = isinstance(rank, int) and -1 <= rank < size and rank != 0
     if not (legal and hmac.compare_digest(str(hello.get("mac")), _mac(key, challenge, rank))):
-        channel.close()
+        connection.close()
         return None
-    channel.send(mac=_mac(key, theirs, "server"))
-    channel.watch_for_lost_host()
-    return rank, channel
+    connection.send(mac=_mac(key, hello.get("challenge"), "server"))
+    connection.detect_lost_host()
+    return int(hello["rank"]), connection
 
 
-def connect(meeting: Meeting, rank: int, timeout_seconds: float) -> Channel:
-    """The others: connect to rank 0, trying until it is there.
+def connect(rendezvous: Rendezvous, rank: int, timeout_seconds: float) -> Connection:
+    """On the others: connect to rank 0, trying until it is there.
+
+    Args:
+        rendezvous: where to find rank 0.
+        rank: this rank; -1 for msrun's scheduler.
+        timeout_seconds: how long to try.
 
     Raises:
-        LaunchError: if it isn't within ``timeout_seconds``.
+        LaunchError: if rank 0 can't be reached within ``timeout_seconds``.
     """
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        for host, port, key in meeting.addresses():
-            channel = _try(host, port, key, rank)
-            if channel:
-                return channel
-        time.sleep(0.02 if meeting.file else 0.2)
-    place = f"port {meeting.port} of {meeting.host}" if meeting.file is None else "this host"
+        for host, port, key in rendezvous.addresses():
+            connection = _try(host, port, key, rank)
+            if connection:
+                return connection
+        time.sleep(0.02 if rendezvous.file else 0.2)
+    place = "this host" if rendezvous.file else f"port {rendezvous.port} of {rendezvous.host}"
     raise LaunchError(
         f"rank {rank} could not reach rank 0 on {place} within {timeout_seconds:.0f} seconds. "
         "Either rank 0 died before it could listen, or it is elsewhere: then export its address "
@@ -247,18 +228,18 @@ def connect(meeting: Meeting, rank: int, timeout_seconds: float) -> Channel:
     )
 
 
-def _try(host: str, port: int, key: bytes, rank: int) -> Channel | None:
+def _try(host: str, port: int, key: bytes, rank: int) -> Connection | None:
     try:
         sock = socket.create_connection((host, port), timeout=5)
     except OSError:
         return None
-    channel, challenge = Channel(sock), secrets.token_hex(16)
-    theirs = (channel.receive() or {}).get("challenge")
+    connection, challenge = Connection(sock), secrets.token_hex(16)
+    theirs = (connection.receive() or {}).get("challenge")
     if theirs:
-        channel.send(rank=rank, challenge=challenge, mac=_mac(key, theirs, rank))
-        answer = str((channel.receive() or {}).get("mac"))
+        connection.send(rank=rank, challenge=challenge, mac=_mac(key, theirs, rank))
+        answer = str((connection.receive() or {}).get("mac"))
         if hmac.compare_digest(answer, _mac(key, challenge, "server")):
-            channel.watch_for_lost_host()
-            return channel
-    channel.close()
+            connection.detect_lost_host()
+            return connection
+    connection.close()
     return None

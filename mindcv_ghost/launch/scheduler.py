@@ -1,9 +1,9 @@
-"""The one process of a job that trains nothing: MindSpore's ranks register with it.
+"""MindSpore's scheduler: the one process of a job that trains nothing; the ranks register with it.
 
-Rank 0 starts it as ``python -m mindcv_ghost.launch.scheduler``. msrun starts one by running the
-user's script once more with MS_ROLE=MS_SCHED; ``run_script`` then starts this module all the same
-and watches it, because MindSpore leaves the process that is the scheduler no way to do anything
-else.
+Rank 0's supervisor starts it as ``python -m mindcv_ghost.launch.scheduler``. msrun starts a
+scheduler itself: it runs the user's script once more with MS_ROLE=MS_SCHED. That process
+(:func:`run_for_msrun`) starts the same module as its child and watches it, because MindSpore lets
+the process that is the scheduler do nothing else.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ import time
 from typing import IO
 
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch.processes import die_with_parent, finding_package
-from mindcv_ghost.launch.rendezvous import resolved
-from mindcv_ghost.launch.world import without_launcher
+from mindcv_ghost.launch import processes
+from mindcv_ghost.launch.environment import (
+    prepare_environment,
+    with_package_path,
+    without_launcher,
+)
+from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, FailureChannel
+from mindcv_ghost.launch.rendezvous import resolve_host
+from mindcv_ghost.launch.signal_relay import STOP_SIGNALS, fork_below_relay
+from mindcv_ghost.launch.world import World, scheduler_address
 
-__all__ = ["SchedulerProcess", "main"]
+__all__ = ["SchedulerProcess", "main", "run_for_msrun"]
 
-_UNREGISTER_SECONDS = 10.0
 _START_SECONDS = 180.0
 _ATTEMPTS = 3
 
@@ -35,20 +41,22 @@ class SchedulerProcess:
     """Start the scheduler, watch it, end it.
 
     Args:
-        host: address that the ranks will use, or a name that stands for it.
+        host: address that the ranks will use, or a name for it.
         port: port, or 0 for any that is free.
         size: ranks of the job.
-        log: where its output goes; None keeps it for ``said``.
+        log: where its output goes; None keeps it for ``last_output``.
 
     Attributes:
         host: the address.
+        port: the port.
+        process: the scheduler's process.
 
     Raises:
         LaunchError: if ``host`` isn't an address of this host, or ``port`` is taken.
     """
 
     def __init__(self, host: str, port: int, size: int, log: IO[bytes] | None = None):
-        self.host, self.size, self._wanted = resolved(host), size, port
+        self.host, self.size, self._wanted_port = resolve_host(host), size, port
         self._log: IO[bytes] = log or tempfile.TemporaryFile()  # noqa: SIM115 (lives with self)
         self._attempts = 0
         self._start()
@@ -56,22 +64,22 @@ class SchedulerProcess:
     def _start(self) -> None:
         self._attempts += 1
         # The scheduler binds its port only when it has imported MindSpore, seconds from now. Until
-        # then this socket keeps the port from others: bound, never listening, with SO_REUSEADDR,
-        # which MindSpore's own has as well, so that it may bind beside this one.
+        # then this socket reserves the port: it is bound but never listens, and has SO_REUSEADDR
+        # as MindSpore's own socket has, so that both may be bound.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._reserved.bind((self.host, self._wanted))
+            self._reserved.bind((self.host, self._wanted_port))
         except OSError as error:
-            mend = "export another MS_SCHED_PORT"
+            remedy = "export another MS_SCHED_PORT"
             if error.errno == errno.EADDRNOTAVAIL:
-                mend = "MS_SCHED_HOST has to be an address of rank 0's host"
+                remedy = "MS_SCHED_HOST has to be an address of rank 0's host"
             raise LaunchError(
-                f"the scheduler can't have port {self._wanted} of {self.host} "
-                f"({error.strerror}): {mend}"
+                f"the scheduler can't listen on port {self._wanted_port} of {self.host} "
+                f"({error.strerror}): {remedy}"
             ) from error
         self.port = self._reserved.getsockname()[1]
-        environ = finding_package(without_launcher(os.environ))
+        environ = with_package_path(without_launcher(os.environ))
         environ.update(
             MS_ROLE="MS_SCHED",
             MS_WORKER_NUM=str(self.size),
@@ -84,12 +92,12 @@ class SchedulerProcess:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            # Its own process group: a Ctrl-C is for the ranks, which then end it.
+            # Out of reach of a Ctrl-C, which is for the ranks; when they end, they end it.
             start_new_session=True,
         )
 
     def wait_until_listening(self) -> None:
-        """Return when ranks can connect; start it again if something took its port.
+        """Return when ranks can connect; start it again if another process took its port.
 
         Raises:
             LaunchError: if it doesn't come up.
@@ -106,48 +114,87 @@ class SchedulerProcess:
             time.sleep(0.02)
         self.kill()
         raise LaunchError(
-            f"MindSpore's scheduler process did not come up on {self.host}:{self.port}; "
-            f"it said:\n{self.said()}"
+            f"MindSpore's scheduler process did not come up on {self.host}:{self.port}; the end "
+            f"of its output:\n{self.last_output()}"
         )
 
-    def said(self, lines: int = 15) -> str:
-        """The last lines of its output."""
+    def last_output(self, lines: int = 15) -> str:
+        """Read the last lines of its output."""
         self._log.seek(0)
         text = self._log.read().decode(errors="replace")
         return "\n".join(text.rstrip().splitlines()[-lines:])
 
-    def status(self) -> str:
-        """Nothing while it runs, else how it ended."""
-        code = self.process.poll()
-        if code is None:
-            return ""
+    def wait(self) -> str:
+        """Wait until it has ended, and say how."""
+        code = self.process.wait()
         return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-
-    def wait(self) -> None:
-        """Wait for its orderly end, when all ranks have unregistered; but not for ever."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_UNREGISTER_SECONDS)
-        self.kill()
 
     def kill(self) -> None:
         """End it now."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait(5)
 
 
+def run_for_msrun() -> int:
+    """Be the scheduler of an msrun job; end it when a rank has failed.
+
+    msrun waits for this process without limit, and shows last the lines of its output that contain
+    ERROR.
+
+    Returns:
+        the scheduler's exit status. If the job fails, this doesn't return.
+
+    Raises:
+        LaunchError: if msrun's variables are missing.
+    """
+    host, port = scheduler_address(os.environ) or ("", 0)
+    size = os.environ.get("MS_WORKER_NUM", "")
+    if not host or not size.isdigit():
+        raise LaunchError(
+            "MS_ROLE=MS_SCHED is set, but not MS_WORKER_NUM, MS_SCHED_HOST and MS_SCHED_PORT: "
+            "start with msrun, which sets them all"
+        )
+    prepare_environment(World())  # nothing that only ranks need
+    launcher = processes.launcher_process()
+    # On Ctrl-C, msrun kills the process that it started. Ranks that save still need the scheduler,
+    # so it runs below a signal relay, too. Signals, which are for the ranks, stay blocked here.
+    relay = fork_below_relay()
+    scheduler = SchedulerProcess(host, port, int(size), log=sys.stderr.buffer)
+    channels: list[FailureChannel] = []
+
+    def connect() -> None:
+        world = World(SCHEDULER, int(size), 0, int(size), "msrun")
+        with contextlib.suppress(LaunchError):
+            # When this process ends, the kernel ends the scheduler (``die_with_parent``).
+            channels.append(FailureChannel(world, processes.exit_now, launcher))
+
+    def watch_relay() -> None:
+        while os.getppid() == relay:
+            time.sleep(0.25)
+        time.sleep(3)  # if msrun is ending, too, the ranks' supervisors know what to do
+        if not channels:
+            processes.exit_now(1)
+        if processes.launcher_alive(launcher):
+            text = "the process that msrun started was killed"
+            channels[0].report(Failure(SCHEDULER, text, kind="signal"))
+
+    processes.start_thread(connect)
+    processes.start_thread(watch_relay)
+    return scheduler.process.wait()
+
+
 def main() -> None:
-    """Entry point of ``python -m mindcv_ghost.launch.scheduler PID-OF-RANK-0``."""
-    # A launcher's SIGTERM is for the ranks, which need this process to end well.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    """Run ``python -m mindcv_ghost.launch.scheduler PARENT-PID``."""
+    # A launcher's signals are for the ranks, which need this process until they have ended.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # By the kernel: a thread that watches the parent would never run, since MindSpore holds
     # Python's lock for as long as the scheduler is at work (2.8).
-    die_with_parent(int(sys.argv[1]))
+    processes.die_with_parent(int(sys.argv[1]))
     import mindspore
 
-    # Whatever the ranks compute on, their scheduler needs no device.
+    # The scheduler needs no device, whatever the ranks compute on.
     mindspore.set_device("CPU")
     mindspore.communication.init()  # returns when all ranks have unregistered
     sys.stdout.flush()

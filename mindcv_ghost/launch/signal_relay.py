@@ -1,10 +1,10 @@
-"""The process that the launcher started: it stands in front of the guard, and passes on.
+"""The process that the launcher started: it passes the launcher's signals on to the supervisor.
 
-What launchers do to end a job, they do to this process and its process group, and they give no
-time to save (measured: Open MPI 5.0.11 sends SIGTERM 0.25 s after its own SIGTERM or Ctrl-C, and
-SIGKILL 0.22 s later, whatever ``odls_base_sigkill_timeout`` says; msrun of MindSpore 2.8 sends
-SIGKILL at once on Ctrl-C). The guard and its rank therefore live in a session of their own, and
-decide for themselves how long they outlive this process.
+When launchers end a job, they signal this process and its process group, and leave no time to
+save. (Measured: Open MPI 5.0.11 sends SIGTERM 0.25 s after its own SIGTERM or Ctrl-C, and SIGKILL
+0.22 s later, whatever ``odls_base_sigkill_timeout`` says. msrun of MindSpore 2.8 sends SIGKILL at
+once on Ctrl-C.) The supervisor and its rank therefore live in a session of their own, and the
+supervisor decides how long they outlive this process.
 """
 
 from __future__ import annotations
@@ -12,83 +12,52 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-from collections.abc import Callable
 
-from mindcv_ghost.launch.processes import adopt_orphans, children
+from mindcv_ghost.launch.processes import adopt_orphans, children, kill
 
-__all__ = ["STOP_SIGNALS", "Front", "spawn"]
+__all__ = ["STOP_SIGNALS", "fork_below_relay"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class Front:
-    """What the guard knows of the process before it.
+def fork_below_relay() -> int:
+    """Fork. The parent becomes the signal relay; this returns the relay's number in the child.
 
-    Args:
-        pid: that process.
-        sock: brings the signals it got, a byte each, and ends with it.
+    The child is in a session of its own. It has ``STOP_SIGNALS`` blocked, so that none arrives too
+    early, and receives them by ``signal.sigwait``. The relay ends with the child's exit status.
     """
-
-    def __init__(self, pid: int, sock: socket.socket):
-        self.pid, self._sock = pid, sock
-
-    def listen(self, on_signal: Callable[[int], None], on_end: Callable[[], None]) -> None:
-        """Hand on what comes, until the process has gone."""
-        while True:
-            try:
-                got = self._sock.recv(1)
-            except OSError:
-                got = b""
-            if not got:
-                on_end()
-                return
-            on_signal(got[0])
-
-
-def spawn() -> Front:
-    """Fork: returns in the child, in a session of its own; the parent becomes the front.
-
-    The child has ``STOP_SIGNALS`` blocked, so that none finds it unprepared; it fetches them with
-    ``signal.sigwait``, in a thread. The parent ends with the child's exit status.
-    """
-    theirs, ours = socket.socketpair()
-    pid = os.getpid()
+    relay = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, [*STOP_SIGNALS, signal.SIGCHLD])
     child = os.fork()
     if child == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-        theirs.close()
         os.setsid()
-        return Front(pid, ours)
-    ours.close()
+        return relay
+    code = 1
     try:
-        code = _stand(child, theirs)
-    except BaseException:
-        code = 1
-    os._exit(code)
+        code = _relay(child)
+    finally:  # never return into the caller's code
+        os._exit(code)
 
 
-def _stand(child: int, sock: socket.socket) -> int:
-    """Pass signals on until the child has ended; its status."""
-    # Killed, the guard can't end what the rank left behind.
+def _relay(child: int) -> int:
+    """Pass signals on until the child has ended; return its exit status."""
+    # A supervisor that is killed can't end what its rank left behind.
     adopt_orphans()
     while True:
-        # Not sigtimedwait: when this process has been stopped (Ctrl-Z) and goes on after the time
-        # has run out, CPython 3.11's returns a signal that nobody sent.
-        got = signal.sigwait([*STOP_SIGNALS, signal.SIGCHLD])
-        if got != signal.SIGCHLD:
+        # Not sigtimedwait: if this process is stopped (Ctrl-Z) and continued after the timeout,
+        # CPython 3.11's returns a signal that nobody sent.
+        number = signal.sigwait([*STOP_SIGNALS, signal.SIGCHLD])
+        if number != signal.SIGCHLD:
             with contextlib.suppress(OSError):
-                sock.send(bytes([got]))
-        while True:
+                os.kill(child, number)
+        pid = -1
+        while pid:  # any number of children may have ended; 0 if no more have
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return 1
             if pid == child:
-                for orphan in children() if os.WIFSIGNALED(status) else ():
-                    with contextlib.suppress(OSError):
-                        os.kill(orphan, signal.SIGKILL)
+                if os.WIFSIGNALED(status):
+                    kill(children())
                 return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1
-            if pid == 0:
-                break

@@ -1,16 +1,34 @@
-"""Every rank is three processes: front, guard, rank; each is the parent of the next.
+"""The process that watches over a rank: it decides how long the rank lives.
 
-The launcher started the first one (see ``front``). All are forked before anything heavy is loaded;
-the last becomes the rank and runs the script. The guard costs about 10 MB and no time, and it is
-always there to answer, which a thread in the rank is not: MindSpore keeps Python's lock while it
-forms the cluster (2.8), for as long as that takes, and a thread would neither hear of another
-rank's death nor tell of its own. The guard sees every end of the rank, with the signal that killed
-it, reports it over the lifeline, and takes the rank along when the job has failed elsewhere. If the
-guard dies, the kernel kills the rank.
+Every rank is three processes, each the parent of the next: signal relay, supervisor, rank. The
+launcher started the first. All are forked before anything heavy is loaded; the last one becomes the
+rank and runs the script. The supervisor costs about 10 MB and no computing time. A thread in the
+rank could not do its work: MindSpore holds Python's lock while it forms the cluster (2.8), so for
+that time the thread could neither hear of another rank's failure nor report its own.
 
-A signal to stop ends the job, unless the rank has said that it heeds signals: then the guard passes
-it on, and the rank saves and ends by itself. When the launcher or the front goes away meanwhile,
-the guard gives the rank some time, and no more.
+The supervisor learns of every end of the rank, with the signal that killed it. It reports failures
+over the failure channel, and kills the rank when the job has failed elsewhere. If the supervisor
+itself dies, the kernel kills the rank. A rank's life::
+
+    stateDiagram-v2
+        [*] --> Starting: the launcher starts the script, which forks twice
+        Starting --> Running: the failure channel is open
+        Running --> Training: the rank enters deliver_signals()
+        Training --> Running: the rank leaves deliver_signals()
+        Training --> Saving: a signal to stop, which is delivered to the rank
+        Training --> Saving: launcher or relay is gone (the rank gets SIGTERM)
+        Running --> Finished: main() returns
+        Saving --> Finished: main() returns, the state saved
+        Finished --> Leaving: all ranks have finished
+        Leaving --> [*]: all ranks' processes have ended, or exit_seconds are over
+        Starting --> Failed: rank 0 isn't there in time
+        Running --> Failed: a signal to stop, or launcher or relay is gone
+        Saving --> Failed: a second SIGINT, or the time to save is over
+        Finished --> Failed: status isn't 0, and others go on for 120 s
+        Failed --> [*]: rank, scheduler and orphans are killed; status of the cause
+
+From every state but Leaving, a failure anywhere in the job leads to Failed: an exception, the end
+of a process, or a lost host. Leaving ends with the status that main() returned.
 """
 
 from __future__ import annotations
@@ -24,232 +42,202 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from typing import Any, NoReturn
 
 from mindcv_ghost.errors import LaunchError
-from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, Lifeline
-from mindcv_ghost.launch.processes import (
-    adopt_orphans,
-    children,
-    die_with_parent,
-    end_msrun_tails,
-    is_stopped,
-    launcher_alive,
-    launcher_process,
-    leave_at_once,
-    msrun_options,
-)
-from mindcv_ghost.launch.rendezvous import Channel, meeting_point, resolved
+from mindcv_ghost.launch import processes
+from mindcv_ghost.launch.connection import Connection
+from mindcv_ghost.launch.failure_channel import SCHEDULER, Failure, FailureChannel
+from mindcv_ghost.launch.processes import kill, launcher_alive, start_thread, start_timer
 from mindcv_ghost.launch.scheduler import SchedulerProcess
-from mindcv_ghost.launch.signal_relay import STOP_SIGNALS, Front, spawn
+from mindcv_ghost.launch.signal_relay import STOP_SIGNALS, fork_below_relay
 from mindcv_ghost.launch.world import World, scheduler_address
 
-__all__ = ["Guard", "Ward", "open_line", "split"]
+__all__ = ["Supervisor", "SupervisorClient"]
 
 _POLL_SECONDS = 0.25
 # A Ctrl-C may come twice: to a process and to its group, or to all of a Slurm step's processes.
 _ONE_KEYSTROKE_SECONDS = 0.3
-# How long a rank that heeds signals may go on when front or launcher have gone: after a signal to
-# stop, and without one, when they may have been killed to end the job (users are promised 30 s).
+# How long a rank that handles signals may go on without its launcher or relay. The longer time is
+# for a rank that was told to stop; without a signal, they may have been killed to end the job, and
+# users are promised that it ends within 30 s.
 _SAVE_SECONDS = 60.0
 _LOST_SECONDS = 25.0
-# A rank may return from main() long after another one (rank 0 writes), but not for ever.
+# A rank may return from main() long after another one (rank 0 writes), but not without limit.
 _RETURN_SECONDS = 120.0
-_FINISH, _LEFT = "finish", "left"
+_SCHEDULER, _LEFT = "scheduler address", "left"
+_CAUSES = {
+    "SIGKILL": " (somebody did, or the machine ran out of memory)",
+    "SIGSEGV": " (a crash in native code)",
+    "SIGFPE": " (a crash in native code)",
+    "SIGBUS": " (a crash in native code, or /dev/shm is full)",
+    "SIGABRT": " (native code gave up; see its message above)",
+}
 
 
-def open_line(world: World, end: Callable[[int], None], launcher: str) -> Lifeline:
-    """This process's end of the job's lifeline.
+class SupervisorClient:
+    """The rank's side: what it requests of its supervisor.
 
-    Raises:
-        LaunchError: if rank 0 can't be found.
+    Args:
+        connection: to the supervisor.
+
+    Attributes:
+        exit_seconds: how long MindSpore may take to end, once all ranks have finished.
     """
-    # Guards load nothing heavy, so they are there within a second; across hosts, Python itself
-    # may come from a slow network disk.
-    given = os.environ.get("MINDCV_GHOST_START_SECONDS") or (25 if world.one_host else 120)
-    try:
-        seconds = float(given)
-    except ValueError:
-        raise LaunchError(f"MINDCV_GHOST_START_SECONDS={given!r} is not a number") from None
-    return Lifeline(world, meeting_point(world, os.environ, launcher), seconds, end)
 
+    exit_seconds = 20.0
 
-class Ward:
-    """The rank's side: what it asks of its guard."""
+    def __init__(self, connection: Connection):
+        self._connection = connection
 
-    def __init__(self, channel: Channel):
-        self._channel = channel
+    def start_scheduler(self) -> None:
+        """Have MindSpore's scheduler started; doesn't wait for it."""
+        self._connection.send(request=_SCHEDULER)
 
-    def ask(self, what: str, **more: object) -> None:
-        """Send a request; ``answer`` waits for what comes back."""
-        self._channel.send(ask=what, **more)
+    def scheduler_address(self) -> tuple[str, int]:
+        """Wait until the scheduler listens; start it if it hasn't been."""
+        host, port = self._request(_SCHEDULER)
+        return host, port
 
-    def answer(self, what: str) -> object:
-        """Wait for the answer to a request. A request that can't be met ends the job."""
-        while True:
-            message = self._channel.receive()
-            if message is None:
-                os._exit(1)
-            if message["to"] == what:
-                return message["answer"]
+    def barrier(self, name: str) -> None:
+        """Wait until all ranks have come to the barrier of this name."""
+        self._request("barrier", name=name)
 
-    def request(self, what: str, **more: object) -> object:
-        """Send a request and wait for what comes back."""
-        self.ask(what, **more)
-        return self.answer(what)
+    def deliver_signals(self, wanted: bool) -> None:
+        """Say whether this rank wants to get signals to stop; else they end the job."""
+        self._request("signals", wanted=wanted)
 
-    def fail(self, failure: Failure) -> None:
-        """Report this rank's failure, and wait for the job's end to come."""
+    def finish(self, code: int) -> None:
+        """Say that main() has returned ``code``, and wait until all ranks' have."""
+        self._request("finish", code=code, exit_seconds=self.exit_seconds)
+
+    def fail(self, failure: Failure) -> NoReturn:
+        """Report this rank's failure; the supervisor then ends this process."""
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        message = dataclasses.asdict(failure)
-        message.pop("when")
-        self._channel.send(fail=message)
+        self._connection.send(failure=dataclasses.asdict(failure))
         time.sleep(60)
         os._exit(failure.code)
 
-
-def split(world: World) -> Ward:
-    """Fork twice: returns in the rank; front and guard end with the job's exit status."""
-    launcher, options = launcher_process(), msrun_options()
-    # Without --join True, msrun ends as soon as its ranks run, and that means nothing.
-    follows = world.launcher != "msrun" or bool(options and options[1])
-    guards, wards = socket.socketpair()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or all would write what is waiting
-    front = spawn()
-    guard = os.getpid()
-    child = os.fork()
-    with contextlib.suppress(OSError):  # in both: whoever comes first
-        # What the rank starts is stopped and ended with it.
-        os.setpgid(child, child)
-    if child == 0:
-        die_with_parent(guard)
-        guards.close()
-        # None can be waiting: the guard passes on what a rank heeds, and this one can't yet.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        return Ward(Channel(wards))
-    wards.close()
-    try:
-        Guard(world, child, Channel(guards), front, launcher, follows).run()
-    except BaseException:  # never into the caller's code; the rank dies with this process
-        traceback.print_exc()
-    leave_at_once(1)
-    raise AssertionError("unreachable")
+    def _request(self, request: str, **arguments: object) -> Any:
+        self._connection.send(request=request, **arguments)
+        while True:
+            message = self._connection.receive()
+            if message is None:
+                os._exit(1)
+            # ``start_scheduler`` doesn't wait for its answer, so that may come first.
+            if message["request"] == request:
+                return message["answer"]
 
 
-class Guard:
-    """One rank's guard.
+class Supervisor:
+    """One rank's supervisor.
 
     Args:
         world: the rank's place in the job.
-        child: the rank's process.
-        channel: the rank's requests and reports.
-        front: the process between this one and the launcher.
-        launcher: what started the ranks (``processes.launcher_process``).
-        follows: whether the launcher's end is the job's.
     """
 
-    def __init__(
-        self,
-        world: World,
-        child: int,
-        channel: Channel,
-        front: Front,
-        launcher: str,
-        follows: bool,
-    ):
-        self.world, self.child, self.channel = world, child, channel
-        self.front, self.launcher, self.follows = front, launcher, follows
+    def __init__(self, world: World):
+        self.world = world
+        self.launcher, options = processes.launcher_process(), processes.msrun_options()
+        # Without --join True, msrun ends as soon as its ranks run.
+        self.ends_with_launcher = world.launcher != "msrun" or bool(options and options[1])
         self.scheduler: SchedulerProcess | None = None
-        self.line: Lifeline | None = None
-        self._early: list[Failure] = []  # reported before the line was there
-        self._reporting = threading.Lock()
+        self._scheduler_requested = False
+        self._channel: FailureChannel  # once it is open
+        self._channel_open = threading.Event()
         self._ending = threading.Lock()
         self._alive = True
-        self._code = 0  # the rank's own status, once it has finished
-        self._exit_seconds = 0.0  # that it may then take to end
-        self._signalling = threading.Lock()
-        self._heeds = False
-        self._came: dict[int, float] = {}  # signals that the rank has been told of -> when
-        self._abandoned = False
+        self._code = 0  # that main() returned
+        self._exit_seconds = 0.0  # that the rank may take to end after that
+        self._signals = threading.Lock()  # protects the next two
+        self._deliver = False
+        self._delivered: dict[int, float] = {}  # signal -> when the rank got it
 
-    def run(self) -> None:
-        """Guard the rank to its end. Does not return."""
-        # What the rank forked and left behind becomes ours, to be ended with it.
-        adopt_orphans()
-        self._start(self._fetch_signals)
-        self._start(self.front.listen, self._on_signal, self._on_front_gone)
+    def fork(self) -> SupervisorClient:
+        """Fork twice; return in the rank. Relay and supervisor end with the job's exit status."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or each process would write what is buffered
+        self.relay = fork_below_relay()
+        supervisor_end, rank_end = socket.socketpair()
+        supervisor, self.child = os.getpid(), os.fork()
+        # A group of its own, so that processes that the rank starts are stopped and ended with it.
+        # Both processes do this, because either may come first.
+        with contextlib.suppress(OSError):
+            os.setpgid(self.child, self.child)
+        if self.child == 0:
+            processes.die_with_parent(supervisor)
+            supervisor_end.close()
+            # No signal can be pending: the supervisor delivers none before it is asked to.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            return SupervisorClient(Connection(rank_end))
+        rank_end.close()
         try:
-            line = open_line(self.world, self.end, self.launcher)
+            self._run(Connection(supervisor_end))
+        except BaseException:  # never return into the caller's code; the rank dies with this one
+            traceback.print_exc()
+        processes.exit_now(1)
+
+    def _run(self, connection: Connection) -> None:
+        """Watch the rank to its end, and end with it."""
+        # Processes that the rank leaves behind become this process's, to be ended with the rank.
+        processes.adopt_orphans()
+        start_thread(self._receive_signals)
+        start_thread(self._watch_parents)
+        try:
+            self._channel = FailureChannel(self.world, self.end, self.launcher)
         except LaunchError as error:
             sys.stderr.write(f"error: {error}\n")
             self.end(2)
-        with self._reporting:
-            self.line = line
-        for failure in self._early:
-            line.report(failure)
-        self._start(self._serve)
-        self._start(self._follow)
-        status = self._wait()
-        if self.line.finished:
-            # Together: launchers kill the others when one has ended with a status. And then
-            # nobody needs the scheduler, which takes up to 4 s to see that by itself.
-            self.line.barrier(_LEFT, self._exit_seconds)
-            self.end(self._code)
-        self._report(self._how_it_ended(status))
-        threading.Event().wait()  # rank 0's verdict ends this process
-
-    @staticmethod
-    def _start(target: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(target=target, args=arguments, daemon=True).start()
-
-    def _wait(self) -> int:
-        """The rank's exit status, negative for a signal."""
+        self._channel_open.set()
+        start_thread(self._serve, connection)
         _, status = os.waitpid(self.child, 0)
         self._alive = False
-        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        if self._channel.finished:
+            # All together: launchers kill the others when one has ended with a status. The
+            # scheduler would take up to 4 s more to notice that all ranks have left.
+            self._channel.barrier(_LEFT, self._exit_seconds)
+            self.end(self._code)
+        self._report(*_describe_end(status), kind="death")
+        threading.Event().wait()  # rank 0's decision ends this process
 
-    def _how_it_ended(self, status: int) -> Failure:
-        if status == 0:
-            text, code = "it left with status 0 before the other ranks had finished", 1
-        elif status > 0:
-            text, code = f"exit status {status}", status
-        else:
-            name, code = signal.Signals(-status).name, 128 - status
-            cause = {
-                "SIGKILL": " (somebody did, or the machine ran out of memory)",
-                "SIGSEGV": " (a crash in native code)",
-                "SIGFPE": " (a crash in native code)",
-                "SIGBUS": " (a crash in native code, or /dev/shm is full)",
-                "SIGABRT": " (native code gave up; its message stands above)",
-            }.get(name, "")
-            text = f"killed by {name}{cause}"
-        return Failure(self.world.rank, text, code, kind="death")
+    def end(self, code: int) -> NoReturn:
+        """Kill the rank, the scheduler and processes that the rank left, and exit."""
+        self._ending.acquire()  # by the first caller; never released
+        if self._alive:
+            kill([self.child])
+        if self.scheduler:
+            self.scheduler.kill()
+        for _ in range(20):
+            orphans = processes.children()
+            if not orphans:
+                break
+            kill(orphans)
+            time.sleep(0.01)
+        if self.world.launcher == "msrun" and self._launcher_is_lost():
+            processes.end_msrun_tails()
+        processes.exit_now(code)
 
-    def _report(self, failure: Failure) -> None:
-        with self._reporting:
-            if self.line is None:
-                self._early.append(failure)
-                return
-        self.line.report(failure)
+    def _report(self, text: str, code: int = 1, kind: str = "error") -> None:
+        self._channel_open.wait()
+        self._channel.report(Failure(self.world.rank, text, code, kind=kind))
 
-    # -- signals, and the loss of those above ------------------------------------------------
+    # -- signals, and the loss of relay and launcher ------------------------------------------
 
-    def _fetch_signals(self) -> None:
-        """Those sent to this process itself: by a user, or by Slurm to all of a step."""
+    def _receive_signals(self) -> None:
+        """Receive signals to stop: from the relay, a user, or Slurm, which signals a whole step."""
         while True:
             self._on_signal(signal.sigwait(STOP_SIGNALS))
 
     def _on_signal(self, number: int) -> None:
-        """Pass a signal on to a rank that heeds it, once; else it ends the job."""
+        """Deliver a signal, once, to a rank that wants it; else end the job."""
         now, name = time.monotonic(), signal.Signals(number).name
-        with self._signalling:
-            before = self._came.get(number)
-            if before is None and (self._heeds or self._came):
-                self._came[number] = now
-                if self._heeds and self._alive:
+        with self._signals:
+            before = self._delivered.get(number)
+            if before is None and (self._deliver or self._delivered):
+                self._delivered[number] = now
+                if self._deliver and self._alive:
                     with contextlib.suppress(OSError):
                         os.kill(self.child, number)
                 return
@@ -259,142 +247,111 @@ class Guard:
             text = "interrupted twice"
         else:
             return
-        self._report(Failure(self.world.rank, text, 128 + number, kind="signal"))
+        self._report(text, 128 + number, "signal")
 
-    def _heed(self, heeds: bool) -> None:
-        with self._signalling:
-            self._heeds = heeds
+    def _launcher_is_lost(self) -> bool:
+        return self.ends_with_launcher and not launcher_alive(self.launcher)
 
-    def _on_front_gone(self) -> None:
-        self._abandon("the process that its launcher started was killed")
+    def _watch_parents(self) -> None:
+        """Notice the end of relay or launcher: if SIGKILL ends them, they signal nobody.
 
-    def _follow(self) -> None:
-        """End with mpirun (msrun, srun's daemon): killed by SIGKILL, it takes nobody with it.
-
-        And stand still with the front: Ctrl-Z on mpirun stops that alone.
+        Then nobody waits for the rank any more: let it save if it handles signals, else end it.
+        Ctrl-Z on mpirun stops the relay alone; stop and continue the rank with it.
         """
-        stands = False
-        while not self.follows or launcher_alive(self.launcher):
-            if is_stopped(self.front.pid) != stands:
-                stands = not stands
-                with contextlib.suppress(OSError):
-                    os.killpg(self.child, signal.SIGSTOP if stands else signal.SIGCONT)
+        stopped = False
+        while os.getppid() == self.relay and not self._launcher_is_lost():
+            if processes.is_stopped(self.relay) != stopped:
+                stopped = not stopped
+                self._signal_group(signal.SIGSTOP if stopped else signal.SIGCONT)
             time.sleep(_POLL_SECONDS)
-        self._abandon("its launcher has gone")
+        why = "its launcher has gone"
+        if os.getppid() != self.relay:
+            why = "the process that its launcher started was killed"
+        with self._signals:
+            seconds = _SAVE_SECONDS if self._delivered else _LOST_SECONDS
+            saves = self._deliver or bool(self._delivered)
+        if saves:
+            self._on_signal(signal.SIGTERM)
+            self._signal_group(signal.SIGCONT)  # it may have been stopped with the relay
+            time.sleep(seconds)
+            why += f", and it has not ended within {seconds:.0f} s of that"
+        self._report(why, kind="signal")
 
-    def _abandon(self, why: str) -> None:
-        """Nobody is waiting for the rank any more: let it save if it heeds signals, or end it."""
-        with self._signalling:
-            if self._abandoned:
-                return
-            seconds = _SAVE_SECONDS if self._came else _LOST_SECONDS
-            self._abandoned = heeds = self._heeds or bool(self._came)
-        if not heeds:
-            self._report(Failure(self.world.rank, why, kind="signal"))
-            return
-        self._on_signal(signal.SIGTERM)
+    def _signal_group(self, number: int) -> None:
         with contextlib.suppress(OSError):
-            os.killpg(self.child, signal.SIGCONT)  # it may have been stopped with the front
-        time.sleep(seconds)
-        text = f"{why}, and it has not ended within {seconds:.0f} s of that"
-        self._report(Failure(self.world.rank, text, kind="signal"))
+            os.killpg(self.child, number)
 
-    # -- what the rank asks ------------------------------------------------------------------
+    # -- the rank's requests ------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, connection: Connection) -> None:
         while True:
-            message = self.channel.receive()
+            message = connection.receive()
             if message is None:
                 return
-            if "fail" in message:
-                self._report(Failure(**message["fail"]))
-            else:
-                threading.Thread(target=self._fulfil, args=(message,), daemon=True).start()
+            if "failure" in message:
+                self._channel.report(Failure(**message["failure"]))
+                continue
+            if message["request"] == _SCHEDULER and not self._scheduler_requested:
+                self._scheduler_requested = True
+                if self.world.is_main:
+                    start_thread(self._run_scheduler)
+            start_thread(self._answer, connection, message)
 
-    def _fulfil(self, message: dict) -> None:
-        ask, answer = message["ask"], None
-        if ask == "scheduler":
-            answer = self._scheduler_address()
-        elif ask in ("heed", "heed no more"):
-            self._heed(ask == "heed")
-        elif ask == _FINISH:
-            self._exit_seconds = float(message["exit_seconds"])
-            self._finish(int(message.get("code", 0)))
-            timer = threading.Timer(self._exit_seconds, self.end, args=(self._code,))
-            timer.daemon = True
-            timer.start()
-        else:
-            self.line.barrier(ask)
-        self.channel.send(to=ask, answer=answer)
+    def _answer(self, connection: Connection, message: dict[str, Any]) -> None:
+        request, answer = message["request"], None
+        if request == _SCHEDULER:
+            answer = self._channel.wait_for(_SCHEDULER)
+        elif request == "barrier":
+            self._channel.barrier(message["name"])
+        elif request == "signals":
+            with self._signals:
+                self._deliver = message["wanted"]
+        elif request == "finish":
+            self._exit_seconds = message["exit_seconds"]
+            self._finish(message["code"])
+        connection.send(request=request, answer=answer)
 
     def _finish(self, code: int) -> None:
-        """The rank's main() has returned; wait until all have."""
+        """Wait until all ranks' main() has returned; then limit the time to end."""
         self._code = code
-
-        def give_up() -> None:
-            text = f"exit status {code}, while other ranks went on"
-            self._report(Failure(self.world.rank, text, code))
-
-        timer = threading.Timer(_RETURN_SECONDS, give_up)
-        timer.daemon = True
-        if code:
-            timer.start()
-        self.line.finish()
-        timer.cancel()
-
-    def _scheduler_address(self) -> object:
-        """Where MindSpore's scheduler listens; rank 0's guard starts it (under msrun, msrun)."""
-        if self.world.launcher == "msrun":
-            host, port = scheduler_address(os.environ) or ("", 0)
-            try:
-                return resolved(host), port
-            except LaunchError as error:
-                self._report(Failure(self.world.rank, str(error), 2, kind="user"))
-                threading.Event().wait()  # rank 0's verdict ends this process
-        if self.world.is_main:
-            threading.Thread(target=self._run_scheduler, daemon=True).start()
-        return self.line.learn("scheduler")
+        text = f"exit status {code}, while other ranks went on"
+        timer = start_timer(_RETURN_SECONDS, self._report, text, code) if code else None
+        self._channel.finish()
+        if timer:
+            timer.cancel()
+        start_timer(self._exit_seconds, self.end, code)
 
     def _run_scheduler(self) -> None:
-        # All in one thread: the kernel counts a thread's end as the death of a parent.
+        """On rank 0: start the scheduler, publish its address, report its early end.
+
+        All of it in one thread: the kernel takes the end of the thread that started a process for
+        the death of its parent (see ``die_with_parent``).
+        """
         given = scheduler_address(os.environ)
-        if self.world.one_host:
-            host, port = given or ("127.0.0.1", 0)
-        else:
-            self.line.await_all()
-            host, port = self.line.remote_address(), given[1] if given else 0
+        host, port = given or ("127.0.0.1", 0)
+        if not self.world.one_host:
+            host = self._channel.own_address()
         try:
             self.scheduler = SchedulerProcess(host, port, self.world.size)
             self.scheduler.wait_until_listening()
         except LaunchError as error:
-            self._report(Failure(0, str(error), 2, kind="user"))
+            self._report(str(error), 2, "user")
             return
-        self.line.tell("scheduler", [self.scheduler.host, self.scheduler.port])
-        while not self.scheduler.status():
-            time.sleep(_POLL_SECONDS)
-        if not self.line.finished:
-            text = f"it ended ({self.scheduler.status()})"
-            self._report(Failure(SCHEDULER, text, kind="death"))
-        threading.Event().wait()
+        self._channel.publish(_SCHEDULER, [self.scheduler.host, self.scheduler.port])
+        text = f"it ended ({self.scheduler.wait()})"
+        self._channel.report(Failure(SCHEDULER, text, kind="death"))
 
-    # -- the end -----------------------------------------------------------------------------
 
-    def end(self, code: int) -> None:
-        """Take the rank, the scheduler and what the rank left behind along, and end."""
-        self._ending.acquire()  # by whoever comes first; never released
-        if self._alive:
-            with contextlib.suppress(OSError):
-                os.kill(self.child, signal.SIGKILL)
-        if self.scheduler:
-            self.scheduler.kill()
-        for _ in range(20):
-            orphans = children()
-            if not orphans:
-                break
-            for orphan in orphans:
-                with contextlib.suppress(OSError):
-                    os.kill(orphan, signal.SIGKILL)
-            time.sleep(0.01)
-        if self.world.launcher == "msrun" and self.follows and not launcher_alive(self.launcher):
-            end_msrun_tails()
-        leave_at_once(code)
+def _describe_end(status: int) -> tuple[str, int]:
+    """Word how a rank's process ended too early, and give the job's exit status for it.
+
+    Args:
+        status: as ``os.waitpid`` gives it.
+    """
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return f"killed by {name}{_CAUSES.get(name, '')}", 128 + os.WTERMSIG(status)
+    code = os.WEXITSTATUS(status)
+    if code == 0:
+        return "it exited with status 0 before the other ranks had finished", 1
+    return f"exit status {code}", code

@@ -1,9 +1,7 @@
-"""Who am I? The environment that a launcher leaves, read as ``World(rank, size, ...)``.
+"""A process's place in its job, read from the variables that its launcher sets.
 
-Everything here is a pure function of the environment: no MindSpore, no sockets, no processes.
-``cluster`` acts on what is decided here.
-
-Which variables count, innermost launcher first:
+All functions here are pure functions of the environment: no MindSpore, no sockets, no processes.
+These variables are read, in this order:
 
 ==========  ====================================================================================
 launcher    variables
@@ -15,8 +13,8 @@ Intel MPI
 Slurm       ``SLURM_STEP_ID``, ``SLURM_PROCID``, ``SLURM_STEP_NUM_TASKS``, ``SLURM_LOCALID``
 ==========  ====================================================================================
 
-``mpirun`` inside a Slurm allocation is Open MPI's (or MPICH's) job: its helper processes are a
-Slurm step of their own, with one task a node, so Slurm's variables would count hosts.
+Slurm's come last: ``mpirun`` inside a Slurm allocation starts its helper processes as a Slurm step
+with one task per node, so Slurm's variables would count hosts.
 """
 
 from __future__ import annotations
@@ -28,39 +26,34 @@ from collections.abc import Mapping
 from mindcv_ghost.errors import LaunchError
 
 __all__ = [
-    "VISIBLE",
+    "LOCAL_SIZE",
     "World",
     "check_distribute",
     "detect",
-    "device_id",
     "first_slurm_host",
     "is_scheduler",
     "job_identity",
-    "left_over",
+    "read_number",
     "scheduler_address",
-    "threads_per_rank",
-    "without_launcher",
 ]
 
-# msrun doesn't tell its ranks how many share a host, and a rank that has joined its cluster looks
-# like one of msrun's: ``cluster`` leaves the number here.
 LOCAL_SIZE = "MINDCV_GHOST_LOCAL_SIZE"
+"""The variable that holds the ranks of this host: msrun doesn't tell, so this package sets it."""
 
-# A process that inherits these takes itself for a rank: MindSpore reads Open MPI's at import,
-# and msrun's decide its role. The scheduler must see none of them.
-_LAUNCHER_PREFIXES = (
-    *("OMPI_", "PMIX_", "PRTE_", "SLURM_"),
-    *("PMI_", "MPI_LOCAL", "HYD", "I_MPI_"),
+# Rank, size, local rank, local size.
+_OPEN_MPI = (
+    *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    *("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 )
-_LAUNCHER_NAMES = ("MS_ROLE", "MS_NODE_ID", "RANK_ID", "RANK_SIZE", "DEVICE_ID")
-
-
-VISIBLE = {
-    "Ascend": ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES"),
-    "GPU": ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+_PMI = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
+# What names a job.
+_JOB_NAMES = {
+    # Version 5: prterun-<host>-<pid>@1; version 4: a number, and mpirun's address.
+    "openmpi": ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_hnp_uri"),
+    "pmi": ("PMI_JOBID", "PMI_KVS", "I_MPI_HYDRA_UUID"),
+    "slurm": ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+    "msrun": ("MS_SCHED_HOST", "MS_SCHED_PORT"),
 }
-"""What makes a process see only some of a host's devices: the runtime's own variable, and the one
-that a container's runtime leaves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +86,7 @@ class World:
 
 
 def is_scheduler(environ: Mapping[str, str]) -> bool:
-    """Whether this process is a scheduler: msrun runs the user's script for that, too.
+    """Whether this process is msrun's scheduler: msrun runs the user's script for that, too.
 
     >>> is_scheduler({"MS_ROLE": "MS_SCHED"}), is_scheduler({})
     (True, False)
@@ -105,7 +98,7 @@ def detect(environ: Mapping[str, str]) -> World:
     """Read this process's place in its job from its environment.
 
     Raises:
-        LaunchError: if the launcher's variables are missing in part, aren't numbers, or
+        LaunchError: if some of the launcher's variables are missing, aren't numbers, or
             contradict each other. The text names them and their values.
 
     >>> detect({})
@@ -116,17 +109,14 @@ def detect(environ: Mapping[str, str]) -> World:
     if environ.get("MS_ROLE"):
         return _detect_msrun(environ)
     if "OMPI_COMM_WORLD_RANK" in environ or "OMPI_COMM_WORLD_SIZE" in environ:
-        prefix = "OMPI_COMM_WORLD_"
-        names = [prefix + name for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")]
-        return _world(environ, "openmpi", *names)
+        return _world(environ, "openmpi", _OPEN_MPI)
     slurm = _slurm_names(environ)
     if "PMI_RANK" in environ or "PMI_SIZE" in environ:
-        # srun --mpi=pmi2 sets these as well, without the local ones; then Slurm says the same
-        # and more. Under MPICH's mpirun inside a Slurm step they differ, and MPICH's count.
+        # srun --mpi=pmi2 sets these, too, but not the local ones; they then agree with Slurm's,
+        # which tell more. MPICH's mpirun inside a Slurm step sets others, and these count.
         same = slurm and environ.get("PMI_SIZE") == environ.get(slurm[1])
         if not (same and environ.get("PMI_RANK") == environ.get("SLURM_PROCID")):
-            names = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
-            return _world(environ, "pmi", *names)
+            return _world(environ, "pmi", _PMI)
     if slurm:
         return _detect_slurm(environ, *slurm)
     return World()
@@ -137,38 +127,31 @@ def _detect_msrun(environ: Mapping[str, str]) -> World:
     if role == "MS_SCHED":
         raise LaunchError(
             "this process is the scheduler (MS_ROLE=MS_SCHED), not a rank: start the program "
-            "through mindcv_ghost.launch.cluster.run_script, as train.py does"
+            "through mindcv_ghost.launch.script.run_script, as train.py does"
         )
     if role != "MS_WORKER":
         raise LaunchError(f"MS_ROLE={role!r} is neither MS_WORKER nor MS_SCHED")
-    missing = [
-        name
-        for name in ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT")
-        if not environ.get(name)
-    ]
+    needed = ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT")
+    missing = [name for name in needed if not environ.get(name)]
     if missing:
         raise LaunchError(
-            f"MS_ROLE=MS_WORKER is set, but not {_listed(missing)}: start with msrun, which sets "
-            "them all, or unset MS_ROLE"
+            f"MS_ROLE=MS_WORKER is set, but these are not: {', '.join(missing)}. Start with msrun, "
+            "which sets them all, or unset MS_ROLE"
         )
     if not environ.get("MS_NODE_ID"):
         raise LaunchError(
             "MS_NODE_ID is not set, so this process doesn't know its rank: with several hosts, "
             "give each msrun its --node_rank (0 on the host of --master_addr)"
         )
-    rank, size = _number(environ, "MS_NODE_ID"), _number(environ, "MS_WORKER_NUM")
     scheduler_address(environ)
-    local_rank = _number(environ, "DEVICE_ID") if environ.get("DEVICE_ID") else rank
-    local_size = _number(environ, LOCAL_SIZE) if environ.get(LOCAL_SIZE) else size
-    names = ("MS_NODE_ID", "MS_WORKER_NUM", "DEVICE_ID", LOCAL_SIZE)
-    return _checked(environ, names, World(rank, size, local_rank, local_size, "msrun"))
+    return _world(environ, "msrun", ("MS_NODE_ID", "MS_WORKER_NUM", "DEVICE_ID", LOCAL_SIZE))
 
 
 def _slurm_names(environ: Mapping[str, str]) -> tuple[str, str] | None:
     """The variables of a Slurm step's rank and size, or None outside of one.
 
-    A batch script and an allocated shell have SLURM_PROCID=0 and SLURM_NTASKS of what was asked
-    for, yet are one process; only ``srun`` gives its tasks SLURM_STEP_ID and
+    A batch script and an allocated shell are one process, though they have SLURM_PROCID=0 and
+    the SLURM_NTASKS that was requested. Only ``srun`` gives its tasks SLURM_STEP_ID and
     SLURM_STEP_NUM_TASKS. A shell started by ``srun --pty`` is a step of one task.
     """
     step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
@@ -180,67 +163,69 @@ def _slurm_names(environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _detect_slurm(environ: Mapping[str, str], rank_name: str, size_name: str) -> World:
-    rank, size = _number(environ, rank_name), _number(environ, size_name)
-    local_rank = _number(environ, "SLURM_LOCALID") if "SLURM_LOCALID" in environ else rank
-    layout = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
-    local_size = size
-    if layout:
-        counts = _tasks_per_node(layout)
-        node = _number(environ, "SLURM_NODEID") if "SLURM_NODEID" in environ else 0
-        if not counts or node >= len(counts) or sum(counts) != size:
-            raise LaunchError(
-                f"Slurm's variables contradict each other: SLURM_STEP_TASKS_PER_NODE={layout!r}, "
-                f"SLURM_NODEID={node}, {size_name}={size}"
-            )
-        local_size = counts[node]
     names = (rank_name, size_name, "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
-    return _checked(environ, names, World(rank, size, local_rank, local_size, "slurm"))
+    layout = environ.get("SLURM_STEP_TASKS_PER_NODE")
+    if not layout:
+        return _world(environ, "slurm", names)
+    counts, size = _tasks_per_node(layout), read_number(environ, size_name)
+    node = read_number(environ, "SLURM_NODEID") if "SLURM_NODEID" in environ else 0
+    if node >= len(counts) or sum(counts) != size:
+        raise LaunchError(
+            f"Slurm's variables contradict each other: SLURM_STEP_TASKS_PER_NODE={layout!r}, "
+            f"SLURM_NODEID={node}, {size_name}={size}"
+        )
+    return _world(environ, "slurm", names, local_size=counts[node])
 
 
 def _tasks_per_node(layout: str) -> list[int]:
-    """Slurm's ``2(x3),1`` as a list; empty if it can't be read.
+    """Read Slurm's ``2(x3),1`` as a list; empty if it can't be read.
 
     >>> _tasks_per_node("2(x3),1")
     [2, 2, 2, 1]
     """
-    counts: list[int] = []
-    for part in layout.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if not match:
-            return []
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", layout)
+    return [int(count) for count, times in parts for _ in range(int(times or 1))]
 
 
-def _world(environ: Mapping[str, str], launcher: str, *names: str) -> World:
-    rank, size, local_rank, local_size = names
-    missing = [name for name in (rank, size) if not environ.get(name)]
-    if missing:
-        there = rank if missing == [size] else size
+def _world(
+    environ: Mapping[str, str],
+    launcher: str,
+    names: tuple[str, str, str, str],
+    local_size: int | None = None,
+) -> World:
+    """Read rank, size, local rank and local size from the variables that ``names`` gives."""
+    present = [name for name in names[:2] if environ.get(name)]
+    if len(present) == 1:
+        (missing,) = set(names[:2]) - set(present)
         raise LaunchError(
-            f"{there}={environ.get(there)!r} is set, but not {_listed(missing)}: start all "
-            f"processes with one mpirun, or unset {there}"
+            f"{present[0]}={environ[present[0]]!r} is set, but not {missing}: start all processes "
+            f"with one mpirun, or unset {present[0]}"
         )
+    # A launcher that gives no local numbers (old MPICH, msrun) runs all ranks on one host.
+    rank, size, local_rank, local = (
+        name if environ.get(name) else instead for name, instead in zip(names, names[:2] * 2)
+    )
+    if local_size is None:
+        local_size = read_number(environ, local)
     world = World(
-        _number(environ, rank),
-        _number(environ, size),
-        # Launchers too old to tell the local ones run on one host.
-        _number(environ, local_rank if environ.get(local_rank) else rank),
-        _number(environ, local_size if environ.get(local_size) else size),
+        read_number(environ, rank),
+        read_number(environ, size),
+        read_number(environ, local_rank),
+        local_size,
         launcher,
     )
-    return _checked(environ, names, world)
-
-
-def _checked(environ: Mapping[str, str], names: tuple[str, ...], world: World) -> World:
-    legal = 0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size
-    if not legal or world.local_size > world.size:
+    if not (world.rank < world.size and world.local_rank < local_size <= world.size):
         given = ", ".join(f"{n}={environ[n]!r}" for n in dict.fromkeys(names) if n in environ)
         raise LaunchError(f"the launcher's variables contradict each other: {given}")
     return world
 
 
-def _number(environ: Mapping[str, str], name: str) -> int:
+def read_number(environ: Mapping[str, str], name: str) -> int:
+    """Read a variable that must be 0, 1, 2, ...
+
+    Raises:
+        LaunchError: if it is something else, or not set.
+    """
     text = environ.get(name, "").strip()
     if not (text.isascii() and text.isdigit()):
         raise LaunchError(
@@ -249,15 +234,11 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _listed(names: list[str]) -> str:
-    return " and ".join(names) if len(names) < 3 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
 def check_distribute(world: World, distribute: bool | None) -> None:
-    """Hold the recipe's ``distribute`` against the launcher; None (not set) agrees with any.
+    """Compare the recipe's ``distribute`` with the launcher; None (not set) fits any.
 
     Raises:
-        LaunchError: if the recipe says one thing and the launcher did another.
+        LaunchError: if they contradict each other.
     """
     if distribute is True and world.size == 1:
         raise LaunchError(
@@ -272,111 +253,11 @@ def check_distribute(world: World, distribute: bool | None) -> None:
         )
 
 
-def device_id(
-    environ: Mapping[str, str],
-    world: World,
-    device: str,
-    count: int | None,
-    launcher_environ: Mapping[str, str] | None = None,
-) -> int:
-    """Choose which of a host's devices a rank takes.
-
-    Args:
-        environ: ``DEVICE_ID`` counts for a single process, and the variables that hide devices.
-        world: this process's place in the job.
-        device: Ascend, GPU or CPU.
-        count: devices that this process can use; None for the CPU, which ranks share.
-        launcher_environ: environment of the launcher, as far as it is known. A variable that it has
-            already was not set for this rank alone.
-
-    Raises:
-        LaunchError: if there are fewer devices than ranks, or not the one that is asked for.
-
-    >>> device_id({}, World(3, 8, 3, 8, "openmpi"), "Ascend", count=8)
-    3
-    >>> device_id({"CUDA_VISIBLE_DEVICES": "3"}, World(3, 8, 3, 8, "slurm"), "GPU", count=1)
-    0
-    """
-    if count is None:
-        return 0
-    chosen = [name for name in VISIBLE[device] if environ.get(name)]
-    told = "".join(f", {name}={environ[name]}" for name in chosen)
-    if world.local_size == 1:
-        number = _number(environ, "DEVICE_ID") if environ.get("DEVICE_ID") else 0
-        if number >= count:
-            asked = f"DEVICE_ID={number}" if number else f"device_target {device}"
-            raise LaunchError(
-                f"{asked}: this process can use {count} {device} devices{told}, numbered from 0. "
-                "Give a lower DEVICE_ID, or unset it and what hides devices."
-            )
-        return number
-    # srun --gpus-per-task=1 and containers give each rank a device of its own, its only one.
-    own = [name for name in chosen if (launcher_environ or {}).get(name) != environ[name]]
-    if count == 1 and own:
-        return 0
-    if count < world.local_size:
-        raise LaunchError(
-            f"{world.local_size} ranks were started on this host, but each can use only {count} of "
-            f"its {device} devices{told}: start at most {count} ranks a host (mpirun -n {count}), "
-            "or see that what hides devices gives each rank one of its own."
-        )
-    return world.local_rank
-
-
-def left_over(environ: Mapping[str, str], world: World) -> list[str]:
-    """Warn of variables that another way of starting has left in the environment.
-
-    Ask before the ranks join: joining sets some of these.
-
-    >>> left_over({"PATH": "/bin"}, World())
-    []
-    """
-    told = []
-    for name in ("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH"):
-        if environ.get(name):
-            told.append(
-                f"{name}={environ[name]} is set: on Ascend, MindSpore then takes ranks and devices "
-                "from that file and not from what started this job. If the file isn't of this very "
-                f"job, unset {name}"
-            )
-    others = [
-        name
-        for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
-        if environ.get(name) and world.launcher == "msrun"
-    ]
-    if others:
-        told.append(
-            f"MS_ROLE={environ.get('MS_ROLE')} is set, and {_listed(others)} too: the process "
-            "counts as one of MindSpore's own cluster, and what mpirun says is ignored. If mpirun "
-            "started it, unset MS_ROLE"
-        )
-    ranks = [name for name in ("RANK_ID", "RANK_SIZE") if environ.get(name)]
-    if ranks and world.launcher == "single":
-        given = " and ".join(f"{name}={environ[name]}" for name in ranks)
-        told.append(
-            f"{given} {'are' if len(ranks) > 1 else 'is'} set, though no launcher started this "
-            "process: it trains alone, but MindSpore's own log and data set code believe them. "
-            f"Unset {_listed(ranks)}, or start the ranks with mpirun, msrun or srun"
-        )
-    return told
-
-
-def threads_per_rank(world: World, cores: int) -> int:
-    """A rank's fair share of its host's cores, at least one.
-
-    >>> threads_per_rank(World(0, 8, 0, 8, "openmpi"), cores=2)
-    1
-    >>> threads_per_rank(World(), cores=2)
-    2
-    """
-    return max(1, cores // world.local_size)
-
-
 def scheduler_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
-    """The scheduler's host and port if the user (or msrun) set them, else None.
+    """Read the scheduler's host and port if the user or msrun set them, else None.
 
     Raises:
-        LaunchError: if only one of the two is set, or the port isn't one.
+        LaunchError: if only one of the two is set, or the port isn't between 1024 and 65534.
     """
     host, port = environ.get("MS_SCHED_HOST", ""), environ.get("MS_SCHED_PORT", "")
     if not host and not port:
@@ -390,25 +271,19 @@ def scheduler_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def job_identity(environ: Mapping[str, str], world: World) -> str:
-    """A text that all ranks of a job share and no other running job has; "" if there is none.
+    """Name the job: all its ranks get the same text, and no other running job does.
 
-    MPICH gives its ranks no such name: the caller then takes the process that started the ranks.
+    Returns:
+        the name, or "" where the launcher gives none (MPICH): the caller then identifies the job
+        by the process that started the ranks.
     """
-    if world.launcher == "openmpi":
-        # Version 5: prterun-<host>-<pid>@1; version 4: a number, and mpirun's address.
-        names = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_hnp_uri")
-    elif world.launcher == "slurm":
-        names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    elif world.launcher == "msrun":
-        names = ("MS_SCHED_HOST", "MS_SCHED_PORT")
-    else:
-        names = ("PMI_JOBID", "PMI_KVS", "I_MPI_HYDRA_UUID")
+    names = _JOB_NAMES.get(world.launcher, ())
     found = [f"{name}={environ[name]}" for name in names if environ.get(name)]
     return f"{world.launcher} {world.size} " + " ".join(found) if found else ""
 
 
 def first_slurm_host(environ: Mapping[str, str]) -> str:
-    """The host of a Slurm step's (or, under mpirun, a job's) rank 0; "" outside of Slurm.
+    """Name the host of a Slurm step's (or, under mpirun, a job's) rank 0; "" outside of Slurm.
 
     >>> first_slurm_host({"SLURM_STEP_NODELIST": "gpu[007-009,12],login"})
     'gpu007'
@@ -418,12 +293,3 @@ def first_slurm_host(environ: Mapping[str, str]) -> str:
         nodes = environ.get("SLURM_STEP_NODELIST") or nodes
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else ""
-
-
-def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what launchers put there, for a process that is no rank."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if not (name.startswith(_LAUNCHER_PREFIXES) or name in _LAUNCHER_NAMES)
-    }

@@ -13,8 +13,9 @@ from mindcv_ghost import compat
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.trainer import Summary
 from mindcv_ghost.launch.cluster import join
+from mindcv_ghost.launch.environment import device_id, leftover_variables
 from mindcv_ghost.launch.processes import launcher_environment
-from mindcv_ghost.launch.world import World, device_id, left_over
+from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.logs import setup_logging
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.run_folder import RunFolder
@@ -54,7 +55,7 @@ def opened(config: Config, world: World, writes: bool) -> Iterator[Session]:
     _share_log(setup_logging(config.checkpoint.ckpt_save_dir if writes else None, world.rank))
     for notice in config.notices:
         _logger.info("%s", notice)
-    for warning in left_over(os.environ, world):
+    for warning in leftover_variables(os.environ, world):
         _logger.warning("%s", warning)
     device = compat.resolve_device(config.system.device_target)
     if config.system.device_target == "auto":
@@ -66,8 +67,8 @@ def opened(config: Config, world: World, writes: bool) -> Iterator[Session]:
     number = device_id(os.environ, world, device, count, launcher_environment())
     compat.set_up(device, number, config.system.mode, config.system.jit_level)
     try:
-        with join(world, device):
-            yield Session(device, folder)
+        join(world, device)
+        yield Session(device, folder)
     finally:
         if folder is not None:
             folder.close()

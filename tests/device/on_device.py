@@ -1,8 +1,8 @@
 """Runs a script on a fake device: python tests/device/on_device.py Ascend train.py ARGS...
 
-MindSpore is changed in this process alone, when it is imported: a rank's guards have been forked
-before, and the scheduler is another program. Settings: ``fake_device/settings.py``. With CPU as
-the device MindSpore stays as it is, and the script only has the tests' network.
+MindSpore is changed in this process alone, when it is imported: a rank's supervisor has been
+forked before, and the scheduler is another program. Settings: ``fake_device/settings.py``. With CPU
+as the device MindSpore stays as it is, and the script only has the tests' network.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from mindcv_ghost.doctor import board, examination, rounds, watch
 from mindcv_ghost.doctor.examination import Check, Examination
 from mindcv_ghost.doctor.findings import OK, Finding, Report
 from mindcv_ghost.doctor.usage import Asked
-from mindcv_ghost.launch.cluster import meet, run_script
+from mindcv_ghost.launch.cluster import barrier
+from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import detect
 
 
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> int:
             ]
         )
         if not exam.lost:
-            meet("the end of the test")
+            barrier("the end of the test")
     return rounds._finish(asked, world, report, exam.lost)
 
 

@@ -129,10 +129,10 @@ def test_the_launcher_is_named_with_its_ranks():
 
 
 def test_left_over_variables_are_told(monkeypatch):
-    monkeypatch.setattr(places.launch, "left_over", lambda *_: ["RANK_ID=3 is left"], raising=False)
+    monkeypatch.setattr(places, "leftover_variables", lambda *_: ["RANK_ID=3 is left"])
     found = places.variables(World(), {})
     assert (found.state, found.text) == (SLOW, "RANK_ID=3 is left")
-    monkeypatch.setattr(places.launch, "left_over", lambda *_: [], raising=False)
+    monkeypatch.setattr(places, "leftover_variables", lambda *_: [])
     assert places.variables(World(), {}).state == OK
 
 
@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_is_broken_and_a_free_one_ok():
 
 def test_a_host_that_nobody_knows_is_an_error_for_users():
     environ = {"MS_SCHED_HOST": "no-such-host.invalid", "MS_SCHED_PORT": "8118"}
-    with pytest.raises(LaunchError, match="no-such-host.invalid isn't an address"):
+    with pytest.raises(LaunchError, match="no-such-host.invalid isn't a name"):
         places.meeting(World(), environ)
 
 

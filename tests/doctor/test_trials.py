@@ -52,7 +52,7 @@ class Ranks:
         return found
 
 
-def test_a_training_that_heeds_a_signal_to_stop_ends_the_doctor():
+def test_a_training_that_handles_a_signal_to_stop_ends_the_doctor():
     stopped = SimpleNamespace(run=lambda: SimpleNamespace(stopped_by=signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         Trial.run(stopped)

@@ -2,7 +2,7 @@
 
 cluster_rank.py WHAT [RANK]: ok | loop | raise | exit | return | early-raise | config
 cluster_rank.py slow-exit DEVICE: ends late, as a device's collectives may
-cluster_rank.py heed | deaf: a training's loop; in the latter, the chosen rank hears nothing
+cluster_rank.py train | deaf: a training's loop; in the latter, the chosen rank ignores signals
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import sys
 import time
 
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.launch.cluster import heed_signals, join, run_script
+from mindcv_ghost.launch.cluster import deliver_signals, join
+from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import detect
 
 STATUSES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 0}
 
 
-def heed(ranks, rank: int, deaf: bool) -> int:
+def train(ranks, rank: int, deaf: bool) -> int:
     """Steps until any rank has been told to stop, a save that takes two seconds, the status."""
     import numpy as np
 
     came = []
     for number in STATUSES:
         signal.signal(number, lambda number, _: came.append(number))
-    with heed_signals():
-        print(f"heeds {rank}", flush=True)
+    with deliver_signals():
+        print(f"trains {rank}", flush=True)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             while deaf and came:
@@ -63,27 +64,27 @@ def main(argv: list[str]) -> int:
         raise ValueError("before the others are there")
     if what == "slow-exit":
         atexit.register(end_late, world.rank)
-    with join(world, device):
-        import numpy as np
+    join(world, device)
+    import numpy as np
 
-        from mindcv_ghost.engine.collectives import Collectives
+    from mindcv_ghost.engine.collectives import Collectives
 
-        ranks = Collectives(world.rank, world.size)
-        total = ranks.sum(np.array([world.rank + 1.0], np.float32))
-        print(f"joined {world.rank} {float(total[0]):g}", flush=True)
-        if what == "raise" and chosen:
-            raise ValueError("in the midst of it")
-        if what == "exit" and chosen:
-            sys.exit(3)
-        if what == "return":
-            return 5
-        if what in ("heed", "deaf"):
-            return heed(ranks, world.rank, what == "deaf" and chosen)
-        if what == "loop" or not chosen:
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline:
-                ranks.barrier()
-                time.sleep(0.05)
+    ranks = Collectives(world.rank, world.size)
+    total = ranks.sum(np.array([world.rank + 1.0], np.float32))
+    print(f"joined {world.rank} {float(total[0]):g}", flush=True)
+    if what == "raise" and chosen:
+        raise ValueError("in the midst of it")
+    if what == "exit" and chosen:
+        sys.exit(3)
+    if what == "return":
+        return 5
+    if what in ("train", "deaf"):
+        return train(ranks, world.rank, what == "deaf" and chosen)
+    if what == "loop" or not chosen:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            ranks.barrier()
+            time.sleep(0.05)
     return 0
 
 

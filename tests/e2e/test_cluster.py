@@ -102,13 +102,13 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def guard_of(job: Job, rank: int) -> int:
+def supervisor_of(job: Job, rank: int) -> int:
     return parent_of(job.pids()[rank])
 
 
-def front_of(job: Job, rank: int) -> int:
-    """The process that the launcher started."""
-    return parent_of(guard_of(job, rank))
+def relay_of(job: Job, rank: int) -> int:
+    """The signal relay: the process that the launcher started."""
+    return parent_of(supervisor_of(job, rank))
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def jobs(tmp_path):
         job.output.close()
 
 
-def test_two_jobs_at_once_do_not_meet(jobs):
+def test_two_jobs_at_once_do_not_mix(jobs):
     first, second = jobs(), jobs()
     first.mpirun("ok")
     second.mpirun("ok", ranks=3)
@@ -152,7 +152,7 @@ def test_the_scheduler_s_host_may_be_given_by_name(jobs):
 @pytest.mark.parametrize(
     ("host", "told"),
     [
-        ("no-such-host.invalid", "MS_SCHED_HOST=no-such-host.invalid isn't an address that this"),
+        ("no-such-host.invalid", "MS_SCHED_HOST=no-such-host.invalid isn't a name that this"),
         # A block of addresses that is nobody's (RFC 5737).
         ("192.0.2.1", "MS_SCHED_HOST has to be an address of rank 0's host"),
     ],
@@ -223,7 +223,7 @@ def test_nothing_is_orphaned_when_mpirun_is_killed(jobs):
     job.mpirun("loop")
     job.wait_for(r"joined", 2)
     # Not the process that was started: PyPI's mpirun is a wrapper around prterun.
-    os.kill(parent_of(front_of(job, 0)), signal.SIGKILL)
+    os.kill(parent_of(relay_of(job, 0)), signal.SIGKILL)
     assert job.end(END_SECONDS)[0] != 0
 
 
@@ -255,10 +255,10 @@ def test_a_device_gets_more_time_to_end_than_the_cpu(jobs, device, ended):
 SAVE_SECONDS = 30  # a step, the save of two seconds, and the end, on a busy machine
 
 
-class Heeding:
+class Training:
     """A job in its training loop, which saves when it is told to stop."""
 
-    def __init__(self, job: Job, folder: Path, launcher: str, what: str = "heed") -> None:
+    def __init__(self, job: Job, folder: Path, launcher: str, what: str = "train") -> None:
         self.job, self.saved = job, folder / "saved"
         environ = {"SAVED": str(self.saved)}
         if launcher == "srun":
@@ -267,7 +267,7 @@ class Heeding:
             job.mpirun(what, "1", **environ)
         else:
             job.msrun(folder, what, "1", **environ)
-        job.wait_for(r"heeds \d", 2)
+        job.wait_for(r"trains \d", 2)
         time.sleep(0.5)
 
     def signals_told(self) -> list[str]:
@@ -286,14 +286,18 @@ class Heeding:
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 0)],
     ids=["SIGTERM", "SIGINT", "SIGUSR1"],
 )
-@pytest.mark.parametrize("whom", ["front", "guard", "rank"])
+@pytest.mark.parametrize("whom", ["relay", "supervisor", "rank"])
 def test_a_signal_to_any_process_of_a_rank_lets_all_ranks_save(
     jobs, tmp_path, whom, number, status
 ):
     job = jobs()
-    run = Heeding(job, tmp_path, "srun")
-    pid = {"front": front_of, "guard": guard_of, "rank": lambda job, rank: job.pids()[rank]}[whom]
-    os.kill(pid(job, 1), number)
+    run = Training(job, tmp_path, "srun")
+    find = {
+        "relay": relay_of,
+        "supervisor": supervisor_of,
+        "rank": lambda job, rank: job.pids()[rank],
+    }
+    os.kill(find[whom](job, 1), number)
     assert job.end(SAVE_SECONDS) == [status, status], job.text
     assert run.signals_told() == ["", number.name]
     assert "failed" not in job.text
@@ -304,8 +308,8 @@ def test_a_signal_to_any_process_of_a_rank_lets_all_ranks_save(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=str)
 def test_ranks_save_although_their_launcher_ends_at_once(jobs, tmp_path, launcher, number):
     job = jobs()
-    run = Heeding(job, tmp_path, launcher)
-    os.kill(parent_of(front_of(job, 0)), number)
+    run = Training(job, tmp_path, launcher)
+    os.kill(parent_of(relay_of(job, 0)), number)
     job.end(SAVE_SECONDS)
     assert [told.split(",")[0] for told in run.signals_told()] == ["SIGTERM", "SIGTERM"]
 
@@ -313,8 +317,8 @@ def test_ranks_save_although_their_launcher_ends_at_once(jobs, tmp_path, launche
 @pytest.mark.faults
 def test_slurm_s_warning_to_mpirun_reaches_all_ranks(jobs, tmp_path):
     job = jobs()
-    run = Heeding(job, tmp_path, "mpirun")
-    os.kill(parent_of(front_of(job, 0)), signal.SIGUSR1)
+    run = Training(job, tmp_path, "mpirun")
+    os.kill(parent_of(relay_of(job, 0)), signal.SIGUSR1)
     assert job.end(SAVE_SECONDS) == [0], job.text
     assert run.signals_told() == ["SIGUSR1", "SIGUSR1"]
 
@@ -322,8 +326,8 @@ def test_slurm_s_warning_to_mpirun_reaches_all_ranks(jobs, tmp_path):
 @pytest.mark.faults
 def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path):
     job = jobs()
-    run = Heeding(job, tmp_path, "mpirun")
-    mpirun = parent_of(front_of(job, 0))
+    run = Training(job, tmp_path, "mpirun")
+    mpirun = parent_of(relay_of(job, 0))
     os.kill(mpirun, signal.SIGTSTP)  # as Ctrl-Z does
     time.sleep(1.5)
     assert [state_of(pid) for pid in job.pids().values()] == ["T", "T"]
@@ -331,7 +335,7 @@ def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path
     time.sleep(1.5)
     assert "T" not in [state_of(pid) for pid in job.pids().values()]
     assert "saving" not in job.text
-    os.kill(front_of(job, 1), signal.SIGUSR1)
+    os.kill(relay_of(job, 1), signal.SIGUSR1)
     assert job.end(SAVE_SECONDS) == [0], job.text
     assert run.signals_told() == ["", "SIGUSR1"]
 
@@ -339,21 +343,21 @@ def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path
 @pytest.mark.faults
 def test_a_second_ctrl_c_ends_all_at_once_though_a_rank_is_deaf(jobs, tmp_path):
     job = jobs()
-    Heeding(job, tmp_path, "srun", "deaf")
+    Training(job, tmp_path, "srun", "deaf")
     for _ in range(2):  # of one keystroke
-        os.kill(front_of(job, 1), signal.SIGINT)
+        os.kill(relay_of(job, 1), signal.SIGINT)
         time.sleep(0.05)
     time.sleep(1)
     assert len(job.alive()) >= 6, job.text
-    os.kill(front_of(job, 1), signal.SIGINT)
+    os.kill(relay_of(job, 1), signal.SIGINT)
     assert job.end(5) == [130, 130], job.text
 
 
 @pytest.mark.faults
 def test_a_deaf_rank_is_not_left_behind_by_a_killed_launcher(jobs, tmp_path):
     job = jobs()
-    Heeding(job, tmp_path, "mpirun", "deaf")
-    os.kill(parent_of(front_of(job, 0)), signal.SIGKILL)
+    Training(job, tmp_path, "mpirun", "deaf")
+    os.kill(parent_of(relay_of(job, 0)), signal.SIGKILL)
     job.end(END_SECONDS)
 
 
@@ -371,7 +375,7 @@ def test_a_signal_before_training_ends_the_job_and_says_so(jobs, number, status,
     job = jobs()
     job.srun("loop")
     job.wait_for(r"joined", 2)
-    os.kill(front_of(job, 1), number)
+    os.kill(relay_of(job, 1), number)
     assert job.end(END_SECONDS) == [status, status], job.text
     assert f"rank 1 of 2 failed: {told}" in job.text
 

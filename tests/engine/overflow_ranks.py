@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from mindcv_ghost.launch.cluster import join, run_script
+from mindcv_ghost.launch.cluster import join
+from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import detect
 
 UPDATES = 6
@@ -42,36 +43,36 @@ def main(argv: list[str]) -> int:
             return ops.depend(self.flag, gradients).sum() == 0
 
     world = detect(os.environ)
-    with join(world, "CPU"):
-        collectives = Collectives(world.rank, world.size)
-        for accumulation in (1, 2):
-            network, register = Linear(), Register()
-            step = TrainStep(
-                NetworkWithLoss(network, CrossEntropy()),
-                create_optimizer(network, OptimizerSettings("momentum"), [0.1] * 20, "CPU"),
-                LossScale(1024.0, dynamic=True),
-                accumulation_steps=accumulation,
-                ranks=world.size,
-                check=register,
-            )
-            step.set_train()
-            seen = []
-            for number in range(UPDATES * accumulation):
-                overflows = (world.rank, number) in OVERFLOWS
-                assign_parameter(register.flag, np.array([overflows], np.float32))
-                _, outcome = step(*batch(4, seed=10 * world.rank + number))
-                if accumulation > 1 and number % accumulation == accumulation - 1:
-                    assign_parameter(register.flag, np.zeros(1, np.float32))
-                    outcome = step.update(accumulation)
-                if accumulation == 1 or number % accumulation:
-                    seen.append(Outcome.read(outcome).finite)
-            # Batches 2 and 4 are the first of the second and of the third group of two.
-            bad = (2, 4) if accumulation == 1 else (1, 2)
-            assert seen == [number not in bad for number in range(UPDATES)], seen
-            assert (step.scale, step.updates_done) == (256.0, UPDATES - 2), step.scale
-            collectives.assert_equal(network)
-            states = collectives.gather(np.array([step.scale, step.updates_done]))
-            assert states[0].tolist() == states[1].tolist()
+    join(world, "CPU")
+    collectives = Collectives(world.rank, world.size)
+    for accumulation in (1, 2):
+        network, register = Linear(), Register()
+        step = TrainStep(
+            NetworkWithLoss(network, CrossEntropy()),
+            create_optimizer(network, OptimizerSettings("momentum"), [0.1] * 20, "CPU"),
+            LossScale(1024.0, dynamic=True),
+            accumulation_steps=accumulation,
+            ranks=world.size,
+            check=register,
+        )
+        step.set_train()
+        seen = []
+        for number in range(UPDATES * accumulation):
+            overflows = (world.rank, number) in OVERFLOWS
+            assign_parameter(register.flag, np.array([overflows], np.float32))
+            _, outcome = step(*batch(4, seed=10 * world.rank + number))
+            if accumulation > 1 and number % accumulation == accumulation - 1:
+                assign_parameter(register.flag, np.zeros(1, np.float32))
+                outcome = step.update(accumulation)
+            if accumulation == 1 or number % accumulation:
+                seen.append(Outcome.read(outcome).finite)
+        # Batches 2 and 4 are the first of the second and of the third group of two.
+        bad = (2, 4) if accumulation == 1 else (1, 2)
+        assert seen == [number not in bad for number in range(UPDATES)], seen
+        assert (step.scale, step.updates_done) == (256.0, UPDATES - 2), step.scale
+        collectives.assert_equal(network)
+        states = collectives.gather(np.array([step.scale, step.updates_done]))
+        assert states[0].tolist() == states[1].tolist()
     if world.is_main:
         print("OK")
     return 0

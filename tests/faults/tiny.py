@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from mindcv_ghost.launch.cluster import run_script
+from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.storage import atomic_file
 from tests.helpers.tiny_network import register_tiny
 

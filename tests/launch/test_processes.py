@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# A rank's parent is its guard, and that has the rank's own environment.
+# A rank's parent is its supervisor, and that has the rank's own environment.
 CODE = """
 import os
 os.environ["OWN"] = "rank"
