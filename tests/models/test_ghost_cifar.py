@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import mindcv
 import mindspore as ms
 import numpy as np
@@ -10,6 +12,7 @@ from mindspore import Tensor
 
 import mindcv_ghost  # noqa: F401
 from mindcv_ghost.analysis.complexity import count_macs, count_parameters
+from mindcv_ghost.layers import GhostModule
 from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
 
 
@@ -46,7 +49,7 @@ def test_ghost_resnet56_has_the_papers_counts_with_cheap_kernels_of_one():
 
 
 def test_shortcut_takes_every_second_position_and_adds_zeros_around():
-    block = GhostCifarBlock(2, 6, 2, {"ratio": 2, "cheap_kernel_size": 1}).set_train(False)
+    block = GhostCifarBlock(2, 6, 2, partial(GhostModule, cheap_kernel_size=1)).set_train(False)
     for branch in (block.conv2.primary, block.conv2.cheap):
         branch.bn.gamma.set_data(ms.ops.zeros_like(branch.bn.gamma))  # leaves the shortcut alone
     x = np.abs(np.random.RandomState(0).standard_normal((1, 2, 5, 5))).astype(np.float32)
