@@ -1,8 +1,8 @@
 """Register the zoo with MindCV, whichever of the two packages is imported first.
 
-Importing this module loads neither MindSpore nor MindCV. MindCV's registry is a dictionary in which
-a later model silently replaces an earlier one of the same name. :func:`register_model` refuses that:
-the first package to register a name keeps it.
+Importing this module loads neither MindSpore nor MindCV. In MindCV's registry a later
+model silently replaces an earlier one of the same name. :func:`register_model` refuses that: the
+first package to register a name keeps it.
 """
 
 from __future__ import annotations
