@@ -8,7 +8,6 @@ PyTorch's default.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Callable
 
 from mindcv.models.helpers import make_divisible
@@ -32,16 +31,15 @@ Stage = tuple[tuple[int, int, int, float, int], ...]
 class GhostNetFrame(ImageClassifier):
     """Stem, stages of bottlenecks, a 1x1 convolution, and a head with one hidden layer.
 
+    A subclass sets ``stages``, ``bottleneck`` and, if it isn't 1, ``last_expansion``: the channels
+    of the last convolution as a multiple of the last block's expanded channels.
+
     Args:
-        stages: the blocks of each stage.
-        block: makes a bottleneck from its number (from 0), input channels, expanded channels,
-            output channels, kernel size, stride and squeeze-and-excitation ratio.
-        last_expansion: channels of the last convolution, as a multiple of the last block's expanded
-            channels.
-        width: factor for all channels except the head's.
+        width: factor for all channel counts except the head's.
         num_classes: outputs of the classifier; 0 for none (returns the hidden layer's features).
         in_channels: channels of the images.
         drop_rate: dropout probability before the classifier.
+        options: further arguments of the bottlenecks.
 
     Inputs:
         Images of shape (N, in_channels, H, W).
@@ -56,15 +54,19 @@ class GhostNetFrame(ImageClassifier):
     # For MindCV's FeatureExtractWrapper: each stage in `blocks` counts as an outermost cell.
     flatten_sequential = True
 
+    stages: tuple[Stage, ...]
+    # Makes a block from its number (from 0), input channels, expanded channels, output channels,
+    # kernel size, stride and squeeze-and-excitation ratio, and `options`.
+    bottleneck: Callable[..., nn.Cell]
+    last_expansion = 1
+
     def __init__(
         self,
-        stages: Sequence[Stage],
-        block: Callable[..., nn.Cell],
-        last_expansion: int,
-        width: float,
-        num_classes: int,
-        in_channels: int,
-        drop_rate: float,
+        width: float = 1.0,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        drop_rate: float = 0.2,
+        **options: Any,
     ) -> None:
         super().__init__(drop_rate)
         self.width, self.in_channels = width, in_channels
@@ -83,12 +85,13 @@ class GhostNetFrame(ImageClassifier):
         # As in timm, the stem's feature is its convolution's output, before BN.
         self.feature_info = [{"chs": channels_in, "reduction": 2, "name": "conv_stem"}]
         cells, number, reduction, expanded = [], 0, 2, 0
-        for index, stage in enumerate(stages):
+        for index, stage in enumerate(self.stages):
             blocks = []
             for kernel_size, expanded, out_channels, se_ratio, stride in stage:
                 mid = make_divisible(expanded * width, DIVISOR)
                 out = make_divisible(out_channels * width, DIVISOR)
-                blocks.append(block(number, channels_in, mid, out, kernel_size, stride, se_ratio))
+                shape = (number, channels_in, mid, out, kernel_size, stride, se_ratio)
+                blocks.append(self.bottleneck(*shape, **options))
                 channels_in, number = out, number + 1
                 reduction *= stride
             cells.append(nn.SequentialCell(blocks))
@@ -96,7 +99,7 @@ class GhostNetFrame(ImageClassifier):
                 self.feature_info.append(
                     {"chs": channels_in, "reduction": reduction, "name": f"blocks.{index}"}
                 )
-        last = make_divisible(expanded * width * last_expansion, DIVISOR)
+        last = make_divisible(expanded * width * self.last_expansion, DIVISOR)
         cells.append(nn.SequentialCell([ConvNormAct(channels_in, last, 1, act=nn.ReLU)]))
         self.blocks = nn.SequentialCell(cells)
         self.pool = GlobalAvgPool(keep_dims=True)

@@ -150,22 +150,8 @@ class GhostNetV2(GhostNetFrame):
     Source: paper; the authors' ``ghostnetv2_torch.py``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        drop_rate: float = 0.2,
-    ) -> None:
-        super().__init__(
-            STAGES,
-            GhostV2Bottleneck,
-            last_expansion=1,
-            width=width,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            drop_rate=drop_rate,
-        )
+    stages = STAGES
+    bottleneck = GhostV2Bottleneck
 
 
 _create = partial(create_variant, GhostNetV2, VARIANTS, default_cfgs)

@@ -108,7 +108,7 @@ class GhostV3Bottleneck(Bottleneck):
         kernel_size: int,
         stride: int,
         se_ratio: float,
-        deploy: bool,
+        deploy: bool = False,
     ) -> None:
         super().__init__()
         attention = number >= FIRST_ATTENTION
@@ -153,23 +153,8 @@ class GhostNetV3(GhostNetFrame):
     Source: paper; the authors' ``ghostnetv3.py``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        drop_rate: float = 0.2,
-        deploy: bool = False,
-    ) -> None:
-        super().__init__(
-            STAGES,
-            partial(GhostV3Bottleneck, deploy=deploy),
-            last_expansion=1,
-            width=width,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            drop_rate=drop_rate,
-        )
+    stages = STAGES
+    bottleneck = GhostV3Bottleneck
 
 
 _create = partial(create_variant, GhostNetV3, VARIANTS, default_cfgs)

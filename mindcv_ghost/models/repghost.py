@@ -127,7 +127,7 @@ class RepGhostBottleneck(Bottleneck):
         kernel_size: int,
         stride: int,
         se_ratio: float,
-        deploy: bool,
+        deploy: bool = False,
     ) -> None:
         super().__init__()
         self.ghost1 = RepGhostModule(in_channels, expanded, True, deploy)
@@ -162,23 +162,9 @@ class RepGhostNet(GhostNetFrame):
     Source: paper; timm's ``repghost.py``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        drop_rate: float = 0.2,
-        deploy: bool = False,
-    ) -> None:
-        super().__init__(
-            STAGES,
-            partial(RepGhostBottleneck, deploy=deploy),
-            last_expansion=2,
-            width=width,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            drop_rate=drop_rate,
-        )
+    stages = STAGES
+    bottleneck = RepGhostBottleneck
+    last_expansion = 2
 
 
 _create = partial(create_variant, RepGhostNet, VARIANTS, default_cfgs)
