@@ -1,7 +1,8 @@
-"""How the zoo gets into MindCV's registry, whichever of the two packages is imported first.
+"""Register the zoo with MindCV, whichever of the two packages is imported first.
 
-Nothing here imports MindSpore or MindCV at import. MindCV's registry is a dictionary that lets the
-last comer win in silence; :func:`register_model` doesn't: a name belongs to whom it was first.
+Importing this module loads neither MindSpore nor MindCV. In MindCV's registry a later
+model silently replaces an earlier one of the same name. :func:`register_model` refuses that: the
+first package to register a name keeps it.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ EntryPoint = TypeVar("EntryPoint", bound=Callable[..., Any])
 
 
 def register_model(entry_point: EntryPoint) -> EntryPoint:
-    """Register a model with MindCV under its function's name; a taken name is refused.
+    """Register a model with MindCV under its function's name; refuse a name that is taken.
 
     Registering the same function of the same module again (a reload) is harmless.
 
     Args:
-        entry_point: ``f(pretrained, num_classes, in_channels, **kwargs) -> nn.Cell``; its module
-            holds ``default_cfgs`` with an entry of that name, as MindCV's model files do.
+        entry_point: ``f(pretrained, num_classes, in_channels, **kwargs) -> nn.Cell``. Its module
+            has a ``default_cfgs`` with an entry of that name, like MindCV's model files.
+
+    Returns:
+        The entry point.
 
     Raises:
         UserError: if MindCV or another plug-in already has a model of this name.
@@ -52,29 +56,29 @@ def register_model(entry_point: EntryPoint) -> EntryPoint:
         if owner != entry_point.__module__:
             raise UserError(
                 f"the model name {name!r} of {entry_point.__module__} is already taken by {owner}; "
-                f"{_PACKAGE} replaces nobody's model. Import only one of the two packages, or "
-                f"upgrade the one that should give the name up."
+                f"{_PACKAGE} doesn't replace other packages' models. Import only one of the two "
+                f"packages, or rename one of the models."
             )
     return registry.register_model(entry_point)
 
 
 def register_zoo() -> None:
-    """Register every model of this package: now if MindCV is loaded, else when it is imported."""
+    """Register this package's models now, or after MindCV has been imported if it isn't yet."""
     if not any(_is_hook(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _RegisterAfterImport())
     if _HOST in sys.modules:
-        # Waits for the import lock, should another thread be in the middle of importing MindCV.
+        # Waits for the import lock if another thread is still importing MindCV.
         importlib.import_module(_HOST)
         importlib.import_module(_ZOO)
 
 
 def _is_hook(finder: object) -> bool:
-    # By name, not by class: a reload of this module makes a new class.
+    # Compare names, not classes: reloading this module creates a new class.
     return (type(finder).__module__, type(finder).__name__) == (__name__, "_RegisterAfterImport")
 
 
 class _RegisterAfterImport(MetaPathFinder):
-    """Finds MindCV as the other finders do, and has the zoo imported once MindCV's code has run."""
+    """Finds MindCV through the other finders, and imports the zoo after MindCV's code has run."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if fullname != _HOST:
@@ -89,7 +93,7 @@ class _RegisterAfterImport(MetaPathFinder):
 
 
 def _call_after_exec(spec: ModuleSpec, follow_up: Callable[[], object]) -> None:
-    """Let ``follow_up`` run once the module of ``spec`` has been executed."""
+    """Call ``follow_up`` after the module of ``spec`` has been executed."""
     loader = spec.loader
     if loader is None or not hasattr(loader, "exec_module"):
         return
@@ -99,8 +103,8 @@ def _call_after_exec(spec: ModuleSpec, follow_up: Callable[[], object]) -> None:
         exec_module(module)
         follow_up()
 
-    # On this one loader object (importlib makes one per import), so that it keeps its type:
-    # importlib.resources and inspect ask loaders for more than exec_module.
+    # Patch this loader object (importlib makes one per import) instead of wrapping it:
+    # importlib.resources and inspect use more of a loader than exec_module.
     loader.exec_module = exec_then_follow_up  # type: ignore[method-assign]
 
 
@@ -114,7 +118,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, num_classes: int | None
 
 
 def parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["ratio=4", "act=relu"]`` to keyword arguments; values are JSON, or else strings.
+    """Parse ``["ratio=4", "act=relu"]`` into keyword arguments; values are JSON, or else strings.
 
     >>> parse_model_args(["ratio=4", "deploy=true", "act=relu"])
     {'ratio': 4, 'deploy': True, 'act': 'relu'}

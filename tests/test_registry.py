@@ -1,4 +1,4 @@
-"""The zoo registers in either order of import, and takes no other model's name."""
+"""The zoo registers in any order of imports and never replaces another package's model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 
     [
         "import sys, mindcv_ghost\n"
         "assert mindcv_ghost.__version__ and 'create_model' in dir(mindcv_ghost)\n"
-        # Alone it is light; a layer brings MindSpore; MindCV brings the models.
+        # Alone it is light; a layer loads MindSpore; MindCV loads the models.
         "assert not {'mindspore', 'mindcv', 'numpy'} & set(sys.modules)\n"
         "assert len([n for n in sys.modules if n.startswith('mindcv_ghost')]) <= 4\n"
         "from mindcv_ghost import GhostModule, split_channels\n"
@@ -42,7 +42,7 @@ REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 
         f"assert 'mindcv_ghost.models' in sys.modules; {REGISTERED}",
         f"import mindcv; assert not mindcv.list_models('ghost_resnet*')\n"
         f"import mindcv_ghost; {REGISTERED}"
-        # Reloading either is harmless.
+        # Reloading is harmless.
         "import importlib, sys; hooks = len(sys.meta_path)\n"
         "from mindcv_ghost import registry\n"
         "from mindcv_ghost.models import ghost_resnet\n"
@@ -59,7 +59,7 @@ def test_zoo_registers_in_any_order_of_import(code):
     python(code)
 
 
-def test_functions_are_mindcvs_own():
+def test_create_model_and_list_models_are_mindcvs():
     assert mindcv_ghost.create_model is mindcv.create_model
     assert mindcv_ghost.list_models is mindcv.list_models
 
@@ -70,21 +70,21 @@ def test_unknown_attribute_is_an_attribute_error():
 
 
 def resnet50(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
-    """A name that MindCV has."""
+    """Has the name of a model of MindCV's."""
 
 
 def ghost_resnet50(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
-    """A name that another plug-in would have first."""
+    """Stands for another plug-in's model, registered first."""
 
 
-def test_a_name_of_mindcvs_is_refused_not_replaced():
+def test_a_name_of_mindcvs_is_refused():
     before = registry.model_entrypoint("resnet50")
     with pytest.raises(UserError, match=r"'resnet50' of .* taken by mindcv.models.resnet;"):
         register_model(resnet50)
     assert registry.model_entrypoint("resnet50") is before
 
 
-def test_a_name_of_another_plug_ins_is_refused_not_replaced(monkeypatch):
+def test_a_name_of_another_plug_in_is_refused(monkeypatch):
     monkeypatch.setitem(registry._model_entrypoints, "ghost_resnet50", ghost_resnet50)
     from mindcv_ghost.models import ghost_resnet as ours
 

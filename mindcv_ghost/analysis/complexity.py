@@ -1,11 +1,12 @@
-"""What any MindSpore network costs: parameters, multiply-adds, activations and memory.
+"""Count what a MindSpore network costs: parameters, multiply-adds, activations and memory.
 
-Parameters are what training changes; BN's moving statistics are kept apart (MindCV's tables add
-them in). One MAC, a multiplication and an addition, is one FLOP of the paper; convolutions and
-linear layers count, while BN, activations, pooling, sums and products of activations (attention)
-don't: so the Ghost papers count. Activations are the numbers that convolutions and linear layers
-put out, as in timm's and fvcore's counts. Memory is that of inference: the largest sum of tensors
-between cells that are alive at once (:mod:`mindcv_ghost.analysis.memory`), and all weights.
+Parameters are the numbers that training changes. BN's running statistics are counted separately
+(MindCV's tables include them). One MAC, a multiplication and an addition, is one FLOP of the paper.
+As in the Ghost papers, convolutions and linear layers count; BN, activation functions, pooling, and
+sums and products of maps (attention) don't. Activations are the numbers in the outputs of
+convolutions and linear layers, as timm and fvcore count them. Memory is that of inference: all
+weights, and the largest total of tensors between cells that are alive at the same time
+(:mod:`mindcv_ghost.analysis.live_tensors`).
 
     python -m mindcv_ghost.analysis.complexity ghost_resnet50 resnet50 --image_size 224
 """
@@ -24,8 +25,8 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindcv_ghost.analysis.memory import LiveTensors
-from mindcv_ghost.analysis.observation import leaves, observed
+from mindcv_ghost.analysis.hooks import evaluate_with_hooks, leaf_cells
+from mindcv_ghost.analysis.live_tensors import LiveTensors
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.registry import add_model_arguments, create_named_model
 
@@ -44,9 +45,17 @@ _COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Dense)
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-    """One layer: path, kind, shapes of input and output, parameters, MACs, numbers put out.
+    """The cost of one layer.
 
-    ``live_bytes`` are those of all tensors that are alive when it puts out its own.
+    Attributes:
+        name: path of the cell.
+        kind: name of its class.
+        input_shape: with the batch.
+        output_shape: with the batch.
+        parameters: that training changes.
+        macs: multiply-adds of the whole batch.
+        activations: numbers in the output.
+        live_bytes: of all tensors that are alive once the output exists.
     """
 
     name: str
@@ -61,9 +70,16 @@ class LayerCost:
 
 @dataclasses.dataclass(frozen=True)
 class ComplexityReport:
-    """A network's cost for one input of ``input_shape``; ``layers`` in the order of execution.
+    """The cost of a network for one input.
 
-    ``peak_bytes`` are those of all weights and of the most tensors that are alive at once.
+    Attributes:
+        input_shape: of that input, with the batch.
+        parameters: that training changes.
+        moving_statistics: BN's running means and variances.
+        macs: multiply-adds of the whole batch.
+        activations: numbers in the outputs of convolutions and linear layers.
+        peak_bytes: of all weights, and of the tensors alive at the same time at the worst moment.
+        layers: convolutions and linear layers in the order of execution.
     """
 
     input_shape: tuple[int, ...]
@@ -76,12 +92,12 @@ class ComplexityReport:
 
 
 def count_parameters(network: nn.Cell) -> int:
-    """Numbers that training changes: weights, biases, BN's scales and offsets."""
+    """Count the numbers that training changes: weights, biases, BN's scales and offsets."""
     return sum(parameter.size for parameter in network.trainable_params())
 
 
 def count_moving_statistics(network: nn.Cell) -> int:
-    """Numbers that a checkpoint holds beside the parameters: BN's moving means and variances."""
+    """Count BN's running means and variances, which a checkpoint holds beside the parameters."""
     return sum(
         parameter.size
         for parameter in network.get_parameters()
@@ -92,21 +108,21 @@ def count_moving_statistics(network: nn.Cell) -> int:
 def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport:
     """Run ``network`` once and count the multiply-adds of every convolution and linear layer.
 
-    Neither weights, moving statistics, mode nor training flags change. A layer that runs several
-    times is counted as often, under the name it has first.
+    Weights, running statistics, mode and training flags stay the same. A layer that runs several
+    times is counted each time, under its first path.
 
     Args:
         network: takes one tensor.
-        input_shape: of that tensor, with the batch: (1, 3, 224, 224).
+        input_shape: of that tensor, with the batch, for example (1, 3, 224, 224).
 
     Returns:
-        The report; MACs are of the whole batch given.
+        The report; its MACs are those of the whole batch.
     """
     costs: list[LayerCost] = []
     live = LiveTensors()
 
     def record(name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Any) -> None:
-        live.see(inputs, output)
+        live.track(inputs, output)
         if not isinstance(cell, _COUNTED):
             return
         costs.append(
@@ -122,7 +138,7 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
             )
         )
 
-    with observed(network, leaves(network), record):
+    with evaluate_with_hooks(network, leaf_cells(network), record):
         network(Tensor(np.zeros(tuple(input_shape), np.float32)))
     return ComplexityReport(
         input_shape=tuple(input_shape),
@@ -136,10 +152,10 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
 
 
 def _macs(cell: nn.Cell, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one call of one layer.
+    """Count the multiply-adds of one call of one layer.
 
-    A convolution's weight holds, for each map on its one side, what one map takes on the other:
-    every output position uses it whole. Transposed, every input position does.
+    A convolution uses each number of its weight once for every output position (a transposed
+    convolution: for every input position).
     """
     if isinstance(cell, nn.Dense):
         return math.prod(input_shape[:-1]) * cell.in_channels * cell.out_channels
@@ -181,7 +197,7 @@ def _report_rows(name: str, report: ComplexityReport, layers: bool) -> list[dict
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """Columns under their names, numbers to the right; empty columns are left out."""
+    """Format rows as a table without empty columns; numbers are right-aligned."""
     columns = [name for name in rows[0] if any(row[name] != "" for row in rows)]
     cells = [[_text(row[name]) for name in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
@@ -209,14 +225,14 @@ def _measure(name: str, args: argparse.Namespace) -> ComplexityReport:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mindcv_ghost.analysis.complexity",
-        description="Parameters, multiply-adds and activations (of convolutions and linear layers) "
-        "of models, and the peak memory of inference for one image (float32; a total has all "
-        "weights in it, a layer's row the tensors alone).",
+        description="Count the parameters, multiply-adds and activations (of convolutions and "
+        "linear layers) of models, and the peak memory of inference for one image (float32; a "
+        "model's row includes all weights, a layer's row only the tensors).",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name of a MindCV model")
     parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")
     add_model_arguments(parser, num_classes=1000)
-    parser.add_argument("--layers", action="store_true", help="a row a layer, too")
+    parser.add_argument("--layers", action="store_true", help="print a row for each layer, too")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")

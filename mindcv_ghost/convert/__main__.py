@@ -1,4 +1,4 @@
-"""Convert weights: ``python -m mindcv_ghost.convert SOURCE OUT --model NAME``."""
+"""The command: ``python -m mindcv_ghost.convert SOURCE OUT --model NAME``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,24 +18,28 @@ from mindcv_ghost.convert.torch_file import SUFFIXES, read_torch_file, write_tor
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
 from mindcv_ghost.registry import add_model_arguments, create_named_model
 
-_LARGEST_CKPT = 16 * 2**30
+if TYPE_CHECKING:
+    from mindspore import nn
+
+_LARGEST_CKPT = 16 * 2**30  # bytes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mindcv_ghost.convert",
-        description="Weights of Ghost networks from PyTorch to MindSpore (OUT ends in .ckpt) or "
-        "back (SOURCE ends in .ckpt). Every tensor is accounted for, or nothing is written.",
+        description="Convert weights of Ghost networks from PyTorch to MindSpore (OUT ends in "
+        ".ckpt) or back (SOURCE ends in .ckpt). Every tensor is accounted for, or nothing is "
+        "written.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help=f".ckpt, {', '.join(SUFFIXES)}")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the other kind")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file of the other framework")
     parser.add_argument("--model", required=True, metavar="NAME", help="as in mindcv.list_models()")
     add_model_arguments(parser, num_classes=None)
     parser.add_argument(
-        "--names", choices=DIALECTS, default="timm", help="whose names to write (timm)"
+        "--names", choices=DIALECTS, default="timm", help="whose parameter names to write (timm)"
     )
     parser.add_argument("--ema", action="store_true", help="the averaged weights of a .ckpt")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
@@ -46,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = [_kind(path) for path in (args.source, args.out)]
     if kinds[0] == kinds[1]:
         raise ConfigError(
-            f"{args.source} and {args.out} are both {kinds[0]}'s by their suffixes; one ends in "
-            f".ckpt, the other in {' or '.join(SUFFIXES)}"
+            f"{args.source} and {args.out} are both {kinds[0]} files by their suffixes; one must "
+            f"end in .ckpt, the other in {' or '.join(SUFFIXES)}"
         )
     if args.out.exists() and not args.force:
-        raise ConfigError(f"{args.out} is there already; --force replaces it")
+        raise ConfigError(f"{args.out} exists already; --force replaces it")
     if args.ema and kinds[0] == "PyTorch":
-        raise ConfigError("--ema is for .ckpt files; PyTorch files are taken as they are")
+        raise ConfigError("--ema is only for .ckpt files; leave it out for PyTorch files")
     dialects_of(args.model)
     report = _to_ckpt(args) if kinds[0] == "PyTorch" else _from_ckpt(args)
     print(json.dumps(dataclasses.asdict(report)) if args.json else _text(report, kinds[0], args))
@@ -93,7 +98,7 @@ def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
     stored = read_ckpt(args.source, _LARGEST_CKPT)
     averaged = {k[len(EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(EMA_PREFIX)}
     if args.ema and not averaged:
-        raise CheckpointError(f"{args.source} holds no averaged weights; leave out --ema")
+        raise CheckpointError(f"{args.source} has no averaged weights; leave out --ema")
     plain = {
         name: array
         for name, array in stored.items()
@@ -116,8 +121,8 @@ def _classifier(model: str) -> str:
     return f"{registry.get_pretrained_cfg(model)['classifier']}.weight"
 
 
-def _network(args: argparse.Namespace, classifier: np.ndarray | None):
-    """The network with as many classes as asked for, or else as the file has."""
+def _network(args: argparse.Namespace, classifier: np.ndarray | None) -> nn.Cell:
+    """Create the network with ``--num_classes`` classes, by default as many as the file has."""
     classes = args.num_classes
     if classes is None:
         classes = 1000 if classifier is None or not classifier.ndim else classifier.shape[0]
@@ -126,12 +131,12 @@ def _network(args: argparse.Namespace, classifier: np.ndarray | None):
 
 
 def _text(report: ConversionReport, source: str, args: argparse.Namespace) -> str:
-    fate = "dropped: MindSpore has none" if source == "PyTorch" else "written as 0"
+    counters = "dropped: MindSpore has none" if source == "PyTorch" else "written as 0"
     lines = [
         f"{args.source} -> {args.out} ({report.model}, names: {report.dialect})",
         f"  {report.matched} tensors of {report.numbers:,} numbers carried over, "
         f"{report.statistics} of them BN statistics",
-        f"  {report.counters} counters (num_batches_tracked) {fate}",
+        f"  {report.counters} counters (num_batches_tracked) {counters}",
     ]
     if report.cast:
         lines.append(f"  {report.cast} tensors made float32")

@@ -1,42 +1,41 @@
-"""The conversion itself: arrays under PyTorch's names to arrays under MindSpore's, and back.
+"""Convert arrays with PyTorch's names to arrays with MindSpore's names, and back.
 
-Both frameworks keep convolutions as (out, in / groups, height, width) and linear layers as (out,
-in), so that only names change; every array is accounted for or the conversion is refused.
+Both frameworks store convolutions as (out, in / groups, height, width) and linear layers as (out,
+in), so only names change. Every array is accounted for, or the conversion is refused.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from mindspore import nn
 
 from mindcv_ghost.convert.names import dialects_of, torch_names
-from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.errors import CheckpointError, near_names
 
 __all__ = ["ConversionReport", "to_mindspore", "to_torch"]
 
-# BN's count of batches, which MindSpore doesn't keep, and what a profiler (thop) leaves behind.
+# BN's count of batches, which MindSpore doesn't have, and counters that a profiler (thop) adds.
 _COUNTERS = re.compile(r"(^|.*\.)(num_batches_tracked|total_ops|total_params)")
 _LISTED = 5
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of every array.
+    """What happened to the arrays.
 
     Args:
         model: name of the registered model.
-        dialect: whose names the PyTorch side has.
-        matched: arrays that were carried over, BN's statistics among them.
-        statistics: of these, BN's moving means and variances.
-        numbers: in all matched arrays together.
-        counters: PyTorch's counters that MindSpore has no place for (dropped) or that PyTorch
-            expects (written as 0).
-        cast: arrays that were not float32 and now are.
+        dialect: whose names the PyTorch file uses.
+        matched: number of converted arrays, including BN's statistics.
+        statistics: how many of them are BN's running means and variances.
+        numbers: total size of the converted arrays.
+        counters: PyTorch's counters, which were dropped (to MindSpore) or written as 0 (to
+            PyTorch).
+        cast: number of arrays that were converted to float32.
     """
 
     model: str
@@ -51,26 +50,27 @@ class ConversionReport:
 def to_mindspore(
     tensors: Mapping[str, np.ndarray], network: nn.Cell, model: str
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
-    """Name a PyTorch network's arrays as the MindSpore network's parameters.
+    """Rename a PyTorch network's arrays to a MindSpore network's parameter names.
 
     Args:
         tensors: the state dict, as arrays.
-        network: the network that they are for.
+        network: the MindSpore network.
         model: its registered name.
 
     Returns:
         Arrays by MindSpore's names, in the order of the network's parameters, and the report.
 
     Raises:
-        CheckpointError: if an array is missing, left over, of another shape, or not of numbers.
+        CheckpointError: if an array is missing, left over, has another shape, or isn't of
+            floating-point type.
         ConfigError: if the model isn't a Ghost network.
     """
     shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
     offered = {name for name in tensors if not _COUNTERS.fullmatch(name)}
-    # The dialect that leaves least unexplained; of equals the first.
-    spoken = {dialect: torch_names(model, shapes, dialect) for dialect in dialects_of(model)}
-    dialect = min(spoken, key=lambda d: len(offered ^ set(spoken[d].values())))
-    names = spoken[dialect]
+    # Take the dialect with the fewest names that don't match, the first one of several.
+    by_dialect = {dialect: torch_names(model, shapes, dialect) for dialect in dialects_of(model)}
+    dialect = min(by_dialect, key=lambda d: len(offered ^ set(by_dialect[d].values())))
+    names = by_dialect[dialect]
     _check_names(model, offered, set(names.values()))
     wrong = [
         f"{names[name]}: file {tensors[names[name]].shape}, network {shape}"
@@ -78,7 +78,7 @@ def to_mindspore(
         if tensors[names[name]].shape != shape
     ]
     wrong += [
-        f"{names[name]}: {tensors[names[name]].dtype} isn't a type of weights"
+        f"{names[name]}: {tensors[names[name]].dtype} isn't a floating-point type"
         for name in shapes
         if tensors[names[name]].dtype.kind != "f"
     ]
@@ -95,11 +95,11 @@ def to_mindspore(
 def to_torch(
     parameters: Mapping[str, np.ndarray], network: nn.Cell, model: str, dialect: str = "timm"
 ) -> tuple[dict[str, np.ndarray], ConversionReport]:
-    """Name the MindSpore network's parameters as PyTorch does; BN's counters are added as 0.
+    """Rename a MindSpore network's parameters to PyTorch's names; add BN's counters as 0.
 
     Args:
-        parameters: arrays by MindSpore's names, all of the network's.
-        network: the network that they are of.
+        parameters: all of the network's arrays, by MindSpore's names.
+        network: the MindSpore network.
         model: its registered name.
         dialect: whose names to use.
 
@@ -107,7 +107,7 @@ def to_torch(
         Arrays by PyTorch's names, and the report.
 
     Raises:
-        CheckpointError: if a parameter is missing, left over or of another shape.
+        CheckpointError: if a parameter is missing, left over or has another shape.
         ConfigError: if the model isn't a Ghost network or has no names in this dialect.
     """
     shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
@@ -129,8 +129,8 @@ def to_torch(
             path = names[name].rpartition(".")[0]
             tensors[f"{path}.num_batches_tracked"] = np.zeros((), np.int64)
     cast = sum(parameters[name].dtype != np.float32 for name in shapes)
-    carried = {name: parameters[name] for name in shapes}
-    return tensors, _report(model, dialect, carried, len(tensors) - len(shapes), cast)
+    converted = {name: parameters[name] for name in shapes}
+    return tensors, _report(model, dialect, converted, len(tensors) - len(shapes), cast)
 
 
 def _report(
@@ -152,21 +152,21 @@ def _check_names(model: str, offered: set[str], wanted: set[str]) -> None:
     ):
         if names:
             lines.append(f"  {len(names)} {title}:{_list(names, others)}")
-    # The authors' ghost_resnet.py: weights of a whole convolution that its forward never uses.
+    # The authors' ghost_resnet.py has weights of a whole convolution that its forward never uses.
     if any(re.search(r"\.conv\d\.weight[12]$|\.weight[12]$", name) for name in unexpected):
         lines.append(
             "This looks like the authors' ghost_resnet.py, whose Ghost modules never apply their "
-            "BN: no network with BN computes the same, so it can't be converted."
+            "BN. No network with BN computes the same, so it can't be converted."
         )
     else:
         lines.append("Check --model and --model_args (deploy=true for a re-parameterised file).")
     raise CheckpointError("\n".join(lines))
 
 
-def _list(names: list[str], others: list[str] = ()) -> str:
+def _list(names: Sequence[str], others: Sequence[str] = ()) -> str:
     lines = []
     for name in names[:_LISTED]:
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        near = near_names(name, others, cutoff=0.8)
         lines.append(f"\n    {name}" + (f" (there is {near[0]})" if near else ""))
     if len(names) > _LISTED:
         lines.append(f"\n    ... and {len(names) - _LISTED} more")

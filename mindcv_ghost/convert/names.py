@@ -1,8 +1,8 @@
-"""What PyTorch calls the parameters of the Ghost networks.
+"""PyTorch's names for the parameters of the Ghost networks.
 
-Names are derived from MindSpore's: a table of rules a family, each applied to the whole name in the
-order given, and MindSpore's four words for BN's arrays. The other direction looks names up in what
-this one gives, so that both can't differ.
+They are derived from MindSpore's names. Each family has a list of rules, applied to the whole name
+in the given order; then BN's four arrays are renamed. The opposite direction looks names up in the
+result of this one, so the two directions can't disagree.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from mindcv_ghost.errors import ConfigError
 
 __all__ = ["DIALECTS", "dialects_of", "torch_names"]
 
-# timm: its networks of the same name, and PyTorch networks written as timm writes them.
-# authors: the file that the paper's authors published, where its names differ.
+# timm: the names of timm's network, or, for families that timm doesn't have, names in timm's style.
+# authors: the names in the file that the paper's authors published, if they differ.
 DIALECTS = ("timm", "authors")
 
 _BN_ARRAYS = {
@@ -34,7 +34,7 @@ _GHOST_MODULE = (
 _LAST_CONVOLUTION = ((r"^blocks\.9\.0\.bn\.", "blocks.9.0.bn1."),)
 _ATTENTION = ((r"\.attention\.fc\.", ".short_conv."),)
 _BRANCHES = (
-    # In deploy form there is one convolution in the branches' place.
+    # The deploy form has one convolution in place of the branches.
     (r"\.primary\.conv\.", ".primary_conv.0."),
     (r"\.cheap\.conv\.", ".cheap_operation.0."),
     (r"\.conv_dw\.conv\.", ".conv_dw."),
@@ -54,11 +54,11 @@ _REP_GHOST = (
 )
 
 _RULES = (
-    # family (beginning of the model's name), dialect, rules
-    # torchvision's names of ResNet, with timm's of a Ghost module below.
+    # family (prefix of the model's name), dialect, rules
+    # torchvision's names for ResNet, with timm's names for the Ghost modules inside.
     ("ghost_resnet", "timm", (*_GHOST_MODULE, (r"^classifier\.", "fc."))),
     ("ghost_vgg", "timm", _GHOST_MODULE),
-    # MindCV's network has timm's names but for its last convolution; so have the authors.
+    # MindCV's network, like the authors', has timm's names except for the last convolution.
     (
         "ghostnet_",
         "timm",
@@ -75,13 +75,13 @@ _RULES = (
     ("ghostnetv3_", "timm", (*_BRANCHES, *_BRANCH_BN, *_ATTENTION, *_LAST_CONVOLUTION)),
     ("ghostnetv3_", "authors", (*_BRANCHES, *_ATTENTION, *_LAST_CONVOLUTION)),
     ("repghostnet_", "timm", (*_REP_GHOST, *_LAST_CONVOLUTION)),
-    # The authors' names are this package's; timm doesn't have the family.
+    # This package uses the authors' names; timm doesn't have the family.
     ("g_ghost_regnetx_", "timm", ()),
 )
 
 
 def dialects_of(model: str) -> tuple[str, ...]:
-    """Which dialects a model's family has names in; "timm" stands first.
+    """List the dialects that have names for a model's family; "timm" comes first.
 
     Raises:
         ConfigError: if the model isn't a Ghost network.
@@ -90,22 +90,22 @@ def dialects_of(model: str) -> tuple[str, ...]:
     if not found:
         families = sorted({f"{family}*" for family, _, _ in _RULES})
         raise ConfigError(
-            f"--model {model}: names are known for {', '.join(families)}; for other models MindCV "
-            f"has its own conversion scripts"
+            f"--model {model} isn't a Ghost network; names are known for {', '.join(families)}. "
+            f"For other models use MindCV's own conversion scripts."
         )
     return found
 
 
 def torch_names(model: str, names: Iterable[str], dialect: str = "timm") -> dict[str, str]:
-    """Name in PyTorch what MindSpore names.
+    """Translate MindSpore's parameter names to PyTorch's.
 
     Args:
         model: name of the registered model.
-        names: its parameters' names, ``layer1.0.conv1.primary.bn.gamma``.
-        dialect: one of :func:`dialects_of` the model.
+        names: MindSpore's names, such as ``layer1.0.conv1.primary.bn.gamma``.
+        dialect: one of the model's dialects (:func:`dialects_of`).
 
     Returns:
-        MindSpore's name -> PyTorch's, ``layer1.0.conv1.primary_conv.1.weight``.
+        MindSpore's name -> PyTorch's, such as ``layer1.0.conv1.primary_conv.1.weight``.
 
     Raises:
         ConfigError: if the model isn't a Ghost network or has no names in this dialect.
@@ -115,7 +115,7 @@ def torch_names(model: str, names: Iterable[str], dialect: str = "timm") -> dict
             f"{model} has names in {' and '.join(dialects_of(model))}, not in {dialect!r}"
         )
     rules = next(
-        rules for family, spoken, rules in _RULES if model.startswith(family) and spoken == dialect
+        rules for family, known, rules in _RULES if model.startswith(family) and known == dialect
     )
     return {name: _torch_name(name, rules) for name in names}
 

@@ -1,4 +1,4 @@
-"""PyTorch's weight files as arrays: ``.safetensors`` without PyTorch, ``.pth`` with it."""
+"""Read and write PyTorch's weight files: ``.safetensors`` without PyTorch, ``.pth`` with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SUFFIXES", "read_torch_file", "write_torch_file"]
 
 _PICKLED = (".pth", ".pt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *_PICKLED)
-# Where training scripts put the weights in what they save; the first that is there.
+# Keys under which training scripts save the weights, in the order of preference.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 
 
@@ -24,18 +24,18 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """Read a state dict.
 
     Args:
-        path: ``.safetensors``, or what ``torch.save`` wrote (``.pth``, ``.pt``, ``.bin``,
-            ``.pth.tar``): a state dict, or a dictionary that holds one as ``state_dict``, ``model``
-            or ``state_dict_ema``. A ``module.`` before all names is taken off.
+        path: ``.safetensors``, or a file of ``torch.save`` (``.pth``, ``.pt``, ``.bin``,
+            ``.pth.tar``) with a state dict, or with a dictionary that has one under a key such as
+            ``state_dict`` or ``model``. If all names begin with ``module.``, this is removed.
 
     Returns:
         name -> array.
 
     Raises:
-        CheckpointError: if it can't be read, or needs PyTorch and there is none.
+        CheckpointError: if the file can't be read, or needs PyTorch and PyTorch isn't installed.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is {'a folder' if path.is_dir() else 'not there'}")
+        raise CheckpointError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
     tensors = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name[len("module.") :]: array for name, array in tensors.items()}
@@ -43,10 +43,10 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a state dict as a whole or not at all; the suffix decides on the form.
+    """Write a state dict atomically, in the format that the suffix names.
 
     Raises:
-        CheckpointError: if PyTorch is needed and there is none, or the file can't be written.
+        CheckpointError: if PyTorch is needed and isn't installed, or the file can't be written.
     """
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
@@ -70,22 +70,22 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
-        # NumPy has no bfloat16: safetensors then fails with a KeyError or TypeError of its own.
+        # NumPy has no bfloat16; safetensors then raises a KeyError or a TypeError.
         raise CheckpointError(
-            f"{path} can't be read as safetensors of numbers that NumPy has: {problem}"
+            f"{path} can't be read as safetensors with types that NumPy has: {problem}"
         ) from problem
 
 
 def _pickled(path: Path) -> dict[str, np.ndarray]:
     torch = _torch(path)
     try:
-        # Numbers only: a pickle could run any code.
+        # weights_only, because unpickling anything else could run any code.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:
         lines = str(problem).splitlines() or [type(problem).__name__]
         raise CheckpointError(
-            f"{path} can't be read as weights alone (weights_only=True): {lines[0]}. A file that "
-            f"holds more than tensors has to be saved anew: torch.save(model.state_dict(), ...)"
+            f"{path} can't be read as weights only (weights_only=True): {lines[0]}. If the file "
+            f"contains more than tensors, save it again with torch.save(model.state_dict(), ...)"
         ) from problem
     return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, loaded).items()}
 
@@ -103,15 +103,15 @@ def _state_dict(path: Path, loaded: Any) -> dict:
         else type(loaded).__name__
     )
     raise CheckpointError(
-        f"{path} holds {kind}, not a state dict or one of its usual wrappers "
-        f"({', '.join(_WRAPPERS)})"
+        f"{path} contains {kind}, not a state dict or a dictionary with one under "
+        f"{', '.join(_WRAPPERS)}"
     )
 
 
 def _array(path: Path, name: str, tensor: Any) -> np.ndarray:
     if not hasattr(tensor, "detach"):
         raise CheckpointError(f"{path}: {name} is a {type(tensor).__name__}, not a tensor")
-    if str(tensor.dtype) == "torch.bfloat16":  # which NumPy hasn't; float32 holds all its numbers
+    if str(tensor.dtype) == "torch.bfloat16":  # not in NumPy; float32 has all its values
         tensor = tensor.float()
     return tensor.detach().cpu().numpy()
 
@@ -121,7 +121,7 @@ def _torch(path: Path) -> Any:
         import torch
     except ImportError as problem:
         raise CheckpointError(
-            f"{path.suffix} files are PyTorch's own and need it: "
-            f"pip install 'mindcv-ghost[torch]'. For .safetensors files it isn't needed."
+            f"reading or writing {path.suffix} files needs PyTorch: "
+            f"pip install 'mindcv-ghost[torch]'. .safetensors files don't need it."
         ) from problem
     return torch

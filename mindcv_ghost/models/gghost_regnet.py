@@ -1,42 +1,42 @@
-"""G-Ghost-RegNetX: RegNets whose stages compute part of their maps once and reuse them.
+"""G-Ghost-RegNetX: RegNets whose stages derive part of their maps by cheap operations.
 
 Paper: Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJCV 2022 (arXiv
-2201.03297): Ghost stages for GPUs, where depthwise convolutions don't pay. On RegNetX
-(Radosavovic et al., arXiv 2003.13678), in all of its twelve sizes.
+2201.03297): Ghost stages for GPUs, where depthwise convolutions are slow. Applied to RegNetX
+(Radosavovic et al., arXiv 2003.13678) in all of its twelve sizes.
 
-Reproduced: in a stage of more than two blocks, the first block puts out all maps; half of them
-(rounded down to whole groups) go on through thinner blocks, the complicated branch; the others are
-only mixed by a 1x1 convolution, to which comes what the mix operation draws from the average maps
-of all the blocks before it. Both are joined for the last block. Widths of groups, the dropout of
-0.2 and the initialisation are those of the authors' ``g_ghost_regnet.py``, and so are the
-parameters' names.
+Reproduced: in a stage of more than two blocks, the first block computes all maps. Half of them
+(rounded down to whole groups) pass through thinner blocks, the complicated branch. The other half
+passes through a 1x1 convolution only, the cheap operation; the mix operation adds to it a vector
+computed from the pooled outputs of all preceding blocks of the stage. Both halves are concatenated
+for the last block. Group widths, the dropout of 0.2, the initialisation and the parameters' names
+are those of the authors' ``g_ghost_regnet.py``.
 
-Deviation: the authors' ``dilate`` options, which none of their networks uses, aren't there.
+Deviation: the authors' ``dilate`` options are left out; none of their networks uses them.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from mindcv.models.helpers import build_model_with_cfg
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import HeUniform
 
 from mindcv_ghost.layers import GlobalAvgPool, kaiming_normal_fan_out
-from mindcv_ghost.models.pretrained import require_weights
+from mindcv_ghost.models.classifier import ImageClassifier
+from mindcv_ghost.models.factory import create_variant, default_cfg
 from mindcv_ghost.registry import register_model
 
-# MindCV's decorator appends the entry points.
+# MindCV's `register_model` appends the entry points.
 __all__ = ["GGhostRegNet", "GGhostStage", "RegNetBlock"]
 
 STEM_CHANNELS = 32
-# Of a stage's maps, those that the cheap operation makes; of a group's width, what its thinner
-# blocks keep (the authors' file).
+# Share of a stage's maps that the cheap operation computes, and group width of the thin blocks as a
+# share of the stage's group width (both from the authors' file).
 CHEAP_SHARE = 0.5
 THIN_GROUP_SHARE = 0.75
 
-VARIANTS = {
-    # name: blocks and channels of layer1 ... layer4, channels of a group
+# Blocks and channels of layer1 ... layer4, channels of a group.
+_SIZES = {
     "g_ghost_regnetx_002": ((1, 1, 4, 7), (24, 56, 152, 368), 8),
     "g_ghost_regnetx_004": ((1, 2, 7, 12), (32, 64, 160, 384), 16),
     "g_ghost_regnetx_006": ((1, 3, 5, 7), (48, 96, 240, 528), 24),
@@ -51,10 +51,12 @@ VARIANTS = {
     "g_ghost_regnetx_320": ((2, 7, 13, 1), (336, 672, 1344, 2520), 168),
 }
 
-default_cfgs = {
-    name: {"url": "", "num_classes": 1000, "first_conv": "conv1", "classifier": "fc"}
-    for name in VARIANTS
+VARIANTS: dict[str, dict[str, Any]] = {
+    name: {"blocks": blocks, "channels": channels, "group_width": group_width}
+    for name, (blocks, channels, group_width) in _SIZES.items()
 }
+
+default_cfgs = {name: default_cfg(first_conv="conv1", classifier="fc") for name in VARIANTS}
 
 
 def _conv(
@@ -69,19 +71,19 @@ def _conv(
         padding=kernel_size // 2,
         group=groups,
         has_bias=False,
-        # As the authors': over the outputs of all groups, as RegNet's own code has it, too.
+        # Fan-out over all groups together, as in the authors' code and in RegNet's own.
         weight_init=kaiming_normal_fan_out(out_channels, kernel_size),
     )
 
 
 class RegNetBlock(nn.Cell):
-    """RegNet's X block: convolutions of 1x1, 3x3 in groups, and 1x1, and a shortcut.
+    """RegNet's X block: convolutions of 1x1, grouped 3x3 and 1x1, and a shortcut.
 
     Args:
-        in_channels: maps that come in.
-        channels: maps that go out.
-        stride: step of the 3x3 convolution and of the shortcut.
-        group_width: channels of a group; more than there are means one group.
+        in_channels: input channels.
+        channels: output channels.
+        stride: stride of the 3x3 convolution and of the shortcut.
+        group_width: channels of a group; if it exceeds ``channels``, there is one group.
 
     Inputs: (N, in_channels, H, W). Outputs: (N, channels, ceil(H / stride), ceil(W / stride)).
     """
@@ -113,12 +115,12 @@ class RegNetBlock(nn.Cell):
 
 
 class GGhostStage(nn.Cell):
-    """A Ghost stage: thin blocks for one part of the maps, a cheap operation for the other.
+    """A Ghost stage: thin blocks compute one part of the maps, a cheap operation the other.
 
     Args:
-        in_channels: maps that come in.
-        channels: maps that go out.
-        blocks: in the stage, the first and the last included; at least 3.
+        in_channels: input channels.
+        channels: output channels.
+        blocks: number of blocks, including the first and the last; at least 3.
         group_width: channels of a group in the first and the last block.
 
     Inputs: (N, in_channels, H, W). Outputs: (N, channels, ceil(H / 2), ceil(W / 2)).
@@ -159,7 +161,7 @@ class GGhostStage(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         x = self.base(x)
         complicated = x[:, : self.complex]
-        seen = (x,)
+        seen = tuple([x])  # a tuple of any length to type checkers
         for block in self.layers:
             complicated = block(complicated)
             seen = seen + (complicated,)
@@ -167,19 +169,19 @@ class GGhostStage(nn.Cell):
         return self.end(ops.concat((complicated, self.relu(ghosts)), axis=1))
 
 
-class GGhostRegNet(nn.Cell):
-    """RegNetX with Ghost stages wherever a stage has more than two blocks.
+class GGhostRegNet(ImageClassifier):
+    """RegNetX with a Ghost stage wherever a stage has more than two blocks.
 
     Args:
-        blocks: in each of the four stages.
-        channels: of each of the four stages.
+        blocks: number of blocks in each of the four stages.
+        channels: output channels of each of the four stages.
         group_width: channels of a group.
-        num_classes: outputs of the classifier; 0 for none (the pooled features go out).
+        num_classes: outputs of the classifier; 0 for none (returns the pooled features).
         in_channels: channels of the images.
-        drop_rate: dropout before the classifier.
+        drop_rate: dropout probability before the classifier.
 
     Inputs:
-        Images of shape (N, in_channels, H, W), of any size.
+        Images of shape (N, in_channels, H, W) and any size.
 
     Outputs:
         Logits of shape (N, num_classes).
@@ -190,6 +192,8 @@ class GGhostRegNet(nn.Cell):
     Source: paper; deviations at the top of this file.
     """
 
+    classifier_name = "fc"
+
     def __init__(
         self,
         blocks: tuple[int, int, int, int],
@@ -199,17 +203,15 @@ class GGhostRegNet(nn.Cell):
         in_channels: int = 3,
         drop_rate: float = 0.2,
     ) -> None:
-        super().__init__()
-        if not 0.0 <= drop_rate < 1.0:
-            raise ValueError(f"drop_rate is {drop_rate}, but it must lie within 0 <= drop_rate < 1")
-        # In the order of use and each used once: MindCV's FeatureExtractWrapper relies on it.
+        super().__init__(drop_rate)
         self.conv1 = _conv(in_channels, STEM_CHANNELS, 3, stride=2)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU()
         self.feature_info = [{"chs": STEM_CHANNELS, "reduction": 2, "name": "relu"}]
         channels_in = STEM_CHANNELS
         for number, (depth, width) in enumerate(zip(blocks, channels), start=1):
-            # The authors' first stage is plain at any depth; no network of theirs has more than 2.
+            # The authors' first stage is plain at any depth; in their networks it has at most 2
+            # blocks.
             if depth > 2 and number > 1:
                 stage = GGhostStage(channels_in, width, depth, group_width)
             else:
@@ -222,25 +224,10 @@ class GGhostRegNet(nn.Cell):
                 {"chs": width, "reduction": 2 ** (number + 1), "name": f"layer{number}"}
             )
         self.pool = GlobalAvgPool()
-        self.dropout = nn.Dropout(p=drop_rate) if drop_rate > 0.0 else None
-        self.num_features = channels_in
-        self.reset_classifier(num_classes)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Give the network a new, freshly initialised classifier; with 0 classes, none."""
-        self.num_classes = num_classes
-        if num_classes == 0:
-            self.fc = nn.Identity()
-            return
-        self.fc = nn.Dense(
-            self.num_features,
-            num_classes,
-            weight_init=HeUniform(mode="fan_in", nonlinearity="sigmoid"),  # as MindCV's ResNet
-            bias_init="zeros",
-        )
+        self.add_classifier(channels_in, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to maps (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        """Compute maps (N, num_features, ceil(H / 32), ceil(W / 32)) from images."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer1(x)
         x = self.layer2(x)
@@ -248,36 +235,14 @@ class GGhostRegNet(nn.Cell):
         x = self.layer4(x)
         return x
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Maps of :meth:`forward_features` to logits (N, num_classes)."""
-        x = self.pool(x)
+    def classify(self, x: Tensor) -> Tensor:
+        """Compute logits (N, num_classes) from features (N, num_features)."""
         if self.dropout is not None:
             x = self.dropout(x)
         return self.fc(x)
 
-    def construct(self, x: Tensor) -> Tensor:
-        x = self.forward_features(x)
-        return self.forward_head(x)
 
-
-def _create(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, **kwargs: Any
-) -> nn.Cell:
-    """Build one size; MindCV's builder adds ``features_only`` and ``out_indices``."""
-    if pretrained:
-        require_weights(name, default_cfgs[name])
-    blocks, channels, group_width = VARIANTS[name]
-    return build_model_with_cfg(
-        GGhostRegNet,
-        pretrained,
-        default_cfgs[name],
-        blocks=blocks,
-        channels=channels,
-        group_width=group_width,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        **kwargs,
-    )
+_create = partial(create_variant, GGhostRegNet, VARIANTS, default_cfgs)
 
 
 @register_model

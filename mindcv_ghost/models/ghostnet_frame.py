@@ -1,8 +1,8 @@
-"""The frame that GhostNetV2, GhostNetV3 and RepGhostNet share with GhostNet: stem, stages, head.
+"""What GhostNetV2, GhostNetV3 and RepGhostNet share with GhostNet: stem, stages and head.
 
-GhostNet itself (Han et al., arXiv 1911.11907) is MindCV's: ``ghostnet_050`` and others.
-Parameters are named as timm names them, with the Ghost modules' branches below ``primary`` and
-``cheap``. Convolutions start as in the other networks here (He et al., fan-out); the authors leave
+GhostNet itself (Han et al., arXiv 1911.11907) is MindCV's own: ``ghostnet_050`` and others.
+Parameters have timm's names; a Ghost module's two branches are named ``primary`` and ``cheap``.
+Convolutions are initialised as in the zoo's other networks (He et al., fan-out). The authors keep
 PyTorch's default.
 """
 
@@ -14,29 +14,32 @@ from mindcv.models.helpers import make_divisible
 from mindspore import Tensor, nn
 
 from mindcv_ghost.layers import ConvNormAct, GlobalAvgPool, SqueezeExcite, kaiming_normal_fan_out
+from mindcv_ghost.models.classifier import ImageClassifier
 
-__all__ = ["GhostNetFrame", "depthwise", "shortcut", "squeeze_excite"]
+__all__ = ["Bottleneck", "GhostNetFrame", "Stage", "depthwise", "shortcut", "squeeze_excite"]
 
 HEAD_FEATURES = 1280
 STEM_CHANNELS = 16
-# Channels are multiples of it, times the width.
+# Channel counts are rounded to multiples of this number after the width is applied.
 DIVISOR = 4
 
+# For each block, before the width is applied: kernel size, expanded channels, output channels,
+# squeeze-and-excitation ratio, stride.
+Stage = tuple[tuple[int, int, int, float, int], ...]
 
-class GhostNetFrame(nn.Cell):
+
+class GhostNetFrame(ImageClassifier):
     """Stem, stages of bottlenecks, a 1x1 convolution, and a head with one hidden layer.
 
+    A subclass sets ``stages``, ``bottleneck`` and, if it isn't 1, ``last_expansion``: the channels
+    of the last convolution as a multiple of the last block's expanded channels.
+
     Args:
-        stages: for each stage its blocks, as (kernel size, expanded channels, channels put out,
-            squeeze-excite ratio, stride), before the width is applied.
-        block: makes a bottleneck from its number, in_channels, expanded channels, channels put out,
-            kernel size, stride and squeeze-excite ratio.
-        width: factor of all channels but the head's.
-        last_expansion: channels of the last convolution over the last block's expanded ones.
-        num_classes: outputs of the classifier; 0 for none (the hidden layer's features go out).
+        width: factor for all channel counts except the head's.
+        num_classes: outputs of the classifier; 0 for none (returns the hidden layer's features).
         in_channels: channels of the images.
-        drop_rate: dropout before the classifier.
-        arguments: with which a subclass was made, for :meth:`with_arguments`.
+        drop_rate: dropout probability before the classifier.
+        options: further arguments of the bottlenecks.
 
     Inputs:
         Images of shape (N, in_channels, H, W).
@@ -48,26 +51,26 @@ class GhostNetFrame(nn.Cell):
         ValueError: if ``drop_rate`` lies outside 0 <= p < 1.
     """
 
-    # The blocks count as outermost cells for MindCV's FeatureExtractWrapper.
+    # For MindCV's FeatureExtractWrapper: each stage in `blocks` counts as an outermost cell.
     flatten_sequential = True
+
+    stages: tuple[Stage, ...]
+    # Makes a block from its number (from 0), input channels, expanded channels, output channels,
+    # kernel size, stride and squeeze-and-excitation ratio, and `options`.
+    bottleneck: Callable[..., nn.Cell]
+    last_expansion = 1
 
     def __init__(
         self,
-        stages: tuple[tuple[tuple[float, ...], ...], ...],
-        block: Callable[..., nn.Cell],
-        width: float,
-        last_expansion: int,
-        num_classes: int,
-        in_channels: int,
-        drop_rate: float,
-        arguments: dict[str, Any],
+        width: float = 1.0,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        drop_rate: float = 0.2,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        if not 0.0 <= drop_rate < 1.0:
-            raise ValueError(f"drop_rate is {drop_rate}, but it must lie within 0 <= drop_rate < 1")
-        self.arguments = arguments
+        super().__init__(drop_rate)
+        self.width, self.in_channels = width, in_channels
         channels_in = make_divisible(STEM_CHANNELS * width, DIVISOR)
-        # In the order of use and each used once: MindCV's FeatureExtractWrapper relies on it.
         self.conv_stem = nn.Conv2d(
             in_channels,
             channels_in,
@@ -79,16 +82,16 @@ class GhostNetFrame(nn.Cell):
         )
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.act1 = nn.ReLU()
-        # As in timm, the stem's feature is what its convolution puts out.
+        # As in timm, the stem's feature is its convolution's output, before BN.
         self.feature_info = [{"chs": channels_in, "reduction": 2, "name": "conv_stem"}]
         cells, number, reduction, expanded = [], 0, 2, 0
-        for index, stage in enumerate(stages):
+        for index, stage in enumerate(self.stages):
             blocks = []
-            for kernel_size, expansion, out_channels, se_ratio, stride in stage:
-                expanded = expansion
-                mid = make_divisible(expansion * width, DIVISOR)
+            for kernel_size, expanded, out_channels, se_ratio, stride in stage:
+                mid = make_divisible(expanded * width, DIVISOR)
                 out = make_divisible(out_channels * width, DIVISOR)
-                blocks.append(block(number, channels_in, mid, out, kernel_size, stride, se_ratio))
+                shape = (number, channels_in, mid, out, kernel_size, stride, se_ratio)
+                blocks.append(self.bottleneck(*shape, **options))
                 channels_in, number = out, number + 1
                 reduction *= stride
             cells.append(nn.SequentialCell(blocks))
@@ -96,31 +99,31 @@ class GhostNetFrame(nn.Cell):
                 self.feature_info.append(
                     {"chs": channels_in, "reduction": reduction, "name": f"blocks.{index}"}
                 )
-        last = make_divisible(expanded * width * last_expansion, DIVISOR)
+        last = make_divisible(expanded * width * self.last_expansion, DIVISOR)
         cells.append(nn.SequentialCell([ConvNormAct(channels_in, last, 1, act=nn.ReLU)]))
         self.blocks = nn.SequentialCell(cells)
         self.pool = GlobalAvgPool(keep_dims=True)
         self.conv_head = nn.Conv2d(last, HEAD_FEATURES, 1, has_bias=True)
         self.act2 = nn.ReLU()
         self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(p=drop_rate) if drop_rate > 0.0 else None
-        self.num_features = HEAD_FEATURES
-        self.reset_classifier(num_classes)
+        self.add_classifier(HEAD_FEATURES, num_classes)
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Give the network a new, freshly initialised classifier; with 0 classes, none."""
-        self.num_classes = num_classes
-        if num_classes == 0:
-            self.classifier = nn.Identity()
-            return
-        self.classifier = nn.Dense(self.num_features, num_classes)
+    def make_classifier(self, num_classes: int) -> nn.Cell:
+        """Make a linear layer with MindSpore's default initialisation."""
+        return nn.Dense(self.num_features, num_classes)
 
     def with_arguments(self, **changes: Any) -> nn.Cell:
-        """Make a network of this class with this one's arguments but ``changes``; new weights."""
-        return type(self)(**{**self.arguments, "num_classes": self.num_classes, **changes})
+        """Make a newly initialised network with this one's arguments, except for ``changes``."""
+        arguments: dict[str, Any] = {
+            "width": self.width,
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "drop_rate": self.drop_rate,
+        }
+        return type(self)(**{**arguments, **changes})
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to maps (N, C, ceil(H / 32), ceil(W / 32))."""
+        """Compute maps (N, C, ceil(H / 32), ceil(W / 32)) from images (N, in_channels, H, W)."""
         x = self.conv_stem(x)
         x = self.bn1(x)
         x = self.act1(x)
@@ -128,22 +131,45 @@ class GhostNetFrame(nn.Cell):
         return x
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """Maps of :meth:`forward_features` to logits (N, num_classes)."""
+        """Compute logits (N, num_classes) from the maps of :meth:`forward_features`."""
         x = self.pool(x)
         x = self.conv_head(x)
         x = self.act2(x)
         x = self.flatten(x)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.classifier(x)
+        return self.classify(x)
+
+
+class Bottleneck(nn.Cell):
+    """Ghost module, depthwise convolution, squeeze-and-excitation, Ghost module, and a shortcut.
+
+    The base of the three families' bottlenecks. A subclass creates the cells in this order, which
+    fixes the order of the parameters and of the random numbers that initialise them. It has the
+    depthwise convolution only where the stride is 2.
+
+    Inputs: (N, in_channels, H, W). Outputs: (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    ghost1: nn.Cell
+    conv_dw: nn.Cell | None
+    bn_dw: nn.Cell | None
+    se: nn.Cell | None
+    ghost2: nn.Cell
+    shortcut: nn.Cell | None
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.forward_features(x)
-        return self.forward_head(x)
+        y = self.ghost1(x)
+        if self.conv_dw is not None:
+            y = self.conv_dw(y)
+        if self.bn_dw is not None:
+            y = self.bn_dw(y)
+        if self.se is not None:
+            y = self.se(y)
+        y = self.ghost2(y)
+        return y + (x if self.shortcut is None else self.shortcut(x))
 
 
 def depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
-    """Make a depthwise convolution, padded as PyTorch pads."""
+    """Make a depthwise convolution with PyTorch's padding, ``kernel_size // 2`` on every side."""
     return nn.Conv2d(
         channels,
         channels,
@@ -159,7 +185,7 @@ def depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
 def shortcut(
     in_channels: int, out_channels: int, kernel_size: int, stride: int
 ) -> nn.SequentialCell | None:
-    """Make a bottleneck's shortcut where it changes size or channels, else None (the identity)."""
+    """Make the shortcut of a bottleneck that changes size or channels, else None (identity)."""
     if stride == 1 and in_channels == out_channels:
         return None
     pointwise = nn.Conv2d(
@@ -179,7 +205,7 @@ def shortcut(
 
 
 def squeeze_excite(channels: int, ratio: float) -> SqueezeExcite | None:
-    """Make a bottleneck's squeeze-and-excitation; None where ``ratio`` is 0."""
+    """Make a bottleneck's squeeze-and-excitation, or None if ``ratio`` is 0."""
     if ratio == 0:
         return None
     return SqueezeExcite(channels, make_divisible(channels * ratio, DIVISOR))

@@ -3,34 +3,35 @@
 Paper: Tang et al., "GhostNetV2: Enhance Cheap Operation with Long-Range Attention", NeurIPS 2022
 (arXiv 2211.12905).
 
-Reproduced: the authors' ``ghostnetv2_torch.py`` and timm's ``ghostnetv2_*``, which agree. The DFC
-attention weights what the first Ghost module of every bottleneck puts out, but for the first two
-bottlenecks.
+Reproduced: the authors' ``ghostnetv2_torch.py`` and timm's ``ghostnetv2_*``, which agree. DFC
+attention multiplies the output of the first Ghost module in every bottleneck except the first two.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from mindcv.models.helpers import build_model_with_cfg
 from mindspore import Tensor, nn
 
 from mindcv_ghost.layers import DFCAttention, GhostModule
+from mindcv_ghost.models.factory import create_variant, default_cfg
 from mindcv_ghost.models.ghostnet_frame import (
+    Bottleneck,
     GhostNetFrame,
+    Stage,
     depthwise,
     shortcut,
     squeeze_excite,
 )
-from mindcv_ghost.models.pretrained import require_weights
 from mindcv_ghost.registry import register_model
 
-# MindCV's decorator appends the entry points.
+# MindCV's `register_model` appends the entry points.
 __all__ = ["STAGES", "AttentionGhostModule", "GhostNetV2", "GhostV2Bottleneck"]
 
 # GhostNet's, at width 1.
-STAGES = (
-    # kernel, expanded channels, channels put out, squeeze-excite ratio, stride
+STAGES: tuple[Stage, ...] = (
+    # kernel size, expanded channels, output channels, squeeze-and-excitation ratio, stride
     ((3, 16, 16, 0, 1),),
     ((3, 48, 24, 0, 2),),
     ((3, 72, 24, 0, 1),),
@@ -53,27 +54,24 @@ STAGES = (
     ),
 )
 
-# Bottlenecks before it, counted from 0, have no attention (as in the authors' file).
+# Index of the first bottleneck with attention, from 0 (as in the authors' file).
 FIRST_ATTENTION = 2
 
-WIDTHS = {
-    "ghostnetv2_100": 1.0,
-    "ghostnetv2_130": 1.3,
-    "ghostnetv2_160": 1.6,
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ghostnetv2_100": {"width": 1.0},
+    "ghostnetv2_130": {"width": 1.3},
+    "ghostnetv2_160": {"width": 1.6},
 }
 
-default_cfgs = {
-    name: {"url": "", "num_classes": 1000, "first_conv": "conv_stem", "classifier": "classifier"}
-    for name in WIDTHS
-}
+default_cfgs = {name: default_cfg(first_conv="conv_stem") for name in VARIANTS}
 
 
 class AttentionGhostModule(nn.Cell):
-    """A Ghost module whose maps are weighted by DFC attention.
+    """A Ghost module whose output is multiplied by DFC attention.
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps that go out.
+        in_channels: input channels.
+        out_channels: output channels.
 
     Inputs: (N, in_channels, H, W), H and W at least 2. Outputs: (N, out_channels, H, W).
 
@@ -92,14 +90,15 @@ class AttentionGhostModule(nn.Cell):
         return y * self.attention(x, y)
 
 
-class GhostV2Bottleneck(nn.Cell):
-    """Ghost module, depthwise convolution where it strides, squeeze-excite, Ghost module, shortcut.
+class GhostV2Bottleneck(Bottleneck):
+    """GhostNet's bottleneck, with attention on its first Ghost module.
 
     Args:
-        number: of the bottleneck in the network, from 0; decides on the attention.
-        in_channels: maps that come in.
-        expanded: maps between the Ghost modules.
-        out_channels: maps that go out.
+        number: index of the bottleneck in the network, from 0; attention starts at
+            ``FIRST_ATTENTION``.
+        in_channels: input channels.
+        expanded: channels between the Ghost modules.
+        out_channels: output channels.
         kernel_size: of the depthwise convolutions.
         stride: 1 or 2.
         se_ratio: squeezed share of ``expanded``; 0 for no squeeze-and-excitation.
@@ -128,28 +127,19 @@ class GhostV2Bottleneck(nn.Cell):
         self.ghost2 = GhostModule(expanded, out_channels, act=False)
         self.shortcut = shortcut(in_channels, out_channels, kernel_size, stride)
 
-    def construct(self, x: Tensor) -> Tensor:
-        y = self.ghost1(x)
-        if self.conv_dw is not None:
-            y = self.bn_dw(self.conv_dw(y))
-        if self.se is not None:
-            y = self.se(y)
-        y = self.ghost2(y)
-        return y + (x if self.shortcut is None else self.shortcut(x))
-
 
 class GhostNetV2(GhostNetFrame):
     """GhostNet with DFC attention.
 
     Args:
-        width: factor of the channels.
-        num_classes: outputs of the classifier; 0 for none (the hidden layer's features go out).
+        width: factor for the channel counts.
+        num_classes: outputs of the classifier; 0 for none (returns the hidden layer's features).
         in_channels: channels of the images.
-        drop_rate: dropout before the classifier.
+        drop_rate: dropout probability before the classifier.
 
     Inputs:
-        Images of shape (N, in_channels, H, W), of 33 pixels and more a side (attention halves the
-        smallest maps).
+        Images of shape (N, in_channels, H, W) with H and W at least 33: attention halves the
+        smallest maps.
 
     Outputs:
         Logits of shape (N, num_classes).
@@ -160,39 +150,11 @@ class GhostNetV2(GhostNetFrame):
     Source: paper; the authors' ``ghostnetv2_torch.py``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        drop_rate: float = 0.2,
-    ) -> None:
-        arguments = {"width": width, "in_channels": in_channels, "drop_rate": drop_rate}
-        super().__init__(
-            STAGES,
-            GhostV2Bottleneck,
-            last_expansion=1,
-            num_classes=num_classes,
-            arguments=arguments,
-            **arguments,
-        )
+    stages = STAGES
+    bottleneck = GhostV2Bottleneck
 
 
-def _create(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, **kwargs: Any
-) -> nn.Cell:
-    """Build one width; MindCV's builder adds ``features_only`` and ``out_indices``."""
-    if pretrained:
-        require_weights(name, default_cfgs[name])
-    return build_model_with_cfg(
-        GhostNetV2,
-        pretrained,
-        default_cfgs[name],
-        width=WIDTHS[name],
-        num_classes=num_classes,
-        in_channels=in_channels,
-        **kwargs,
-    )
+_create = partial(create_variant, GhostNetV2, VARIANTS, default_cfgs)
 
 
 @register_model

@@ -6,51 +6,54 @@ Paper: Liu et al., "GhostNetV3: Exploring the Training Strategies for Compact Mo
 Reproduced: the authors' ``ghostnetv3.py`` and timm's ``ghostnetv3_*``, which agree: three branches
 for every convolution of a Ghost module and for the strided depthwise ones, with a 1x1 branch on the
 depthwise ones and a BN alone on the cheap ones. The deploy form (``deploy=True``, or
-``mindcv_ghost.surgery.deploy``) has one convolution with a bias for each, and GhostNetV2's
-operations.
+``mindcv_ghost.surgery.deploy``) has one convolution with a bias in place of each set of branches,
+and as many operations as GhostNetV2.
 
-Not here: the paper's training by distillation; its recipe is a plain one.
+Not included: the paper's training with knowledge distillation. The recipe here trains without a
+teacher.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from mindcv.models.helpers import build_model_with_cfg
 from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.layers import DFCAttention, RepConv
-from mindcv_ghost.models.ghostnet_frame import GhostNetFrame, shortcut, squeeze_excite
+from mindcv_ghost.models.factory import create_variant, default_cfg
+from mindcv_ghost.models.ghostnet_frame import (
+    Bottleneck,
+    GhostNetFrame,
+    shortcut,
+    squeeze_excite,
+)
 from mindcv_ghost.models.ghostnet_v2 import FIRST_ATTENTION, STAGES
-from mindcv_ghost.models.pretrained import require_weights
 from mindcv_ghost.registry import register_model
 
-# MindCV's decorator appends the entry points.
+# MindCV's `register_model` appends the entry points.
 __all__ = ["GhostNetV3", "GhostV3Bottleneck", "GhostV3Module"]
 
 BRANCHES = 3
 
-WIDTHS = {
-    "ghostnetv3_050": 0.5,
-    "ghostnetv3_100": 1.0,
-    "ghostnetv3_130": 1.3,
-    "ghostnetv3_160": 1.6,
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ghostnetv3_050": {"width": 0.5},
+    "ghostnetv3_100": {"width": 1.0},
+    "ghostnetv3_130": {"width": 1.3},
+    "ghostnetv3_160": {"width": 1.6},
 }
 
-default_cfgs = {
-    name: {"url": "", "num_classes": 1000, "first_conv": "conv_stem", "classifier": "classifier"}
-    for name in WIDTHS
-}
+default_cfgs = {name: default_cfg(first_conv="conv_stem") for name in VARIANTS}
 
 
 class GhostV3Module(nn.Cell):
     """A Ghost module of ratio 2 whose two convolutions are re-parameterised.
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps that go out, an even number.
-        act: follow both branches by a ReLU.
-        attention: weight the maps by DFC attention.
+        in_channels: input channels.
+        out_channels: output channels, an even number.
+        act: add a ReLU after each of the two branches.
+        attention: multiply the maps by DFC attention.
         deploy: build the deploy form.
 
     Inputs: (N, in_channels, H, W). Outputs: (N, out_channels, H, W).
@@ -63,11 +66,10 @@ class GhostV3Module(nn.Cell):
     ) -> None:
         super().__init__()
         intrinsic = out_channels // 2
-        options = {"branches": BRANCHES, "act": nn.ReLU if act else None, "deploy": deploy}
-        self.primary = RepConv(in_channels, intrinsic, 1, **options)
-        self.cheap = RepConv(
-            intrinsic, intrinsic, 3, groups=intrinsic, scale=True, skip=True, **options
-        )
+        make_act = nn.ReLU if act else None
+        conv = partial(RepConv, branches=BRANCHES, act=make_act, deploy=deploy)
+        self.primary = conv(in_channels, intrinsic, 1)
+        self.cheap = conv(intrinsic, intrinsic, 3, groups=intrinsic, scale=True, skip=True)
         self.attention = DFCAttention(in_channels, out_channels) if attention else None
 
     def construct(self, x: Tensor) -> Tensor:
@@ -80,14 +82,15 @@ class GhostV3Module(nn.Cell):
         return y * self.attention(x, y)
 
 
-class GhostV3Bottleneck(nn.Cell):
+class GhostV3Bottleneck(Bottleneck):
     """GhostNetV2's bottleneck with re-parameterised convolutions.
 
     Args:
-        number: of the bottleneck in the network, from 0; decides on the attention.
-        in_channels: maps that come in.
-        expanded: maps between the Ghost modules.
-        out_channels: maps that go out.
+        number: index of the bottleneck in the network, from 0; attention starts at
+            ``FIRST_ATTENTION``.
+        in_channels: input channels.
+        expanded: channels between the Ghost modules.
+        out_channels: output channels.
         kernel_size: of the depthwise convolutions.
         stride: 1 or 2.
         se_ratio: squeezed share of ``expanded``; 0 for no squeeze-and-excitation.
@@ -105,12 +108,12 @@ class GhostV3Bottleneck(nn.Cell):
         kernel_size: int,
         stride: int,
         se_ratio: float,
-        deploy: bool,
+        deploy: bool = False,
     ) -> None:
         super().__init__()
         attention = number >= FIRST_ATTENTION
         self.ghost1 = GhostV3Module(in_channels, expanded, True, attention, deploy)
-        self.conv_dw = None
+        self.conv_dw = self.bn_dw = None
         if stride > 1:
             self.conv_dw = RepConv(
                 expanded,
@@ -126,29 +129,20 @@ class GhostV3Bottleneck(nn.Cell):
         self.ghost2 = GhostV3Module(expanded, out_channels, False, False, deploy)
         self.shortcut = shortcut(in_channels, out_channels, kernel_size, stride)
 
-    def construct(self, x: Tensor) -> Tensor:
-        y = self.ghost1(x)
-        if self.conv_dw is not None:
-            y = self.conv_dw(y)
-        if self.se is not None:
-            y = self.se(y)
-        y = self.ghost2(y)
-        return y + (x if self.shortcut is None else self.shortcut(x))
-
 
 class GhostNetV3(GhostNetFrame):
     """GhostNetV2 with re-parameterised convolutions.
 
     Args:
-        width: factor of the channels.
-        num_classes: outputs of the classifier; 0 for none (the hidden layer's features go out).
+        width: factor for the channel counts.
+        num_classes: outputs of the classifier; 0 for none (returns the hidden layer's features).
         in_channels: channels of the images.
-        drop_rate: dropout before the classifier.
-        deploy: build the deploy form, for weights that ``mindcv_ghost.surgery.deploy`` made.
+        drop_rate: dropout probability before the classifier.
+        deploy: build the deploy form, for weights made by ``mindcv_ghost.surgery.deploy``.
 
     Inputs:
-        Images of shape (N, in_channels, H, W), of 33 pixels and more a side (attention halves the
-        smallest maps).
+        Images of shape (N, in_channels, H, W) with H and W at least 33: attention halves the
+        smallest maps.
 
     Outputs:
         Logits of shape (N, num_classes).
@@ -159,43 +153,11 @@ class GhostNetV3(GhostNetFrame):
     Source: paper; the authors' ``ghostnetv3.py``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        drop_rate: float = 0.2,
-        deploy: bool = False,
-    ) -> None:
-        def block(*shape: float) -> nn.Cell:
-            return GhostV3Bottleneck(*shape, deploy=deploy)
-
-        arguments = {"width": width, "in_channels": in_channels, "drop_rate": drop_rate}
-        super().__init__(
-            STAGES,
-            block,
-            last_expansion=1,
-            num_classes=num_classes,
-            arguments={**arguments, "deploy": deploy},
-            **arguments,
-        )
+    stages = STAGES
+    bottleneck = GhostV3Bottleneck
 
 
-def _create(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, **kwargs: Any
-) -> nn.Cell:
-    """Build one width; MindCV's builder adds ``features_only`` and ``out_indices``."""
-    if pretrained:
-        require_weights(name, default_cfgs[name])
-    return build_model_with_cfg(
-        GhostNetV3,
-        pretrained,
-        default_cfgs[name],
-        width=WIDTHS[name],
-        num_classes=num_classes,
-        in_channels=in_channels,
-        **kwargs,
-    )
+_create = partial(create_variant, GhostNetV3, VARIANTS, default_cfgs)
 
 
 @register_model

@@ -1,4 +1,4 @@
-"""Where each family of the zoo comes from."""
+"""The papers that the zoo's families come from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["PAPERS", "Paper", "paper_of"]
 
 
 class Paper(NamedTuple):
-    """A family's name, the paper's authors and year, and its number on arXiv."""
+    """A family's name, and its paper's authors, year and arXiv number."""
 
     family: str
     authors: str
@@ -16,7 +16,7 @@ class Paper(NamedTuple):
 
 
 PAPERS = {
-    # beginning of the models' names
+    # keys: prefixes of model names
     "ghost_resnet": Paper("Ghost-ResNet", "Han et al., 2020", "1911.11907"),
     "ghost_vgg": Paper("Ghost-VGG", "Han et al., 2020", "1911.11907"),
     "ghostnet_": Paper("GhostNet (MindCV's)", "Han et al., 2020", "1911.11907"),
@@ -28,15 +28,15 @@ PAPERS = {
 
 
 def paper_of(model: str) -> Paper:
-    """Find a model's paper by the beginning of its name.
+    """Find a model's paper by the prefix of its name.
 
     Raises:
-        KeyError: if no family's models begin so.
+        KeyError: if no family has this prefix.
 
     >>> paper_of("ghostnetv2_100").arxiv
     '2211.12905'
     """
-    for beginning, paper in PAPERS.items():
-        if model.startswith(beginning):
+    for prefix, paper in PAPERS.items():
+        if model.startswith(prefix):
             return paper
     raise KeyError(f"{model} belongs to no family in mindcv_ghost/models/papers.py")

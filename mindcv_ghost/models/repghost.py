@@ -1,36 +1,38 @@
-"""RepGhostNet in eight widths from 0.5 to 2.0: ghosts that are added, not concatenated.
+"""RepGhostNet in eight widths from 0.5 to 2.0: ghost maps are added, not concatenated.
 
 Paper: Chen et al., "RepGhost: A Hardware-Efficient Ghost Module via Re-parameterization" (arXiv
 2211.06088).
 
-Reproduced: timm's ``repghostnet_*``, which has the authors' weights. A RepGhost module keeps half
-the channels of a Ghost module and adds the cheap operation's maps, and those of a BN alone, to each
-other; deployed (``deploy=True``, or ``mindcv_ghost.surgery.deploy``) both are one depthwise
-convolution.
+Reproduced: timm's ``repghostnet_*``, which has the authors' weights. A RepGhost module has half the
+channels of a Ghost module. It adds the outputs of the cheap operation and of a branch that is BN
+alone. The deploy form (``deploy=True``, or ``mindcv_ghost.surgery.deploy``) merges both into one
+depthwise convolution.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from mindcv.models.helpers import build_model_with_cfg
 from mindspore import Tensor, nn
 
 from mindcv_ghost.layers import ConvNormAct, RepConv
+from mindcv_ghost.models.factory import create_variant, default_cfg
 from mindcv_ghost.models.ghostnet_frame import (
+    Bottleneck,
     GhostNetFrame,
+    Stage,
     depthwise,
     shortcut,
     squeeze_excite,
 )
-from mindcv_ghost.models.pretrained import require_weights
 from mindcv_ghost.registry import register_model
 
-# MindCV's decorator appends the entry points.
+# MindCV's `register_model` appends the entry points.
 __all__ = ["RepGhostBottleneck", "RepGhostModule", "RepGhostNet"]
 
-STAGES = (
-    # kernel, expanded channels, channels put out, squeeze-excite ratio, stride
+STAGES: tuple[Stage, ...] = (
+    # kernel size, expanded channels, output channels, squeeze-and-excitation ratio, stride
     ((3, 8, 16, 0, 1),),
     ((3, 24, 24, 0, 2),),
     ((3, 36, 24, 0, 1),),
@@ -53,30 +55,27 @@ STAGES = (
     ),
 )
 
-WIDTHS = {
-    "repghostnet_050": 0.5,
-    "repghostnet_058": 0.58,
-    "repghostnet_080": 0.8,
-    "repghostnet_100": 1.0,
-    "repghostnet_111": 1.11,
-    "repghostnet_130": 1.3,
-    "repghostnet_150": 1.5,
-    "repghostnet_200": 2.0,
+VARIANTS: dict[str, dict[str, Any]] = {
+    "repghostnet_050": {"width": 0.5},
+    "repghostnet_058": {"width": 0.58},
+    "repghostnet_080": {"width": 0.8},
+    "repghostnet_100": {"width": 1.0},
+    "repghostnet_111": {"width": 1.11},
+    "repghostnet_130": {"width": 1.3},
+    "repghostnet_150": {"width": 1.5},
+    "repghostnet_200": {"width": 2.0},
 }
 
-default_cfgs = {
-    name: {"url": "", "num_classes": 1000, "first_conv": "conv_stem", "classifier": "classifier"}
-    for name in WIDTHS
-}
+default_cfgs = {name: default_cfg(first_conv="conv_stem") for name in VARIANTS}
 
 
 class RepGhostModule(nn.Cell):
-    """A 1x1 convolution, and a depthwise 3x3 one whose input is added to its output.
+    """A 1x1 convolution, then a depthwise 3x3 convolution whose input is added to its output.
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps that go out.
-        act: follow both by a ReLU.
+        in_channels: input channels.
+        out_channels: output channels.
+        act: add a ReLU after each of the two convolutions.
         deploy: build the deploy form.
 
     Inputs: (N, in_channels, H, W). Outputs: (N, out_channels, H, W).
@@ -103,14 +102,14 @@ class RepGhostModule(nn.Cell):
         return self.cheap(self.primary(x))
 
 
-class RepGhostBottleneck(nn.Cell):
-    """RepGhost module, depthwise convolution where it strides, squeeze-excite, RepGhost module.
+class RepGhostBottleneck(Bottleneck):
+    """GhostNet's bottleneck with RepGhost modules.
 
     Args:
-        number: of the bottleneck in the network; not used.
-        in_channels: maps that come in.
-        expanded: maps between the modules.
-        out_channels: maps that go out.
+        number: index of the bottleneck in the network; not used.
+        in_channels: input channels.
+        expanded: channels between the Ghost modules.
+        out_channels: output channels.
         kernel_size: of the depthwise convolutions.
         stride: 1 or 2.
         se_ratio: squeezed share of ``expanded``; 0 for no squeeze-and-excitation.
@@ -128,7 +127,7 @@ class RepGhostBottleneck(nn.Cell):
         kernel_size: int,
         stride: int,
         se_ratio: float,
-        deploy: bool,
+        deploy: bool = False,
     ) -> None:
         super().__init__()
         self.ghost1 = RepGhostModule(in_channels, expanded, True, deploy)
@@ -140,28 +139,19 @@ class RepGhostBottleneck(nn.Cell):
         self.ghost2 = RepGhostModule(expanded, out_channels, False, deploy)
         self.shortcut = shortcut(in_channels, out_channels, kernel_size, stride)
 
-    def construct(self, x: Tensor) -> Tensor:
-        y = self.ghost1(x)
-        if self.conv_dw is not None:
-            y = self.bn_dw(self.conv_dw(y))
-        if self.se is not None:
-            y = self.se(y)
-        y = self.ghost2(y)
-        return y + (x if self.shortcut is None else self.shortcut(x))
-
 
 class RepGhostNet(GhostNetFrame):
     """GhostNet's frame with RepGhost modules.
 
     Args:
-        width: factor of the channels.
-        num_classes: outputs of the classifier; 0 for none (the hidden layer's features go out).
+        width: factor for the channel counts.
+        num_classes: outputs of the classifier; 0 for none (returns the hidden layer's features).
         in_channels: channels of the images.
-        drop_rate: dropout before the classifier.
-        deploy: build the deploy form, for weights that ``mindcv_ghost.surgery.deploy`` made.
+        drop_rate: dropout probability before the classifier.
+        deploy: build the deploy form, for weights made by ``mindcv_ghost.surgery.deploy``.
 
     Inputs:
-        Images of shape (N, in_channels, H, W), of any size.
+        Images of shape (N, in_channels, H, W) and any size.
 
     Outputs:
         Logits of shape (N, num_classes).
@@ -172,43 +162,12 @@ class RepGhostNet(GhostNetFrame):
     Source: paper; timm's ``repghost.py``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        drop_rate: float = 0.2,
-        deploy: bool = False,
-    ) -> None:
-        def block(*shape: float) -> nn.Cell:
-            return RepGhostBottleneck(*shape, deploy=deploy)
-
-        arguments = {"width": width, "in_channels": in_channels, "drop_rate": drop_rate}
-        super().__init__(
-            STAGES,
-            block,
-            last_expansion=2,
-            num_classes=num_classes,
-            arguments={**arguments, "deploy": deploy},
-            **arguments,
-        )
+    stages = STAGES
+    bottleneck = RepGhostBottleneck
+    last_expansion = 2
 
 
-def _create(
-    name: str, pretrained: bool, num_classes: int, in_channels: int, **kwargs: Any
-) -> nn.Cell:
-    """Build one width; MindCV's builder adds ``features_only`` and ``out_indices``."""
-    if pretrained:
-        require_weights(name, default_cfgs[name])
-    return build_model_with_cfg(
-        RepGhostNet,
-        pretrained,
-        default_cfgs[name],
-        width=WIDTHS[name],
-        num_classes=num_classes,
-        in_channels=in_channels,
-        **kwargs,
-    )
+_create = partial(create_variant, RepGhostNet, VARIANTS, default_cfgs)
 
 
 @register_model

@@ -1,9 +1,9 @@
-"""Which maps a Ghost module computes, and from which of them it derives each of the others.
+"""Choose which maps a Ghost module computes, and from which of these it derives each other map.
 
-Clusters of ``ratio`` maps: in each, one map is computed and the others are derived from it. Finding
-the cheapest ones is a capacitated p-median problem (matching, for a ratio of 2); it is solved here
-nearly: greedily, then by exchanging maps between clusters as long as that pays, then by the exact
-assignment of maps to the ones computed.
+The maps are divided into clusters of ``ratio`` maps. In each cluster one map, the centre, is
+computed and the others are derived from it. Finding the cheapest clusters is a capacitated p-median
+problem (matching, for a ratio of 2). It is solved approximately: first greedily, then by exchanging
+maps between clusters while this lowers the cost, then by the optimal assignment of maps to centres.
 """
 
 from __future__ import annotations
@@ -14,51 +14,51 @@ from mindcv_ghost.layers import split_channels
 
 __all__ = ["choose_sources"]
 
-_WORTH_IT = 1e-4  # of the cost: what a round must bring for another to follow
-_EDGES = 2**16  # looked at between two looks at what is still free
+_LEAST_GAIN = 1e-4  # share of the cost that a round must save to be followed by another
+_EDGES = 2**16  # pairs to process before those whose target has been taken are filtered out
 
 
 def choose_sources(cost: np.ndarray, ratio: int) -> np.ndarray:
-    """Choose the maps to be computed and the source of every other map.
+    """Choose the maps to compute and the source of every other map.
 
     Args:
-        cost: ``cost[i, j]`` is that of deriving map j from map i, ``cost[i, i]`` that of computing
-            it, none of them negative, of shape (n, n).
-        ratio: the paper's s; a map that is computed serves at most ``ratio - 1`` others.
+        cost: of shape (n, n), not negative. ``cost[i, j]`` is the cost of deriving map j from map
+            i; ``cost[i, i]`` is the cost of computing map i.
+        ratio: s in the paper; at most ``ratio - 1`` maps are derived from a computed map.
 
     Returns:
-        The source of each map, of shape (n,); ``ceil(n / ratio)`` maps are their own: they are to
-        be computed.
+        The source of each map, of shape (n,). The ``ceil(n / ratio)`` maps to compute are their own
+        sources.
     """
     count = len(cost)
     intrinsic, _ = split_channels(count, ratio)
-    # Places that stay empty are maps that cost nothing and that nothing can be derived from.
+    # Fill up with maps that cost nothing and are too dear as sources; they stand for empty places.
     padded = np.zeros((intrinsic * ratio,) * 2)
     padded[:count, :count] = cost
     padded[count:] = (1.0 + cost.max()) * count
-    clusters = _greedy(padded, intrinsic, ratio)
+    clusters = _greedy_clusters(padded, intrinsic, ratio)
     best = np.inf
     while True:
-        clusters = _exchanged(padded, clusters)
-        clusters = _assigned(padded, clusters)
+        clusters = _exchange_members(padded, clusters)
+        clusters = _reassign_members(padded, clusters)
         total = _centre_costs(padded, clusters).min(axis=1).sum()
         if total < best:
             kept = clusters
-        if total >= best * (1 - _WORTH_IT):
+        if total >= best * (1 - _LEAST_GAIN):
             break
         best = total
     source = np.empty(len(padded), int)
-    source[kept] = _centred(padded, kept)[:, :1]
+    source[kept] = _with_centres_first(padded, kept)[:, :1]
     return source[:count]
 
 
-def _greedy(cost: np.ndarray, clusters: int, size: int) -> np.ndarray:
-    """Take the cheapest derivations that are still open; return members, (clusters, size)."""
+def _greedy_clusters(cost: np.ndarray, clusters: int, size: int) -> np.ndarray:
+    """Take the cheapest pairs that are still possible; return members, (clusters, size)."""
     count = len(cost)
-    free, members = np.ones(count, bool), {}
+    free = np.ones(count, bool)
+    members: dict[int, list[int]] = {}
+    order = np.argsort(cost + np.diag(np.full(count, np.inf)), axis=None, kind="stable")
     for start in range(0, count * count, _EDGES):
-        if start == 0:
-            order = np.argsort(cost + np.diag(np.full(count, np.inf)), axis=None, kind="stable")
         sources, targets = np.divmod(order[start : start + _EDGES], count)
         for i, j in zip(sources[free[targets]].tolist(), targets[free[targets]].tolist()):
             if not free[j] or i == j:
@@ -74,12 +74,12 @@ def _greedy(cost: np.ndarray, clusters: int, size: int) -> np.ndarray:
 
 
 def _centre_costs(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """What a cluster costs with each of its members in the centre, (clusters, size)."""
+    """Compute the cost of each cluster with each of its members as the centre, (clusters, size)."""
     return cost[clusters[:, :, None], clusters[:, None, :]].sum(axis=2)
 
 
-def _centred(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Every cluster with its best centre in front."""
+def _with_centres_first(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Move the best centre of every cluster to its first place."""
     best = _centre_costs(cost, clusters).argmin(axis=1)
     rows = np.arange(len(clusters))
     clusters = clusters.copy()
@@ -87,8 +87,8 @@ def _centred(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     return clusters
 
 
-def _exchanged(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Exchange members of two clusters, each then with its best centre, as long as it pays."""
+def _exchange_members(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Exchange members of two clusters, each with its best centre, while this lowers the cost."""
     count, size = len(cost), clusters.shape[1]
     clusters = clusters.copy()
     while True:
@@ -96,7 +96,7 @@ def _exchanged(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
         cluster_of[clusters] = np.arange(len(clusters))[:, None]
         place_of[clusters] = np.arange(size)
         others = _others(clusters)[cluster_of, place_of]  # (count, size - 1)
-        # after[p, q]: what p's cluster costs once q has taken p's place.
+        # after[p, q]: the cost of p's cluster if q takes p's place.
         after = cost[np.arange(count), np.arange(count)][None, :] + sum(
             cost[:, others[:, k]].T for k in range(size - 1)
         )
@@ -118,22 +118,22 @@ def _exchanged(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
             if not touched[a] and not touched[b]:
                 clusters[a, place_of[p]], clusters[b, place_of[q]] = q, p
                 touched[[a, b]], gained = True, gained + gain[p]
-        if gained <= _WORTH_IT * now[clusters[:, 0]].sum():
+        if gained <= _LEAST_GAIN * now[clusters[:, 0]].sum():
             return clusters
 
 
 def _others(clusters: np.ndarray) -> np.ndarray:
-    """For each member of each cluster the others, (clusters, size, size - 1)."""
+    """List the other members for each member of each cluster, (clusters, size, size - 1)."""
     size = clusters.shape[1]
     rest = np.array([[k for k in range(size) if k != place] for place in range(size)], int)
     return clusters[:, rest.reshape(size, size - 1)]
 
 
-def _assigned(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Keep the centres and give each of them the members that are cheapest for all together."""
-    from scipy.optimize import linear_sum_assignment  # 0.1 s that no other start should pay
+def _reassign_members(cost: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Keep the centres and assign the other members to them at the lowest total cost."""
+    from scipy.optimize import linear_sum_assignment  # takes 0.1 s to import, so only when needed
 
-    clusters = _centred(cost, clusters)
+    clusters = _with_centres_first(cost, clusters)
     centres, size = clusters[:, 0], clusters.shape[1]
     if size == 1:
         return clusters

@@ -1,4 +1,4 @@
-"""Which convolutions of a network a Ghost module can stand in for, and what follows each."""
+"""Find the convolutions of a network that a Ghost module can replace, and what follows each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from mindcv.models.layers.activation import Swish
 from mindspore import Tensor, nn
 
-from mindcv_ghost.analysis.observation import observed
+from mindcv_ghost.analysis.hooks import evaluate_with_hooks
 from mindcv_ghost.layers.ghost_module import GhostModule
 
 __all__ = ["ConvolutionSite", "find_convolutions"]
 
-# Cells that work on each number by itself. Sigmoids are gates more often than activations.
+# Element-wise activations. Sigmoid isn't among them: it is more often a gate than an activation.
 _ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SeLU, nn.GELU, nn.FastGelu),
     *(nn.SiLU, nn.HSwish, nn.Mish, Swish),
@@ -25,16 +25,16 @@ _ACTIVATIONS = (
 
 @dataclass(frozen=True)
 class ConvolutionSite:
-    """A convolution and its surroundings, as a run of the network shows them.
+    """A convolution and the cells that follow it when the network runs.
 
     Args:
-        name: path of the cell in the network.
+        name: path of the convolution in the network.
         conv: the convolution.
-        norm: the BN that alone reads what the convolution puts out, and nothing else.
-        norm_name: its path.
-        act: the activation that reads the BN's output (the convolution's, without BN).
-        kept: why no Ghost module can stand here; empty if one can.
-        first: whether no other convolution runs before it: it reads the image.
+        norm: the BN behind it, if it is the only reader of the convolution's output and runs once.
+        norm_name: path of the BN.
+        act: the activation that reads the BN's output (without BN, the convolution's output).
+        kept: why no Ghost module can replace the convolution; empty if one can.
+        first: whether it runs before all other convolutions, that is, reads the image.
     """
 
     name: str
@@ -47,12 +47,12 @@ class ConvolutionSite:
 
 
 def find_convolutions(network: nn.Cell, images: Tensor) -> list[ConvolutionSite]:
-    """Run a network eagerly and describe its convolutions, in the order in which they run first.
+    """Run a network eagerly and describe its convolutions in the order of their first run.
 
-    Convolutions that don't run in evaluation come last.
+    Convolutions that don't run in evaluation mode come last.
 
     Args:
-        network: takes one tensor; neither weights nor statistics, mode or flags change.
+        network: takes one tensor; its weights, statistics, mode and flags stay the same.
         images: of shape (N, C, H, W).
     """
     trace = _Trace(network)
@@ -62,15 +62,14 @@ def find_convolutions(network: nn.Cell, images: Tensor) -> list[ConvolutionSite]
 
 
 class _Trace:
-    """Who ran, how often, and who read whose output.
+    """Records which cells run, how often, and which cells read which outputs.
 
-    A tensor is known by its identity, so that every one is held until the end: an identity is not
-    given twice.
+    Tensors are told apart by ``id``. All of them are kept alive, so that no id is used twice.
     """
 
     def __init__(self, network: nn.Cell) -> None:
         self.network = network
-        self.cells = dict(_units(network))
+        self.cells = dict(_cells_to_record(network))
         self.names = {id(cell): name for name, cell in self.cells.items()}
         self.runs: Counter[str] = Counter()
         self.order: list[str] = []
@@ -79,7 +78,7 @@ class _Trace:
         self._held: list[Any] = []
 
     def run(self, images: Tensor) -> None:
-        with observed(self.network, self.cells, self._record):
+        with evaluate_with_hooks(self.network, self.cells, self._record):
             self.network(images)
 
     def _record(self, name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Any) -> None:
@@ -92,7 +91,7 @@ class _Trace:
             self._readers.setdefault(id(tensor), []).append(cell)
 
     def readers(self, name: str) -> list[nn.Cell]:
-        """The cells that read what this one put out, each as often as it did."""
+        """List the readers of a cell's output; a cell that reads it twice is listed twice."""
         return self._readers.get(id(self.outputs[name]), [])
 
     def convolutions(self) -> list[tuple[str, nn.Conv2d]]:
@@ -101,8 +100,8 @@ class _Trace:
         return [(name, cell) for name, cell in ran + idle if isinstance(cell, nn.Conv2d)]
 
 
-def _units(network: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
-    """The cells to look at: those without cells in them, and activations as a whole."""
+def _cells_to_record(network: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
+    """Yield the cells without children, and activations as a whole, with their paths."""
     seen: set[int] = set()
 
     def below(cell: nn.Cell, path: str) -> Iterator[tuple[str, nn.Cell]]:
@@ -141,7 +140,7 @@ def _is_activation(cell: nn.Cell) -> bool:
 
 
 def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
-    """Why a convolution can't become a Ghost module, whatever the ratio; empty if it can."""
+    """Tell why a convolution can't be replaced, whatever the ratio; empty if it can."""
     if type(conv) is not nn.Conv2d:
         return f"a {type(conv).__name__}, which is more than a convolution"
     if conv.group == conv.in_channels and conv.group > 1:
@@ -157,7 +156,7 @@ def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
     if any(_is_ghost(parent) for parent in _parents(trace.network, name)):
         return "part of a Ghost module"
     if trace.outputs[name].shape[2:] == (1, 1):
-        # Squeeze-and-excitation, a classifier: all but one weight of a cheap kernel would be idle.
+        # Squeeze-and-excitation or a classifier: a cheap kernel would use one of its weights only.
         return "maps of one position"
     return ""
 
@@ -177,28 +176,28 @@ def _parents(network: nn.Cell, name: str) -> list[nn.Cell]:
 def _without_shared_outputs(
     trace: _Trace, images: Tensor, sites: Sequence[ConvolutionSite]
 ) -> list[ConvolutionSite]:
-    """Take the BN away from sites whose convolution somebody else reads, too.
+    """Remove the BN from sites whose convolution has another reader beside the BN.
 
     Hooks see cells, not operators: ``self.bn(y) + y`` looks like ``self.bn(y)``. So the network
-    runs once more with convolutions that put out nothing but NaN, while their BNs put out what they
-    did before. A NaN that another cell reads, or that comes out, went another way.
+    runs again with NaN as the convolutions' outputs and with the first run's outputs of their BNs.
+    A NaN in the inputs of any other cell, or in the network's output, shows another reader.
     """
 
     def leaks(some: list[ConvolutionSite]) -> bool:
-        poisoned = {site.name for site in some}
+        replaced_by_nan = {site.name for site in some}
         norms = {site.norm_name for site in some}
         seen = False
 
-        def stand_in(name: str, _cell: nn.Cell, inputs: Any, output: Any) -> Tensor | None:
+        def replace_output(name: str, _cell: nn.Cell, inputs: Any, output: Any) -> Tensor | None:
             nonlocal seen
             if name in norms:
                 return trace.outputs[name]
             seen = seen or _holds_nan(inputs)
-            if name in poisoned:
+            if name in replaced_by_nan:
                 return Tensor(np.full(output.shape, np.nan, np.float32))
             return None
 
-        with observed(trace.network, trace.cells, stand_in):
+        with evaluate_with_hooks(trace.network, trace.cells, replace_output):
             output = trace.network(images)
         return seen or _holds_nan(output)
 

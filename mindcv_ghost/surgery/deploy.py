@@ -1,4 +1,4 @@
-"""From the form that a re-parameterised network is trained in to the one that is deployed."""
+"""Convert a re-parameterised network from its training form to its deploy form."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ __all__ = ["deploy", "has_deploy_form"]
 
 
 def has_deploy_form(network: nn.Cell) -> bool:
-    """Whether :func:`deploy` applies: it has parallel branches and can be built without them."""
+    """Tell whether :func:`deploy` applies: the network has parallel branches that can be merged."""
     return hasattr(network, "with_arguments") and any(
         isinstance(cell, RepConv) and not cell.deployed for _, cell in network.cells_and_names()
     )
 
 
 def deploy(network: nn.Cell) -> nn.Cell:
-    """Make the network that evaluates the same with one convolution for each set of branches.
+    """Merge each set of parallel branches into one convolution, with the same results.
 
-    A new network, in evaluation mode; the given one stays as it is and may go on training.
+    The given network stays unchanged and can go on training.
 
     Args:
-        network: ``ghostnetv3_*`` or ``repghostnet_*`` in train form.
+        network: ``ghostnetv3_*`` or ``repghostnet_*`` in training form.
 
     Returns:
-        The network in deploy form, as ``create_model(name, deploy=True)`` builds it.
+        A new network in evaluation mode, as ``create_model(name, deploy=True)`` builds it.
 
     Raises:
-        ValueError: if the network has no deploy form, or is in it.
+        ValueError: if the network has no deploy form, or is already in it.
 
     Source: Ding et al., "RepVGG" (arXiv 2101.03697), section 3.3.
     """
     if not has_deploy_form(network):
         raise ValueError(
-            f"{type(network).__name__} has no parallel branches to merge: ghostnetv3_* and "
-            f"repghostnet_* in train form have"
+            f"{type(network).__name__} has no parallel branches to merge; give a ghostnetv3_* or "
+            f"repghostnet_* in training form"
         )
     values = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     for path, cell in network.cells_and_names():
@@ -45,7 +45,7 @@ def deploy(network: nn.Cell) -> nn.Cell:
             kernel, bias = cell.fused()
             values[f"{path}.conv.weight"], values[f"{path}.conv.bias"] = kernel, bias
     deployed = network.with_arguments(deploy=True)
-    # Before its first run, so that no kernel has the old memory.
+    # set_data is safe here: the network hasn't run, so no kernel uses the old memory yet.
     for parameter in deployed.get_parameters():
         parameter.set_data(ms.Tensor(values[parameter.name].astype(np.float32)))
     return deployed.set_train(False)

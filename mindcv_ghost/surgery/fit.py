@@ -1,62 +1,61 @@
-"""Ghost modules that begin with what a trained network knows.
+"""Fit the weights of Ghost modules to the convolutions of a trained network.
 
 Han et al. (arXiv 1911.11907, section 3.1) observe that many maps of a trained network are nearly
-linear images of others, and make a network of such maps from nothing. Here a trained one is taken
-apart: of each convolution the filters that give the others best are kept (``assignment``), and the
-others' maps are derived by the d x d kernels that least squares finds on calibration images.
+linear functions of other maps. They train a network built on this from random weights; here a
+trained network is converted. Each convolution keeps the filters whose maps predict the other maps
+best (``assignment``). The other maps are derived by d x d kernels, fitted by least squares on
+calibration images.
 
-The convolutions are fitted in the order in which they run, in one pass of a batch that holds every
-image twice: the first half goes through the network as it was, the second through what has been
-fitted so far, and the second is brought near the first at every convolution. So errors don't add
-up unseen: the filters that are kept are themselves corrected, by ridge regression, for inputs that
-are no longer quite what they were trained on. That is how channel pruning reconstructs maps (He et
-al., "Channel Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.1).
+The convolutions are fitted in the order in which they run, in one forward pass. Its batch holds
+every image twice: the first half goes through the original network, the second half through the
+modules fitted so far. At every convolution the second half is fitted to the first. The kept filters
+are corrected, too, by ridge regression, because their inputs differ slightly from the trained
+network's. So errors don't accumulate over the depth. Channel pruning reconstructs maps in the same
+way (He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168,
+section 3.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn
 
+from mindcv_ghost.analysis.hooks import evaluate_with_hooks
 from mindcv_ghost.analysis.least_squares import (
     fit_kernels,
-    map_values,
     pair_residuals,
     sample_positions,
+    values_at,
 )
-from mindcv_ghost.analysis.observation import observed
 from mindcv_ghost.layers import GhostModule
 from mindcv_ghost.surgery.assignment import choose_sources
-from mindcv_ghost.surgery.filters import correct_filters
-from mindcv_ghost.surgery.recalibration import (
+from mindcv_ghost.surgery.bn_statistics import (
     batch_norms,
     channel_statistics,
-    normalised,
+    normalise,
     per_channel,
-    recalibrate_batch_norm,
 )
+from mindcv_ghost.surgery.convolutions import ConvolutionSite
+from mindcv_ghost.surgery.filter_correction import correct_filters
 
-if TYPE_CHECKING:
-    from mindcv_ghost.surgery.convolutions import ConvolutionSite
+__all__ = ["BatchNormValues", "GhostFit", "fit_ghost_modules", "load_fit"]
 
-__all__ = ["BatchNormValues", "GhostFit", "fit_ghost_modules", "load_fit", "recalibrate_batch_norm"]
-
-# Positions that a convolution is fitted on: enough for the 49 weights of the largest cheap kernel,
-# few enough for the 2048 x 2048 pairs of ResNet-50's last convolutions.
+# How many positions a convolution is fitted on: enough for the 49 weights of the largest cheap
+# kernel, few enough for the 2048 x 2048 pairs of ResNet-50's last convolutions.
 _POSITIONS = 4096
 _BN_VALUES = ("gamma", "beta", "moving_mean", "moving_variance")
-# Images are taken up to so many pixels: 4096 positions behind a stride of 32. The stem's maps of
-# both halves are 0.5 GB then.
+# Largest number of pixels in the calibration images: 4096 positions at a stride of 32. The stem's
+# maps of both halves then take 0.5 GB.
 _PIXELS = 2**22
 
 
 @dataclass(frozen=True)
 class BatchNormValues:
-    """A BN's parameters and moving statistics, each of shape (channels,)."""
+    """A BN's parameters and running statistics, each of shape (channels,)."""
 
     gamma: np.ndarray
     beta: np.ndarray
@@ -66,22 +65,22 @@ class BatchNormValues:
 
 @dataclass(frozen=True)
 class GhostFit:
-    """What a Ghost module holds to stand in for a trained convolution.
+    """The weights of a Ghost module that replaces a trained convolution.
 
     Args:
-        intrinsic: numbers of the original maps that the primary convolution computes, of shape
+        intrinsic: indices of the original maps that the primary convolution computes, of shape
             (m,), ascending.
-        order: for each original map its place among the module's intrinsic maps and ghosts, of
+        order: for each original map its index among the module's intrinsic and ghost maps, of
             shape (out,).
         weight: of the primary convolution.
-        bias: of it, or None.
-        norm: of the BN behind it, or None.
-        cheap_weight: of the cheap convolution, of shape (ghosts, 1, d, d); places that nobody reads
-            are nought.
-        cheap_bias: of it, or None.
-        cheap_norm: of the BN behind it, or None.
-        residuals: mean squared error of each map, by the original map's variance, of shape (out,);
-            nought for a map that is constant and right.
+        bias: of the primary convolution, or None.
+        norm: of the primary convolution's BN, or None.
+        cheap_weight: of the cheap convolution, of shape (ghosts, 1, d, d); zero for ghost maps that
+            aren't used.
+        cheap_bias: of the cheap convolution, or None.
+        cheap_norm: of the cheap convolution's BN, or None.
+        residuals: mean squared error of each map, divided by the original map's variance, of shape
+            (out,); zero for a constant map that is reproduced exactly.
     """
 
     intrinsic: np.ndarray
@@ -103,44 +102,44 @@ def fit_ghost_modules(
     cheap_kernel_size: int,
     seed: int = 0,
 ) -> dict[str, GhostFit]:
-    """Fit a Ghost module to each of some convolutions of a trained network, which stays as it is.
+    """Fit a Ghost module to each given convolution of a trained network, without changing it.
 
     Args:
         network: takes one tensor of images.
-        sites: the convolutions, with the BN and the activation that follow.
-        calibration: batches of images of shape (N, C, H, W), as the network is trained on them; a
-            few hundred are enough. All together they go through the network at once; where they
-            have more than four million pixels, as many as have, spread evenly over all.
-        ratio: the paper's s.
-        cheap_kernel_size: the paper's d, odd.
-        seed: of the positions that are sampled.
+        sites: the convolutions, each with the BN and the activation that follow it.
+        calibration: batches of images of shape (N, C, H, W), prepared as in training; a few hundred
+            images are enough. They go through the network in one batch. If they have more than four
+            million pixels together, an evenly spaced subset of this size is used.
+        ratio: s in the paper.
+        cheap_kernel_size: d in the paper, odd.
+        seed: for drawing the positions.
 
     Returns:
-        A fit for each site, by its name.
+        A fit for each convolution, by its path.
 
     Raises:
-        ValueError: if the images differ in size, or a map holds NaN or infinity.
+        ValueError: if the images differ in size, or a map contains NaN or infinity.
     """
     images = _images(calibration)
     fitting = _Fitting(sites, len(images), ratio, cheap_kernel_size, seed)
     cells = {site.name: site.conv for site in sites}
     cells.update(batch_norms(network))
-    with observed(network, cells, fitting.see):
+    with evaluate_with_hooks(network, cells, fitting.hook):
         network(Tensor(np.concatenate((images, images))))
     return fitting.fits
 
 
 def load_fit(module: GhostModule, fit: GhostFit) -> None:
-    """Give a Ghost module that has not run yet the values of a fit.
+    """Load a fit into a Ghost module that hasn't run yet.
 
     Args:
         module: built with ``permuted=True`` and the convolution's sizes.
         fit: of that convolution.
     """
-    for branch, weight, bias, norm in (
-        (module.primary, fit.weight, fit.bias, fit.norm),
-        (module.cheap, fit.cheap_weight, fit.cheap_bias, fit.cheap_norm),
-    ):
+    branches = [(module.primary, fit.weight, fit.bias, fit.norm)]
+    if module.cheap is not None:  # None only for a ratio of 1
+        branches.append((module.cheap, fit.cheap_weight, fit.cheap_bias, fit.cheap_norm))
+    for branch, weight, bias, norm in branches:
         _set(branch.conv.weight, weight)
         if bias is not None:
             _set(branch.conv.bias, bias)
@@ -157,7 +156,7 @@ def _set(parameter: Any, values: np.ndarray) -> None:
 def _images(calibration: Sequence[np.ndarray]) -> np.ndarray:
     shapes = {batch.shape[1:] for batch in calibration}
     if len(shapes) != 1:
-        raise ValueError(f"calibration images must be of one size, not {sorted(shapes)}")
+        raise ValueError(f"calibration images must have the same size, not {sorted(shapes)}")
     images = np.concatenate(list(calibration))
     most = max(1, _PIXELS // int(np.prod(images.shape[2:])))
     if len(images) > most:
@@ -166,7 +165,7 @@ def _images(calibration: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class _Fitting:
-    """Sees convolutions and BNs run and changes the second half of what they put out."""
+    """Fits each convolution when it runs, and replaces the second half of its output."""
 
     def __init__(
         self,
@@ -183,53 +182,55 @@ class _Fitting:
         self.primaries: dict[str, _Branch] = {}
         self.fits: dict[str, GhostFit] = {}
 
-    def see(self, _name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        given, out = inputs[0].asnumpy(), output.asnumpy().copy()
+    def hook(self, _name: str, cell: nn.Cell, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        x, out = inputs[0].asnumpy(), output.asnumpy().copy()
         half = self.images
         if id(cell) in self.convolutions:
             site = self.convolutions[id(cell)]
-            out[half:] = self._corrected(site, given, out)
+            out[half:] = self._corrected(site, x, out)
             if site.norm is None:
                 out[half:] = self._derived(site, out)
         elif id(cell) in self.norms:
             out[half:] = self._derived(self.norms[id(cell)], out)
         else:
-            # As in training, and as the recalibration leaves it.
-            out[half:] = normalised(cell, given[half:], *channel_statistics(given[half:]))
+            # Batch statistics, as in training, and as recompute_running_statistics will store them.
+            out[half:] = normalise(cell, x[half:], *channel_statistics(x[half:]))
         return Tensor(out)
 
-    def _corrected(self, site: ConvolutionSite, given: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Correct all filters for the inputs that they have now; return what they put out.
+    def _corrected(self, site: ConvolutionSite, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Correct all filters for their present inputs; return their outputs.
 
-        A constant may be added to each map if a BN or a bias follows that can take it up.
+        A constant may be added to each map if there is a BN or a bias to hold it.
         """
         conv, half = site.conv, self.images
         weight, constants = conv.weight.asnumpy(), np.zeros(conv.out_channels)
         result = out[half:]
-        if not np.array_equal(given[:half], given[half:]):
+        if not np.array_equal(x[:half], x[half:]):
             count, _, height, width = result.shape
             positions = sample_positions(count, height, width, _POSITIONS, self.rng)
-            lacking = map_values(out[:half], positions) - map_values(result, positions)
+            errors = values_at(out[:half], positions) - values_at(result, positions)
             change, constants = correct_filters(
-                conv, given[half:], lacking, positions, _takes_constants(site)
+                conv, x[half:], errors, positions, _has_constants(site)
             )
             change = change.astype(np.float32)
-            result = result + conv.conv2d(Tensor(given[half:]), Tensor(change)).asnumpy()
+            result = result + conv.conv2d(Tensor(x[half:]), Tensor(change)).asnumpy()
             weight = weight + change
         self.primaries[site.name] = _Branch(weight, constants, result)
         return result + per_channel(constants, 4)
 
     def _derived(self, site: ConvolutionSite, out: np.ndarray) -> np.ndarray:
-        """Fit the module to what the convolution, with its BN, should put out; return its maps."""
+        """Fit the module to the output of the convolution and its BN; return the module's maps."""
         wanted, maps = out[: self.images], out[self.images :]
         count, channels, height, width = maps.shape
         positions = sample_positions(count, height, width, _POSITIONS, self.rng)
         sources = maps if site.act is None else site.act(Tensor(maps)).asnumpy()
-        targets, intercept = map_values(wanted, positions), _takes_constants(site)
+        targets, intercept = values_at(wanted, positions), _has_constants(site)
         cost = pair_residuals(sources, targets, positions, self.size, intercept)
-        np.fill_diagonal(cost, ((map_values(maps, positions) - targets) ** 2).mean(axis=1))
+        np.fill_diagonal(cost, ((values_at(maps, positions) - targets) ** 2).mean(axis=1))
         if not np.isfinite(cost).all():
-            raise ValueError(f"the maps of {site.name} hold NaN or infinity: nothing can be fitted")
+            raise ValueError(
+                f"the maps of {site.name} contain NaN or infinity, so no fit is possible"
+            )
         source = choose_sources(cost, self.ratio)
         ghosts = np.flatnonzero(source != np.arange(channels))
         sources = sources[:, source[ghosts]]
@@ -251,7 +252,7 @@ class _Fitting:
 
 @dataclass(frozen=True)
 class _Branch:
-    """A convolution's weight, what it puts out, and the constants that belong on top."""
+    """A convolution's weight, the constants to add to its maps, and its outputs without them."""
 
     weight: np.ndarray
     constants: np.ndarray
@@ -266,9 +267,9 @@ def _ghost_fit(
     ratio: int,
     residuals: np.ndarray,
 ) -> GhostFit:
-    """Put the filters of all maps and the kernels of the ghosts into a module's places."""
+    """Arrange the filters of all maps and the kernels of the ghost maps as a module's weights."""
     intrinsic, places, order = _places(source, ratio)
-    seats = len(intrinsic) * (ratio - 1)
+    count = len(intrinsic) * (ratio - 1)
     bias = norm = cheap_bias = cheap_norm = None
     if site.conv.has_bias:
         bias = site.conv.bias.asnumpy()[intrinsic]
@@ -280,12 +281,12 @@ def _ghost_fit(
         one = np.ones(len(places))
         values = _batch_norm(cheap.outputs, one, cheap.constants, site.norm.eps)
         cheap_norm = BatchNormValues(
-            *(_spread(getattr(values, name), places, seats) for name in _BN_VALUES)
+            *(_spread(getattr(values, name), places, count) for name in _BN_VALUES)
         )
     elif bias is not None:
         bias = bias + primary.constants[intrinsic]
-        cheap_bias = _spread(cheap.constants, places, seats)
-    cheap_weight = _spread(cheap.weight[:, None], places, seats)
+        cheap_bias = _spread(cheap.constants, places, count)
+    cheap_weight = _spread(cheap.weight[:, None], places, count)
     return GhostFit(
         *(intrinsic, order, primary.weight[intrinsic], bias, norm),
         *(cheap_weight, cheap_bias, cheap_norm, residuals),
@@ -295,32 +296,32 @@ def _ghost_fit(
 def _batch_norm(
     maps: np.ndarray, scale: np.ndarray, shift: np.ndarray, eps: float
 ) -> BatchNormValues:
-    """The BN that scales and shifts these maps, by its own statistics and by moving ones."""
+    """Make the BN whose output for these maps is scale * maps + shift, with their statistics."""
     mean, variance = channel_statistics(maps)
     return BatchNormValues(scale * np.sqrt(variance + eps), shift + scale * mean, mean, variance)
 
 
-def _takes_constants(site: ConvolutionSite) -> bool:
+def _has_constants(site: ConvolutionSite) -> bool:
     return site.norm is not None or site.conv.has_bias
 
 
-def _spread(values: np.ndarray, places: np.ndarray, seats: int) -> np.ndarray:
-    """Values of the ghosts in their places, nought in those that nobody reads."""
-    spread = np.zeros((seats, *values.shape[1:]))
+def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """Put the values of the ghost maps in their places; unused places are zero."""
+    spread = np.zeros((count, *values.shape[1:]))
     spread[places] = values
     return spread
 
 
 def _places(source: np.ndarray, ratio: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where a module puts every map.
+    """Compute the place of every map in a module.
 
     Args:
-        source: of each map the one that it is derived from; itself if it is computed.
-        ratio: the paper's s.
+        source: for each map the one that it is derived from; itself if it is computed.
+        ratio: s in the paper.
 
     Returns:
-        The intrinsic maps; for each ghost its place among the cheap convolution's outputs; for each
-        map its place among intrinsic maps and ghosts.
+        Indices of the intrinsic maps; for each ghost map its index among the cheap convolution's
+        outputs; for each map its index among the module's intrinsic and ghost maps.
     """
     own = source == np.arange(len(source))
     intrinsic, ghosts = np.flatnonzero(own), np.flatnonzero(~own)
@@ -334,7 +335,7 @@ def _places(source: np.ndarray, ratio: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _depthwise(maps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-    """Each map (N, C, H, W) filtered by its kernel (C, d, d), zeros around it."""
+    """Filter each map (N, C, H, W) by its kernel (C, d, d), with zero padding."""
     size = kernels.shape[-1]
     margin, (height, width) = size // 2, maps.shape[2:]
     padded = np.pad(maps, ((0, 0), (0, 0), (margin, margin), (margin, margin)))

@@ -1,13 +1,12 @@
-"""Ghost modules in place of the convolutions of any network.
+"""Replace the convolutions of any network by Ghost modules.
 
 Paper: Han et al., "GhostNet: More Features from Cheap Operations" (arXiv 1911.11907), section 3.1:
-a Ghost module is meant to stand in for a convolution of any network. ``ghostify`` of MindCV's
-``resnet50`` is ``ghost_resnet50``.
+a Ghost module can replace a convolution of any network. ``ghostify`` turns MindCV's ``resnet50``
+into ``ghost_resnet50``.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Union
@@ -16,13 +15,17 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindcv_ghost.analysis.complexity import ComplexityReport, count_macs
-from mindcv_ghost.analysis.observation import first_convolution
+from mindcv_ghost.analysis.hooks import first_convolution
+from mindcv_ghost.errors import near_names
 from mindcv_ghost.layers.ghost_module import GhostModule
+from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
 from mindcv_ghost.surgery.convolutions import ConvolutionSite, find_convolutions
-from mindcv_ghost.surgery.fit import fit_ghost_modules, load_fit, recalibrate_batch_norm
+from mindcv_ghost.surgery.fit import fit_ghost_modules, load_fit
 from mindcv_ghost.surgery.report import GhostifyReport, Replacement
 
 __all__ = ["Calibration", "Where", "ghostify"]
+
+_NOT_CHOSEN = "not chosen"
 
 Where = Union[Callable[[str, nn.Conv2d], bool], Sequence[str], None]
 Calibration = Union[Tensor, np.ndarray, Iterable]
@@ -40,42 +43,41 @@ def ghostify(
 ) -> tuple[nn.Cell, GhostifyReport]:
     """Replace the dense convolutions of a network by Ghost modules.
 
-    Strides, padding, dilation and bias stay what they were. The BN behind a convolution moves into
-    the module, which has one on each branch; the activation stays where it is, and the cheap branch
-    reads what has passed through it, as in the paper's module.
+    Stride, padding, dilation and bias stay the same. The BN behind a convolution moves into the
+    module, which has one BN on each branch. The activation stays in its place, and the cheap branch
+    reads the activated maps, as in the paper's module.
 
-    Left as they are: convolutions in groups and depthwise ones, subclasses of ``nn.Conv2d``, those
-    that run more than once or not in evaluation, that put out maps of one position
-    (squeeze-and-excitation), that have fewer than ``ratio`` maps, and what is part of a Ghost
-    module already; the first convolution, unless ``where`` chooses it.
+    These convolutions are kept: grouped and depthwise ones, subclasses of ``nn.Conv2d``, those that
+    run more than once or not in evaluation mode, those whose maps have one position
+    (squeeze-and-excitation) or that have fewer than ``ratio`` maps, and parts of Ghost modules. The
+    first convolution is kept unless ``where`` chooses it.
 
     Args:
-        network: takes one tensor of images. It is changed in place, and must not have run in graph
-            mode before: compiled graphs keep the old convolutions. A network under mixed precision
-            is cast anew afterwards.
-        ratio: the paper's s.
-        cheap_kernel_size: the paper's d, odd.
-        where: which convolutions: a function of path and cell; names, or patterns as
-            ``layer3.*``; None for all but the first.
-        init: "random", or "fit": choose each convolution's most useful filters as the intrinsic
-            ones, and fit the cheap kernels to the others' maps
-            (:mod:`mindcv_ghost.surgery.fit`). Makes sense for a trained network.
-        calibration: for "fit": images as the network is trained on them, an array of shape
-            (N, C, H, W) or an iterable of such arrays.
-        image_size: side of the images that the network is looked at with, in pixels.
-        permuted: give the modules an ``order`` of their maps; None where "fit" needs it. True
-            builds a network that takes the weights of a fitted one.
+        network: takes one tensor of images. It is changed in place. It must not have run in graph
+            mode before, because compiled graphs keep the old convolutions. Under mixed precision,
+            cast the network again afterwards.
+        ratio: s in the paper.
+        cheap_kernel_size: d in the paper, odd.
+        where: which convolutions to replace: a function of path and cell; paths, or patterns such
+            as ``layer3.*``; None for all except the first.
+        init: "random", or, for a trained network, "fit": keep each convolution's most useful
+            filters and fit the cheap kernels to the other maps (:mod:`mindcv_ghost.surgery.fit`).
+        calibration: for "fit": images prepared as in training, an array of shape (N, C, H, W) or an
+            iterable of such arrays.
+        image_size: side of the images for the runs that examine the network, in pixels.
+        permuted: whether the modules have an ``order`` of their maps; None for only if ``init`` is
+            "fit". With True, the network can load the weights of a fitted one.
 
     Returns:
-        The network, and a report of what was replaced, what was kept and why, and of parameters and
-        MACs before and after.
+        The network, and a report: what was replaced, what was kept and why, and parameters and MACs
+        before and after.
 
     Raises:
-        ValueError: if ``ratio``, ``init`` or ``where`` isn't legal, a name is no convolution that
-            can be replaced, ``calibration`` is missing, or no convolution is left to replace.
+        ValueError: if an argument isn't legal, a name in ``where`` matches no convolution that can
+            be replaced, ``calibration`` is missing, or no convolution can be replaced.
     """
     _check(ratio, cheap_kernel_size, init, calibration)
-    batches = None if calibration is None else _batches(calibration)
+    batches = [] if calibration is None else _batches(calibration)
     images = _images(network, image_size)
     before = count_macs(network, images.shape)
     sites = find_convolutions(network, images)
@@ -96,7 +98,7 @@ def ghostify(
     after = count_macs(network, images.shape)
     _check_that_all_run(chosen, after)
     if fits:
-        recalibrate_batch_norm(network, batches)
+        recompute_running_statistics(network, batches)
     return network, GhostifyReport(
         *(ratio, cheap_kernel_size, init, before, after),
         tuple(
@@ -106,21 +108,18 @@ def ghostify(
     )
 
 
-_NOT_CHOSEN = "not chosen"
-
-
 def _check(ratio: Any, cheap_kernel_size: Any, init: str, calibration: Any) -> None:
     for name, value in (("ratio", ratio), ("cheap_kernel_size", cheap_kernel_size)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{name} is {value!r}, but it must be a whole number")
     if ratio < 2:
-        raise ValueError(f"ratio is {ratio}, but it must be at least 2: with 1 nothing is cheap")
+        raise ValueError(f"ratio is {ratio}, but it must be at least 2: 1 is a plain convolution")
     if cheap_kernel_size < 1 or cheap_kernel_size % 2 == 0:
         raise ValueError(f"cheap_kernel_size is {cheap_kernel_size}, but it must be odd")
     if init not in ("random", "fit"):
         raise ValueError(f"init is {init!r}; legal are 'random' and 'fit'")
     if init == "fit" and calibration is None:
-        raise ValueError("init='fit' needs calibration: images as the network is trained on them")
+        raise ValueError("init='fit' needs calibration: images prepared as in training")
 
 
 def _batches(calibration: Calibration) -> list[np.ndarray]:
@@ -129,7 +128,7 @@ def _batches(calibration: Calibration) -> list[np.ndarray]:
     batches = [b.asnumpy() if isinstance(b, Tensor) else np.asarray(b) for b in calibration]
     if not batches or any(batch.ndim != 4 or not len(batch) for batch in batches):
         raise ValueError(
-            "calibration holds no images of shape (N, C, H, W): its batches have the shapes "
+            "calibration has no images of shape (N, C, H, W): its batches have the shapes "
             f"{[batch.shape for batch in batches]}"
         )
     return [batch.astype(np.float32) for batch in batches]
@@ -140,7 +139,7 @@ def _images(network: nn.Cell, image_size: int) -> Tensor:
     if first is None:
         raise ValueError(f"no convolution to replace: {type(network).__name__} has none")
     channels = first.in_channels
-    random = np.random.RandomState(0)  # not zeros, which would hide who reads what
+    random = np.random.RandomState(0)  # zeros would hide readers
     return Tensor(random.standard_normal((1, channels, image_size, image_size)).astype(np.float32))
 
 
@@ -155,7 +154,7 @@ def _reason_to_keep(site: ConvolutionSite, ratio: int) -> str:
 def _choose(
     sites: list[ConvolutionSite], reasons: dict[str, str], where: Where
 ) -> list[ConvolutionSite]:
-    """The sites to replace; gives those that could be, but aren't asked for, a reason."""
+    """Choose the sites to replace; add to ``reasons`` why the first convolution is kept."""
     able = [site for site in sites if not reasons[site.name]]
     if where is None:
         for site in able:
@@ -174,7 +173,7 @@ def _check_pattern(pattern: str, sites: list[ConvolutionSite], reasons: dict[str
     matches = [site.name for site in sites if fnmatchcase(site.name, pattern)]
     if not matches:
         names = [site.name for site in sites]
-        near = difflib.get_close_matches(pattern, names, n=3) or names[:3]
+        near = near_names(pattern, names, count=3) or names[:3]
         raise ValueError(f"where: no convolution is named {pattern!r}; there are {', '.join(near)}")
     if all(reasons[name] for name in matches):
         raise ValueError(f"where: {matches[0]} can't be replaced: {reasons[matches[0]]}")
@@ -212,7 +211,7 @@ def _ghost_module(
 
 
 def _norm_maker(norm: nn.BatchNorm2d) -> Callable[[int], nn.Cell]:
-    """Make BNs as this one was made, down to scales that all start at nought."""
+    """Make BNs with the same settings as this one, including an initial scale of zero."""
     scales = np.unique(norm.gamma.asnumpy())
     scale = scales[0] if len(scales) == 1 else 1.0
 
@@ -226,7 +225,7 @@ def _norm_maker(norm: nn.BatchNorm2d) -> Callable[[int], nn.Cell]:
 
 
 def _replace(network: nn.Cell, site: ConvolutionSite, module: GhostModule) -> None:
-    """Put a module where a convolution stands, and nothing where its BN does."""
+    """Replace a convolution by a module, and its BN by the identity."""
     module.update_parameters_name(site.conv.weight.name[: -len("weight")])
     exchange: dict[int, nn.Cell] = {id(site.conv): module}
     if site.norm is not None:
@@ -235,9 +234,9 @@ def _replace(network: nn.Cell, site: ConvolutionSite, module: GhostModule) -> No
     for parent in [cell for _, cell in network.cells_and_names()]:
         for name, child in parent.name_cells().items():
             if id(child) in exchange:
-                # Not by setattr, which would prefix the parameters' names a second time.
+                # setattr would prefix the parameters' names a second time.
                 parent._cells[name] = exchange[id(child)]
-        # Cells also lie in lists: a SequentialCell goes through one of its own.
+        # Lists hold cells, too: a SequentialCell runs the cells of its own list.
         for name, value in vars(parent).items():
             if isinstance(value, (list, tuple)) and any(id(cell) in exchange for cell in value):
                 new = [exchange.get(id(cell), cell) for cell in value]
@@ -249,6 +248,6 @@ def _check_that_all_run(chosen: list[ConvolutionSite], after: ComplexityReport) 
     idle = [site.name for site in chosen if f"{site.name}.primary.conv" not in ran]
     if idle:
         raise ValueError(
-            f"the network goes on using the old {', '.join(idle)}: it holds the cell in a place "
-            "that can't be reached. Leave it out of where, and build the network anew"
+            f"the network still runs the old {', '.join(idle)}: it refers to the cell in a place "
+            "that can't be replaced. Build the network again, and leave this out of where"
         )

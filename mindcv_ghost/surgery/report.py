@@ -1,4 +1,4 @@
-"""What was done to a network, for people and for files."""
+"""The report of :func:`ghostify`: as a table for people and as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["GhostifyReport", "Replacement"]
 
 @dataclass(frozen=True)
 class Replacement:
-    """One convolution: what it is, and what became of it.
+    """One convolution, and whether a Ghost module replaced it.
 
     Args:
-        name: its path.
-        convolution: its size, as "3x3, 64 -> 128, stride 2".
-        replaced: whether a Ghost module stands there now.
-        norm: path of the BN that moved into it; "" if none did.
-        act: the activation that its cheap branch reads through; "" for none.
-        reason: why it was kept; "" if it was replaced.
+        name: path of the convolution.
+        convolution: its size, for example "3x3, 64 -> 128, stride 2".
+        replaced: whether a Ghost module replaced it.
+        norm: path of the BN that moved into the module; "" for none.
+        act: class of the activation in front of the module's cheap branch; "" for none.
+        reason: why the convolution was kept; "" if it was replaced.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Replacement:
 
     @classmethod
     def of(cls, site: ConvolutionSite, replaced: bool, reason: str) -> Replacement:
-        """Describe a site; ``reason`` counts only where it was kept."""
+        """Describe a convolution; ``reason`` is ignored if it was replaced."""
         conv = site.conv
         size = "x".join(map(str, conv.kernel_size))
         text = f"{size}, {conv.in_channels} -> {conv.out_channels}"
@@ -47,15 +47,15 @@ class Replacement:
 
 @dataclass(frozen=True)
 class GhostifyReport:
-    """What :func:`ghostify` did; ``str()`` of it is a table.
+    """What :func:`ghostify` did to a network; ``str(report)`` is a table.
 
     Args:
-        ratio: the paper's s.
-        cheap_kernel_size: the paper's d.
+        ratio: s in the paper.
+        cheap_kernel_size: d in the paper.
         init: "random" or "fit".
-        before: cost of the network that came in, for one image.
-        after: cost of the one that went out.
-        convolutions: all of them, in the order in which they run.
+        before: cost of the original network for one image.
+        after: cost of the changed network for one image.
+        convolutions: all convolutions in the order in which they run.
     """
 
     ratio: int
@@ -67,16 +67,16 @@ class GhostifyReport:
 
     @property
     def replaced(self) -> tuple[Replacement, ...]:
-        """The convolutions that are Ghost modules now."""
+        """The convolutions that were replaced."""
         return tuple(row for row in self.convolutions if row.replaced)
 
     @property
     def kept(self) -> tuple[Replacement, ...]:
-        """The convolutions that stayed, each with its reason."""
+        """The convolutions that were kept, each with the reason."""
         return tuple(row for row in self.convolutions if not row.replaced)
 
     def summary(self) -> str:
-        """One line: how many were replaced, and what it did to parameters and MACs."""
+        """Summarise in one line: convolutions replaced, parameters and MACs before and after."""
         before, after = self.before, self.after
         return (
             f"{len(self.replaced)} of {len(self.convolutions)} convolutions are Ghost modules "
@@ -86,7 +86,7 @@ class GhostifyReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: the totals and a row a convolution."""
+        """Convert to plain values for JSON: the totals and a row for each convolution."""
         return {
             "ratio": self.ratio,
             "cheap_kernel_size": self.cheap_kernel_size,

@@ -1,4 +1,4 @@
-"""Parameters and MACs: the reference's numbers, and a network left as it was."""
+"""Counts of parameters and MACs equal the references', and counting leaves a network unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with REFERENCE.open(encoding="utf-8", newline="") as file:
     ROWS = list(csv.DictReader(file))
 
 
-# The others' passes take seconds each, and their blocks are those of these.
+# Each of the others takes seconds and has the same blocks as one of these.
 QUICK = {
     "g_ghost_regnetx_002",
     "ghost_resnet50 ratio=2 cheap_kernel_size=3",
@@ -52,7 +52,7 @@ def test_every_reference_has_a_counterpart_or_a_reason():
 
 
 def test_every_registered_ghost_network_has_a_reference():
-    # What has none: depths that nobody counted, and names that fix a ratio.
+    # Without a reference: depths that nobody else counted, and names that fix a ratio.
     uncounted = {f"ghost_resnet{depth}_cifar" for depth in (20, 32, 44, 110)}
     uncounted |= {f"ghost_resnet50_s{ratio}" for ratio in (2, 3, 4, 5)}
     families = ("ghost_*", "ghostnet*", "repghost*", "g_ghost*")
@@ -62,7 +62,7 @@ def test_every_registered_ghost_network_has_a_reference():
 
 
 @pytest.mark.parametrize("row", COUNTERPARTS)
-def test_counts_are_the_references(row):
+def test_counts_equal_the_references(row):
     name, *pairs = row["counterpart"].split(" ")
     network = create_named_model(name, pairs)
     parameters = count_parameters(network)
@@ -73,7 +73,7 @@ def test_counts_are_the_references(row):
         return
     report = count_macs(network, (1, *map(int, row["input"].split("x"))))
     assert report.macs == sum(layer.macs for layer in report.layers)
-    # Where the paper's numbers are those of the convolutions alone, the row says so.
+    # The row says if the paper counts convolutions only.
     conv_only = (
         "conv-only" in row["how"] or "as above" in row["how"] or row["model"] == "vgg16_cifar"
     )
@@ -81,9 +81,9 @@ def test_counts_are_the_references(row):
     assert sum(layer.macs for layer in counted) == int(row["macs"])
 
 
-def test_moving_statistics_are_counted_apart():
+def test_running_statistics_are_counted_separately():
     network = mindcv.create_model("ghostnet_100")
-    # MindCV's page says 5.20M for this network: the two together.
+    # MindCV's page says 5.20M for this network: the sum of both.
     assert count_parameters(network) == 5_182_508
     assert count_parameters(network) + count_moving_statistics(network) == 5_204_476
 
@@ -106,7 +106,7 @@ class Mixed(nn.Cell):
         return self.linear(self.linear(x))
 
 
-def test_every_kind_of_layer_is_counted_by_hand():
+def test_every_kind_of_layer_has_the_macs_counted_by_hand():
     report = count_macs(Mixed(), (2, 4, 8, 8))
     macs = {}
     for layer in report.layers:
@@ -121,7 +121,7 @@ def test_every_kind_of_layer_is_counted_by_hand():
     assert report.layers[0].output_shape == (2, 6, 4, 4)
 
 
-def test_counting_leaves_mode_flags_and_statistics_as_they_were():
+def test_counting_changes_neither_mode_nor_flags_nor_statistics():
     before = ms.get_context("mode")
     network = mindcv.create_model("ghost_resnet18", num_classes=3).set_train()
     network.bn1.set_train(False)
@@ -137,7 +137,7 @@ def test_counting_leaves_mode_flags_and_statistics_as_they_were():
     assert [cell.training for _, cell in network.cells_and_names()] == flags
     assert network.phase == "train"
     np.testing.assert_array_equal(network.bn1.moving_mean.asnumpy(), statistics)
-    # Its hooks are gone: a later run adds no rows, and none of another network's.
+    # The hooks are removed: later runs, and runs of other networks, add no rows.
     rows = len(report.layers)
     network(Tensor(np.zeros((1, 3, 64, 64), np.float32)))
     assert len(report.layers) == rows
@@ -167,7 +167,7 @@ def test_command_prints_a_table(capsys):
     assert lines[2].split()[:3] == ["resnet18", "3x64x64", "11,689,512"]
 
 
-def test_command_prints_json_with_a_row_a_layer(capsys):
+def test_command_prints_json_with_a_row_for_each_layer(capsys):
     argv = ["ghost_resnet18", "--model_args", "ratio=4", "--image_size", "64"]
     status, out, _ = run(capsys, *argv, "--json", "--layers")
     *layers, total = json.loads(out)
@@ -193,7 +193,7 @@ def test_command_prints_csv(capsys):
         (["ghost_resnet18", "--model_args", "ratoi=4"], "ratoi"),
     ],
 )
-def test_command_refuses_what_it_cant_do_without_a_traceback(capsys, argv, message):
+def test_bad_arguments_end_with_status_2_and_no_traceback(capsys, argv, message):
     status, out, err = run(capsys, *argv)
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and message in err
@@ -214,13 +214,13 @@ class Residual(nn.Cell):
         return self.last(z)
 
 
-def test_activations_and_live_memory_are_those_counted_by_hand():
+def test_activations_and_live_memory_equal_counts_by_hand():
     report = count_macs(Residual(), (1, 3, 8, 8))
     x, y, out = 3 * 64 * 4, 8 * 64 * 4, 4 * 64 * 4  # bytes
     assert [layer.activations for layer in report.layers] == [512, 512, 256]
     assert report.activations == 1280
-    # The image stays alive as the caller's; y does until the sum, and past it as a variable.
+    # The caller keeps the image alive; the variable y keeps its tensor alive beyond the sum.
     assert [layer.live_bytes for layer in report.layers] == [x + y, x + 2 * y, x + 2 * y + out]
     weights = 4 * (3 * 8 * 9 + 8 * 8 * 9 + 8 * 4)
-    # At the ReLU its input, its output and y are there.
+    # At the ReLU its input, its output and y are alive.
     assert report.peak_bytes == x + 3 * y + weights

@@ -1,4 +1,4 @@
-"""Which maps can be made from which, and what the command says when it can't look."""
+"""Errors of predicting maps from each other, and the command's files and messages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from PIL import Image
 import mindcv_ghost  # noqa: F401
 from mindcv_ghost.analysis.least_squares import (
     fit_kernels,
-    map_values,
     pair_residuals,
     sample_positions,
+    values_at,
 )
-from mindcv_ghost.analysis.redundancy import (
+from mindcv_ghost.analysis.redundancy.__main__ import main, read_images
+from mindcv_ghost.analysis.redundancy.measure import (
     default_layer,
     errors_csv,
     feature_maps,
-    main,
     measure_redundancy,
-    read_images,
 )
 from mindcv_ghost.errors import ConfigError, DataError
 
@@ -41,7 +40,7 @@ def filtered(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def with_a_copy() -> np.ndarray:
-    """Six maps: number 4 is a 3x3 image of number 1, number 5 is dead."""
+    """Six maps: number 4 is number 1 filtered by a 3x3 kernel, number 5 is dead."""
     maps = noise(6)
     kernel = np.random.default_rng(1).normal(size=(3, 3)).astype(np.float32)
     maps[:, 4] = 0.7 + filtered(maps[:, 1], kernel)
@@ -49,7 +48,7 @@ def with_a_copy() -> np.ndarray:
     return maps
 
 
-def test_the_copy_is_the_nearest_pair_and_the_dead_map_is_in_none():
+def test_a_filtered_copy_is_the_best_pair_and_a_dead_map_is_in_no_pair():
     result = measure_redundancy(with_a_copy())
     assert result.live.tolist() == [0, 1, 2, 3, 4]
     assert result.pairs[0] == (1, 4)
@@ -58,7 +57,7 @@ def test_the_copy_is_the_nearest_pair_and_the_dead_map_is_in_none():
     assert result.of_pair(1, 4, 1)[1] > 0.1
 
 
-def test_errors_fall_with_the_size_of_the_kernel_and_are_those_of_a_constant_at_most():
+def test_errors_fall_with_the_kernel_size_and_are_never_above_a_constants():
     result = measure_redundancy(with_a_copy())
     for smaller, larger in ((1, 3), (3, 5), (5, 7)):
         live = ~np.eye(5, dtype=bool)
@@ -66,33 +65,33 @@ def test_errors_fall_with_the_size_of_the_kernel_and_are_those_of_a_constant_at_
     assert result.relative[1][live].max() <= 1.0 + 1e-5
 
 
-def test_the_error_of_a_pair_is_what_its_kernel_leaves():
+def test_the_error_of_a_pair_is_its_kernels_residual():
     maps = noise(4)
     positions = sample_positions(3, 16, 16, 500, np.random.default_rng(0))
-    targets = map_values(maps, positions)
+    targets = values_at(maps, positions)
     errors = pair_residuals(maps, targets, positions, 3, intercept=True)
     kernels, constants, left = fit_kernels(
         maps[:, [2, 0]], targets[[1, 3]], positions, 3, intercept=True
     )
     np.testing.assert_allclose(errors[[2, 0], [1, 3]], left, rtol=1e-3)
     made = np.stack([filtered(maps[:, 2], kernels[0]), filtered(maps[:, 0], kernels[1])], axis=1)
-    made = map_values(made, positions) + constants[:, None]
+    made = values_at(made, positions) + constants[:, None]
     np.testing.assert_allclose(((made - targets[[1, 3]]) ** 2).mean(axis=1), left, rtol=1e-3)
 
 
-def test_positions_are_drawn_without_repetition_and_all_of_few():
+def test_positions_are_drawn_without_replacement_and_few_are_all_taken():
     image, row, column = sample_positions(2, 3, 4, 10, np.random.default_rng(0))
     assert len(set(zip(image.tolist(), row.tolist(), column.tolist()))) == 10
     assert len(sample_positions(2, 3, 4, 100, np.random.default_rng(0))[0]) == 24
 
 
-def test_fewer_than_two_live_maps_are_no_pair():
+def test_fewer_than_two_live_maps_are_refused():
     maps = np.zeros((1, 4, 8, 8), np.float32)
     with pytest.raises(DataError, match="0 of 4 maps vary"):
         measure_redundancy(maps)
 
 
-def test_the_table_has_the_papers_rows_and_all_maps():
+def test_the_table_has_the_pairs_and_summaries_over_all_maps():
     rows = list(csv.DictReader(errors_csv(measure_redundancy(with_a_copy())).splitlines()))
     assert [row["what"] for row in rows[:4]] == ["pair 1", "pair 1", "pair 2", "pair 2"]
     assert (rows[0]["source"], rows[0]["target"]) == ("1", "4")
@@ -102,27 +101,27 @@ def test_the_table_has_the_papers_rows_and_all_maps():
 
 
 @pytest.mark.parametrize("model", ["resnet18", "ghost_resnet18"])
-def test_the_layer_is_that_behind_the_first_residual_stage(model):
+def test_the_default_layer_ends_the_first_residual_stage(model):
     assert default_layer(mindcv.create_model(model, num_classes=3)) == "layer1"
 
 
-def test_a_network_that_does_not_name_its_stages_needs_a_layer():
+def test_a_network_without_feature_info_needs_a_layer():
     network = nn.SequentialCell(nn.Conv2d(3, 4, 3), nn.ReLU())
     with pytest.raises(ConfigError, match="give --layer, for example 0, 1"):
         default_layer(network)
 
 
-def test_a_wrong_layer_is_answered_by_near_ones_and_by_what_is_needed():
+def test_a_wrong_layer_is_refused_with_similar_names_and_the_needed_shape():
     network = mindcv.create_model("resnet18", num_classes=3)
     images = noise(3, side=32)
     with pytest.raises(ConfigError, match="no layer 'layer1.0.con1'; there are layer1.0.conv1"):
         feature_maps(network, images, "layer1.0.con1")
-    with pytest.raises(ConfigError, match=r"classifier puts out something of shape \(3, 3\)"):
+    with pytest.raises(ConfigError, match=r"classifier has an output of shape \(3, 3\)"):
         feature_maps(network, images, "classifier")
     assert feature_maps(network, images, "layer1").shape == (3, 64, 8, 8)
 
 
-def test_the_middle_of_a_picture_is_read(tmp_path):
+def test_the_centre_of_a_picture_is_cropped(tmp_path):
     picture = np.zeros((40, 80, 3), np.uint8)
     picture[:, 20:60] = 255
     Image.fromarray(picture).save(tmp_path / "a.png")
@@ -144,20 +143,20 @@ def test_the_middle_of_a_picture_is_read(tmp_path):
     ],
     ids=["no file", "no picture", "channels", "size", "model"],
 )
-def test_what_cannot_be_done_is_said_in_one_line(arguments, message, capsys):
+def test_bad_arguments_end_with_status_2_and_a_message(arguments, message, capsys):
     pytest.importorskip("sklearn")
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_checkpoint_is_told(tmp_path, capsys):
+def test_a_missing_checkpoint_is_named(tmp_path, capsys):
     pytest.importorskip("sklearn")
     arguments = ["resnet18", "--image_size", "32", "--ckpt_path", str(tmp_path / "none.ckpt")]
     assert main(arguments) == 2
     assert "none.ckpt" in capsys.readouterr().err
 
 
-def test_the_command_writes_picture_and_table_and_warns_of_random_weights(tmp_path, capsys):
+def test_the_command_writes_picture_and_table_and_warns_about_random_weights(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     picture = np.random.default_rng(0).integers(0, 255, (48, 48, 3)).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""The conversion command: strict, bit-exact there and back, and without PyTorch."""
+"""The conversion command is strict, bit-exact in both directions, and works without PyTorch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = "ghost_resnet18"
 
 
 def random_state(name: str, **options) -> dict[str, np.ndarray]:
-    """A state dict as PyTorch would have it, of random numbers."""
+    """Make a state dict of random numbers with PyTorch's names."""
     network = mindcv.create_model(name, **options)
     random = np.random.RandomState(0)
     values = {
@@ -48,7 +48,7 @@ def run(*argv) -> int:
     return main([str(argument) for argument in argv])
 
 
-def test_names_are_pytorchs():
+def test_names_are_translated_to_pytorchs():
     names = torch_names(MODEL, ["layer1.0.conv1.primary.bn.moving_mean", "classifier.bias"])
     assert list(names.values()) == ["layer1.0.conv1.primary_conv.1.running_mean", "fc.bias"]
     three = ["blocks.1.0.conv_dw.branches.2.bn.gamma", "blocks.2.0.ghost1.cheap.skip.beta"]
@@ -74,7 +74,7 @@ def test_round_trip_is_bit_exact_and_accounts_for_everything(tmp_path, source, s
         np.testing.assert_array_equal(back[name], array)
 
 
-def test_converted_file_loads_into_the_network_by_both_ways(tmp_path, source, state):
+def test_converted_file_loads_with_load_weights_and_with_checkpoint_path(tmp_path, source, state):
     run(source, tmp_path / "out.ckpt", "--model", MODEL)
     network = mindcv.create_model(MODEL, num_classes=7)
     load_weights(network, tmp_path / "out.ckpt")
@@ -83,7 +83,7 @@ def test_converted_file_loads_into_the_network_by_both_ways(tmp_path, source, st
     np.testing.assert_array_equal(other.conv1.weight.asnumpy(), state["conv1.weight"])
 
 
-def test_averaged_weights_are_taken_with_ema(tmp_path, capsys):
+def test_ema_option_converts_the_averaged_weights(tmp_path, capsys):
     network = mindcv.create_model(MODEL, num_classes=7)
     averaged = []
     for parameter in network.get_parameters():
@@ -113,7 +113,7 @@ def test_averaged_weights_are_taken_with_ema(tmp_path, capsys):
         ),
         (
             lambda s: s.update({"bn1.weight": np.zeros(64, np.int64)}),
-            "bn1.weight: int64 isn't a type of weights",
+            "bn1.weight: int64 isn't a floating-point type",
         ),
         (
             lambda s: s.update({"layer1.0.conv1.weight1": np.zeros(3, np.float32)}),
@@ -128,7 +128,7 @@ def test_array_that_does_not_fit_is_refused(state, change, message):
         to_mindspore(changed, mindcv.create_model(MODEL, num_classes=7), MODEL)
 
 
-def test_half_precision_is_made_float32_and_said(state):
+def test_half_precision_is_converted_to_float32_and_counted(state):
     half = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in state.items()}
     network = mindcv.create_model(MODEL, num_classes=7)
     arrays, report = to_mindspore(half, network, MODEL)
@@ -139,9 +139,9 @@ def test_half_precision_is_made_float32_and_said(state):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["{source}", "x.pth", "--model", MODEL], "are both PyTorch's by their suffixes"),
+        (["{source}", "x.pth", "--model", MODEL], "are both PyTorch files by their suffixes"),
         (["{source}", "x.onnx", "--model", MODEL], "the suffix must be .ckpt"),
-        (["missing.pth", "x.ckpt", "--model", MODEL], "missing.pth is not there"),
+        (["missing.pth", "x.ckpt", "--model", MODEL], "missing.pth does not exist"),
         (["missing.ckpt", "x.pth", "--model", MODEL], "there is no file missing.ckpt"),
         (["{source}", "x.ckpt", "--model", "resnet50"], "names are known for"),
         (["{source}", "x.ckpt", "--model", "ghost_resnet19"], "there is no model 'ghost_resnet19'"),
@@ -149,10 +149,10 @@ def test_half_precision_is_made_float32_and_said(state):
         (["{source}", "x.ckpt", "--model", MODEL, "--num_classes", "3"], "don't fit"),
         (["{source}", "{source}/x.ckpt", "--model", MODEL], "can't be written"),
         (["{damaged}", "x.ckpt", "--model", MODEL], "can't be read as safetensors"),
-        (["{source}", "{source}.ckpt", "--model", MODEL, "--ema"], "--ema is for .ckpt files"),
+        (["{source}", "{source}.ckpt", "--model", MODEL, "--ema"], "--ema is only for .ckpt files"),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(
+def test_bad_input_ends_with_status_2_and_one_message(
     tmp_path, monkeypatch, source, argv, message, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -164,7 +164,7 @@ def test_bad_input_is_one_message_and_status_2(
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_existing_file_is_replaced_only_by_force(tmp_path, source, capsys):
+def test_existing_file_is_replaced_only_with_force(tmp_path, source, capsys):
     out = tmp_path / "out.ckpt"
     out.write_text("mine")
     assert run(source, out, "--model", MODEL) == 2
@@ -178,7 +178,7 @@ def test_dialect_without_names_is_refused():
         torch_names(MODEL, ["conv1.weight"], "authors")
 
 
-def test_the_authors_profiler_counters_and_names_are_understood():
+def test_the_authors_names_are_recognised_and_profiler_counters_dropped():
     name, options = "ghostnetv3_050", {"num_classes": 5}
     network = mindcv.create_model(name, **options)
     values = {p.name: p.asnumpy() for p in network.get_parameters()}
@@ -204,7 +204,7 @@ def test_command_needs_no_pytorch_for_safetensors(tmp_path, source):
     assert "BN statistics" in done.stdout
 
 
-def test_pth_without_pytorch_says_what_to_install(tmp_path, monkeypatch, capsys):
+def test_pth_without_pytorch_names_the_package_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "x.pth").write_bytes(b"PK")
     assert run(tmp_path / "x.pth", tmp_path / "o.ckpt", "--model", MODEL) == 2

@@ -1,8 +1,7 @@
-"""G-Ghost-RegNetX: the stage computed by hand, and what its widths are."""
+"""G-Ghost-RegNetX: a stage computed by hand, and its widths."""
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, ops
@@ -11,25 +10,17 @@ import mindcv_ghost
 from mindcv_ghost.models.gghost_regnet import GGhostStage
 
 
-@pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
 def test_complicated_half_is_rounded_down_to_whole_thin_groups():
     # Groups of 48 become 36 wide; half of 192 is 96: two whole groups.
     stage = GGhostStage(96, 192, 6, 48)
     assert stage.complex == 72
     assert stage.cheap[0].weight.shape[:2] == (120, 120)
     assert len(stage.layers) == 4
-    # The mix sees the first block's maps and those of all thin ones.
+    # The mix operation reads the maps of the first block and of all thin blocks.
     assert stage.merge[1].weight.shape[:2] == (120, 192 + 4 * 72)
 
 
-def test_stage_is_the_papers_equation():
+def test_stage_computes_the_papers_equation():
     stage = GGhostStage(4, 16, 3, 4).set_train(False)
     random = np.random.RandomState(0)
     x = Tensor(random.standard_normal((2, 4, 8, 8)).astype(np.float32))

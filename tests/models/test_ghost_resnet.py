@@ -1,4 +1,4 @@
-"""Ghost-ResNet's architecture against NumPy, its options, and the files it is exported to."""
+"""Ghost-ResNet against a NumPy version, its options, and its exported files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ from mindcv_ghost.models.ghost_resnet import GhostResNet
 
 from ..helpers.numpy_reference import batch_norm, conv2d, ghost_resnet, max_pool, relu
 from ..helpers.randomised import randomise
-
-
-@pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
 
 
 def images(side: tuple[int, int] = (64, 64), channels: int = 3, count: int = 2) -> np.ndarray:
@@ -50,7 +42,7 @@ def test_stem_is_pytorchs_at_even_and_odd_sizes(side):
     ],
     ids=str,
 )
-def test_network_computes_what_numpy_does_from_its_parameters_names(name, depths, settings):
+def test_network_equals_a_numpy_version_built_from_parameter_names(name, depths, settings):
     network = mindcv.create_model(name, num_classes=7, in_channels=2, **settings)
     parameters = randomise(network)
     x = images((40, 33), channels=2)
@@ -60,7 +52,7 @@ def test_network_computes_what_numpy_does_from_its_parameters_names(name, depths
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_every_convolution_but_the_stem_belongs_to_a_ghost_module():
+def test_every_convolution_except_the_stem_belongs_to_a_ghost_module():
     network = mindcv.create_model("ghost_resnet50")
     cells = dict(network.cells_and_names())
     plain = {name for name, cell in cells.items() if isinstance(cell, nn.Conv2d)}
@@ -77,13 +69,13 @@ def test_every_convolution_but_the_stem_belongs_to_a_ghost_module():
     assert linear == {"conv3", "downsample"}
 
 
-def test_batch_of_one_at_another_size_than_trained_at():
+def test_any_image_size_works_with_a_batch_of_one():
     network = mindcv.create_model("ghost_resnet18", num_classes=4).set_train(False)
     for side in ((32, 32), (96, 64), (225, 31)):
         assert network(Tensor(images(side, count=1))).shape == (1, 4)
 
 
-def test_features_and_head_make_up_the_network():
+def test_network_is_forward_features_then_forward_head():
     network = mindcv.create_model("ghost_resnet18", num_classes=4).set_train(False)
     x = Tensor(images())
     features = network.forward_features(x)
@@ -91,7 +83,7 @@ def test_features_and_head_make_up_the_network():
     np.testing.assert_array_equal(network.forward_head(features).asnumpy(), network(x).asnumpy())
 
 
-def test_reset_classifier_changes_the_classes_and_nothing_else():
+def test_reset_classifier_changes_only_the_classifier():
     network = mindcv.create_model("ghost_resnet18", num_classes=4).set_train(False)
     names = list(network.parameters_dict())
     before = network.forward_features(Tensor(images())).asnumpy()
@@ -104,7 +96,7 @@ def test_reset_classifier_changes_the_classes_and_nothing_else():
     assert "classifier.weight" not in network.parameters_dict()
 
 
-def test_drop_rate_acts_in_training_alone():
+def test_dropout_acts_only_in_training():
     network = mindcv.create_model("ghost_resnet18", num_classes=4, drop_rate=0.5)
     assert isinstance(network.dropout, nn.Dropout)
     features = Tensor(np.ones((2, 512, 1, 1), np.float32))
@@ -130,13 +122,13 @@ def test_unknown_option_is_refused():
         mindcv.create_model("ghost_resnet18", ratoi=4)
 
 
-def test_pretrained_without_published_weights_says_how_to_get_some():
+def test_pretrained_without_published_weights_names_the_alternatives():
     with pytest.raises(CheckpointError, match="ghost_resnet50 has no published weights") as error:
         mindcv.create_model("ghost_resnet50", pretrained=True)
     assert "train.py" in str(error.value) and "convert" in str(error.value)
 
 
-def test_checkpoint_path_brings_the_weights_back(tmp_path):
+def test_checkpoint_path_loads_the_weights(tmp_path):
     network = mindcv.create_model("ghost_resnet18", num_classes=4).set_train(False)
     randomise(network)
     ms.save_checkpoint(network, str(tmp_path / "net.ckpt"))
@@ -147,7 +139,7 @@ def test_checkpoint_path_brings_the_weights_back(tmp_path):
     np.testing.assert_array_equal(again(x).asnumpy(), network(x).asnumpy())
 
 
-def test_initial_weights_follow_from_the_seed():
+def test_the_seed_determines_the_initial_weights():
     def weights(seed: int) -> np.ndarray:
         ms.set_seed(seed)
         network = mindcv.create_model("ghost_resnet18", num_classes=4)
@@ -158,18 +150,18 @@ def test_initial_weights_follow_from_the_seed():
     assert np.abs(first - weights(6)).max() > 0.1
 
 
-def test_initial_spread_is_kaimings_of_one_group():
+def test_initial_deviation_is_kaimings_with_the_fan_out_of_one_group():
     network = mindcv.create_model("ghost_resnet18")
     parameters = network.parameters_dict()
 
-    def spread(name: str) -> float:
+    def deviation(name: str) -> float:
         return parameters[name].asnumpy().std()
 
-    assert spread("conv1.weight") == pytest.approx(np.sqrt(2 / (64 * 49)), rel=0.05)
-    assert spread("layer4.1.conv1.cheap.conv.weight") == pytest.approx(np.sqrt(2 / 9), rel=0.1)
-    primary = spread("layer4.1.conv1.primary.conv.weight")
+    assert deviation("conv1.weight") == pytest.approx(np.sqrt(2 / (64 * 49)), rel=0.05)
+    assert deviation("layer4.1.conv1.cheap.conv.weight") == pytest.approx(np.sqrt(2 / 9), rel=0.1)
+    primary = deviation("layer4.1.conv1.primary.conv.weight")
     assert primary == pytest.approx(np.sqrt(2 / (256 * 9)), rel=0.05)
-    assert spread("classifier.bias") == 0.0
+    assert deviation("classifier.bias") == 0.0
     assert {type(cell) for cell in (network.max_pool,)} == {StemMaxPool}
     for _, cell in network.cells_and_names():
         if isinstance(cell, ConvNormAct):
@@ -178,7 +170,7 @@ def test_initial_spread_is_kaimings_of_one_group():
 
 @pytest.fixture(scope="module")
 def exported() -> tuple[GhostResNet, np.ndarray, np.ndarray]:
-    """A network whose maps are cropped, its input and its output in graph mode."""
+    """A network with cropped maps (ratio 3), its input, and its output in graph mode."""
     ms.set_context(mode=ms.GRAPH_MODE)
     network = mindcv.create_model("ghost_resnet18", num_classes=4, ratio=3).set_train(False)
     randomise(network)
@@ -186,7 +178,7 @@ def exported() -> tuple[GhostResNet, np.ndarray, np.ndarray]:
     return network, x, network(Tensor(x)).asnumpy()
 
 
-def test_mindir_computes_the_same_after_reloading(exported, tmp_path):
+def test_reloaded_mindir_computes_the_same(exported, tmp_path):
     network, x, expected = exported
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.export(network, Tensor(x), file_name=str(tmp_path / "net"), file_format="MINDIR")

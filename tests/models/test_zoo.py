@@ -1,4 +1,4 @@
-"""What every model of this package keeps, whichever it is: it is enough to register one."""
+"""Tests of every registered model; a new model is tested as soon as it is registered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import mindcv_ghost  # noqa: F401
 from mindcv_ghost.errors import UserError
 
 SIDE = 64
-# One of each kind of block stands for the others in `make test`; `make test-zoo` takes them all.
+# `make test` takes one model for each kind of block; `make test-zoo` takes all models.
 QUICK = (
     "g_ghost_regnetx_002",
     "ghost_resnet18",
@@ -24,8 +24,8 @@ QUICK = (
     "ghostnetv3_050",
     "repghostnet_050",
 )
-# Of these, what takes longest to make and compile. `make test` has branches in
-# layers/test_rep_conv.py, too, and all sizes in analysis/test_complexity.py.
+# Those of QUICK that take longest to build and compile. `make test` also tests parallel branches
+# in layers/test_rep_conv.py and all sizes in analysis/test_complexity.py.
 LONG = ("ghostnetv3_050", "ghost_resnet50", "ghostnetv2_100", "repghostnet_050")
 
 
@@ -34,24 +34,20 @@ def entry_module(name: str) -> str:
 
 
 OURS = [name for name in mindcv.list_models() if entry_module(name).startswith("mindcv_ghost.")]
-# The paper's GhostNet is MindCV's own.
+# The paper's GhostNet is in MindCV itself.
 ZOO = [*OURS, "ghostnet_050", "ghostnet_100", "ghostnet_130"]
 
 
 def each(names: list[str], later: tuple[str, ...] = ()) -> pytest.MarkDecorator:
-    """Parametrise by model, those beyond the quick ones, and ``later``, under the mark ``zoo``."""
+    """Parametrise by model; mark all but the quick ones, and those in ``later``, with ``zoo``."""
     quick = set(QUICK) - set(later)
     marks = {name: () if name in quick else (pytest.mark.zoo,) for name in names}
     return pytest.mark.parametrize("name", [pytest.param(n, marks=marks[n]) for n in names])
 
 
 @pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+def seeded():
     ms.set_seed(0)  # the same initial weights in every run
-    yield
-    ms.set_context(mode=before)
 
 
 def images(channels: int = 3, count: int = 2) -> Tensor:
@@ -69,7 +65,7 @@ class Loss(nn.Cell):
         return self.loss(self.network(x), labels)
 
 
-def test_the_zoo_is_what_it_says():
+def test_the_expected_models_are_registered():
     assert mindcv.list_models("ghost_resnet*") == sorted(
         [f"ghost_resnet{depth}" for depth in (18, 34, 50, 101, 152)]
         + [f"ghost_resnet50_s{ratio}" for ratio in (2, 3, 4, 5)]
@@ -84,7 +80,7 @@ def test_the_zoo_is_what_it_says():
     assert set(QUICK) <= set(OURS)
 
 
-def test_no_family_file_has_a_name_that_mindcv_uses():
+def test_no_module_has_the_name_of_a_module_of_mindcvs():
     # MindCV keys modules by the last part of their path.
     ours = {entry_module(name).rsplit(".", 1)[-1] for name in OURS}
     theirs = {entry_module(n).rsplit(".", 1)[-1] for n in mindcv.list_models() if n not in OURS}
@@ -92,7 +88,7 @@ def test_no_family_file_has_a_name_that_mindcv_uses():
 
 
 @each(OURS, later=LONG)
-def test_entry_point_is_named_and_configured_as_mindcv_expects(name):
+def test_entry_point_has_the_name_and_default_cfg_that_mindcv_expects(name):
     entry_point = registry.model_entrypoint(name)
     assert entry_point.__name__ == name and entry_point.__doc__
     config = registry.get_pretrained_cfg(name)
@@ -101,12 +97,12 @@ def test_entry_point_is_named_and_configured_as_mindcv_expects(name):
     assert f"{config['first_conv']}.weight" in names
     assert f"{config['classifier']}.weight" in names
     assert len(set(names)) == len(names)
-    # The same every time: a checkpoint of today fits the network of tomorrow.
+    # The names are the same every time, so that checkpoints keep loading.
     assert [p.name for p in mindcv.create_model(name).get_parameters()] == names
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_pretrained_is_refused_where_no_weights_are_published(name):
+def test_pretrained_is_refused_if_no_weights_are_published(name):
     if registry.get_pretrained_cfg(name)["url"]:
         pytest.skip("has published weights")
     with pytest.raises(UserError, match=f"{name} has no published weights"):
@@ -114,7 +110,7 @@ def test_pretrained_is_refused_where_no_weights_are_published(name):
 
 
 @each(ZOO, later=LONG)
-def test_every_parameter_has_a_gradient_and_a_step_along_it_lowers_the_loss(name):
+def test_every_parameter_has_a_gradient_and_a_gradient_step_lowers_the_loss(name):
     network = mindcv.create_model(name, num_classes=5, in_channels=1, drop_rate=0.0).set_train()
     loss_of = Loss(network)
     parameters = network.trainable_params()
@@ -125,8 +121,9 @@ def test_every_parameter_has_a_gradient_and_a_step_along_it_lowers_the_loss(name
     arrays = [gradient.asnumpy() for gradient in gradients]
     for parameter, values in zip(parameters, arrays):
         assert np.isfinite(values).all() and np.abs(values).max() > 0, parameter.name
-    # Fractions of the way to nought, were the loss a plane. Large steps leave the plane, and small
-    # ones drown in rounding: a hundredth's gain is known only by half in ghost_resnet152.
+    # Steps that would lower a linear loss by these fractions of itself. Large steps leave the
+    # linear range, and small ones are lost in rounding: in ghost_resnet152 the gain of a hundredth
+    # is only known to a half.
     length = sum(float(np.square(values, dtype=np.float64).sum()) for values in arrays)
     start, taken = float(loss.asnumpy()), 0.0
     gained = []
@@ -140,7 +137,7 @@ def test_every_parameter_has_a_gradient_and_a_step_along_it_lowers_the_loss(name
 
 
 @each(OURS, later=LONG)
-def test_features_come_at_the_strides_that_the_network_names(name):
+def test_features_have_the_strides_and_channels_of_feature_info(name):
     info = mindcv.create_model(name).feature_info
     network = mindcv.create_model(name, features_only=True).set_train(False)
     features = network(images(count=1))
@@ -152,9 +149,9 @@ def test_features_come_at_the_strides_that_the_network_names(name):
         assert [stage["reduction"] for stage in info] == [2, 4, 8, 16, 32]
 
 
-# In the others more follows behind the last stage, before the head.
+# In the other families more layers follow the last stage.
 @each([n for n in OURS if n.startswith(("ghost_resnet", "g_ghost"))])
-def test_last_chosen_feature_is_what_the_whole_network_passes_on(name):
+def test_last_feature_equals_forward_features(name):
     whole = mindcv.create_model(name).set_train(False)
     last = len(whole.feature_info) - 1
     network = mindcv.create_model(name, features_only=True, out_indices=[1, last])
@@ -167,7 +164,7 @@ def test_last_chosen_feature_is_what_the_whole_network_passes_on(name):
 
 
 @each(OURS, later=LONG)
-def test_reset_head_has_the_new_classes_and_none_leaves_the_features(name):
+def test_reset_classifier_sets_the_classes_and_0_returns_the_features(name):
     network = mindcv.create_model(name, num_classes=3).set_train(False)
     assert network(images()).shape == (2, 3)
     network.reset_classifier(7)
@@ -176,9 +173,9 @@ def test_reset_head_has_the_new_classes_and_none_leaves_the_features(name):
     assert network(images()).shape == (2, network.num_features)
 
 
-# Attention takes long to compile; kernels/test_layers.py has its graph, too.
+# Attention takes long to compile; kernels/test_layers.py covers its graph, too.
 @each(ZOO, later=(*LONG, "ghost_vgg16_cifar"))
-def test_graph_mode_computes_what_pynative_does(name):
+def test_graph_mode_equals_pynative_mode(name):
     network = mindcv.create_model(name, num_classes=5).set_train(False)
     expected = network(images()).asnumpy()
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -1,4 +1,4 @@
-"""One network twice, in PyTorch and in MindSpore, with the same random weights."""
+"""Compare a network in PyTorch and in MindSpore with the same random weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mindcv_ghost.convert import to_mindspore, torch_names
 
 
 def randomise(torch, model, seed: int = 0) -> None:
-    """Weights as they are, BN with statistics and scales unlike 0 and 1."""
+    """Give BN random statistics, scales and offsets; leave the other weights."""
     random = np.random.RandomState(seed)
     state = model.state_dict()
     for name, tensor in state.items():
@@ -33,7 +33,7 @@ def arrays_of(model) -> dict[str, np.ndarray]:
 
 
 def twin(name: str, torch_model, num_classes: int, **options):
-    """The MindSpore network of that name with the PyTorch network's weights."""
+    """Create the MindSpore network of that name with the PyTorch network's weights."""
     network = mindcv.create_model(name, num_classes=num_classes, **options)
     load(network, name, torch_model)
     return network
@@ -46,28 +46,28 @@ def load(network, name: str, torch_model) -> None:
 
 
 def features(name: str, torch_model, num_classes: int, images: np.ndarray, **options):
-    """Every stage's features of the MindSpore network."""
+    """Compute the features of every stage of the MindSpore network."""
     whole = twin(name, torch_model, num_classes, **options)
     network = mindcv.create_model(name, num_classes=num_classes, features_only=True, **options)
     values = {p.name: p for p in whole.get_parameters()}
     for parameter in network.get_parameters():
-        # The extractor's names of the outermost cells that it took apart: blocks_0 for blocks.0.
+        # MindCV's extractor renames the cells that it flattens: blocks_0 for blocks.0.
         parameter.set_data(values[re.sub(r"^blocks_(\d+)", r"blocks.\1", parameter.name)])
     return [stage.asnumpy() for stage in network.set_train(False)(Tensor(images))]
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, relative: float, what: str) -> None:
-    """Agreement within ``relative`` of the largest number."""
+    """Assert agreement within ``relative`` times the largest number."""
     assert got.shape == expected.shape, what
     largest = np.abs(expected).max()
     difference = np.abs(got - expected).max()
-    assert difference <= relative * largest, f"{what}: {difference} beside {largest}"
+    assert difference <= relative * largest, f"{what}: difference {difference}, largest {largest}"
 
 
 def assert_same_gradients(torch, name, torch_model, network, images, labels, train: bool) -> None:
-    """Loss, gradients of every parameter, and in training BN's new statistics.
+    """Assert the same loss, gradients of every parameter, and in training BN's new statistics.
 
-    PyTorch computes in float64, so that the rounding is MindSpore's alone.
+    PyTorch computes in float64, so all rounding errors are MindSpore's.
     """
     torch_model.double().train(train)
     network.set_train(train)
@@ -88,14 +88,16 @@ def assert_same_gradients(torch, name, torch_model, network, images, labels, tra
     )
     np.testing.assert_allclose(float(value.asnumpy()), loss.item(), rtol=1e-4)
     assert len(parameters) == len(expected)
-    # A gradient that is nought in exact arithmetic (a BN behind takes away what it would do) is
-    # noise: as large as the other parameters' rounding.
+    # A gradient that is zero in exact arithmetic (a following BN removes the parameter's effect) is
+    # rounding noise of the other gradients' size.
     typical = np.median([np.abs(array).max() for array in expected.values()])
     for parameter, gradient in zip(parameters, gradients):
         wanted = expected[names[parameter.name]]
         difference = np.abs(gradient.asnumpy() - wanted).max()
         scale = max(np.abs(wanted).max(), 0.5 * typical)
-        assert difference <= 1e-3 * scale, f"{parameter.name}: {difference} beside {scale}"
+        assert difference <= 1e-3 * scale, (
+            f"{parameter.name}: difference {difference}, scale {scale}"
+        )
     if train:
         state = arrays_of(torch_model)
         for parameter in network.get_parameters():
@@ -107,11 +109,11 @@ def assert_same_gradients(torch, name, torch_model, network, images, labels, tra
 
 
 def smooth(monkeypatch, torch) -> None:
-    """Put SiLU in the place of ReLU in both frameworks.
+    """Replace ReLU by SiLU in both frameworks.
 
-    A ReLU's kink turns a difference in the last digit into another gradient: where one of a million
-    inputs lies within rounding of nought, the two networks take different sides. With ReLU the
-    gradients of a ghost_resnet50 differed by up to a third, in float32 against float64.
+    ReLU's gradient jumps at zero: if one of a million inputs lies within rounding of zero, the two
+    networks can take different sides. With ReLU, gradients of ghost_resnet50 in float32 and float64
+    differed by up to a third.
     """
     from mindspore import nn, ops
 

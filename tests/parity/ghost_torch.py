@@ -1,6 +1,6 @@
-"""Straightforward PyTorch versions of the networks that timm doesn't have, written from the papers.
+"""Plain PyTorch versions of the networks that timm doesn't have, written from the papers.
 
-Nothing is shared with the package: these are what its networks are held against.
+They share no code with the package, because its networks are compared with them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The same numbers as PyTorch: logits, features, gradients and BN statistics.
 
-timm's networks where it has them, else a PyTorch version written from the paper. Weights, BN scales
-and statistics are random, of a fixed seed, and carried over by ``mindcv_ghost.convert``.
+The reference is timm's network, or, if timm has none, a PyTorch version written from the paper.
+Weights, BN scales and statistics are random with a fixed seed and are converted by
+``mindcv_ghost.convert``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def pynative():
 
 
 def pytorch(name: str):
-    """PyTorch, and its network without dropout (whose masks are nobody's to compare)."""
+    """Return PyTorch and its network without dropout, whose masks differ between frameworks."""
     torch, timm = torch_and_timm()
     torch.manual_seed(0)
     if name in WRITTEN:
@@ -69,7 +70,7 @@ def images(side: int, count: int = 2) -> np.ndarray:
 
 @pytest.mark.parametrize("side", [96, 75])
 @pytest.mark.parametrize("name", [*TIMM, *WRITTEN])
-def test_logits_are_pytorchs(name, side):
+def test_logits_equal_pytorchs(name, side):
     torch, model = pytorch(name)
     network = twin(name, model, CLASSES, drop_rate=0.0).set_train(False)
     with torch.no_grad():
@@ -78,7 +79,7 @@ def test_logits_are_pytorchs(name, side):
 
 
 @pytest.mark.parametrize("name", [n for n in [*TIMM, *WRITTEN] if not n.startswith("ghostnet_")])
-def test_every_stages_features_are_pytorchs(name):
+def test_features_of_every_stage_equal_pytorchs(name):
     torch, model = pytorch(name)
     x = torch.from_numpy(images(64))
     with torch.no_grad():
@@ -94,7 +95,7 @@ def test_every_stages_features_are_pytorchs(name):
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_gradients_and_statistics_are_pytorchs(name, train, monkeypatch):
+def test_gradients_and_statistics_equal_pytorchs(name, train, monkeypatch):
     torch, model = pytorch(name)
     smooth(monkeypatch, torch)
     network = twin(name, model, CLASSES, drop_rate=0.0)
@@ -103,7 +104,7 @@ def test_gradients_and_statistics_are_pytorchs(name, train, monkeypatch):
 
 
 @pytest.mark.parametrize("name", REPARAMETERISED)
-def test_deploy_form_is_timms(name):
+def test_deploy_form_equals_timms(name):
     from timm.utils.model import reparameterize_model
 
     torch, model = pytorch(name)
@@ -115,13 +116,13 @@ def test_deploy_form_is_timms(name):
         expected = merged(torch.from_numpy(x)).numpy()
     got = deployed(Tensor(x)).asnumpy()
     assert_close(got, expected, 1e-4, name)
-    assert_close(got, network(Tensor(x)).asnumpy(), 1e-5, "train form")
+    assert_close(got, network(Tensor(x)).asnumpy(), 1e-5, "training form")
     # And timm's own re-parameterised weights load into a network built in deploy form.
     loaded = twin(name, merged, CLASSES, drop_rate=0.0, deploy=True).set_train(False)
     assert_close(loaded(Tensor(x)).asnumpy(), expected, 1e-4, "timm's weights")
 
 
-def test_weights_saved_by_pytorch_load_from_its_own_file(tmp_path):
+def test_a_file_written_by_pytorch_converts_and_loads(tmp_path):
     from mindcv_ghost.convert.__main__ import main
     from mindcv_ghost.storage.checkpoint import load_weights
 
@@ -146,8 +147,8 @@ def test_weights_saved_by_pytorch_load_from_its_own_file(tmp_path):
         assert torch.equal(again[name], tensor), name
 
 
-def test_names_are_all_of_timms_and_no_others():
+def test_names_are_exactly_timms():
     for name in TIMM:
         _, model = pytorch(name)
-        network = twin(name, model, CLASSES, drop_rate=0.0)  # strict: else it raises
+        network = twin(name, model, CLASSES, drop_rate=0.0)  # strict: raises otherwise
         load(network, name, model)

@@ -1,4 +1,4 @@
-"""Ghost modules fitted to trained convolutions: exact where they can be, near where they can't."""
+"""Ghost modules fitted to trained convolutions are exact where possible, close elsewhere."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mindcv_ghost.analysis.least_squares import map_values, sample_positions
+from mindcv_ghost.analysis.least_squares import sample_positions, values_at
 from mindcv_ghost.layers import GhostModule
 from mindcv_ghost.surgery.assignment import choose_sources
-from mindcv_ghost.surgery.filters import correct_filters, input_patches
-from mindcv_ghost.surgery.fit import fit_ghost_modules, load_fit, recalibrate_batch_norm
+from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
+from mindcv_ghost.surgery.filter_correction import correct_filters, input_patches
+from mindcv_ghost.surgery.fit import fit_ghost_modules, load_fit
 from mindcv_ghost.surgery.ghostify import ghostify
 
 IN = 3
 
 
 class Block(nn.Cell):
-    """A 3x3 convolution with what may follow it."""
+    """A 3x3 convolution, optionally with BN and ReLU."""
 
     def __init__(self, out: int, norm: bool, bias: bool, act: bool) -> None:
         super().__init__()
@@ -50,11 +51,10 @@ def put(parameter, values) -> None:
 def block_of_copies(
     bases: list[int], out: int, ratio: int, norm: bool, bias: bool = False, act: bool = False
 ) -> Block:
-    """A block whose maps are 3x3 images of a few of them.
+    """Make a block whose maps are a few base maps and 3x3 convolutions of these, the copies.
 
-    The bases' filters see one pixel, a copy's is such a filter times a 3x3 kernel. Filters of bases
-    are positive, and nothing is added to their maps: so neither a ReLU nor the zeros around the
-    maps come between.
+    A base's filter reads one pixel; a copy's filter is a base's filter times a 3x3 kernel. Filters
+    of bases are positive and their shifts are zero: ReLU and zero padding then change nothing.
     """
     rng = np.random.default_rng(1)
     block = Block(out, norm, bias, act)
@@ -121,7 +121,7 @@ FOLLOWERS = pytest.mark.parametrize(
 
 @COPIES
 @FOLLOWERS
-def test_ghost_kernels_fit_exactly_when_maps_are_linear_copies(bases, out, ratio, norm, bias, act):
+def test_fit_is_exact_if_maps_are_linear_copies(bases, out, ratio, norm, bias, act):
     block, x = block_of_copies(bases, out, ratio, norm, bias, act), images()
     fit = fit_ghost_modules(block, [block.site()], [x], ratio, 3)["conv"]
     assert fit.intrinsic.tolist() == bases
@@ -130,11 +130,11 @@ def test_ghost_kernels_fit_exactly_when_maps_are_linear_copies(bases, out, ratio
     load_fit(module, fit)
     original = pre_activation(block, x)
     np.testing.assert_allclose(outputs(module, x), original, atol=2e-4)
-    # On the calibration images the batch's statistics are the moving ones.
+    # On the calibration images, batch statistics equal the running statistics.
     np.testing.assert_allclose(outputs(module, x, training=True), original, atol=2e-4)
 
 
-def test_images_that_were_not_seen_are_right_too_when_maps_are_linear_copies():
+def test_fit_is_exact_on_unseen_images_if_maps_are_linear_copies():
     block = block_of_copies([1, 2, 5], 6, 2, norm=True, act=True)
     module = module_for(block, 6, 2)
     load_fit(module, fit_ghost_modules(block, [block.site()], [images()], 2, 3)["conv"])
@@ -142,7 +142,7 @@ def test_images_that_were_not_seen_are_right_too_when_maps_are_linear_copies():
     np.testing.assert_allclose(outputs(module, unseen), pre_activation(block, unseen), atol=2e-4)
 
 
-def test_without_bn_or_bias_no_constant_is_fitted():
+def test_no_constant_is_fitted_without_bn_and_bias():
     block = Block(4, norm=False, bias=False, act=False)
     fit = fit_ghost_modules(block, [block.site()], [images()], 2, 3)["conv"]
     assert fit.bias is fit.cheap_bias is fit.norm is fit.cheap_norm is None
@@ -154,18 +154,18 @@ def test_without_bn_or_bias_no_constant_is_fitted():
                                atol=1e-6)  # fmt: skip
 
 
-def test_every_place_is_taken_once_and_no_map_serves_more_than_it_can():
+def test_every_map_has_its_own_place_and_unused_places_have_zero_weights():
     block = block_of_copies([2, 5, 7, 9], 10, 3, norm=True)
     fit = fit_ghost_modules(block, [block.site()], [images()], 3, 3)["conv"]
     assert len(set(fit.order)) == 10
     assert fit.order[fit.intrinsic].tolist() == [0, 1, 2, 3]
     assert fit.order.max() < 4 + 4 * 2
-    unread = sorted(set(range(8)) - set(fit.order - 4))
-    assert len(unread) == 2
-    assert not fit.cheap_weight[unread].any()
+    unused = sorted(set(range(8)) - set(fit.order - 4))
+    assert len(unused) == 2
+    assert not fit.cheap_weight[unused].any()
 
 
-def test_dead_maps_are_kept_dead():
+def test_dead_maps_stay_dead():
     block = block_of_copies([1, 2, 5, 6], 8, 2, norm=True, act=True)
     weight = block.conv.weight.asnumpy().copy()
     weight[[0, 7]] = 0.0
@@ -183,7 +183,7 @@ def test_dead_maps_are_kept_dead():
         assert np.isfinite(maps).all()
 
 
-def test_a_block_of_dead_maps_alone_is_fitted():
+def test_a_block_with_only_dead_maps_is_fitted():
     block = Block(4, norm=True, bias=False, act=True)
     put(block.conv.weight, np.zeros((4, IN, 3, 3)))
     fit = fit_ghost_modules(block, [block.site()], [images()], 2, 3)["conv"]
@@ -191,7 +191,7 @@ def test_a_block_of_dead_maps_alone_is_fitted():
     assert fit.residuals.tolist() == [0.0] * 4
 
 
-def test_residuals_fall_with_the_size_of_the_cheap_kernel():
+def test_residuals_fall_with_the_cheap_kernel_size():
     block = Block(8, norm=True, bias=False, act=True)
     put(block.conv.weight, np.random.default_rng(2).normal(size=(8, IN, 3, 3)))
     sums = [
@@ -201,7 +201,7 @@ def test_residuals_fall_with_the_size_of_the_cheap_kernel():
     assert sums[0] > sums[1] > sums[2] > 0, sums
 
 
-def test_the_seed_decides_which_positions_are_fitted(monkeypatch):
+def test_the_seed_determines_the_positions(monkeypatch):
     monkeypatch.setattr("mindcv_ghost.surgery.fit._POSITIONS", 200)
     block = Block(6, norm=True, bias=False, act=True)
 
@@ -213,11 +213,11 @@ def test_the_seed_decides_which_positions_are_fitted(monkeypatch):
     assert not np.array_equal(kernels(3), kernels(4))
 
 
-def test_images_of_two_sizes_and_infinite_maps_are_refused():
+def test_images_of_different_sizes_and_infinite_maps_are_refused():
     block = Block(4, norm=False, bias=False, act=False)
-    with pytest.raises(ValueError, match="of one size"):
+    with pytest.raises(ValueError, match="must have the same size"):
         fit_ghost_modules(block, [block.site()], [images(side=9), images(side=8)], 2, 3)
-    with pytest.raises(ValueError, match="maps of conv hold NaN or infinity"):
+    with pytest.raises(ValueError, match="maps of conv contain NaN or infinity"):
         fit_ghost_modules(block, [block.site()], [images() * np.float32(np.inf)], 2, 3)
 
 
@@ -239,21 +239,21 @@ class Deep(nn.Cell):
 
 
 def deep() -> Deep:
-    """Always the same network, with statistics that fit its weights."""
+    """Make the same network every time, with running statistics that match its weights."""
     rng = np.random.default_rng(7)
     network = Deep()
     for parameter in network.trainable_params():
         if parameter.name.endswith("weight"):
             fan_in = np.prod(parameter.shape[1:])
             put(parameter, rng.normal(size=parameter.shape) * np.sqrt(2 / fan_in))
-        elif parameter.name.endswith("bias"):  # MindSpore draws the classifier's
+        elif parameter.name.endswith("bias"):  # random in MindSpore
             put(parameter, 0.1 * rng.normal(size=parameter.shape))
-    recalibrate_batch_norm(network, [images(40)])
+    recompute_running_statistics(network, [images(40)])
     return network
 
 
-def test_a_fitted_network_is_nearer_to_the_original_than_a_random_one():
-    ms.set_seed(0)  # of the random start
+def test_a_fitted_network_is_closer_to_the_original_than_a_random_one():
+    ms.set_seed(0)  # for the random weights
     x, unseen = images(40), images(20, seed=9)
     original = outputs(deep(), unseen)
     distance = {}
@@ -263,7 +263,7 @@ def test_a_fitted_network_is_nearer_to_the_original_than_a_random_one():
     assert distance["fit"] < 0.05 * distance["random"]
 
 
-def test_fitting_leaves_the_network_as_it_is():
+def test_fitting_does_not_change_the_network():
     network = deep()
     before = {p.name: p.asnumpy().copy() for p in network.get_parameters()}
     cells = dict(network.cells_and_names())
@@ -275,23 +275,23 @@ def test_fitting_leaves_the_network_as_it_is():
         np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
 
 
-def test_recalibrated_statistics_are_those_of_all_images():
+def test_recomputed_statistics_are_those_of_all_images():
     network, x = deep(), images(24, seed=3)
-    outputs(network, x)  # kernels that have run must see the new values, too
-    recalibrate_batch_norm(network, [x[:8], x[8:]])
+    outputs(network, x)  # kernels that have run before must use the new values, too
+    recompute_running_statistics(network, [x[:8], x[8:]])
     cells = dict(network.cells_and_names())
     maps = cells["features.0"](Tensor(x)).asnumpy()
     norm = cells["features.1"]
     np.testing.assert_allclose(norm.moving_mean.asnumpy(), maps.mean(axis=(0, 2, 3)), atol=1e-5)
     np.testing.assert_allclose(norm.moving_variance.asnumpy(), maps.var(axis=(0, 2, 3)), rtol=1e-4)
-    recalibrate_batch_norm(network, [x])
+    recompute_running_statistics(network, [x])
     evaluated = outputs(network, x)
     np.testing.assert_allclose(evaluated, outputs(network, x, training=True), atol=1e-4)
 
 
-def test_bn_that_never_takes_batch_statistics_is_not_recalibrated():
+def test_bn_that_never_uses_batch_statistics_is_not_changed():
     network = nn.SequentialCell(nn.BatchNorm2d(IN, use_batch_statistics=False))
-    recalibrate_batch_norm(network, [images()])
+    recompute_running_statistics(network, [images()])
     assert network[0].moving_mean.asnumpy().tolist() == [0.0] * IN
 
 
@@ -307,22 +307,22 @@ def test_bn_that_never_takes_batch_statistics_is_not_recalibrated():
     ],
     ids=str,
 )
-def test_patches_are_what_the_convolution_reads_and_its_filters_are_found_again(sizes):
+def test_patches_reproduce_the_convolution_and_its_filters_are_recovered(sizes):
     conv, x = nn.Conv2d(IN, 4, **sizes), images(20, side=10)
     out = conv(Tensor(x)).asnumpy()
     positions = sample_positions(*out[:, 0].shape, 300, np.random.default_rng(0))
     patches = input_patches(conv, x, positions)
     weight = conv.weight.asnumpy()
     np.testing.assert_allclose(
-        patches @ weight.reshape(4, -1).T, map_values(out, positions).T, atol=1e-5
+        patches @ weight.reshape(4, -1).T, values_at(out, positions).T, atol=1e-5
     )
-    change, constants = correct_filters(conv, x, map_values(out, positions) + 2, positions, True)
+    change, constants = correct_filters(conv, x, values_at(out, positions) + 2, positions, True)
     error = patches @ (change - weight).reshape(4, -1).T + constants - 2
     assert np.square(error).mean() < 0.2 * out.var()
 
 
 @pytest.mark.parametrize("count, ratio", [(6, 2), (7, 2), (6, 3), (7, 3), (8, 4)])
-def test_sources_cost_nearly_what_the_best_ones_cost(count, ratio):
+def test_chosen_sources_cost_at_most_a_tenth_more_than_the_best(count, ratio):
     rng = np.random.default_rng(0)
     ours = least = 0.0
     for _ in range(10):
@@ -339,7 +339,7 @@ def test_sources_cost_nearly_what_the_best_ones_cost(count, ratio):
 
 
 def cheapest(cost: np.ndarray, ratio: int) -> float:
-    """The least cost of any choice, by trying all."""
+    """Find the least cost by trying all choices."""
     count = len(cost)
     best = np.inf
     for intrinsic in itertools.combinations(range(count), -(-count // ratio)):
@@ -351,7 +351,7 @@ def cheapest(cost: np.ndarray, ratio: int) -> float:
     return best
 
 
-def test_pairs_of_copies_among_many_maps_are_all_found():
+def test_all_pairs_of_copies_among_many_maps_are_found():
     rng = np.random.default_rng(0)
     pairs = rng.permutation(400).reshape(200, 2)
     cost = 1.0 + rng.random((400, 400))

@@ -1,4 +1,4 @@
-"""Ghost modules in place of any network's convolutions: sizes, functions, choices, refusals."""
+"""Replacing convolutions by Ghost modules: sizes, results, choices and refusals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_ghostified_resnet18_computes_what_ghost_resnet18_does(training):
     ours = mindcv.create_model("ghost_resnet18", num_classes=5)
     randomise(ours)
     network, _ = ghostify(mindcv.create_model("resnet18", num_classes=5), image_size=64)
-    network.max_pool = StemMaxPool()  # MindCV's pads other sides
+    network.max_pool = StemMaxPool()  # MindCV's max pool pads other sides
     values = {p.name: p for p in ours.get_parameters()}
     for parameter in network.get_parameters():
         parameter.set_data(values[parameter.name.replace("down_sample.0", "downsample")])
@@ -61,7 +61,7 @@ def test_ghostified_resnet18_computes_what_ghost_resnet18_does(training):
 
 
 class Odd(nn.Cell):
-    """What other networks' convolutions have: paddings, dilation, bias, groups, activations."""
+    """Convolutions as in other networks: paddings, dilation, bias, groups, activations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class Odd(nn.Cell):
     def construct(self, x):
         x = self.silu(self.wide_norm(self.wide(self.first(x))))
         x = self.valid(self.relu(self.dilated(x)))
-        x = self.valid_norm(x) + x  # somebody else reads what the convolution puts out
+        x = self.valid_norm(x) + x  # the convolution's output has a second reader
         x = self.even(x)
         x = self.grouped(self.depthwise(x))
         x = x * self.gate(x.mean((2, 3), keep_dims=True))
         return self.twice(self.twice(x)).mean((2, 3))
 
 
-def test_every_size_of_a_convolution_stays_what_it_was():
+def test_settings_of_a_convolution_carry_over_to_the_module():
     network = Odd()
     x = images(2, 3, 50, 46)
     shape = network(x).shape
@@ -118,7 +118,7 @@ def test_every_size_of_a_convolution_stays_what_it_was():
     assert dilated.primary.conv.has_bias and dilated.cheap.conv.has_bias
     assert isinstance(dilated.act, nn.ReLU)
     assert network.valid.primary.conv.pad_mode == "valid" and network.valid.primary.bn is None
-    assert isinstance(network.valid_norm, nn.BatchNorm2d)  # its input has another reader
+    assert isinstance(network.valid_norm, nn.BatchNorm2d)  # its input has a second reader
     assert isinstance(network.even[0], GhostModule) and isinstance(network.even[1], nn.Identity)
     assert network.even[0].primary.conv.pad_mode == "same"
 
@@ -135,7 +135,7 @@ class One(nn.Cell):
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.HSwish, nn.GELU])
-def test_bn_and_activation_that_follow_are_applied_once_as_in_the_papers_module(act):
+def test_following_bn_and_activation_are_applied_once_as_in_the_papers_module(act):
     network, _ = ghostify(One(act()), where=["conv"], image_size=16)
     randomise(network)
     module = GhostModule(4, 6, 3, act=act)
@@ -163,7 +163,7 @@ def test_graph_mode_computes_what_pynative_does_and_every_parameter_learns():
     np.testing.assert_allclose(network(x).asnumpy(), expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_names_patterns_and_functions_choose():
+def test_where_takes_names_patterns_and_functions():
     names = [row.name for row in ghostify(Odd(), where=["first", "even.*"])[1].replaced]
     assert names == ["first", "even.0"]
     chosen = ghostify(Odd(), where=lambda name, conv: conv.out_channels >= 10)[1].replaced
@@ -187,7 +187,7 @@ def test_names_patterns_and_functions_choose():
         ({"ratio": 20}, "no convolution to replace: .*8 maps can't be divided by 20"),
     ],
 )
-def test_what_cant_be_done_is_refused_before_anything_changes(options, message):
+def test_bad_arguments_are_refused_before_the_network_changes(options, message):
     network = Odd()
     names = [p.name for p in network.get_parameters()]
     with pytest.raises(ValueError, match=message):
@@ -195,12 +195,12 @@ def test_what_cant_be_done_is_refused_before_anything_changes(options, message):
     assert [p.name for p in network.get_parameters()] == names
 
 
-def test_a_network_of_linear_layers_is_refused():
+def test_a_network_without_convolutions_is_refused():
     with pytest.raises(ValueError, match="no convolution to replace: Dense has none"):
         ghostify(nn.Dense(3, 4))
 
 
-def test_report_is_a_table_with_the_totals_below():
+def test_report_is_a_table_followed_by_the_totals():
     text = str(ghostify(mindcv.create_model("resnet18", num_classes=5), image_size=64)[1])
     lines = text.splitlines()
     assert lines[0].split() == ["convolution", "size", "became"]
@@ -212,7 +212,7 @@ def test_report_is_a_table_with_the_totals_below():
     assert "19 of 20 convolutions are Ghost modules (ratio 2, cheap kernels 3, init" in lines[-1]
 
 
-# The smallest of its family; all of MindCV's networks stand in results/ghostify.json.
+# The smallest network of each family; results/ghostify.json has all of MindCV's networks.
 FAMILIES = [
     *("densenet121", "dpn92", "efficientnet_b0", "googlenet", "hrnet_w32", "inception_v3"),
     *("mixnet_s", "mnasnet_050", "mobilenet_v3_small_075", "regnet_x_200mf", "repvgg_a0"),
@@ -228,7 +228,7 @@ def test_ghostified_networks_of_mindcv_run_in_graph_mode(name):
     assert report.after.macs < report.before.macs
     ms.set_context(mode=ms.GRAPH_MODE)
     side = 224 if name.startswith("vgg") else 96
-    # Without the batch's statistics MindCV's HRNet overflows in its own casts to float16.
+    # With running statistics, MindCV's HRNet overflows in its own casts to float16.
     logits = network.set_train(name.startswith("hrnet"))(images(2, 3, side, side))
     assert logits.shape == (2, 5) and np.isfinite(logits.asnumpy()).all()
 
@@ -238,5 +238,5 @@ def test_nine_in_ten_of_mindcvs_convolutional_networks_can_be_ghostified():
     works = [row for row in models if row["replaced"]]
     assert len(models) > 150 and len(works) >= 0.9 * len(models)
     assert all(row["reason"] for row in models if not row["replaced"])
-    # Standardised convolutions; Ghost modules already; not even built by MindCV on MindSpore 2.8.
+    # bit: standardised convolutions; ghostnet: Ghost modules; rexnet: fails on MindSpore 2.8.
     assert {row["family"] for row in models if not row["replaced"]} <= {"bit", "ghostnet", "rexnet"}

@@ -1,35 +1,37 @@
-"""The picture of ``mindcv_ghost.analysis.redundancy``: maps, and which of them are alike."""
+"""Draw a layer's maps, with the most similar pairs in boxes and their predictions beside."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mindcv_ghost.analysis.least_squares import fit_kernels, map_values, neighbourhoods
+from mindcv_ghost.analysis.least_squares import (
+    all_positions,
+    extract_patches,
+    fit_kernels,
+    values_at,
+)
+from mindcv_ghost.analysis.redundancy.measure import PAIR_KERNEL_SIZE, Redundancy
 from mindcv_ghost.report.plots import BLUE, GREEN, ORANGE, new_figure, save_png
-
-if TYPE_CHECKING:
-    from mindcv_ghost.analysis.redundancy import Redundancy
 
 __all__ = ["draw_redundancy"]
 
 _COLOURS = (ORANGE, BLUE, GREEN)
-_ROWS, _COLUMNS = 6, 8  # of maps
-_SIZE = 3  # of the kernel in the picture
+_ROWS, _COLUMNS = 6, 8  # of the grid of maps
 
 
 def draw_redundancy(
     maps: np.ndarray, result: Redundancy, title: str, png: str | os.PathLike
 ) -> None:
-    """Draw the first image's maps, the nearest pairs in boxes, and how the one makes the other.
+    """Draw the first image's maps, and for each pair the source, the prediction and the target.
 
     Args:
         maps: of shape (N, C, H, W).
-        result: of these maps.
-        title: what they are.
-        png: the picture's path.
+        result: what was measured on these maps.
+        title: model and layer.
+        png: path of the picture.
 
     Raises:
         ReportError: if matplotlib isn't installed.
@@ -45,22 +47,23 @@ def draw_redundancy(
     for axes, number in zip(cells, shown):
         _show(axes, maps[0, number], f"{number}", colours.get(number))
     left.suptitle(f"{title}: {len(shown)} of {result.channels} maps", size=12)
-    right.suptitle(
-        f"One map, filtered by its best {_SIZE}x{_SIZE} kernel, beside the other", size=12
-    )
+    kernel = f"{PAIR_KERNEL_SIZE}x{PAIR_KERNEL_SIZE} kernel"
+    right.suptitle(f"One map, filtered by its best {kernel}, beside the other", size=12)
     grid = right.subplots(len(result.pairs), 3, squeeze=False)
     for line, (source, target), colour in zip(grid, result.pairs, _COLOURS):
-        made = _made(maps, source, target)
-        relative = result.of_pair(source, target, _SIZE)[1]
+        predicted = _predicted(maps, source, target)
+        relative = result.of_pair(source, target, PAIR_KERNEL_SIZE)[1]
         limits = {"vmin": maps[0, target].min(), "vmax": maps[0, target].max()}
         _show(line[0], maps[0, source], f"map {source}", colour)
-        _show(line[1], made, f"{source} filtered, error {100 * relative:.1f} %", None, **limits)
+        _show(
+            line[1], predicted, f"{source} filtered, error {100 * relative:.1f} %", None, **limits
+        )
         _show(line[2], maps[0, target], f"map {target}", colour, **limits)
     save_png(figure, png, dpi=100)
 
 
 def _shown(result: Redundancy, wanted: list[int]) -> list[int]:
-    """As many maps as there is room for, in order: those wanted, then the first live ones."""
+    """Choose as many maps as fit, in ascending order: those wanted, then the first live ones."""
     others = [int(number) for number in result.live if number not in wanted]
     return sorted([*wanted, *others][: _ROWS * _COLUMNS])
 
@@ -75,12 +78,14 @@ def _show(axes: Any, picture: np.ndarray, words: str, colour: str | None, **limi
         spine.set(visible=colour is not None, edgecolor=colour or "black", linewidth=3.5)
 
 
-def _made(maps: np.ndarray, source: int, target: int) -> np.ndarray:
-    """The first image's target map as the best kernel makes it of the source map."""
+def _predicted(maps: np.ndarray, source: int, target: int) -> np.ndarray:
+    """Predict the first image's target map from its source map with the best kernel."""
     count, _, height, width = maps.shape
-    every = np.unravel_index(np.arange(count * height * width), (count, height, width))
-    given = maps[:, [source]]
-    wanted = map_values(maps[:, [target]], every)
-    kernels, constants, _ = fit_kernels(given, wanted, every, _SIZE, intercept=True)
-    patches = neighbourhoods(given[:1], tuple(axis[: height * width] for axis in every), _SIZE)
+    everywhere = all_positions(count, height, width)
+    source_maps = maps[:, [source]]
+    wanted = values_at(maps[:, [target]], everywhere)
+    size = PAIR_KERNEL_SIZE
+    kernels, constants, _ = fit_kernels(source_maps, wanted, everywhere, size, intercept=True)
+    image, row, column = (axis[: height * width] for axis in everywhere)
+    patches = extract_patches(source_maps[:1], (image, row, column), size)
     return (patches[0] @ kernels[0].ravel() + constants[0]).reshape(height, width)

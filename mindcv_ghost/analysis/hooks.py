@@ -1,0 +1,89 @@
+"""Run a network eagerly, in evaluation mode, with hooks on its cells; restore it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable
+
+import mindspore as ms
+from mindspore import nn
+
+__all__ = ["evaluate_with_hooks", "first_convolution", "leaf_cells"]
+
+Hook = Callable[[str, nn.Cell, "tuple[Any, ...]", Any], Any]
+
+
+@contextmanager
+def evaluate_with_hooks(
+    network: nn.Cell, cells: Mapping[str, nn.Cell], hook: Hook
+) -> Iterator[None]:
+    """Set PyNative mode, evaluation mode and forward hooks; restore everything afterwards.
+
+    Args:
+        network: to be run inside the ``with`` block.
+        cells: cells of the network, by path.
+        hook: called as ``hook(path, cell, inputs, output)`` after each run of one of the cells. If
+            it returns anything but None, this replaces the cell's output.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_pynative_mode())
+        stack.enter_context(_evaluation_mode(network))
+        stack.enter_context(_forward_hooks(cells, hook))
+        yield
+
+
+@contextmanager
+def _pynative_mode() -> Iterator[None]:
+    """Switch to PyNative mode, the only mode that runs hooks."""
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
+
+
+@contextmanager
+def _evaluation_mode(network: nn.Cell) -> Iterator[None]:
+    """Switch to evaluation mode; restore each cell's own training flag afterwards."""
+    phase = network.phase
+    flags = [(cell, cell.training) for _, cell in network.cells_and_names()]
+    network.set_train(False)
+    try:
+        yield
+    finally:
+        # set_train would also change the children, but a frozen part may differ from its parent.
+        for cell, training in flags:
+            cell.add_flags(training=training)
+        network.phase = phase
+
+
+@contextmanager
+def _forward_hooks(cells: Mapping[str, nn.Cell], hook: Hook) -> Iterator[None]:
+    """Register a forward hook on each of the cells; remove all of them afterwards."""
+    handles = []
+    for name, cell in cells.items():
+
+        def call(cell: nn.Cell, inputs: Any, output: Any, name: str = name) -> Any:
+            return hook(name, cell, inputs, output)
+
+        handles.append(cell.register_forward_hook(call))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def leaf_cells(network: nn.Cell) -> dict[str, nn.Cell]:
+    """Find the cells without children, each under the first path that leads to it."""
+    return {name: cell for name, cell in network.cells_and_names() if not cell.name_cells()}
+
+
+def first_convolution(network: nn.Cell) -> nn.Conv2d | None:
+    """Find the convolution that is declared first; its inputs are the images' channels."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.Conv2d):
+            return cell
+    return None
