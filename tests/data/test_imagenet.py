@@ -15,7 +15,7 @@ from mindcv_ghost.data import open_source
 from mindcv_ghost.data.imagenet import main, read_devkit, sort_val
 from mindcv_ghost.errors import DataError
 
-from .conftest import encoded, make_split, photograph
+from .conftest import class_counts, encoded, make_split, photograph
 
 savemat = pytest.importorskip("scipy.io").savemat
 WNIDS = ["n01440764", "n01443537", "n01484850"]
@@ -81,7 +81,7 @@ def test_each_image_gets_into_the_folder_of_its_class(val, devkit, capsys):
     assert main(["sort-val", "--val_dir", str(val), "--devkit", devkit]) == 0
     assert "7 images moved, 0 were in place already" in capsys.readouterr().out
     assert tree(val) == SORTED
-    assert open_source("imagenet", str(val.parent), "val").class_counts == (3, 2, 2)
+    assert class_counts(open_source("imagenet", str(val.parent), "val")) == (3, 2, 2)
 
 
 def test_the_devkit_may_be_unpacked(tmp_path, devkit):
@@ -128,9 +128,9 @@ def test_an_interrupted_run_is_finished_by_the_next(val, devkit, monkeypatch):
     "damage, text",
     [
         (lambda val: (val / "ILSVRC2012_val_00000003.JPEG").unlink(), "1 images are missing"),
-        (lambda val: (val / "ILSVRC2012_val_00000008.JPEG").write_bytes(b""), "none of the 7"),
-        (lambda val: (val / "notes.txt").write_text(""), "notes.txt is none of the 7 images"),
-        (lambda val: (val / "n99999999").mkdir(), "n99999999/ is no class of ImageNet"),
+        (lambda val: (val / "ILSVRC2012_val_00000008.JPEG").write_bytes(b""), "isn't one of the 7"),
+        (lambda val: (val / "notes.txt").write_text(""), "notes.txt isn't one of the 7 images"),
+        (lambda val: (val / "n99999999").mkdir(), "n99999999/ isn't a class of ImageNet"),
     ],
 )
 def test_nothing_is_moved_unless_all_files_are_right(val, devkit, capsys, damage, text):
@@ -146,10 +146,10 @@ def test_an_image_in_another_classs_folder_or_twice_is_named(val, devkit):
     (val / WNIDS[0]).mkdir()
     name = "ILSVRC2012_val_00000001.JPEG"  # of class 2
     (val / WNIDS[0] / name).write_bytes((val / name).read_bytes())
-    with pytest.raises(DataError, match="also there as ILSVRC2012_val_00000001.JPEG|also there"):
+    with pytest.raises(DataError, match="is there twice, also as ILSVRC2012_val_00000001.JPEG"):
         sort_val(str(val), devkit)
     (val / name).unlink()
-    with pytest.raises(DataError, match=f"{WNIDS[0]}/{name} belongs into {WNIDS[1]}/"):
+    with pytest.raises(DataError, match=f"{WNIDS[0]}/{name} belongs in {WNIDS[1]}/"):
         sort_val(str(val), devkit)
 
 

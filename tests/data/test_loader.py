@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mindcv_ghost.data import Augment, EvalLoader, TrainLoader, fingerprint, open_source
+from mindcv_ghost.data.pipeline.sharding import TrainSampler
 from mindcv_ghost.errors import DataError
 
 from .conftest import make_split
@@ -32,7 +33,7 @@ def maker(request, monkeypatch):
     if request.param == "MindSpore":
         stock = (None, "by MindSpore")
         monkeypatch.setattr(
-            "mindcv_ghost.data.pipeline.loader.native_images", lambda *a, **k: stock
+            "mindcv_ghost.data.pipeline.loader._choose_decoder", lambda *a, **k: stock
         )
     return request.param
 
@@ -180,13 +181,13 @@ def test_the_whole_run_keeps_the_short_batch_at_each_epochs_end(source, skip):
 
 def test_the_whole_run_draws_each_epochs_order_when_its_turn_comes(source, monkeypatch):
     ours, drawn = loader(source), []
-    indices = TrainLoader.indices
+    indices = TrainSampler.indices
 
     def counting(self, epoch):
         drawn.append(epoch)
         return indices(self, epoch)
 
-    monkeypatch.setattr(TrainLoader, "indices", counting)
+    monkeypatch.setattr(TrainSampler, "indices", counting)
     whole = ours.whole_run(0, 120).dataset
     assert drawn == []
     iterator = whole.create_tuple_iterator(num_epochs=1, output_numpy=True)
@@ -331,7 +332,7 @@ def test_three_copies_and_mixing_exclude_each_other(source):
         ({"auto_augment": "randaugg"}, None),
         ({"auto_augment": "rand-m9"}, "there is no 'rand-m9'"),
         ({"auto_augment": "randaug-q9"}, "Unknown RandAugment config section"),
-        ({"scale": (-1.0, 1.0)}, "the transforms can't be made"),
+        ({"scale": (-1.0, 1.0)}, "the transforms can't be built"),
         ({"re_prob": 0.5, "re_value": "grey"}, "re_value is 'grey'"),
         ({"mean": (1.0, 2.0)}, "mean has 2 values"),
         ({"aug_splits": 2}, "aug_splits is 2"),

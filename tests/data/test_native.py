@@ -17,7 +17,7 @@ from PIL import Image
 from mindcv_ghost.data import Augment, EvalLoader, FolderSource, TrainLoader
 from mindcv_ghost.data.native import library as native_library
 from mindcv_ghost.data.native.images import SETTINGS
-from mindcv_ghost.data.native.self_test import check_library, made
+from mindcv_ghost.data.native.self_test import check_library, decode_files
 from mindcv_ghost.data.sets.image_file import BadImage, jpeg_is_plain, prepare
 
 from .conftest import encoded, make_split, photograph
@@ -68,7 +68,7 @@ def mixed(tmp_path_factory, library):
 
 def train_loader(source, augment, **options) -> TrainLoader:
     loader = TrainLoader(source, augment, **{"batch_size": 4, "num_classes": 3, **options})
-    assert loader.maker.startswith(OURS)
+    assert loader.backend_info.startswith(OURS)
     return loader
 
 
@@ -102,10 +102,10 @@ def test_every_instruction_set_makes_the_same_images(library, tmp_path, target):
     assert check_library(other) == []
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 50, 61
-    settings["scale"], settings["ratio"], settings["deviation"] = (0.1, 1), (0.5, 2), 57.3
-    settings["flip"], settings["mean"], settings["jitter"] = 0.5, 120.7, 0.4
+    settings["scale"], settings["ratio"], settings["std"] = (0.1, 1), (0.5, 2), 57.3
+    settings["hflip"], settings["mean"], settings["jitter"] = 0.5, 120.7, 0.4
     files = [encoded(photograph(k, (120 + k, 90))) for k in range(20)]
-    assert equal([made(other, settings, files)], [made(library, settings, files)])
+    assert equal([decode_files(other, settings, files)], [decode_files(library, settings, files)])
 
 
 @pytest.mark.parametrize("size, crop_pct", [(64, 0.875), (33, 0.5), (224, 1.0), ((40, 56), 0.8)])
@@ -113,7 +113,7 @@ def test_every_instruction_set_makes_the_same_images(library, tmp_path, target):
 def test_an_evaluation_is_mindspores_to_the_last_bit(mixed, size, crop_pct, cache_mb):
     source, augment = FolderSource(str(mixed)), Augment(image_resize=size, crop_pct=crop_pct)
     ours = EvalLoader(source, augment, batch_size=4, workers=2, cache_mb=cache_mb)
-    assert ours.maker.startswith(OURS)
+    assert ours.backend_info.startswith(OURS)
     expected = arrays(EvalLoader(source, augment, batch_size=4, native=False).batches())
     for _ in range(2):  # kept images the second time
         assert equal(arrays(ours.batches()), expected)
@@ -149,7 +149,7 @@ def test_training_without_chance_is_mindspores_to_the_last_bit(images, flips):
 def test_what_the_library_does_not_do_is_left_to_mindspore(images, augment, reason):
     source = FolderSource(str(images))
     loader = TrainLoader(source, Augment(image_resize=16, **augment), batch_size=4, num_classes=3)
-    assert loader.maker == f"images by MindSpore's pipeline: {reason}"
+    assert loader.backend_info == f"images by MindSpore's pipeline: {reason}"
 
 
 def test_without_a_compiler_images_are_mindspores_and_the_line_says_why(
@@ -160,12 +160,15 @@ def test_without_a_compiler_images_are_mindspores_and_the_line_says_why(
     native_library.loaded.cache_clear()
     source = FolderSource(str(images))
     loader = EvalLoader(source, Augment(image_resize=16), batch_size=23)
-    assert loader.maker == "images by MindSpore's pipeline: there is no compiler (no-such-compiler)"
+    assert (
+        loader.backend_info
+        == "images by MindSpore's pipeline: there is no compiler (no-such-compiler)"
+    )
     without = arrays(loader.batches())
     monkeypatch.undo()
     native_library.loaded.cache_clear()
     ours = EvalLoader(source, Augment(image_resize=16), batch_size=23)
-    assert ours.maker == OURS and equal(without, arrays(ours.batches()))
+    assert ours.backend_info == OURS and equal(without, arrays(ours.batches()))
 
 
 # Chance ----------------------------------------------------------------------------------------
@@ -219,8 +222,8 @@ def test_crops_have_the_areas_shapes_and_flips_that_were_asked_for(library):
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 64, 64
     settings["scale"], settings["ratio"] = (0.2, 0.6), (0.5, 2.0)
-    settings["flip"], settings["flip_vertical"], settings["deviation"] = 0.5, 0.25, 1
-    status, out = made(library, settings, [file] * 600, list(range(600)))
+    settings["hflip"], settings["vflip"], settings["std"] = 0.5, 0.25, 1
+    status, out = decode_files(library, settings, [file] * 600, list(range(600)))
     assert not status.any()
     # A corner's colours tell where it was; 63 of 64 steps lie between the outermost pixels.
     width = (out[:, 0, 32, -1] - out[:, 0, 32, 0]) * 64 / 63
@@ -248,12 +251,12 @@ def splitmix(seed: int):
 def test_colours_change_by_the_factors_drawn_in_the_order_drawn(library, seed):
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 40, 40
-    settings["scale"], settings["ratio"], settings["deviation"] = (1, 1), (1, 1), 1
+    settings["scale"], settings["ratio"], settings["std"] = (1, 1), (1, 1), 1
     file = encoded(photograph(seed, (40, 40)), quality=95)
-    image = made(library, settings, [file], [seed])[1][0].astype(float)
+    image = decode_files(library, settings, [file], [seed])[1][0].astype(float)
     strength = (0.4, 0.5, 0.6)
     settings["jitter"] = strength
-    found = made(library, settings, [file], [seed])[1][0]
+    found = decode_files(library, settings, [file], [seed])[1][0]
     draws = splitmix(seed)
     [next(draws) for _ in range(6)]  # area, shape, two places, two flips
     order = [0, 1, 2]
@@ -283,7 +286,7 @@ def test_what_the_short_check_takes_of_changed_files_is_an_image_by_the_long_way
     draw, taken = random.Random(0), 0
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 16, 16
-    settings["scale"], settings["ratio"], settings["deviation"] = (0.1, 1), (0.5, 2), 1
+    settings["scale"], settings["ratio"], settings["std"] = (0.1, 1), (0.5, 2), 1
     files = [encoded(photograph(k), quality=60, progressive=k == 3) for k in range(4)]
     for _ in range(1500):
         data = bytearray(draw.choice(files))
@@ -292,7 +295,7 @@ def test_what_the_short_check_takes_of_changed_files_is_an_image_by_the_long_way
                 256
             )
         data = bytes(data)
-        status = made(library, settings, [data], [draw.randrange(2**32)])[0][0]
+        status = decode_files(library, settings, [data], [draw.randrange(2**32)])[0][0]
         assert status in (0, 1)
         if library.loader_is_plain_jpeg(data, len(data)) and status == 0:
             taken += 1
@@ -310,14 +313,14 @@ def test_what_the_short_check_takes_of_changed_files_is_an_image_by_the_long_way
 def test_a_small_set_is_decoded_once(tmp_path, library):
     root = make_split(tmp_path / "train", {"ant": 5, "bee": 5})
     loader = train_loader(FolderSource(str(root)), Augment(image_resize=16), cache_mb=1)
-    assert loader.maker == f"{OURS}, kept once decoded"
+    assert loader.backend_info == f"{OURS}, kept once decoded"
     full = train_loader(FolderSource(str(root)), Augment(image_resize=16), batch_size=5, cache_mb=1)
     arrays(full.epoch(0))
-    assert full._images._keep.bytes == 10 * 48 * 40 * 3
+    assert full._backend._decoder.cache.bytes == 10 * 48 * 40 * 3
     expected = arrays(train_loader(FolderSource(str(root)), Augment(image_resize=16)).epoch(1))
     arrays(loader.epoch(0))
     arrays(loader.epoch(2))
-    kept = loader._images._keep.bytes
+    kept = loader._backend._decoder.cache.bytes
     assert 8 * 5760 <= kept <= 10 * 5760
     assert equal(arrays(loader.epoch(1)), expected)
     for path in root.rglob("*.jpg"):
@@ -331,7 +334,7 @@ def test_a_set_that_does_not_fit_is_not_kept(tmp_path, library):
     for k in range(3):
         (root / f"{k}.jpg").write_bytes(encoded(photograph(k, (500, 400))))
     loader = train_loader(FolderSource(str(tmp_path)), Augment(), batch_size=3, cache_mb=1)
-    assert loader.maker == OURS and loader._images._keep is None
+    assert loader.backend_info == OURS and loader._backend._decoder.cache is None
 
 
 def test_what_is_kept_never_exceeds_the_limit(tmp_path, library):
@@ -349,7 +352,7 @@ def test_what_is_kept_never_exceeds_the_limit(tmp_path, library):
     plain = train_loader(FolderSource(str(tmp_path)), Augment(image_resize=8), **options)
     for epoch in range(2):
         assert equal(arrays(loader.epoch(epoch)), arrays(plain.epoch(epoch)))
-        assert 900_000 < loader._images._keep.bytes <= 10**6
+        assert 900_000 < loader._backend._decoder.cache.bytes <= 10**6
 
 
 def test_pixels_of_a_png_are_those_of_pillow(tmp_path, library):

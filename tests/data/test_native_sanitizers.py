@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.data.native.library import FLAGS, _jpeg_libraries
+from mindcv_ghost.data.native.library import FLAGS, jpeg_libraries
 
 from .conftest import encoded, photograph
 
@@ -37,6 +37,6 @@ def test_images_touch_nothing_of_others_and_do_not_race(tmp_path, sanitizer):
         path.write_bytes(encoded(photograph(k, (61 + k, 47 - 3 * k)), **options))
         paths.append(str(path))
     environ = {key: value for key, value in os.environ.items() if not key.endswith("SAN_OPTIONS")}
-    command = [str(program), _jpeg_libraries()[0], *paths]
+    command = [str(program), jpeg_libraries()[0], *paths]
     ran = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
