@@ -1,4 +1,4 @@
-"""The layout of an image folder: read right, or refused with everything that is wrong with it."""
+"""Layout of an image folder: read correctly, or refused with all of its problems."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_images_come_sorted_with_the_label_of_their_folder(folder):
     assert source[5][0].tobytes() == (folder / "train" / "bee" / "000.jpg").read_bytes()
 
 
-def test_an_image_is_known_by_its_content_whatever_its_extension(folder):
+def test_an_images_format_is_detected_by_content_and_not_by_extension(folder):
     for name, kind in (("a.JPEG", "PNG"), ("b.Png", "JPEG"), ("c.webp", "WEBP"), ("d.TIF", "TIFF")):
         (folder / "train" / "ant" / name).write_bytes(encoded(photograph(1), kind))
     source = open_source("", str(folder), "train")
@@ -88,20 +88,20 @@ def test_hidden_and_system_files_do_not_matter(folder):
     assert class_counts(open_source("imagenet", str(folder), "train")) == (5, 4, 3)
 
 
-def test_a_missing_data_dir_names_what_is_there(tmp_path):
+def test_the_error_for_a_missing_data_dir_lists_what_exists(tmp_path):
     make_split(tmp_path / "ImageNet" / "train", {"ant": 1})
     text = message(tmp_path / "imagenet")
     assert f"there is no folder {tmp_path}/imagenet (did you mean ImageNet?)" in text
     assert f"{tmp_path} has ImageNet/" in text
 
 
-def test_a_missing_split_names_what_is_there(folder):
+def test_the_error_for_a_missing_split_lists_what_exists(folder):
     text = message(folder, "valid")
     assert f"there is no folder {folder}/valid (did you mean val?)" in text
     assert "has train/, val/" in text
 
 
-def test_a_file_instead_of_a_folder_is_said(folder):
+def test_a_file_instead_of_a_folder_is_reported(folder):
     (folder / "test").write_text("")
     assert f"{folder}/test is not a folder" in message(folder, "test")
 
@@ -136,7 +136,7 @@ def test_images_outside_class_folders_are_refused(tmp_path):
     assert "holds 1 image outside any class folder" in message(tmp_path)
 
 
-def test_all_problems_of_a_folder_are_told_at_once_ten_of_a_kind(folder):
+def test_all_problems_of_a_folder_are_reported_together_ten_of_a_kind(folder):
     for k in range(12):
         (folder / "train" / "ant" / f"readme{k:02d}.txt").write_text("not an image")
     (folder / "train" / "bee" / "more").mkdir()
@@ -192,7 +192,7 @@ def test_validation_alone_takes_its_labels_from_the_training_folders(folder):
     assert class_names("cifar10", str(folder), "train") is None
 
 
-def test_too_few_outputs_are_refused_and_more_are_said(folder, caplog):
+def test_too_few_outputs_are_refused_and_extra_ones_are_logged(folder, caplog):
     train = open_source("imagenet", str(folder), "train")
     with pytest.raises(DataError, match=r"num_classes is 2, but .*train has 3 classes"):
         check_splits(train, None, 2)
@@ -203,7 +203,7 @@ def test_too_few_outputs_are_refused_and_more_are_said(folder, caplog):
     assert "has 3 classes: labels 0 to 2 are used" in caplog.text
 
 
-def test_a_misspelt_set_gets_the_nearest_name(folder):
+def test_the_error_for_a_misspelt_set_has_the_nearest_name(folder):
     with pytest.raises(DataError, match="no 'imagent'; did you mean 'imagenet'"):
         open_source("imagent", str(folder), "train")
 
@@ -212,7 +212,7 @@ def test_a_folder_cannot_be_downloaded(folder):
     assert "imagenet can't be downloaded" in message(folder, download=True)
 
 
-def test_a_bad_image_is_named_with_its_reason_and_remembered(folder):
+def test_a_bad_image_is_reported_with_its_reason_and_recorded(folder):
     path = folder / "train" / "ant" / "003.jpg"
     path.write_bytes(path.read_bytes()[:200])
     source = open_source("imagenet", str(folder), "train")
@@ -223,7 +223,7 @@ def test_a_bad_image_is_named_with_its_reason_and_remembered(folder):
 
 
 @pytest.mark.parametrize("kind", ["vanished", "folder", "pipe"])
-def test_what_is_no_file_any_more_is_a_bad_image_and_not_a_hang(folder, kind):
+def test_what_is_not_a_regular_file_is_a_bad_image_and_does_not_hang(folder, kind):
     path = folder / "train" / "ant" / "003.jpg"
     source = open_source("imagenet", str(folder), "train")
     path.unlink()
@@ -239,13 +239,13 @@ def test_a_split_may_be_the_data_dir_itself(folder):
     assert len(open_source("folder", str(folder / "train"), "")) == 12
 
 
-def test_a_million_names_cost_bytes_and_not_objects(folder):
+def test_a_million_names_are_stored_as_bytes_and_not_as_objects(folder):
     source = open_source("imagenet", str(folder), "train")
     assert all(names.dtype.kind == "S" for names in source._names)
     assert sum(names.nbytes for names in source._names) == 12 * len("000.jpg")
 
 
-def test_class_folders_are_listed_without_looking_into_them(folder):
+def test_class_folders_are_listed_without_listing_their_images(folder):
     (folder / "train" / "ant" / "stray.txt").write_text("")
     assert class_folders(str(folder / "train")) == ["ant", "bee", "cow"]
     assert np.all([name.islower() for name in class_folders(str(folder / "train"))])

@@ -1,4 +1,4 @@
-"""The command that puts ImageNet's validation images into class folders, on a small devkit."""
+"""The command that sorts ImageNet's validation images into class folders, with a small devkit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRUTH = [2, 1, 3, 3, 2, 1, 1]
 
 
 def meta() -> bytes:
-    """As the devkit's: an array of structs, classes first, then what they belong to."""
+    """A meta.mat as the devkit's: an array of structs, classes first, then their superclasses."""
     kind = [
         (name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "num_children", "children")
     ]
@@ -77,7 +77,7 @@ SORTED = sorted(
 )
 
 
-def test_each_image_gets_into_the_folder_of_its_class(val, devkit, capsys):
+def test_each_image_is_moved_into_the_folder_of_its_class(val, devkit, capsys):
     assert main(["sort-val", "--val_dir", str(val), "--devkit", devkit]) == 0
     assert "7 images moved, 0 were in place already" in capsys.readouterr().out
     assert tree(val) == SORTED
@@ -103,7 +103,7 @@ def test_a_dry_run_moves_nothing(val, devkit, capsys):
     assert tree(val) == before
 
 
-def test_an_interrupted_run_is_finished_by_the_next(val, devkit, monkeypatch):
+def test_the_next_run_finishes_an_interrupted_one(val, devkit, monkeypatch):
     real, moved = os.rename, []
 
     def rename(source, target):
@@ -142,7 +142,7 @@ def test_nothing_is_moved_unless_all_files_are_right(val, devkit, capsys, damage
     assert tree(val) == before
 
 
-def test_an_image_in_another_classs_folder_or_twice_is_named(val, devkit):
+def test_an_image_in_the_wrong_folder_or_there_twice_is_named(val, devkit):
     (val / WNIDS[0]).mkdir()
     name = "ILSVRC2012_val_00000001.JPEG"  # of class 2
     (val / WNIDS[0] / name).write_bytes((val / name).read_bytes())
@@ -169,7 +169,7 @@ def test_an_image_in_another_classs_folder_or_twice_is_named(val, devkit):
     ],
     ids=["junk", "other archive", "junk meta", "unknown class", "empty", "huge", "missing"],
 )
-def test_a_devkit_that_is_none_is_refused(tmp_path, make, text):
+def test_a_file_that_is_not_a_devkit_is_refused(tmp_path, make, text):
     path = tmp_path / "devkit.tar.gz"
     make(path)
     with pytest.raises(DataError, match=text):

@@ -1,4 +1,4 @@
-"""The library for images under the compiler's sanitizers: bounds, undefined behaviour, races."""
+"""The image library under the compiler's sanitizers: bounds, undefined behaviour, races."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIONS = [flag for flag in FLAGS if flag not in ("-O3", "-shared")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_images_touch_nothing_of_others_and_do_not_race(tmp_path, sanitizer):
+def test_the_library_has_no_memory_errors_and_no_races(tmp_path, sanitizer):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("there is no C++ compiler")

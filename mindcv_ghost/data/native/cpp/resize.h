@@ -30,15 +30,15 @@ inline std::vector<Tap> taps(int in, int out, int from, int count, bool columns)
   std::vector<Tap> result(count);
   const double scale = 1.0 / (static_cast<double>(out) / in);
   for (int k = 0; k < count; ++k) {
-    float part = static_cast<float>((from + k + 0.5) * scale - 0.5);
-    int place = static_cast<int>(std::floor(part));
-    part -= place;
-    if (columns && place < 0) place = 0, part = 0;
-    if (columns && place >= in - 1) place = in - 1, part = 0;
+    float fraction = static_cast<float>((from + k + 0.5) * scale - 0.5);
+    int index = static_cast<int>(std::floor(fraction));
+    fraction -= index;
+    if (columns && index < 0) index = 0, fraction = 0;
+    if (columns && index >= in - 1) index = in - 1, fraction = 0;
     const auto inside = [in](int p) { return p < 0 ? 0 : p >= in ? in - 1 : p; };
-    result[k] = {inside(place), inside(place + 1),
-               static_cast<int>(std::lrintf((1.0f - part) * kOne)),
-               static_cast<int>(std::lrintf(part * kOne))};
+    result[k] = {inside(index), inside(index + 1),
+                 static_cast<int>(std::lrintf((1.0f - fraction) * kOne)),
+                 static_cast<int>(std::lrintf(fraction * kOne))};
   }
   return result;
 }
@@ -144,14 +144,14 @@ bool resize_half(Next next, const std::vector<int>& columns, int y, int height, 
   int32_t* const sums = memory.lines.data();
   const int left = std::min(columns.front(), columns.back());
   const int right = std::max(columns.front(), columns.back());
-  const int* const places = columns.data();
+  const int* const firsts = columns.data();
   for (int k = 0; k < height; ++k) {
     for (int part = 0; part < 2; ++part) {
       const uint8_t* row = next(2 * (y + k) + part);
       if (!row) return false;
       const int32_t* const wide = memory.widened(row, left, right + 2);
       for (int j = 0; j < width; ++j) {
-        Int4 value = load(wide + 3 * places[j]) + load(wide + 3 * places[j] + 3);
+        Int4 value = load(wide + 3 * firsts[j]) + load(wide + 3 * firsts[j] + 3);
         if (part) value += load(sums + 4 * j);
         std::memcpy(sums + 4 * j, &value, 16);
       }
