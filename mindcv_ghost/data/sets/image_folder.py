@@ -22,21 +22,8 @@ from mindcv_ghost.errors import DataError, near_names
 
 __all__ = ["EXTENSIONS", "FolderSource", "class_folders", "refuse_other_classes"]
 
-EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pnm",
-)
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+EXTENSIONS = (*_JPEG, ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 KEEP_FILES = (".keep", ".gitkeep")  # in a class folder that is empty on purpose
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "lost+found"}
 _ILSVRC_VAL = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG$", re.IGNORECASE)
