@@ -1,17 +1,24 @@
-"""Images from disk to batches: sources, the order of images, transforms, loaders.
+"""From images on disk to batches.
 
-Only ``loader`` and what it is made of import MindSpore, and only when it is asked for, so that the
-index arithmetic, the file checks and the ``imagenet`` command start in milliseconds.
+In: a data set's name and folder, the ``augment`` settings, this rank's place. Out: batches of image
+and label. Four rooms, each of which imports only those before it: ``sets/`` (which images there
+are), ``transforms/`` (MindCV's transforms, made repeatable), ``native/`` (our own C++ from file to
+pixels) and ``pipeline/`` (order, batches, loaders). Start with ``pipeline/loader.py``.
+``imagenet.py`` is a command that sorts and checks ImageNet.
+
+The public names below are imported when they are first used: the index arithmetic, the file checks
+and the ``imagenet`` command don't need MindSpore, and start in milliseconds.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 _HOMES = {
     "ArraySource": "sets.arrays",
-    "Augment": "transforms.transforms",
-    "Batches": "pipeline.batches",
+    "Augment": "transforms.augment",
+    "Batches": "pipeline.backend",
     "EvalLoader": "pipeline.loader",
     "FolderSource": "sets.image_folder",
     "Source": "sets.sources",
@@ -25,7 +32,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,14 +1,14 @@
-"""Put ImageNet (ILSVRC 2012) into the form that training reads, and check it.
+r"""Sort ImageNet (ILSVRC 2012) into class folders, and check it.
 
-    python -m mindcv_ghost.data.imagenet sort-val --val_dir ImageNet/val \\
+    python -m mindcv_ghost.data.imagenet sort-val --val_dir ImageNet/val \
         --devkit ILSVRC2012_devkit_t12.tar.gz [--dry_run]
     python -m mindcv_ghost.data.imagenet check --data_dir ImageNet [--every_file]
 
-The validation archive unpacks to 50,000 files in one folder; their classes stand in the devkit.
-``sort-val`` moves each into its class's folder (n01440764, ...). It looks at all of them before it
-moves one, never overwrites, and goes on where an interrupted run stopped. ``check`` counts both
-splits, and with ``--every_file`` reads every image as training would (about 60 us an image and
-core plus the disk's time).
+The validation archive unpacks to 50,000 files in one folder; the devkit has their classes.
+``sort-val`` moves each into its class's folder (n01440764, ...). It checks all files before it
+moves any, never overwrites, and continues where an interrupted run stopped. ``check`` counts both
+splits, and with ``--every_file`` reads every image as training would (about 60 us of a core an
+image, plus the disk's time).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mindcv_ghost.data.sets.image_folder import FolderSource, shown
+from mindcv_ghost.compat import usable_cores
+from mindcv_ghost.data.sets.image_folder import FolderSource
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.unpack import file_members
 from mindcv_ghost.errors import DataError, UserError
 
@@ -42,14 +44,14 @@ _WNID = re.compile(r"n\d{8}$")
 
 
 def read_devkit(path: str) -> list[str]:
-    """WordNet ID ("n01440764") of each validation image, in the order of their numbers.
+    """Read the WordNet ID ("n01440764") of each validation image, in the order of their numbers.
 
     Args:
-        path: ``ILSVRC2012_devkit_t12.tar.gz``, or the folder it unpacks to. Of an archive two
-            members are read, in memory; nothing is unpacked.
+        path: ``ILSVRC2012_devkit_t12.tar.gz``, or the folder it unpacks to. Two members of an
+            archive are read in memory; no file is written.
 
     Raises:
-        DataError: if it isn't a devkit or its two files don't fit together.
+        DataError: if it isn't a devkit, or its two files don't fit together.
     """
     truth = _devkit_file(path, _TRUTH).decode("ascii", "replace").split()
     wnids = _class_ids(_devkit_file(path, _META))
@@ -57,9 +59,9 @@ def read_devkit(path: str) -> list[str]:
         numbers = [int(line) for line in truth]
         ids = [wnids[number] for number in numbers]
     except (ValueError, KeyError) as error:
-        raise DataError(f"{_TRUTH} in {shown(path)} has no class for {error}") from None
+        raise DataError(f"{_TRUTH} in {printable(path)} has no class for {error}") from None
     if not ids:
-        raise DataError(f"{_TRUTH} in {shown(path)} is empty")
+        raise DataError(f"{_TRUTH} in {printable(path)} is empty")
     return ids
 
 
@@ -70,7 +72,7 @@ def _devkit_file(path: str, name: str) -> bytes:
             if os.path.isfile(file) and os.path.getsize(file) <= _MAX_MEMBER_BYTES:
                 with open(file, "rb") as opened:
                     return opened.read()
-        raise DataError(f"the devkit folder {shown(path)} has no data/{name}")
+        raise DataError(f"the devkit folder {printable(path)} has no data/{name}")
     try:
         wanted = {name: _MAX_MEMBER_BYTES}
         for _, content in file_members(path, wanted, largest=_MAX_ARCHIVE_BYTES):
@@ -80,32 +82,32 @@ def _devkit_file(path: str, name: str) -> bytes:
             f"the devkit can't be read: {error}. Give ILSVRC2012_devkit_t12.tar.gz "
             "(from image-net.org, where the images are) or the folder it unpacks to."
         ) from None
-    raise DataError(f"{shown(path)} has no {name}: is it ILSVRC2012_devkit_t12.tar.gz?")
+    raise DataError(f"{printable(path)} has no {name}: is it ILSVRC2012_devkit_t12.tar.gz?")
 
 
 def _class_ids(meta: bytes) -> dict[int, str]:
-    """WordNet ID of each class number that has no subclasses (1 to 1,000)."""
+    """Read the WordNet ID of each class without subclasses (numbers 1 to 1,000)."""
     try:
         from scipy.io import loadmat
     except ImportError:
         raise DataError(f"{_META} is read by scipy; install it: pip install scipy") from None
     try:
-        _refuse_bomb(meta)
+        _check_unpacked_size(meta)
         synsets = loadmat(io.BytesIO(meta), variable_names=["synsets"], squeeze_me=True)["synsets"]
         leaves = [row for row in np.atleast_1d(synsets) if int(row["num_children"]) == 0]
         ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
-    except Exception as error:  # scipy raises nearly anything on a file of another kind
+    except Exception as error:  # scipy raises nearly anything for another kind of file
         raise DataError(f"{_META} isn't the devkit's: {error or type(error).__name__}") from error
     strange = [wnid for wnid in ids.values() if not _WNID.match(wnid)]
     if strange:  # they become names of folders
-        raise DataError(f"{_META} has WordNet IDs that aren't any: {strange[:3]}")
+        raise DataError(f"{_META} has invalid WordNet IDs: {strange[:3]}")
     return ids
 
 
-def _refuse_bomb(meta: bytes) -> None:
-    """Raise ValueError if compressed elements of a MATLAB file unpack to more than they may.
+def _check_unpacked_size(meta: bytes) -> None:
+    """Raise ValueError if the compressed elements of a MATLAB file unpack to too many bytes.
 
-    scipy unpacks each whole: 16 MB could become 16 GB.
+    scipy unpacks each element whole: 16 MB could become 16 GB.
     """
     position, left = 128, _MAX_MEMBER_BYTES
     while position + 8 <= len(meta):
@@ -122,7 +124,7 @@ def _refuse_bomb(meta: bytes) -> None:
 
 @dataclass
 class _Plan:
-    """What is to be moved, what is already in place, and what is wrong."""
+    """Files to move, files in place already, and problems."""
 
     moves: list[tuple[str, str]] = field(default_factory=list)  # file name, class folder
     done: int = 0
@@ -135,20 +137,24 @@ def sort_val(val_dir: str, devkit: str, dry_run: bool = False) -> _Plan:
     Args:
         val_dir: folder with ``ILSVRC2012_val_00000001.JPEG`` and so on, some perhaps sorted.
         devkit: see ``read_devkit``.
-        dry_run: look, but move nothing.
+        dry_run: check, but move nothing.
+
+    Returns:
+        What was moved, or would be.
 
     Raises:
-        DataError: before anything is moved, if a file is missing, double, in a wrong class's
-            folder or doesn't belong there.
+        DataError: before anything is moved, if a file is missing, there twice, in the wrong class's
+            folder, or not one of the images.
     """
     wnids = read_devkit(devkit)
     if not os.path.isdir(val_dir):
-        raise DataError(f"there is no folder {shown(val_dir)}")
+        raise DataError(f"there is no folder {printable(val_dir)}")
     plan = _plan(val_dir, wnids)
     if plan.problems:
         more = len(plan.problems) - 10
         raise DataError(
-            f"{shown(val_dir)} isn't the {len(wnids):,} validation images; nothing was moved:\n  "
+            f"{printable(val_dir)} doesn't have exactly the {len(wnids):,} validation images; "
+            "nothing was moved:\n  "
             + "\n  ".join(plan.problems[:10])
             + (f"\n  ... and {more:,} more" if more > 0 else "")
         )
@@ -159,24 +165,27 @@ def sort_val(val_dir: str, devkit: str, dry_run: bool = False) -> _Plan:
     for name, wnid in plan.moves:
         target = os.path.join(val_dir, wnid, name)
         if os.path.lexists(target):  # rename would replace it
-            raise DataError(f"{shown(target)} appeared meanwhile: is another sort-val running?")
+            raise DataError(
+                f"{printable(target)} has appeared since the check: is another sort-val running?"
+            )
         os.rename(os.path.join(val_dir, name), target)
     return plan
 
 
 def _plan(val_dir: str, wnids: Sequence[str]) -> _Plan:
-    plan, found = _Plan(), {}
+    plan = _Plan()
+    found: dict[int, str] = {}
     known = set(wnids)
     for entry in sorted(os.scandir(val_dir), key=lambda item: item.name):
         if entry.name.startswith("."):
             continue
         if not entry.is_dir():
-            _place(plan, found, wnids, entry.name, None)
+            _add_file(plan, found, wnids, entry.name, None)
         elif entry.name in known:
             for name in sorted(os.listdir(entry.path)):
-                _place(plan, found, wnids, name, entry.name)
+                _add_file(plan, found, wnids, name, entry.name)
         else:
-            plan.problems.append(f"{shown(entry.name)}/ is no class of ImageNet")
+            plan.problems.append(f"{printable(entry.name)}/ isn't a class of ImageNet")
     missing = [number for number in range(1, len(wnids) + 1) if number not in found]
     if missing:
         first = ", ".join(f"ILSVRC2012_val_{number:08d}.JPEG" for number in missing[:3])
@@ -184,21 +193,23 @@ def _plan(val_dir: str, wnids: Sequence[str]) -> _Plan:
     return plan
 
 
-def _place(plan: _Plan, found: dict, wnids: Sequence[str], name: str, folder: str | None) -> None:
-    """Note what is to be done with one file."""
+def _add_file(
+    plan: _Plan, found: dict[int, str], wnids: Sequence[str], name: str, folder: str | None
+) -> None:
+    """Add one file to the plan."""
     if name.startswith("."):
         return
-    where = f"{folder}/{shown(name)}" if folder else shown(name)
+    where = f"{folder}/{printable(name)}" if folder else printable(name)
     match = _VAL_NAME.match(name)
     number = int(match.group(1)) if match else 0
     if not 1 <= number <= len(wnids):
-        plan.problems.append(f"{where} is none of the {len(wnids):,} images")
+        plan.problems.append(f"{where} isn't one of the {len(wnids):,} images")
     elif number in found:
-        plan.problems.append(f"{where} is also there as {found[number]}")
+        plan.problems.append(f"{where} is there twice, also as {found[number]}")
     elif folder is None:
         plan.moves.append((name, wnids[number - 1]))
     elif folder != wnids[number - 1]:
-        plan.problems.append(f"{where} belongs into {wnids[number - 1]}/")
+        plan.problems.append(f"{where} belongs in {wnids[number - 1]}/")
     else:
         plan.done += 1
     found.setdefault(number, where)
@@ -212,13 +223,25 @@ def check_folder(
     val_images: int = VAL_IMAGES,
     every_file: bool = False,
 ) -> list[str]:
-    """Count ``train`` and ``val``; the lines of a report.
+    """Count the classes and images of ``train`` and ``val``.
+
+    Args:
+        data_dir: folder with ``train`` and ``val``.
+        classes: expected number of classes.
+        train_images: expected number of training images.
+        val_images: expected number of validation images.
+        every_file: also read every image.
+
+    Returns:
+        The lines of a report.
 
     Raises:
-        DataError: if the folders aren't as training wants them, a number isn't as expected, or
+        DataError: if the layout of the folders isn't legal, a number isn't the expected one, or
             (with ``every_file``) an image can't be read.
     """
-    report, wrong, names = [], [], None
+    report: list[str] = []
+    wrong: list[str] = []
+    names: tuple[str, ...] | None = None
     for split, expected in (("train", train_images), ("val", val_images)):
         source = FolderSource(os.path.join(data_dir, split), classes=names, on_bad_image="skip")
         names = source.classes
@@ -228,9 +251,9 @@ def check_folder(
         if every_file:
             _read_all(source)
             report.append(f"{split}: {len(source.bad):,} images can't be read")
-            wrong += [f"{shown(path)}: {reason}" for path, reason in sorted(source.bad.items())]
+            wrong += [f"{printable(path)}: {reason}" for path, reason in sorted(source.bad.items())]
     if wrong:
-        raise DataError(f"{shown(data_dir)} isn't complete:\n  " + "\n  ".join(wrong))
+        raise DataError(f"{printable(data_dir)} isn't complete:\n  " + "\n  ".join(wrong))
     return report
 
 
@@ -240,9 +263,9 @@ def _read_all(source: FolderSource) -> None:
             try:
                 source[index]
             except DataError:
-                continue  # noted in source.bad
+                continue  # recorded in source.bad
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(read, range(0, len(source), 256)))
 
 
@@ -254,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     sort = commands.add_parser("sort-val", help="move the validation images into class folders")
     sort.add_argument("--val_dir", required=True, help="folder of the 50,000 unpacked files")
     sort.add_argument("--devkit", required=True, help="ILSVRC2012_devkit_t12.tar.gz or its folder")
-    sort.add_argument("--dry_run", action="store_true", help="look, but move nothing")
+    sort.add_argument("--dry_run", action="store_true", help="check, but move nothing")
     check = commands.add_parser("check", help="count train and val")
     check.add_argument("--data_dir", required=True, help="folder with train/ and val/")
     check.add_argument("--every_file", action="store_true", help="also read every image")
@@ -265,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status (0, or 2 after an ``error:`` line)."""
+    """Run a command; return the exit status (0, or 2 after an ``error:`` line)."""
     args = _parser().parse_args(argv)
     try:
         if args.command == "sort-val":

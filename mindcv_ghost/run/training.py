@@ -232,7 +232,7 @@ def _train_loader(config: Config, source: Source, num_classes: int, world: World
         native=data.native_loader,
         cache_mb=data.cache_images_mb,
     )
-    _logger.info("%s", loader.maker)
+    _logger.info("%s", loader.backend_info)
     return loader
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mindcv_ghost.data import Source
+
 
 def photograph(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
     """Something with edges, gradients and texture, so that no two decoders agree by chance."""
@@ -35,6 +37,12 @@ def make_split(root: Path, classes: dict[str, int], seed: int = 0) -> Path:
             image = photograph(seed + 1000 * place + k)
             (root / name / f"{k:03d}.jpg").write_bytes(encoded(image, quality=85))
     return root
+
+
+def class_counts(source: Source) -> tuple[int, ...]:
+    """Images of each class."""
+    labels = [source.label_of(k) for k in range(len(source))]
+    return tuple(np.bincount(labels, minlength=source.num_classes).tolist())
 
 
 @pytest.fixture

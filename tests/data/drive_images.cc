@@ -1,7 +1,7 @@
-// Drives the library under a sanitizer: DRIVER LIBJPEG IMAGE... ; silence and status 0 if all is well.
+// Runs the library under a sanitizer: DRIVER LIBJPEG IMAGE...; no output and status 0 if all is well.
 //
 // Two threads make all images, whole and cut, in training and evaluation, in many sizes, from files
-// and from memory, with and without keeping their pixels.
+// and from memory, with and without a cache of decoded images.
 
 #include <cstdio>
 #include <memory>
@@ -21,42 +21,42 @@ std::vector<uint8_t> contents(const char* path) {
   return bytes;
 }
 
-void drive(const std::vector<const char*>& paths, void* keep, int thread) {
+void drive(const std::vector<const char*>& paths, void* cache, int thread) {
   for (int size : {1, 7, 32, 65}) {
     for (int training : {0, 1}) {
       loader::Settings settings{};
       settings.training = training;
       settings.height = size;
       settings.width = size + (training ? 3 : 0);
-      settings.scaled = size + 5;
+      settings.resize_height = size + 5;
       settings.scale[0] = 0.05;
       settings.scale[1] = 1;
       settings.ratio[0] = 0.5;
       settings.ratio[1] = 2;
-      settings.flip = settings.flip_vertical = 0.5;
+      settings.hflip = settings.vflip = 0.5;
       settings.jitter[0] = settings.jitter[1] = settings.jitter[2] = 0.5;
-      for (int c = 0; c < 3; ++c) settings.deviation[c] = 1;
+      for (int c = 0; c < 3; ++c) settings.std[c] = 1;
       settings.bytes_out = size == 7;
       const int count = static_cast<int>(paths.size());
       const size_t samples = 3 * static_cast<size_t>(settings.height) * settings.width;
-      for (void* memory : {static_cast<void*>(nullptr), keep}) {
+      for (void* memory : {static_cast<void*>(nullptr), cache}) {
         std::unique_ptr<float[]> out(new float[samples * count]);
         std::vector<loader::Item> items(count);
         for (int k = 0; k < count; ++k) {
           items[k] = loader::Item{};
           items[k].seed = 1000 * thread + 10 * size + k;
-          items[k].place = k;
-          items[k].kept = memory ? k : -1;
+          items[k].position = k;
+          items[k].cache_key = memory ? k : -1;
         }
         loader_images(&settings, paths.data(), items.data(), count, out.get(), memory);
         if (settings.bytes_out) {
-          loader_planes(&settings, reinterpret_cast<uint8_t*>(out.get()), out.get() + samples);
+          loader_normalize(&settings, reinterpret_cast<uint8_t*>(out.get()), out.get() + samples);
         }
       }
       for (const char* path : paths) {
         const std::vector<uint8_t> whole = contents(path);
         for (int cut = 0; cut < 12; ++cut) {
-          // Memory of exactly the cut's length, so that whoever reads on is found.
+          // Memory of exactly the cut's length, so that reading past its end is found.
           const size_t length = whole.size() * (cut + 1) / 12;
           std::unique_ptr<uint8_t[]> part(new uint8_t[length]);
           std::memcpy(part.get(), whole.data(), length);
@@ -64,7 +64,7 @@ void drive(const std::vector<const char*>& paths, void* keep, int thread) {
           loader::Item item{};
           item.data = part.get();
           item.bytes = static_cast<int64_t>(length);
-          item.kept = -1;
+          item.cache_key = -1;
           item.seed = cut;
           const char* none = nullptr;
           std::unique_ptr<float[]> out(new float[samples]);
@@ -81,12 +81,12 @@ int main(int count, char** arguments) {
   if (count < 3 || loader_use_jpeg(arguments[1]) != 0) return 2;
   const std::vector<const char*> paths(arguments + 2, arguments + count);
   for (int64_t room : {int64_t{0}, int64_t{9000}, int64_t{1} << 30}) {
-    void* keep = loader_keep(static_cast<int64_t>(paths.size()), room);
-    std::thread other([&] { drive(paths, keep, 1); });
-    drive(paths, keep, 0);
+    void* cache = loader_new_cache(static_cast<int64_t>(paths.size()), room);
+    std::thread other([&] { drive(paths, cache, 1); });
+    drive(paths, cache, 0);
     other.join();
-    if (loader_kept_bytes(keep) > room) return 3;
-    loader_forget(keep);
+    if (loader_cache_bytes(cache) > room) return 3;
+    loader_delete_cache(cache);
   }
   return 0;
 }

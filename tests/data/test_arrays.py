@@ -45,7 +45,7 @@ def assert_starts_like(source, expected):
         assert mine[1] == label == source.label_of(k)
 
 
-WHOLE = 10_000  # MindSpore's reader takes files of this many images alone
+WHOLE = 10_000  # the only number of images that MindSpore's reader accepts
 
 
 def test_cifar10_is_read_as_mindspore_reads_it(tmp_path):
@@ -62,7 +62,7 @@ def test_cifar10_is_read_as_mindspore_reads_it(tmp_path):
         assert source.name_of(3) == "cifar10/test[3]"
 
 
-def test_cifar10s_training_files_follow_one_another(tmp_path):
+def test_cifar10s_training_files_are_concatenated_in_order(tmp_path):
     write_cifar(tmp_path, CIFAR10_FILES, 3)
     source = open_source("cifar10", str(tmp_path), "train")
     assert len(source) == 15
@@ -73,7 +73,7 @@ def test_cifar10s_training_files_follow_one_another(tmp_path):
         assert image.transpose(2, 0, 1).tobytes() == record[1:]
 
 
-def test_cifar100_takes_the_fine_labels(tmp_path):
+def test_cifar100_has_the_fine_labels(tmp_path):
     import mindspore.dataset as ds
 
     write_cifar(tmp_path, ["train.bin"], 2, coarse=True)
@@ -101,7 +101,7 @@ def test_files_are_found_where_a_download_puts_them(tmp_path):
     assert len(open_source("cifar10", str(tmp_path), "train")) == 5
 
 
-def test_missing_files_are_named_with_what_to_do(tmp_path):
+def test_an_error_names_the_missing_files_and_the_remedy(tmp_path):
     write_cifar(tmp_path, CIFAR10_FILES[:3], 1)
     with pytest.raises(DataError) as caught:
         open_source("cifar10", str(tmp_path), "train")

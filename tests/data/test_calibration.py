@@ -1,4 +1,4 @@
-"""Training images for measuring: as in training, unmixed, the same ones each time."""
+"""Calibration batches: augmented as in training, without mixup, the same ones each time."""
 
 from __future__ import annotations
 

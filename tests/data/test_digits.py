@@ -14,6 +14,8 @@ from mindcv_ghost.data import check_splits, open_source
 from mindcv_ghost.data.sets.digits import write_digits
 from mindcv_ghost.errors import DataError
 
+from .conftest import class_counts
+
 pytest.importorskip("sklearn")
 
 
@@ -30,7 +32,7 @@ def test_1797_scans_are_split_with_360_held_out(digits):
     assert (len(train), len(val)) == (1437, 360)
     assert check_splits(train, val, 10) == 10
     assert train.classes == tuple("0123456789")
-    assert val.class_counts == (36, 36, 35, 37, 36, 37, 36, 36, 35, 36)
+    assert class_counts(val) == (36, 36, 35, 37, 36, 37, 36, 36, 35, 36)
     names = {source.name_of(k)[-8:] for source in (train, val) for k in range(len(source))}
     assert len(names) == 1797
 
@@ -60,7 +62,7 @@ def test_the_second_call_writes_nothing(digits):
     assert (digits / "digits").stat().st_mtime_ns == before
 
 
-def test_ranks_that_write_at_once_do_not_collide(tmp_path):
+def test_ranks_that_write_at_the_same_time_do_not_collide(tmp_path):
     with ThreadPoolExecutor(3) as pool:
         folders = list(pool.map(write_digits, [str(tmp_path)] * 3))
     assert set(folders) == {str(tmp_path / "digits")}
@@ -68,7 +70,7 @@ def test_ranks_that_write_at_once_do_not_collide(tmp_path):
     assert len(open_source("digits", str(tmp_path), "val")) == 360
 
 
-def test_a_write_that_is_killed_leaves_no_half_folder(tmp_path, monkeypatch):
+def test_a_write_that_is_killed_leaves_no_partial_folder(tmp_path, monkeypatch):
     def killed(self, *args, **kwargs):
         raise KeyboardInterrupt
 
@@ -86,20 +88,20 @@ def test_the_default_data_dir_is_not_filled_with_folders(tmp_path, monkeypatch):
     assert (tmp_path / "data" / "digits" / "train" / "7").is_dir()
 
 
-def test_something_else_in_its_place_is_not_touched(tmp_path):
+def test_a_folder_with_other_content_is_not_touched(tmp_path):
     (tmp_path / "digits" / "mine").mkdir(parents=True)
     with pytest.raises(DataError, match="isn't the digits"):
         write_digits(str(tmp_path))
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["mine"]
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_the_error_names_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't be written to"):
         write_digits(str(tmp_path / "file"))
 
 
-def test_without_scikit_learn_the_message_has_the_command(tmp_path, monkeypatch):
+def test_without_scikit_learn_the_error_has_the_install_command(tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Archives and downloads: wanted files alone, checked, in bounded time and memory."""
+"""Archives and downloads: only the wanted files, checked, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_names_and_links_of_an_archive_lead_nowhere(case, tmp_path):
+def test_names_and_links_in_an_archive_touch_no_other_file(case, tmp_path):
     inner = tmp_path / "one" / "two"
     inner.mkdir(parents=True)
     (inner / "a.tar.gz").write_bytes(tarred(HOSTILE[case]))
@@ -73,7 +73,7 @@ def test_names_and_links_of_an_archive_lead_nowhere(case, tmp_path):
 
 
 def pax_bomb() -> bytes:
-    """A header that announces 8 GB of header, and brings zeros; 1 MB packed."""
+    """A header that announces 8 GB of extended header and is followed by zeros; 1 MB packed."""
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, 8 * 2**30
     out = io.BytesIO()
@@ -106,7 +106,7 @@ def many_members() -> bytes:
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_a_bomb_or_half_an_archive_is_refused_after_little_work(case, tmp_path):
+def test_a_bomb_or_truncated_archive_is_refused_after_little_work(case, tmp_path):
     make, reason = BOMBS[case]
     path = tmp_path / "a.tar.gz"
     path.write_bytes(make())
@@ -118,14 +118,14 @@ def test_a_bomb_or_half_an_archive_is_refused_after_little_work(case, tmp_path):
     assert calls_of(read) < 500_000  # 20,000 members take 180,000, the others 4,000
 
 
-def test_more_members_than_10000_are_refused(tmp_path):
+def test_more_than_10000_members_are_refused(tmp_path):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(many_members())
     with pytest.raises(DataError, match="more than 10,000 members"):
         list(file_members(path, {"a.bin": 100}, largest=10**9))
 
 
-def test_a_pipe_is_no_archive(tmp_path):
+def test_a_pipe_is_refused_as_an_archive(tmp_path):
     os.mkfifo(tmp_path / "a.tar.gz")
     with pytest.raises(DataError, match="not a regular file"):
         list(file_members(tmp_path / "a.tar.gz", {"a.bin": 100}, largest=10**9))
@@ -155,7 +155,7 @@ def test_a_matlab_file_that_unpacks_to_gigabytes_is_refused():
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """Serve files of this test's own under the names and with the sums of ``ARCHIVES``."""
+    """Serve small files under the names in ``ARCHIVES``, with their own sums."""
     (tmp_path / "server").mkdir()
 
     def serve(name: str, contents: list[bytes], md5: str = "") -> None:
@@ -176,7 +176,7 @@ def cifar10_archive(folder) -> bytes:
     return tarred([(f"cifar-10-batches-bin/{n}", (folder / n).read_bytes()) for n in names])
 
 
-def test_cifar10_is_fetched_once_and_leaves_nothing_else(served, tmp_path, monkeypatch):
+def test_cifar10_is_downloaded_once_and_leaves_no_temporary_files(served, tmp_path, monkeypatch):
     served("cifar10", [cifar10_archive(tmp_path / "made")])
     root = tmp_path / "data"
     assert len(open_source("cifar10", str(root), "train", download=True)) == 10
@@ -187,14 +187,14 @@ def test_cifar10_is_fetched_once_and_leaves_nothing_else(served, tmp_path, monke
     download.download("cifar10", str(root / "cifar-10-batches-bin"))
 
 
-def test_mnist_is_fetched(served, tmp_path):
+def test_mnist_is_downloaded(served, tmp_path):
     write_mnist(tmp_path / "made")
     names = [archive.files[0] for archive in ARCHIVES["mnist"]]
     served("mnist", [gzip.compress((tmp_path / "made" / name).read_bytes()) for name in names])
     assert len(open_source("mnist", str(tmp_path / "data"), "train", download=True)) == 7
 
 
-def test_a_file_of_another_sum_is_not_unpacked(served, tmp_path):
+def test_a_file_with_the_wrong_sum_is_not_unpacked(served, tmp_path):
     served("cifar10", [cifar10_archive(tmp_path / "made")], md5="0" * 32)
     with pytest.raises(DataError, match="with the MD5 sum .* instead of 00000000000000000000"):
         open_source("cifar10", str(tmp_path / "data"), "train", download=True)
@@ -203,13 +203,13 @@ def test_a_file_of_another_sum_is_not_unpacked(served, tmp_path):
     ]
 
 
-def test_an_archive_without_the_files_says_which(served, tmp_path):
+def test_the_error_names_files_that_an_archive_lacks(served, tmp_path):
     served("cifar10", [tarred([("cifar-10-batches-bin/../data_batch_1.bin", b"x")])])
     with pytest.raises(DataError, match="lacks data_batch_2.bin"):
         open_source("cifar10", str(tmp_path / "data"), "train", download=True)
 
 
-def test_a_download_that_fails_says_so_and_what_else_to_do(served, tmp_path):
+def test_a_failed_download_is_reported_with_a_manual_way(served, tmp_path):
     served("cifar10", [b""])
     (tmp_path / "server" / "cifar-10-binary.tar.gz").unlink()
     with pytest.raises(DataError, match="can't be downloaded .*by hand.*--data_dir"):
@@ -219,7 +219,7 @@ def test_a_download_that_fails_says_so_and_what_else_to_do(served, tmp_path):
         open_source("cifar10", str(tmp_path / "file"), "train", download=True)
 
 
-def test_sums_are_those_of_mindcv_and_everything_comes_over_tls():
+def test_sums_are_those_of_mindcv_and_all_addresses_use_tls():
     from mindcv.data import dataset_download as theirs
 
     assert ARCHIVES["cifar10"][0].md5 == theirs.Cifar10Download.url[1]

@@ -1,4 +1,4 @@
-"""What may reach MindSpore's decoder, and what is made of the rest."""
+"""Which files reach MindSpore's decoder, and how the others are converted or refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mindcv_ghost.data.sets.image_file import BadImage, jpeg_is_plain, prepare
 
 from .conftest import encoded, photograph
 
-# A run ignores them too (image_file does so at import, pytest sets its own filters).
+# A run ignores them, too: image_file sets a filter at import, which pytest replaces.
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 PLAIN_OPTIONS = [
@@ -40,14 +40,14 @@ def pixels(data: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("options", PLAIN_OPTIONS, ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_an_ordinary_jpeg_goes_to_the_decoder_as_it_is(options, mode):
+def test_an_ordinary_jpeg_is_passed_on_unchanged(options, mode):
     data = encoded(photograph(1).convert(mode), **options)
     assert jpeg_is_plain(data)
     assert prepare(data).tobytes() == data
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=str)
-def test_a_jpeg_cut_anywhere_never_reaches_the_decoder(options):
+def test_a_jpeg_truncated_anywhere_never_reaches_the_decoder(options):
     data = encoded(photograph(2), **options)
     for end in range(len(data)):
         assert not jpeg_is_plain(data[:end]), f"cut at {end} of {len(data)}"
@@ -99,7 +99,7 @@ def test_grey_palette_and_bilevel_png_become_rgb(mode):
 
 def test_exif_orientation_is_ignored():
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     assert pixels(prepare(encoded(photograph(9), exif=exif))).shape == (40, 48, 3)
 
 
@@ -121,7 +121,7 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm():
     ],
     ids=["empty", "html", "eps", "two bytes", "float", "ribbon", "bomb"],
 )
-def test_what_cannot_be_decoded_says_why(data, reason):
+def test_the_reason_is_given_for_what_cannot_be_decoded(data, reason):
     with pytest.raises(BadImage, match=reason):
         prepare(data)
 
@@ -131,7 +131,7 @@ def with_size(data: bytes, width: int, height: int) -> bytes:
     return data[:start] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[start + 4 :]
 
 
-def test_a_jpeg_that_claims_gigantic_pixels_is_refused_before_it_is_decoded():
+def test_a_jpeg_header_with_a_huge_size_is_refused_before_decoding():
     small = encoded(photograph(1))
     assert jpeg_is_plain(with_size(small, 48, 40))
     for width, height in ((65_000, 65_000), (10_000, 9_000), (65_000, 8), (0, 40), (48, 0)):
@@ -151,10 +151,8 @@ def test_a_jpeg_of_a_thousand_scans_is_refused():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
-def test_25_empty_scans_over_81_million_pixels_are_refused_before_they_are_decoded(
-    mode, monkeypatch
-):
-    """CMYK goes to Pillow, which counts no scans: 200 of these took it 11 s."""
+def test_25_empty_scans_over_81_million_pixels_are_refused_before_decoding(mode, monkeypatch):
+    """CMYK is decoded by Pillow, which has no limit on scans: 200 of these took it 11 s."""
     data = encoded(Image.new(mode, (9000, 9000)), progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     ordinary = data.count(b"\xff\xda")
@@ -208,7 +206,7 @@ print("all decoded")
 """
 
 
-def test_whatever_passes_the_check_neither_kills_nor_stops_the_decoder(tmp_path):
+def test_files_that_pass_the_check_never_crash_or_hang_the_decoder(tmp_path):
     import pickle
 
     draw = random.Random(7)
@@ -238,7 +236,7 @@ def test_whatever_passes_the_check_neither_kills_nor_stops_the_decoder(tmp_path)
     assert [path.name for path in Path(tmp_path).iterdir()] == ["images"]
 
 
-def test_mutated_images_of_every_kind_raise_nothing_but_bad_image():
+def test_mutated_images_of_every_kind_raise_only_bad_image():
     draw = random.Random(11)
     image = photograph(12)
     bases = [encoded(image, kind) for kind in image_file._FORMATS]

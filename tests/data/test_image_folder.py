@@ -1,4 +1,4 @@
-"""The layout of an image folder: read right, or refused with everything that is wrong with it."""
+"""Layout of an image folder: read correctly, or refused with all of its problems."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from mindcv_ghost.data.sets.image_folder import FolderSource, class_folders, shown
+from mindcv_ghost.data.sets.image_folder import FolderSource, class_folders
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.sources import check_splits, class_names, open_source
 from mindcv_ghost.errors import DataError
 
-from .conftest import encoded, make_split, photograph
+from .conftest import class_counts, encoded, make_split, photograph
 
 
 def message(folder, split="train", **options) -> str:
@@ -35,7 +36,7 @@ def test_classes_are_sorted_as_mindspore_sorts_them(tmp_path):
 def test_images_come_sorted_with_the_label_of_their_folder(folder):
     source = open_source("folder", str(folder), "train")
     assert source.classes == ("ant", "bee", "cow")
-    assert (len(source), source.num_classes, source.class_counts) == (12, 3, (5, 4, 3))
+    assert (len(source), source.num_classes, class_counts(source)) == (12, 3, (5, 4, 3))
     names = [source.name_of(k) for k in range(12)]
     assert names == sorted(names)
     assert names[5] == str(folder / "train" / "bee" / "000.jpg")
@@ -44,11 +45,11 @@ def test_images_come_sorted_with_the_label_of_their_folder(folder):
     assert source[5][0].tobytes() == (folder / "train" / "bee" / "000.jpg").read_bytes()
 
 
-def test_an_image_is_known_by_its_content_whatever_its_extension(folder):
+def test_an_images_format_is_detected_by_content_and_not_by_extension(folder):
     for name, kind in (("a.JPEG", "PNG"), ("b.Png", "JPEG"), ("c.webp", "WEBP"), ("d.TIF", "TIFF")):
         (folder / "train" / "ant" / name).write_bytes(encoded(photograph(1), kind))
     source = open_source("", str(folder), "train")
-    assert source.class_counts == (9, 4, 3)
+    assert class_counts(source) == (9, 4, 3)
     assert all(source[k][0].size for k in range(9))
 
 
@@ -58,24 +59,24 @@ def test_symbolic_links_to_images_and_folders_are_followed(folder, tmp_path):
     os.symlink(store / "dog", folder / "train" / "dog")
     os.symlink(store / "dog" / "000.jpg", folder / "train" / "ant" / "link.jpg")
     source = open_source("imagenet", str(folder), "train")
-    assert source.class_counts == (6, 4, 3, 2)
+    assert class_counts(source) == (6, 4, 3, 2)
     assert source[5][0].size == source[13][0].size
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
-def test_names_that_are_not_utf8_are_read_and_shown(folder):
+def test_names_that_are_not_utf8_are_read_and_printed(folder):
     name = os.fsdecode(b"\xe9t\xe9.jpg")
     shutil.copy(folder / "train" / "ant" / "000.jpg", folder / "train" / "ant" / name)
     bad = os.fsdecode(b"\xffbad.jpg")
     (folder / "train" / "ant" / bad).write_bytes(b"")
     source = open_source("imagenet", str(folder), "train")
-    assert source.class_counts[0] == 7
+    assert class_counts(source)[0] == 7
     assert source[5][0].size  # "été" in Latin-1 sorts after the digits
     with pytest.raises(DataError) as caught:
         source[6]
     str(caught.value).encode("utf-8")
     assert "\\xffbad.jpg: is empty" in str(caught.value)
-    assert shown(name) == "\\xe9t\\xe9.jpg"
+    assert printable(name) == "\\xe9t\\xe9.jpg"
 
 
 def test_hidden_and_system_files_do_not_matter(folder):
@@ -84,23 +85,23 @@ def test_hidden_and_system_files_do_not_matter(folder):
         (folder / "train" / name).write_bytes(b"x")
     (folder / "train" / ".ipynb_checkpoints").mkdir()
     (folder / "train" / "labels.csv").write_text("beside the class folders: nobody reads it")
-    assert open_source("imagenet", str(folder), "train").class_counts == (5, 4, 3)
+    assert class_counts(open_source("imagenet", str(folder), "train")) == (5, 4, 3)
 
 
-def test_a_missing_data_dir_names_what_is_there(tmp_path):
+def test_the_error_for_a_missing_data_dir_lists_what_exists(tmp_path):
     make_split(tmp_path / "ImageNet" / "train", {"ant": 1})
     text = message(tmp_path / "imagenet")
     assert f"there is no folder {tmp_path}/imagenet (did you mean ImageNet?)" in text
     assert f"{tmp_path} has ImageNet/" in text
 
 
-def test_a_missing_split_names_what_is_there(folder):
+def test_the_error_for_a_missing_split_lists_what_exists(folder):
     text = message(folder, "valid")
     assert f"there is no folder {folder}/valid (did you mean val?)" in text
     assert "has train/, val/" in text
 
 
-def test_a_file_instead_of_a_folder_is_said(folder):
+def test_a_file_instead_of_a_folder_is_reported(folder):
     (folder / "test").write_text("")
     assert f"{folder}/test is not a folder" in message(folder, "test")
 
@@ -116,7 +117,7 @@ def test_an_empty_class_folder_is_refused_by_name(folder):
 def test_a_class_folder_may_be_declared_empty(folder):
     (folder / "train" / "elk").mkdir()
     (folder / "train" / "elk" / ".keep").write_text("")
-    assert open_source("imagenet", str(folder), "train").class_counts == (5, 4, 3, 0)
+    assert class_counts(open_source("imagenet", str(folder), "train")) == (5, 4, 3, 0)
 
 
 def test_no_images_at_all_is_refused(tmp_path):
@@ -135,7 +136,7 @@ def test_images_outside_class_folders_are_refused(tmp_path):
     assert "holds 1 image outside any class folder" in message(tmp_path)
 
 
-def test_all_problems_of_a_folder_are_told_at_once_ten_of_a_kind(folder):
+def test_all_problems_of_a_folder_are_reported_together_ten_of_a_kind(folder):
     for k in range(12):
         (folder / "train" / "ant" / f"readme{k:02d}.txt").write_text("not an image")
     (folder / "train" / "bee" / "more").mkdir()
@@ -191,7 +192,7 @@ def test_validation_alone_takes_its_labels_from_the_training_folders(folder):
     assert class_names("cifar10", str(folder), "train") is None
 
 
-def test_too_few_outputs_are_refused_and_more_are_said(folder, caplog):
+def test_too_few_outputs_are_refused_and_extra_ones_are_logged(folder, caplog):
     train = open_source("imagenet", str(folder), "train")
     with pytest.raises(DataError, match=r"num_classes is 2, but .*train has 3 classes"):
         check_splits(train, None, 2)
@@ -202,8 +203,8 @@ def test_too_few_outputs_are_refused_and_more_are_said(folder, caplog):
     assert "has 3 classes: labels 0 to 2 are used" in caplog.text
 
 
-def test_a_misspelt_set_gets_the_nearest_name(folder):
-    with pytest.raises(DataError, match="no 'imagent', did you mean 'imagenet'"):
+def test_the_error_for_a_misspelt_set_has_the_nearest_name(folder):
+    with pytest.raises(DataError, match="no 'imagent'; did you mean 'imagenet'"):
         open_source("imagent", str(folder), "train")
 
 
@@ -211,7 +212,7 @@ def test_a_folder_cannot_be_downloaded(folder):
     assert "imagenet can't be downloaded" in message(folder, download=True)
 
 
-def test_a_bad_image_is_named_with_its_reason_and_remembered(folder):
+def test_a_bad_image_is_reported_with_its_reason_and_recorded(folder):
     path = folder / "train" / "ant" / "003.jpg"
     path.write_bytes(path.read_bytes()[:200])
     source = open_source("imagenet", str(folder), "train")
@@ -222,7 +223,7 @@ def test_a_bad_image_is_named_with_its_reason_and_remembered(folder):
 
 
 @pytest.mark.parametrize("kind", ["vanished", "folder", "pipe"])
-def test_what_is_no_file_any_more_is_a_bad_image_and_not_a_hang(folder, kind):
+def test_what_is_not_a_regular_file_is_a_bad_image_and_does_not_hang(folder, kind):
     path = folder / "train" / "ant" / "003.jpg"
     source = open_source("imagenet", str(folder), "train")
     path.unlink()
@@ -238,13 +239,13 @@ def test_a_split_may_be_the_data_dir_itself(folder):
     assert len(open_source("folder", str(folder / "train"), "")) == 12
 
 
-def test_a_million_names_cost_bytes_and_not_objects(folder):
+def test_a_million_names_are_stored_as_bytes_and_not_as_objects(folder):
     source = open_source("imagenet", str(folder), "train")
     assert all(names.dtype.kind == "S" for names in source._names)
     assert sum(names.nbytes for names in source._names) == 12 * len("000.jpg")
 
 
-def test_class_folders_are_listed_without_looking_into_them(folder):
+def test_class_folders_are_listed_without_listing_their_images(folder):
     (folder / "train" / "ant" / "stray.txt").write_text("")
     assert class_folders(str(folder / "train")) == ["ant", "bee", "cow"]
     assert np.all([name.islower() for name in class_folders(str(folder / "train"))])

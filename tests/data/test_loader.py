@@ -1,4 +1,4 @@
-"""Batches: which images, in which order, how often, and what random operations make of them."""
+"""The loaders on both backends: which images come, in which order, and how they are augmented."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mindcv_ghost.data import Augment, EvalLoader, TrainLoader, fingerprint, open_source
+from mindcv_ghost.data.pipeline.sharding import TrainSampler
 from mindcv_ghost.errors import DataError
 
 from .conftest import make_split
@@ -27,12 +28,12 @@ RANDOM = Augment(image_resize=16)
 
 
 @pytest.fixture(params=["our C++", "MindSpore"], autouse=True)
-def maker(request, monkeypatch):
-    """Both ways of making images keep every promise."""
+def backend(request, monkeypatch):
+    """Run each test with both backends."""
     if request.param == "MindSpore":
-        stock = (None, "by MindSpore")
+        no_decoder = (None, "by MindSpore")
         monkeypatch.setattr(
-            "mindcv_ghost.data.pipeline.loader.native_images", lambda *a, **k: stock
+            "mindcv_ghost.data.pipeline.loader._choose_decoder", lambda *a, **k: no_decoder
         )
     return request.param
 
@@ -67,7 +68,7 @@ def fingerprints(batches) -> list[list[bytes]]:
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 23, 40])
-def test_every_image_is_evaluated_once_whatever_the_ranks_and_batches(source, ranks, batch_size):
+def test_every_image_is_evaluated_once_for_any_ranks_and_batch_size(source, ranks, batch_size):
     seen, steps = [], set()
     for rank in range(ranks):
         batches = EvalLoader(source, PLAIN, batch_size=batch_size, rank=rank, size=ranks)
@@ -85,7 +86,7 @@ def test_every_image_is_evaluated_once_whatever_the_ranks_and_batches(source, ra
     assert len(steps) == 1
 
 
-def test_an_evaluation_sees_what_mindcv_sees(images, source):
+def test_evaluation_images_equal_mindcvs(images, source):
     import mindspore.dataset as ds
     from mindcv.data import create_loader, create_transforms
 
@@ -102,7 +103,7 @@ def test_an_evaluation_sees_what_mindcv_sees(images, source):
     assert np.array_equal(mine[0], expected[0])
 
 
-def test_batches_may_be_passed_through_again(source):
+def test_iterating_again_gives_the_same_batches(source):
     batches = EvalLoader(source, PLAIN, batch_size=7).batches()
     assert fingerprints(batches) == fingerprints(batches)
 
@@ -154,7 +155,7 @@ def test_num_samples_counts_over_all_ranks_and_changes_with_the_epoch(source):
     assert set(halves[0].indices(0)) != set(halves[0].indices(1))
 
 
-def test_the_whole_run_in_one_pipeline_is_its_epochs_one_after_another(source):
+def test_the_whole_runs_pipeline_is_its_epochs_one_after_another(source):
     ours = loader(source)
     whole = ours.whole_run(2, 3).dataset
     assert whole.get_dataset_size() == 3 * ours.steps_per_epoch
@@ -166,7 +167,7 @@ def test_the_whole_run_in_one_pipeline_is_its_epochs_one_after_another(source):
 
 
 @pytest.mark.parametrize("skip", [0, 7])
-def test_the_whole_run_keeps_the_short_batch_at_each_epochs_end(source, skip):
+def test_the_whole_runs_pipeline_keeps_the_short_batch_of_each_epoch(source, skip):
     ours = loader(source, drop_remainder=False)
     whole = ours.whole_run(0, 2, skip).dataset
     assert whole.get_dataset_size() == 2 * ours.steps_per_epoch - skip == 12 - skip
@@ -178,27 +179,27 @@ def test_the_whole_run_keeps_the_short_batch_at_each_epochs_end(source, skip):
     assert [len(batch) for batch in single] == 2 * [4, 4, 4, 4, 4, 3]
 
 
-def test_the_whole_run_draws_each_epochs_order_when_its_turn_comes(source, monkeypatch):
+def test_the_whole_runs_pipeline_draws_each_epochs_order_when_its_turn_comes(source, monkeypatch):
     ours, drawn = loader(source), []
-    indices = TrainLoader.indices
+    indices = TrainSampler.indices
 
     def counting(self, epoch):
         drawn.append(epoch)
         return indices(self, epoch)
 
-    monkeypatch.setattr(TrainLoader, "indices", counting)
+    monkeypatch.setattr(TrainSampler, "indices", counting)
     whole = ours.whole_run(0, 120).dataset
     assert drawn == []
     iterator = whole.create_tuple_iterator(num_epochs=1, output_numpy=True)
     next(iterator)
     iterator.stop()
-    # What MindSpore keeps ready ahead is a few batches of 4 images, and each epoch has 5.
+    # MindSpore prefetches a few batches, and an epoch has 5.
     assert drawn[0] == 0 and max(drawn) < 20
 
 
 @pytest.mark.parametrize("skip", [1, 2, 5])
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_what_is_left_of_an_epoch_is_its_tail_whatever_is_drawn(source, skip, ranks):
+def test_the_rest_of_an_epoch_after_a_resume_is_bit_identical(source, skip, ranks):
     augment = Augment(image_resize=16, auto_augment="randaug-m9-mstd0.5", mixup=0.2, re_prob=0.5)
     for rank in range(ranks):
         batches = loader(source, augment, batch_size=4 // ranks, rank=rank, size=ranks)
@@ -209,12 +210,12 @@ def test_what_is_left_of_an_epoch_is_its_tail_whatever_is_drawn(source, skip, ra
         ]
 
 
-def test_a_batch_s_images_can_be_named(source):
+def test_the_images_of_a_batch_can_be_named(source):
     batches = loader(source)
     assert batches.names(2, 1) == [source.name_of(int(k)) for k in batches.indices(2)[4:8]]
 
 
-def test_a_set_s_fingerprint_depends_on_names_and_not_on_where_it_lies(source, images, tmp_path):
+def test_a_sets_fingerprint_depends_on_names_and_not_on_its_folder(source, images, tmp_path):
     shutil.copytree(images, tmp_path / "elsewhere")
     copied = open_source("imagenet", str(tmp_path / "elsewhere"), "train")
     assert fingerprint(copied) == fingerprint(source)
@@ -224,7 +225,7 @@ def test_a_set_s_fingerprint_depends_on_names_and_not_on_where_it_lies(source, i
     assert len(renamed) == 23 and fingerprint(renamed) != fingerprint(source)
 
 
-def test_more_ranks_times_batch_than_images_is_refused_with_the_numbers(source):
+def test_a_global_batch_larger_than_the_set_is_refused_with_the_numbers(source):
     with pytest.raises(DataError, match=r"23 training images .* 8 on each of 3 ranks \(24 images"):
         loader(source, batch_size=8, size=3)
     assert loader(source, batch_size=8, size=3, drop_remainder=False).steps_per_epoch == 1
@@ -249,11 +250,11 @@ POLICIES = {
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_two_runs_draw_the_same_and_two_epochs_do_not(source, policy, workers):
+def test_two_runs_augment_alike_and_two_epochs_do_not(source, policy, workers):
     augment = Augment(image_resize=16, **POLICIES[policy])
     runs = []
     for _ in range(2):
-        random.seed(len(runs))  # what else the program draws doesn't matter
+        random.seed(len(runs))  # the program's own random numbers don't matter
         np.random.seed(len(runs))
         runs.append(arrays(loader(source, augment, workers=workers, batch_size=5).epoch(3)))
     assert len(runs[0]) == 4
@@ -265,7 +266,7 @@ def test_two_runs_draw_the_same_and_two_epochs_do_not(source, policy, workers):
 
 
 @pytest.mark.parametrize("policy", ["randaug", "augmix", "erasing with noise", "mixup and cutmix"])
-def test_python_operations_draw_the_same_with_any_number_of_workers(source, policy):
+def test_python_operations_give_the_same_images_with_any_number_of_workers(source, policy):
     settings = {**vars(PLAIN), **POLICIES[policy]}
     one, two = (
         arrays(loader(source, Augment(**settings), workers=workers).epoch(0)) for workers in (1, 2)
@@ -273,14 +274,14 @@ def test_python_operations_draw_the_same_with_any_number_of_workers(source, poli
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(one, two))
 
 
-def test_random_operations_do_change_the_images(source):
+def test_random_operations_change_the_images(source):
     plain = arrays(loader(source).epoch(0))[0][0]
     for policy in ("randaug", "augmix", "erasing", "mixup and cutmix"):
         augment = Augment(**{**vars(PLAIN), **POLICIES[policy]})
         assert not np.array_equal(arrays(loader(source, augment).epoch(0))[0][0], plain), policy
 
 
-def test_the_programs_own_random_numbers_go_on_undisturbed(source):
+def test_the_programs_own_random_numbers_are_unaffected(source):
     random.seed(1)
     np.random.seed(1)
     expected = random.random(), np.random.rand()
@@ -297,7 +298,7 @@ def test_mixed_labels_add_up_to_one_in_odd_batches_too(source):
     for (image, label), (clean, single) in zip(batches, plain):
         assert label.shape == (5, 3) and label.dtype == np.float32
         assert np.allclose(label.sum(1), 1)
-        assert np.allclose(image[2], clean[2], atol=1e-5)  # the middle one is mixed with itself
+        assert np.allclose(image[2], clean[2], atol=1e-5)  # the middle image is mixed with itself
         assert label[2, single[2]] == pytest.approx(1)
         share = (image[0] - clean[4])[0, 0, 0] / (clean[0] - clean[4])[0, 0, 0]
         assert np.allclose(image[0], share * clean[0] + (1 - share) * clean[4], atol=1e-3)
@@ -310,7 +311,7 @@ def test_one_hot_labels_for_binary_cross_entropy(source):
         assert np.array_equal(label.sum(1), np.ones(4)) and set(np.unique(label)) == {0.0, 1.0}
 
 
-def test_three_copies_are_the_clean_one_and_two_that_differ(source):
+def test_three_copies_are_a_clean_one_and_two_different_augmented_ones(source):
     augment = Augment(**{**vars(PLAIN), "aug_splits": 3, "auto_augment": "randaug-m9-n3"})
     (image, label), *_ = arrays(loader(source, augment, batch_size=6).epoch(0))
     assert image.shape == (18, 3, 16, 16) and label.shape == (18,)
@@ -331,13 +332,13 @@ def test_three_copies_and_mixing_exclude_each_other(source):
         ({"auto_augment": "randaugg"}, None),
         ({"auto_augment": "rand-m9"}, "there is no 'rand-m9'"),
         ({"auto_augment": "randaug-q9"}, "Unknown RandAugment config section"),
-        ({"scale": (-1.0, 1.0)}, "the transforms can't be made"),
+        ({"scale": (-1.0, 1.0)}, "the transforms can't be built"),
         ({"re_prob": 0.5, "re_value": "grey"}, "re_value is 'grey'"),
         ({"mean": (1.0, 2.0)}, "mean has 2 values"),
         ({"aug_splits": 2}, "aug_splits is 2"),
     ],
 )
-def test_settings_that_no_transform_takes_are_refused_in_one_line(source, settings, text):
+def test_illegal_settings_of_transforms_are_refused_in_one_line(source, settings, text):
     with pytest.raises(DataError, match=text) as caught:
         loader(source, Augment(**settings))
     assert "\n" not in str(caught.value)
@@ -383,7 +384,7 @@ def test_cifar10_and_mnist_take_mindcvs_transforms(tmp_path, channels):
 
 @pytest.fixture
 def damaged(tmp_path, monkeypatch):
-    """23 images, one cut inside its header; the working directory is empty."""
+    """23 images, one truncated inside its header; the working directory is empty."""
     make_split(tmp_path / "set" / "train", {"ant": 9, "bee": 8, "cow": 6})
     path = tmp_path / "set" / "train" / "bee" / "002.jpg"
     path.write_bytes(path.read_bytes()[:200])
@@ -412,8 +413,8 @@ def test_a_bad_image_stops_training_at_its_batch_with_its_path(damaged, workers)
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_bad_image_fails_the_whole_run_at_its_batch_and_lets_it_send_on(damaged, before):
-    """For sink mode: an error in a thread that sends would throw away batches on their way."""
+def test_a_bad_image_fails_the_whole_run_at_its_batch_without_ending_the_pipeline(damaged, before):
+    """For sink mode: an error in the sending thread would throw away the batches in its queue."""
     ours = loader(opened(damaged, "stop"), batch_size=3)
     epoch = next(e for e in range(9) if 11 in ours.indices(e)[3:])
     place = ours.indices(epoch).tolist().index(11) // 3
@@ -437,7 +438,7 @@ def test_a_bad_image_fails_the_whole_run_at_its_batch_and_lets_it_send_on(damage
 
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_a_bad_first_batch_after_a_whole_epoch_fails_with_its_image(damaged, one_hot):
-    """A run that is stopped after an epoch's last batch goes on with nothing left of that epoch."""
+    """A run that was stopped after an epoch's last batch resumes with an empty epoch."""
     ours = loader(opened(damaged, "stop"), batch_size=23, drop_remainder=False, one_hot=one_hot)
     assert ours.steps_per_epoch == 1
     whole = ours.whole_run(0, 2, skip=1)
@@ -476,14 +477,14 @@ def test_a_skipped_image_still_counts_in_evaluation(damaged, ranks):
     assert [label for label, valid in rows if valid == 2] == [1]
 
 
-def test_a_set_of_nothing_but_bad_images_ends_the_run_even_when_skipping(damaged):
+def test_a_set_of_only_bad_images_ends_the_run_even_when_skipping(damaged):
     for path in damaged.parents[1].rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"20 images in a row can't be read.*is empty \(0 bytes\)$"):
         arrays(loader(opened(damaged, "skip")).epoch(0))
 
 
-def test_a_stopped_pass_can_be_started_again_once_the_image_is_mended(damaged):
+def test_a_failed_pass_succeeds_after_the_image_is_repaired(damaged):
     source = opened(damaged, "stop")
     batches = EvalLoader(source, PLAIN, batch_size=4).batches()
     with pytest.raises(DataError):
@@ -522,7 +523,7 @@ sys.exit(7)
 
 
 @pytest.mark.parametrize("how, status", [("exit", 7), ("interrupt", -2)])
-def test_a_process_that_leaves_in_the_middle_of_an_epoch_ends(images, how, status):
+def test_a_process_that_exits_in_the_middle_of_an_epoch_ends(images, how, status):
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", LEAVE, images, how], cwd=root, timeout=60, capture_output=True
@@ -530,5 +531,5 @@ def test_a_process_that_leaves_in_the_middle_of_an_epoch_ends(images, how, statu
     assert done.returncode == status, done.stderr
 
 
-def test_more_workers_than_cores_are_not_asked_of_mindspore(source):
+def test_workers_are_limited_to_what_mindspore_accepts(source):
     assert len(arrays(loader(source, workers=512).epoch(0))) == 5

@@ -1,4 +1,4 @@
-"""Images by our own C++: the same pixels as MindSpore's, and chance by seed, epoch and place."""
+"""Images by our own C++: MindSpore's pixels, and random numbers by seed, epoch and position."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from mindcv_ghost.data import Augment, EvalLoader, FolderSource, TrainLoader
 from mindcv_ghost.data.native import library as native_library
 from mindcv_ghost.data.native.images import SETTINGS
-from mindcv_ghost.data.native.self_test import check_library, made
+from mindcv_ghost.data.native.self_test import check_library, decode_files
 from mindcv_ghost.data.sets.image_file import BadImage, jpeg_is_plain, prepare
 
 from .conftest import encoded, make_split, photograph
@@ -44,7 +44,7 @@ def images(tmp_path_factory, library):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, library):
-    """Every kind of file that a folder may hold, of odd sizes."""
+    """Every kind of file that a folder may have, in odd sizes."""
     root = tmp_path_factory.mktemp("mixed")
     kinds = [
         ("a.jpg", photograph(1, (301, 199)), dict(quality=90)),
@@ -68,7 +68,7 @@ def mixed(tmp_path_factory, library):
 
 def train_loader(source, augment, **options) -> TrainLoader:
     loader = TrainLoader(source, augment, **{"batch_size": 4, "num_classes": 3, **options})
-    assert loader.maker.startswith(OURS)
+    assert loader.backend_info.startswith(OURS)
     return loader
 
 
@@ -82,10 +82,10 @@ def equal(first: list, second: list) -> bool:
     )
 
 
-# The same pixels as MindSpore ------------------------------------------------------------------
+# MindSpore's pixels ----------------------------------------------------------------------------
 
 
-def test_the_self_test_finds_nothing(library):
+def test_the_self_test_passes(library):
     assert check_library(library) == []
 
 
@@ -102,24 +102,24 @@ def test_every_instruction_set_makes_the_same_images(library, tmp_path, target):
     assert check_library(other) == []
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 50, 61
-    settings["scale"], settings["ratio"], settings["deviation"] = (0.1, 1), (0.5, 2), 57.3
-    settings["flip"], settings["mean"], settings["jitter"] = 0.5, 120.7, 0.4
+    settings["scale"], settings["ratio"], settings["std"] = (0.1, 1), (0.5, 2), 57.3
+    settings["hflip"], settings["mean"], settings["jitter"] = 0.5, 120.7, 0.4
     files = [encoded(photograph(k, (120 + k, 90))) for k in range(20)]
-    assert equal([made(other, settings, files)], [made(library, settings, files)])
+    assert equal([decode_files(other, settings, files)], [decode_files(library, settings, files)])
 
 
 @pytest.mark.parametrize("size, crop_pct", [(64, 0.875), (33, 0.5), (224, 1.0), ((40, 56), 0.8)])
 @pytest.mark.parametrize("cache_mb", [0, 64])
-def test_an_evaluation_is_mindspores_to_the_last_bit(mixed, size, crop_pct, cache_mb):
+def test_evaluation_equals_mindspores_bit_for_bit(mixed, size, crop_pct, cache_mb):
     source, augment = FolderSource(str(mixed)), Augment(image_resize=size, crop_pct=crop_pct)
     ours = EvalLoader(source, augment, batch_size=4, workers=2, cache_mb=cache_mb)
-    assert ours.maker.startswith(OURS)
+    assert ours.backend_info.startswith(OURS)
     expected = arrays(EvalLoader(source, augment, batch_size=4, native=False).batches())
-    for _ in range(2):  # kept images the second time
+    for _ in range(2):  # from the cache the second time
         assert equal(arrays(ours.batches()), expected)
 
 
-def test_half_the_size_is_the_mean_of_four_as_mindspore_takes_it(tmp_path, library):
+def test_halving_the_size_averages_four_pixels_as_mindspore_does(tmp_path, library):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.jpg").write_bytes(encoded(photograph(1, (128, 128))))
     source, augment = FolderSource(str(tmp_path)), Augment(image_resize=48, crop_pct=0.75)
@@ -128,10 +128,15 @@ def test_half_the_size_is_the_mean_of_four_as_mindspore_takes_it(tmp_path, libra
 
 
 @pytest.mark.parametrize("flips", [(0, 0), (1, 0), (0, 1)])
-def test_training_without_chance_is_mindspores_to_the_last_bit(images, flips):
+def test_training_without_randomness_equals_mindspores_bit_for_bit(images, flips):
     whole = Augment(
-        *(32, (1, 1), (1.2, 1.2), *flips), color_jitter=None
-    )  # 1.2 is the images' own shape
+        image_resize=32,
+        scale=(1, 1),
+        ratio=(1.2, 1.2),  # that of the images
+        hflip=flips[0],
+        vflip=flips[1],
+        color_jitter=None,
+    )
     source = FolderSource(str(images))
     ours = train_loader(source, whole).epoch(0)
     theirs = TrainLoader(source, whole, batch_size=4, num_classes=3, native=False).epoch(0)
@@ -146,13 +151,13 @@ def test_training_without_chance_is_mindspores_to_the_last_bit(images, flips):
         (dict(aug_splits=3, auto_augment="augmix-m5-w3"), "aug_splits is 3"),
     ],
 )
-def test_what_the_library_does_not_do_is_left_to_mindspore(images, augment, reason):
+def test_mindspore_does_what_the_library_cannot(images, augment, reason):
     source = FolderSource(str(images))
     loader = TrainLoader(source, Augment(image_resize=16, **augment), batch_size=4, num_classes=3)
-    assert loader.maker == f"images by MindSpore's pipeline: {reason}"
+    assert loader.backend_info == f"images by MindSpore's pipeline: {reason}"
 
 
-def test_without_a_compiler_images_are_mindspores_and_the_line_says_why(
+def test_without_a_compiler_mindspore_makes_the_images_and_the_log_says_why(
     images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -160,19 +165,22 @@ def test_without_a_compiler_images_are_mindspores_and_the_line_says_why(
     native_library.loaded.cache_clear()
     source = FolderSource(str(images))
     loader = EvalLoader(source, Augment(image_resize=16), batch_size=23)
-    assert loader.maker == "images by MindSpore's pipeline: there is no compiler (no-such-compiler)"
+    assert (
+        loader.backend_info
+        == "images by MindSpore's pipeline: there is no compiler (no-such-compiler)"
+    )
     without = arrays(loader.batches())
     monkeypatch.undo()
     native_library.loaded.cache_clear()
     ours = EvalLoader(source, Augment(image_resize=16), batch_size=23)
-    assert ours.maker == OURS and equal(without, arrays(ours.batches()))
+    assert ours.backend_info == OURS and equal(without, arrays(ours.batches()))
 
 
-# Chance ----------------------------------------------------------------------------------------
+# Random numbers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [None, "randaug-m9-mstd0.5"])
-def test_an_epoch_is_the_same_with_any_threads_and_kept_images(images, policy):
+def test_threads_and_the_cache_change_no_image(images, policy):
     source, augment = FolderSource(str(images)), Augment(auto_augment=policy, **EVERYTHING)
     loaders = [
         train_loader(source, augment, workers=workers, cache_mb=cache_mb)
@@ -184,7 +192,7 @@ def test_an_epoch_is_the_same_with_any_threads_and_kept_images(images, policy):
         assert equal(first[0], other[0]) and equal(first[1], other[1])
 
 
-def test_ranks_see_the_images_that_one_rank_would_see(images):
+def test_ranks_together_see_the_images_of_one_rank(images):
     source, augment = FolderSource(str(images)), Augment(image_resize=24)
     alone = arrays(train_loader(source, augment, batch_size=6).epoch(2))
     parts = [
@@ -197,7 +205,7 @@ def test_ranks_see_the_images_that_one_rank_would_see(images):
             assert np.array_equal(labels[rank::2], parts[rank][k][1])
 
 
-def test_an_epoch_goes_on_where_it_was_left(images):
+def test_skipping_batches_changes_no_later_batch(images):
     source, augment = FolderSource(str(images)), Augment(**EVERYTHING)
     loader = train_loader(source, augment)
     whole = arrays(loader.epoch(1))
@@ -212,17 +220,17 @@ def test_the_pipeline_for_sink_mode_is_its_epochs_one_after_another(images):
     assert equal(arrays(whole), expected)
 
 
-def test_crops_have_the_areas_shapes_and_flips_that_were_asked_for(library):
+def test_crops_have_the_requested_areas_ratios_and_flips(library):
     across, down = np.meshgrid(np.arange(256), np.arange(256))
     picture = np.stack([across, down, np.full_like(across, 128)], 2).astype(np.uint8)
     file = encoded(Image.fromarray(picture), quality=100, subsampling=0)
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 64, 64
     settings["scale"], settings["ratio"] = (0.2, 0.6), (0.5, 2.0)
-    settings["flip"], settings["flip_vertical"], settings["deviation"] = 0.5, 0.25, 1
-    status, out = made(library, settings, [file] * 600, list(range(600)))
+    settings["hflip"], settings["vflip"], settings["std"] = 0.5, 0.25, 1
+    status, out = decode_files(library, settings, [file] * 600, list(range(600)))
     assert not status.any()
-    # A corner's colours tell where it was; 63 of 64 steps lie between the outermost pixels.
+    # A pixel's colours are its coordinates; 63 of 64 steps lie between the outermost pixels.
     width = (out[:, 0, 32, -1] - out[:, 0, 32, 0]) * 64 / 63
     height = (out[:, 1, -1, 32] - out[:, 1, 0, 32]) * 64 / 63
     area, ratio = np.abs(width * height) / 256**2, np.abs(width / height)
@@ -235,7 +243,7 @@ def test_crops_have_the_areas_shapes_and_flips_that_were_asked_for(library):
 
 
 def splitmix(seed: int):
-    """The library's generator, again in Python."""
+    """The library's random generator in Python."""
     state, wrap = seed, 2**64 - 1
     while True:
         state = (state + 0x9E3779B97F4A7C15) & wrap
@@ -245,17 +253,17 @@ def splitmix(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_colours_change_by_the_factors_drawn_in_the_order_drawn(library, seed):
+def test_colours_change_by_the_drawn_factors_in_the_drawn_order(library, seed):
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 40, 40
-    settings["scale"], settings["ratio"], settings["deviation"] = (1, 1), (1, 1), 1
+    settings["scale"], settings["ratio"], settings["std"] = (1, 1), (1, 1), 1
     file = encoded(photograph(seed, (40, 40)), quality=95)
-    image = made(library, settings, [file], [seed])[1][0].astype(float)
+    image = decode_files(library, settings, [file], [seed])[1][0].astype(float)
     strength = (0.4, 0.5, 0.6)
     settings["jitter"] = strength
-    found = made(library, settings, [file], [seed])[1][0]
+    found = decode_files(library, settings, [file], [seed])[1][0]
     draws = splitmix(seed)
-    [next(draws) for _ in range(6)]  # area, shape, two places, two flips
+    [next(draws) for _ in range(6)]  # area, ratio, x, y, two flips
     order = [0, 1, 2]
     for k in (2, 1):
         other = int(next(draws) * (k + 1))
@@ -272,18 +280,18 @@ def test_colours_change_by_the_factors_drawn_in_the_order_drawn(library, seed):
 
 
 @pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 2}], ids=str)
-def test_the_short_check_takes_whole_files_and_no_cut_one(library, options):
+def test_the_fast_check_accepts_complete_files_and_no_truncated_one(library, options):
     data = encoded(photograph(2), **options)
     assert library.loader_is_plain_jpeg(data, len(data))
     for end in range(len(data)):
         assert not library.loader_is_plain_jpeg(data[:end], end), f"cut at {end} of {len(data)}"
 
 
-def test_what_the_short_check_takes_of_changed_files_is_an_image_by_the_long_way_too(library):
+def test_mutated_files_that_the_fast_check_accepts_are_images_for_the_full_check(library):
     draw, taken = random.Random(0), 0
     settings = np.zeros(1, SETTINGS)
     settings["training"], settings["height"], settings["width"] = 1, 16, 16
-    settings["scale"], settings["ratio"], settings["deviation"] = (0.1, 1), (0.5, 2), 1
+    settings["scale"], settings["ratio"], settings["std"] = (0.1, 1), (0.5, 2), 1
     files = [encoded(photograph(k), quality=60, progressive=k == 3) for k in range(4)]
     for _ in range(1500):
         data = bytearray(draw.choice(files))
@@ -292,7 +300,7 @@ def test_what_the_short_check_takes_of_changed_files_is_an_image_by_the_long_way
                 256
             )
         data = bytes(data)
-        status = made(library, settings, [data], [draw.randrange(2**32)])[0][0]
+        status = decode_files(library, settings, [data], [draw.randrange(2**32)])[0][0]
         assert status in (0, 1)
         if library.loader_is_plain_jpeg(data, len(data)) and status == 0:
             taken += 1
@@ -300,24 +308,24 @@ def test_what_the_short_check_takes_of_changed_files_is_an_image_by_the_long_way
                 try:
                     prepare(data)
                 except BadImage as problem:
-                    pytest.fail(f"taken, and yet it {problem}")
+                    pytest.fail(f"accepted by the fast check, but it {problem}")
     assert taken > 300
 
 
-# Kept images -----------------------------------------------------------------------------------
+# Cache -----------------------------------------------------------------------------------------
 
 
 def test_a_small_set_is_decoded_once(tmp_path, library):
     root = make_split(tmp_path / "train", {"ant": 5, "bee": 5})
     loader = train_loader(FolderSource(str(root)), Augment(image_resize=16), cache_mb=1)
-    assert loader.maker == f"{OURS}, kept once decoded"
+    assert loader.backend_info == f"{OURS}, kept once decoded"
     full = train_loader(FolderSource(str(root)), Augment(image_resize=16), batch_size=5, cache_mb=1)
     arrays(full.epoch(0))
-    assert full._images._keep.bytes == 10 * 48 * 40 * 3
+    assert full._backend._decoder.cache.bytes == 10 * 48 * 40 * 3
     expected = arrays(train_loader(FolderSource(str(root)), Augment(image_resize=16)).epoch(1))
     arrays(loader.epoch(0))
     arrays(loader.epoch(2))
-    kept = loader._images._keep.bytes
+    kept = loader._backend._decoder.cache.bytes
     assert 8 * 5760 <= kept <= 10 * 5760
     assert equal(arrays(loader.epoch(1)), expected)
     for path in root.rglob("*.jpg"):
@@ -325,17 +333,17 @@ def test_a_small_set_is_decoded_once(tmp_path, library):
     assert len(arrays(full.epoch(1))) == 2
 
 
-def test_a_set_that_does_not_fit_is_not_kept(tmp_path, library):
+def test_a_set_that_does_not_fit_is_not_cached(tmp_path, library):
     root = tmp_path / "a"
     root.mkdir()
     for k in range(3):
         (root / f"{k}.jpg").write_bytes(encoded(photograph(k, (500, 400))))
     loader = train_loader(FolderSource(str(tmp_path)), Augment(), batch_size=3, cache_mb=1)
-    assert loader.maker == OURS and loader._images._keep is None
+    assert loader.backend_info == OURS and loader._backend._decoder.cache is None
 
 
-def test_what_is_kept_never_exceeds_the_limit(tmp_path, library):
-    """Sizes are guessed by a few images; here those are small ones."""
+def test_the_cache_never_exceeds_its_limit(tmp_path, library):
+    """The set's size is estimated from a few images; here those are small ones."""
     root = tmp_path / "a"
     root.mkdir()
     for k in range(100):
@@ -349,10 +357,10 @@ def test_what_is_kept_never_exceeds_the_limit(tmp_path, library):
     plain = train_loader(FolderSource(str(tmp_path)), Augment(image_resize=8), **options)
     for epoch in range(2):
         assert equal(arrays(loader.epoch(epoch)), arrays(plain.epoch(epoch)))
-        assert 900_000 < loader._images._keep.bytes <= 10**6
+        assert 900_000 < loader._backend._decoder.cache.bytes <= 10**6
 
 
-def test_pixels_of_a_png_are_those_of_pillow(tmp_path, library):
+def test_the_pixels_of_a_png_equal_pillows(tmp_path, library):
     (tmp_path / "a").mkdir()
     image = photograph(4, (32, 32))
     image.save(tmp_path / "a" / "0.png")

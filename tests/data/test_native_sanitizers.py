@@ -1,4 +1,4 @@
-"""The library for images under the compiler's sanitizers: bounds, undefined behaviour, races."""
+"""The image library under the compiler's sanitizers: bounds, undefined behaviour, races."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.data.native.library import FLAGS, _jpeg_libraries
+from mindcv_ghost.data.native.library import FLAGS, jpeg_libraries
 
 from .conftest import encoded, photograph
 
@@ -19,7 +19,7 @@ OPTIONS = [flag for flag in FLAGS if flag not in ("-O3", "-shared")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_images_touch_nothing_of_others_and_do_not_race(tmp_path, sanitizer):
+def test_the_library_has_no_memory_errors_and_no_races(tmp_path, sanitizer):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("there is no C++ compiler")
@@ -37,6 +37,6 @@ def test_images_touch_nothing_of_others_and_do_not_race(tmp_path, sanitizer):
         path.write_bytes(encoded(photograph(k, (61 + k, 47 - 3 * k)), **options))
         paths.append(str(path))
     environ = {key: value for key, value in os.environ.items() if not key.endswith("SAN_OPTIONS")}
-    command = [str(program), _jpeg_libraries()[0], *paths]
+    command = [str(program), jpeg_libraries()[0], *paths]
     ran = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

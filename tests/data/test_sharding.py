@@ -1,4 +1,4 @@
-"""The order of images and its division among ranks."""
+"""The order of images and the ranks' shards of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ totals = st.integers(1, 200)
 
 
 @given(totals, batches, sizes)
-def test_every_image_of_an_evaluation_is_read_by_one_rank_once(total, batch_size, size):
+def test_every_evaluation_image_is_read_once_by_one_rank(total, batch_size, size):
     shards = [EvalShard(total, batch_size, rank, size) for rank in range(size)]
     indices = np.concatenate([shard.indices() for shard in shards])
     assert sorted(indices[indices >= 0].tolist()) == list(range(total))
@@ -43,7 +43,7 @@ def test_ranks_together_train_on_the_batches_of_one_rank(total, batch_size, size
 
 
 @given(totals, batches, sizes)
-def test_without_dropping_every_image_is_trained_on_and_few_twice(total, batch_size, size):
+def test_without_drop_remainder_every_image_is_read_and_few_twice(total, batch_size, size):
     ranks = [
         TrainShard(total, batch_size, rank, size, drop_remainder=False) for rank in range(size)
     ]
@@ -75,7 +75,7 @@ def test_an_order_is_the_same_in_every_version():
 
 
 @given(totals, st.integers(1, 250))
-def test_num_samples_takes_the_start_of_the_epochs_order(images, wanted):
+def test_num_samples_cuts_off_the_epochs_order(images, wanted):
     whole = epoch_order(images, seed=1, epoch=2)
     assert epoch_order(images, seed=1, epoch=2, num_samples=wanted).tolist() == (
         whole[:wanted].tolist()
@@ -83,7 +83,7 @@ def test_num_samples_takes_the_start_of_the_epochs_order(images, wanted):
 
 
 @given(totals, st.integers(2, 5))
-def test_repeated_augmentation_puts_copies_side_by_side(images, repeats):
+def test_repeated_augmentation_repeats_each_index_in_a_row(images, repeats):
     order = epoch_order(images, seed=1, epoch=0, aug_repeats=repeats)
     assert len(order) == images
     blocks = order[: images // repeats * repeats].reshape(-1, repeats)
@@ -91,7 +91,7 @@ def test_repeated_augmentation_puts_copies_side_by_side(images, repeats):
     assert len(np.unique(order)) == -(-images // repeats)
 
 
-def test_copies_of_repeated_augmentation_go_to_different_ranks():
+def test_repeated_augmentation_puts_copies_on_different_ranks():
     order = epoch_order(30, seed=1, epoch=0, aug_repeats=3)
     shares = [order[TrainShard(30, 5, rank, 3).positions()].tolist() for rank in range(3)]
     assert shares[0] == shares[1] == shares[2]
@@ -99,7 +99,7 @@ def test_copies_of_repeated_augmentation_go_to_different_ranks():
 
 
 @given(st.integers(0, 2**31), st.integers(0, 500))
-def test_seeds_of_samples_differ_and_belong_to_positions(seed, epoch):
+def test_seeds_differ_and_depend_on_the_position(seed, epoch):
     seeds = sample_seeds(np.arange(1000), seed=seed, epoch=epoch)
     assert len(np.unique(seeds)) > 995
     assert seeds.min() >= 0 and seeds.max() < 2**32

@@ -1,7 +1,7 @@
-"""Decodes what a parent has prepared, as training and validation do; watched from outside.
+"""Decode images as training and validation do, in a process that the test watches.
 
-Reads images from the file that it is given, each after its length in eight bytes, and says on
-standard output, before each, which one is next.
+Usage: decode.py FILE. The file has each image after its length in eight bytes. The number of each
+image is printed before it is decoded, so that the test knows which one crashed or hung.
 """
 
 from __future__ import annotations

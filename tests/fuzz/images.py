@@ -1,4 +1,4 @@
-"""Mutated images, the same for the same seed."""
+"""Mutated images, repeatable by a seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def converted(mode: str) -> Image.Image:
 
 
 def bases() -> list[bytes]:
-    """Small images of all kinds that people have, JPEG, PNG and BMP first of all."""
+    """Small images of all common kinds, mostly JPEG, PNG and BMP."""
     made = [
         encoded(photograph(k, size).convert(mode), **options)
         for k, options in enumerate(PLAIN_OPTIONS)
@@ -47,9 +47,9 @@ def bases() -> list[bytes]:
 
 
 def mutated(base: bytes, others: list[bytes], draw: random.Random) -> bytes:
-    """One image with bytes changed, cut out, doubled, exchanged, cut off or appended."""
+    """An image with bytes changed, removed, duplicated, exchanged, truncated or appended."""
     data = bytearray(base)
-    reach = draw.choice([32, 200, 700, 10**6])  # most of what can go wrong stands in the header
+    reach = draw.choice([32, 200, 700, 10**6])  # most errors are in the header
     for _ in range(draw.choice([1, 1, 2, 3, 8])):
         start = draw.randrange(min(len(data), reach) or 1)
         kind = draw.randrange(8)
@@ -73,12 +73,12 @@ def mutated(base: bytes, others: list[bytes], draw: random.Random) -> bytes:
     elif end < 0.15:
         data += draw.choice(others)
     if data[:4] == b"\x89PNG" and draw.random() < 0.8:
-        return with_right_sums(bytes(data))
+        return with_correct_crcs(bytes(data))
     return bytes(data)
 
 
-def with_right_sums(png: bytes) -> bytes:
-    """Mend the CRC of each chunk, or nearly every mutated PNG would be refused for it alone."""
+def with_correct_crcs(png: bytes) -> bytes:
+    """Correct the CRC of each chunk; otherwise nearly every mutated PNG would be refused for it."""
     data, position = bytearray(png), 8
     while position + 12 <= len(data):
         length = struct.unpack_from(">I", data, position)[0]
@@ -91,14 +91,14 @@ def with_right_sums(png: bytes) -> bytes:
 
 
 def crafted() -> list[bytes]:
-    """Headers that claim far more than there is, for each format that mutations start from."""
+    """Files whose headers claim far more data than there is, in each format of the mutations."""
     made = []
     for width, height in ((65535, 65535), (65535, 1), (9000, 9000), (0, 5), (2**31 - 1, 2**31 - 1)):
         png = bytearray(encoded(photograph(1), "PNG"))
         png[16:24] = struct.pack(">II", width, height)
         bmp = bytearray(encoded(photograph(1), "BMP"))
         bmp[18:26] = struct.pack("<ii", width, height)
-        made += [with_right_sums(bytes(png)), bytes(bmp)]
+        made += [with_correct_crcs(bytes(png)), bytes(bmp)]
         bmp[18:26] = struct.pack("<ii", -width, -height)
         made.append(bytes(bmp))
         if max(width, height) < 2**16:

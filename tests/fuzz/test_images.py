@@ -1,4 +1,4 @@
-"""Mutated images: what the check passes neither kills nor stops MindSpore's decoder."""
+"""Mutated images: files that pass the check never crash or hang MindSpore's decoder."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .outcome import Tally
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 WORKER = Path(__file__).with_name("decode.py")
-BATCH = 2000  # images a process: MindSpore takes 3 s to load
-STARTING, DECODING = 120, 20  # seconds without a word; the largest image takes two
+BATCH = 2000  # images a process, because MindSpore takes 3 s to load
+STARTING, DECODING = 120, 20  # seconds without output; the largest image takes two
 
 
-def watched(images: list[bytes], path: Path) -> tuple[int, str]:
-    """Decode in a process of its own.
+def decode_in_subprocess(images: list[bytes], path: Path) -> tuple[int, str]:
+    """Decode images in a process of its own.
 
     Returns:
-        Peak memory in MB, and what became of the image that ended or stopped the process.
+        Peak memory in MB, and a description of the crash or hang, or an empty string.
     """
     with open(path, "wb") as file:
         for image in images:
@@ -42,38 +42,38 @@ def watched(images: list[bytes], path: Path) -> tuple[int, str]:
         selectors.DefaultSelector() as ready,
     ):
         ready.register(process.stdout, selectors.EVENT_READ)
-        said, patience = b"", STARTING
-        while ready.select(patience):
+        output, timeout = b"", STARTING
+        while ready.select(timeout):
             chunk = process.stdout.read(65536)
             if not chunk:
                 break
-            said, patience = said + chunk, DECODING
+            output, timeout = output + chunk, DECODING
         else:
             process.kill()
             process.wait()
-            return 0, f"HANG at {last_image(said, images)!r}"
+            return 0, f"HANG at {last_image(output, images)!r}"
         status = process.wait()
     if status:
-        return 0, f"status {status} at {last_image(said, images)!r}"
-    _, count, peak = said.split()[-3:]
+        return 0, f"status {status} at {last_image(output, images)!r}"
+    _, count, peak = output.split()[-3:]
     assert int(count) == len(images)
     return int(peak), ""
 
 
-def last_image(said: bytes, images: list[bytes]) -> bytes:
-    numbers = [int(word) for word in said.split() if word.isdigit()]
+def last_image(output: bytes, images: list[bytes]) -> bytes:
+    numbers = [int(word) for word in output.split() if word.isdigit()]
     return images[numbers[-1]] if numbers else b""
 
 
 def fuzz(tally: Tally, count: int, folder: Path) -> int:
-    """Check ``count`` inputs and decode those that pass; the decoder's peak memory in MB."""
+    """Check ``count`` inputs and decode those that pass; return the decoder's peak memory in MB."""
     draw, originals = random.Random(13), bases()
     passed, peak, start = [], 0, time.monotonic()
     inputs = originals + crafted()
 
     def decode() -> None:
         nonlocal peak
-        used, problem = watched(passed, folder / "images")
+        used, problem = decode_in_subprocess(passed, folder / "images")
         peak = max(peak, used)
         if problem:
             (tally.hangs if problem.startswith("HANG") else tally.tracebacks).append(problem)
@@ -97,7 +97,7 @@ def fuzz(tally: Tally, count: int, folder: Path) -> int:
 @pytest.mark.parametrize(
     "count", [600, pytest.param(12_000, marks=[pytest.mark.fuzz, pytest.mark.timeout(3600)])]
 )
-def test_mutated_images_are_decoded_or_refused_and_harm_nothing(count, tmp_path, capsys):
+def test_mutated_images_are_decoded_or_refused_without_harm(count, tmp_path, capsys):
     tally = Tally(allowed=(BadImage,))
     peak = fuzz(tally, count, tmp_path)
     tally.report(capsys, "images", f", the decoder's peak {peak:,} MB")

@@ -1,4 +1,4 @@
-"""Finding libjpeg-turbo, building the C++ around it, and loading both."""
+"""Find libjpeg-turbo, build the C++ around it, and load both."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ import PIL
 
 from mindcv_ghost.native_build import Recipe, Unavailable, built
 
-__all__ = ["FLAGS", "SOURCES", "load", "loaded", "open_library"]
+__all__ = ["FLAGS", "SOURCES", "jpeg_libraries", "load", "loaded", "open_library"]
 
 SOURCES = Path(__file__).parent / "cpp"
-# No contraction and no reordering: an augmentation is the same on every processor.
+# No fused multiply-add and no reordering: pixels are the same on every processor.
 FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread"),
-    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
 )
 
 
 def recipe() -> Recipe:
-    """How the library is built."""
+    """Say how the library is built."""
     return Recipe(
-        "images",
-        SOURCES,
-        FLAGS,
-        "mindcv_ghost.data.native.self_test",
-        (Path(__file__).parent / "self_test.py",),
+        name="images",
+        sources=SOURCES,
+        flags=FLAGS,
+        self_test="mindcv_ghost.data.native.self_test",
+        test_files=(Path(__file__).parent / "self_test.py",),
         packages=("mindspore", "pillow"),
     )
 
 
 def load() -> ctypes.CDLL:
-    """The library, built first if this machine hasn't got it yet.
+    """Load the library; build it first if this machine hasn't got it yet.
 
     Raises:
-        Unavailable: if it can't be built here, or makes something else of an image than MindSpore.
+        Unavailable: if it can't be built here, or its pixels differ from MindSpore's.
     """
     found = loaded()
     if isinstance(found, Unavailable):
@@ -45,18 +51,18 @@ def load() -> ctypes.CDLL:
     return found
 
 
-@functools.lru_cache(maxsize=1)  # a compiler that failed isn't asked again by each loader of a run
+@functools.lru_cache(maxsize=1)  # so that a run's loaders don't repeat a build that failed
 def loaded() -> ctypes.CDLL | Unavailable:
-    """As :func:`load`, but the reason is returned."""
+    """As :func:`load`, but return the exception instead of raising it."""
     try:
-        _jpeg_libraries()
+        jpeg_libraries()
         return open_library(built(recipe()))
     except Unavailable as reason:
         return reason
 
 
 def open_library(path: str | Path) -> ctypes.CDLL:
-    """A library by its path, with a libjpeg-turbo to decode by.
+    """Load a library by its path and give it a libjpeg-turbo.
 
     Raises:
         Unavailable: if it can't be loaded, or no libjpeg-turbo is found that it can call.
@@ -67,19 +73,23 @@ def open_library(path: str | Path) -> ctypes.CDLL:
         raise Unavailable(f"{path} can't be loaded ({error})") from error
     pointer, integer, wide = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     library.loader_images.argtypes = [pointer, pointer, pointer, integer, pointer, pointer]
-    library.loader_planes.argtypes = [pointer, pointer, pointer]
+    library.loader_normalize.argtypes = [pointer, pointer, pointer]
     library.loader_is_plain_jpeg.argtypes = [ctypes.c_char_p, wide]
-    library.loader_keep.argtypes, library.loader_keep.restype = [wide, wide], pointer
-    library.loader_forget.argtypes = [pointer]
-    library.loader_kept_bytes.argtypes, library.loader_kept_bytes.restype = [pointer], wide
-    for jpeg in _jpeg_libraries():
+    library.loader_new_cache.argtypes, library.loader_new_cache.restype = [wide, wide], pointer
+    library.loader_delete_cache.argtypes = [pointer]
+    library.loader_cache_bytes.argtypes, library.loader_cache_bytes.restype = [pointer], wide
+    for jpeg in jpeg_libraries():
         if library.loader_use_jpeg(jpeg.encode()) == 0:
             return library
     raise Unavailable("no libjpeg-turbo is found that can be called")
 
 
-def _jpeg_libraries() -> list[str]:
-    """Where libjpeg-turbo may be: what Pillow's wheel brought, then the system's."""
+def jpeg_libraries() -> list[str]:
+    """List candidates for libjpeg-turbo: the one in Pillow's wheel, then the system's.
+
+    Raises:
+        Unavailable: if there are none.
+    """
     beside = Path(PIL.__file__).resolve().parents[1] / "pillow.libs"
     found = [str(path) for path in sorted(beside.glob("libjpeg-*.so*"))]
     system = ctypes.util.find_library("jpeg")

@@ -1,0 +1,8 @@
+"""Which images there are: sets of labelled images, read one by one.
+
+In: a data set's name, folder and split. Out: a ``Source`` that gives encoded bytes or pixels, and a
+label, for an index. Start with ``sources.py`` (``Source``, ``open_source``). ``image_folder.py``
+lists class folders, ``image_file.py`` checks a file before a decoder sees it, ``arrays.py`` maps
+CIFAR and MNIST, ``digits.py`` writes scikit-learn's digits, ``download.py`` and ``unpack.py`` fetch
+archives safely. Nothing here imports MindSpore.
+"""

@@ -1,33 +1,32 @@
 """CIFAR-10, CIFAR-100 and MNIST from their original binary files.
 
-The files are a header and then pixels, so they are mapped into memory instead of read by
-MindSpore's ``Cifar10Dataset`` and ``MnistDataset`` (a test holds the two equal): nothing is copied
-at the start, the ranks of a machine share the pages, and a file of the wrong size is named.
+The files are a header and pixels. They are mapped into memory instead of read by MindSpore's
+``Cifar10Dataset`` and ``MnistDataset`` (a test compares the results): nothing is copied at the
+start, the ranks of a machine share the pages, and an error names the file of the wrong size.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 
 from mindcv_ghost.errors import DataError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows: without the lock, ranks that download at once do it twice
-    fcntl = None
 
 __all__ = ["ARRAY_SETS", "ArraySource", "open_arrays"]
 
 
 @dataclass(frozen=True)
 class _ArraySet:
-    """Where a set's files are and what is in them."""
+    """Files of a set and their layout."""
 
-    folder: str  # as the archives have it, and MindCV's download class
+    folder: str  # inside the archive; MindCV's download class has the same
     splits: dict[str, tuple[str, ...]]
     names_file: str
     num_classes: int
@@ -37,41 +36,45 @@ class _ArraySet:
 _TRAIN_BATCHES = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
 ARRAY_SETS = {
     "cifar10": _ArraySet(
-        "cifar-10-batches-bin",
-        {"train": _TRAIN_BATCHES, "test": ("test_batch.bin",)},
-        "batches.meta.txt",
-        10,
-        1,
+        folder="cifar-10-batches-bin",
+        splits={"train": _TRAIN_BATCHES, "test": ("test_batch.bin",)},
+        names_file="batches.meta.txt",
+        num_classes=10,
+        label_bytes=1,
     ),
     "cifar100": _ArraySet(
-        "cifar-100-binary",
-        {"train": ("train.bin",), "test": ("test.bin",)},
-        "fine_label_names.txt",
-        100,
-        2,
+        folder="cifar-100-binary",
+        splits={"train": ("train.bin",), "test": ("test.bin",)},
+        names_file="fine_label_names.txt",
+        num_classes=100,
+        label_bytes=2,
     ),
     "mnist": _ArraySet(
-        "",
-        {
+        folder="",
+        splits={
             "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
             "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
         },
-        "",
-        10,
-        0,
+        names_file="",
+        num_classes=10,
+        label_bytes=0,
     ),
 }
 _CIFAR_PIXELS = 3 * 32 * 32
 
 
 class ArraySource:
-    """Images that lie decoded in memory (or in a mapped file).
+    """Decoded images in memory, or in a mapped file.
 
     Args:
         images: uint8, indexed to (H, W, C), or to CIFAR's flat (3 * 32 * 32,) with ``planar``.
         labels: (N,) integers.
-        name: what ``name_of`` calls the images, e.g. "cifar10/test".
-        kind: whose transforms apply: "cifar10", "cifar100" or "mnist".
+        name: of the set and split, e.g. "cifar10/test".
+        kind: decides the transforms: "cifar10", "cifar100" or "mnist".
+        num_classes: number of classes.
+        classes: their names, if known.
+        planar: whether images are CIFAR's flat channels.
+        in_channels: of the network.
     """
 
     encoded = False
@@ -79,7 +82,7 @@ class ArraySource:
 
     def __init__(
         self,
-        images: np.ndarray | _Joined,
+        images: np.ndarray | _Concatenated,
         labels: np.ndarray,
         *,
         name: str,
@@ -94,7 +97,6 @@ class ArraySource:
         self.kind, self.classes, self.num_classes = kind, classes, num_classes
         self.root = name
         self.bad: dict[str, str] = {}
-        self.failure: DataError | None = None
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             raise DataError(
                 f"{name} has labels from {labels.min()} to {labels.max()}, legal are 0 to "
@@ -105,23 +107,23 @@ class ArraySource:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image, uint8 (H, W, C), and label."""
+        """Return an image, uint8 (H, W, C), and its label."""
         image = self._images[index]
         if self._planar:
             image = image.reshape(3, 32, 32).transpose(1, 2, 0)
         return np.ascontiguousarray(image), int(self._labels[index])
 
     def label_of(self, index: int) -> int:
-        """Label of an image."""
+        """Return the label of an image."""
         return int(self._labels[index])
 
     def name_of(self, index: int) -> str:
-        """What to call an image in a message."""
+        """Name an image in a message."""
         return f"{self._name}[{index}]"
 
 
-class _Joined:
-    """Several mapped arrays as one, without copying them (CIFAR-10: 150 MB) for each rank."""
+class _Concatenated:
+    """Several mapped arrays as one, without a copy (CIFAR-10: 150 MB) in each rank."""
 
     def __init__(self, parts: list[np.ndarray]):
         self._parts = parts
@@ -135,11 +137,11 @@ class _Joined:
 def open_arrays(
     name: str, data_dir: str, split: str, *, download: bool = False, in_channels: int = 3
 ) -> ArraySource:
-    """CIFAR-10, CIFAR-100 or MNIST.
+    """Open CIFAR-10, CIFAR-100 or MNIST.
 
     Args:
         name: "cifar10", "cifar100" or "mnist".
-        data_dir: folder with the binary files, or the one above it, as downloads leave it.
+        data_dir: folder with the binary files, or its parent, as after a download.
         split: "train", or "test" (also called "val").
         download: fetch what is missing (``data/sets/download.py``).
         in_channels: 3 repeats MNIST's one channel.
@@ -153,16 +155,17 @@ def open_arrays(
         raise DataError(f"{name} has no split {split!r}: it has train and test (also called val)")
     folder = _find(name, layout, data_dir, download)
     paths = [os.path.join(folder, file) for file in layout.splits[usage]]
+    images: np.ndarray | _Concatenated
     if name == "mnist":
         images, labels = _read_idx(paths[0], 3)[..., None], _read_idx(paths[1], 1)
         if len(images) != len(labels):
             raise DataError(f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels")
         if in_channels == 3:
-            images = np.broadcast_to(images, (*images.shape[:3], 3))
+            images = np.broadcast_to(images, (len(images), *images.shape[1:3], 3))
     else:
         records = [_read_records(path, layout.label_bytes + _CIFAR_PIXELS) for path in paths]
         labels = np.concatenate([part[:, layout.label_bytes - 1] for part in records])
-        images = _Joined([part[:, layout.label_bytes :] for part in records])
+        images = _Concatenated([part[:, layout.label_bytes :] for part in records])
     return ArraySource(
         images,
         np.array(labels, dtype=np.int32),
@@ -176,7 +179,7 @@ def open_arrays(
 
 
 def _find(name: str, layout: _ArraySet, data_dir: str, download: bool) -> str:
-    """The folder that has every file of the set, fetched if wished."""
+    """Return the folder that has every file of the set; download them if asked to."""
     wanted = [file for files in layout.splits.values() for file in files]
     candidates = [os.path.join(data_dir, layout.folder), data_dir] if layout.folder else [data_dir]
     missing = {}
@@ -197,7 +200,7 @@ def _find(name: str, layout: _ArraySet, data_dir: str, download: bool) -> str:
 
 
 def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
-    """Fetch a set; of several ranks one does it and the others wait."""
+    """Download a set; one of several ranks does it while the others wait."""
     from mindcv_ghost.data.sets.download import download
 
     try:
@@ -209,24 +212,24 @@ def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
             f"{error.strerror or error}. Give a --data_dir that can be written to."
         ) from None
     with lock:
-        if fcntl is not None:
+        if sys.platform != "win32":  # there, ranks that download at the same time do it twice
             fcntl.flock(lock, fcntl.LOCK_EX)
         download(name, os.path.join(data_dir, layout.folder))
 
 
 def _read_records(path: str, size: int) -> np.ndarray:
-    """A file of equal records, mapped: uint8 (N, size)."""
+    """Map a file of records of equal size: uint8 (N, size)."""
     length = os.path.getsize(path)
     if not length or length % size:
         raise DataError(
-            f"{path} has {length:,} bytes, which isn't a whole number of records of {size:,} "
+            f"{path} has {length:,} bytes, not a multiple of its records' {size:,} "
             "bytes: truncated? Fetch it again."
         )
     return np.memmap(path, np.uint8, "r").reshape(-1, size)
 
 
 def _read_idx(path: str, dimensions: int) -> np.ndarray:
-    """An IDX file of bytes (MNIST's format), mapped."""
+    """Map an IDX file of bytes (MNIST's format)."""
     header = 4 + 4 * dimensions
     with open(path, "rb") as file:
         start = file.read(header)
@@ -237,7 +240,7 @@ def _read_idx(path: str, dimensions: int) -> np.ndarray:
     length = os.path.getsize(path)
     if length != expected or not shape[0]:
         raise DataError(
-            f"{path} has {length:,} bytes, its header promises {expected:,}: truncated? "
+            f"{path} has {length:,} bytes, but its header says {expected:,}: truncated? "
             "Fetch it again."
         )
     return np.memmap(path, np.uint8, "r", offset=header, shape=shape)

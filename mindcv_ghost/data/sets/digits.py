@@ -1,8 +1,8 @@
 """scikit-learn's handwritten digits as an image folder: real data that needs no download.
 
 1,797 scans of 8x8 pixels by 43 writers (Alpaydin and Kaynak, UCI, 1998, the test part of "Optical
-Recognition of Handwritten Digits"), of which 360 are held out, stratified, with a fixed split that
-doesn't depend on the run's seed: an accuracy on them means the same in every run.
+Recognition of Handwritten Digits"). 360 of them are held out for validation, stratified. The split
+is fixed and doesn't depend on the run's seed, so that accuracies of all runs can be compared.
 """
 
 from __future__ import annotations
@@ -15,39 +15,43 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from mindcv_ghost.data.sets.image_folder import shown
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
 __all__ = ["DIGITS_FOLDER", "DIGITS_HELD_OUT", "write_digits"]
 
 DIGITS_FOLDER = "digits"
 DIGITS_HELD_OUT = 360
+_SPLITS = ("train", "val")
 _SPLIT_SEED = 0
-_SIDE = 64  # pixels; each scanned one becomes a smooth patch of 8x8
+_SIDE = 64  # pixels; each of the scan's becomes a smooth patch of 8x8
 
 
 def write_digits(data_dir: str) -> str:
-    """Write the digits to ``data_dir/digits/{train,val}/0..9`` unless they are there.
+    """Write the digits to ``data_dir/digits/{train,val}/0..9`` unless they exist.
 
-    ``data_dir`` itself is taken if it is that folder already, and ``./data/digits`` if it is the
-    default "./". Several ranks or jobs may call this at once: each writes a folder of its own and
-    the first one's is renamed into place.
+    ``data_dir`` itself is used if its name is ``digits``. If it is ``./``, the default, the folder
+    is ``./data/digits``. Several ranks or jobs may call this at the same time: each writes a
+    temporary folder, and the first one to finish renames it into place.
+
+    Args:
+        data_dir: parent folder of the digits.
 
     Returns:
         The folder with ``train`` and ``val``.
 
     Raises:
-        DataError: if scikit-learn isn't installed, the folder can't be written or holds something
-            else.
+        DataError: if scikit-learn isn't installed, or the folder can't be written or holds
+            something else.
     """
-    folder = _place(data_dir)
+    folder = _digits_folder(data_dir)
     if _is_complete(folder):
         return folder
     if os.path.isdir(folder) and os.listdir(folder):
         raise DataError(
-            f"{shown(folder)} exists but isn't the digits as this program writes them (10 class "
-            f"folders each in train and val, {DIGITS_HELD_OUT} images in val). Remove it, or give "
-            "another --data_dir."
+            f"{printable(folder)} exists but isn't the digits as this program writes them (10 "
+            f"class folders each in train and val, {DIGITS_HELD_OUT} images in val). Remove it, or "
+            "give another --data_dir."
         )
     images, labels = _load()
     parent = os.path.dirname(os.path.abspath(folder))
@@ -56,25 +60,27 @@ def write_digits(data_dir: str) -> str:
         scratch = tempfile.mkdtemp(prefix=".digits-", dir=parent)
     except OSError as error:
         raise DataError(
-            f"the digits can't be written to {shown(parent)}: {error.strerror}. Give a --data_dir "
-            "that can be written to."
+            f"the digits can't be written to {printable(parent)}: {error.strerror}. Give a "
+            "--data_dir that can be written to."
         ) from None
     try:
         _write(scratch, images, labels)
-        os.chmod(scratch, 0o755)  # mkdtemp's folders are for their owner alone
-        # On Linux a rename replaces an empty folder and refuses a full one: another rank's.
+        os.chmod(scratch, 0o755)  # mkdtemp makes them private
+        # On Linux a rename replaces an empty folder, and fails on a full one: another rank's.
         with contextlib.suppress(OSError):
             os.rename(scratch, folder)
     except OSError as error:
-        raise DataError(f"the digits can't be written to {shown(folder)}: {error}") from None
+        raise DataError(f"the digits can't be written to {printable(folder)}: {error}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if not _is_complete(folder):
-        raise DataError(f"the digits can't be written to {shown(folder)}: something else is there")
+        raise DataError(
+            f"the digits can't be written to {printable(folder)}: something else is there"
+        )
     return folder
 
 
-def _place(data_dir: str) -> str:
+def _digits_folder(data_dir: str) -> str:
     if os.path.abspath(data_dir) == os.getcwd():
         return os.path.join("data", DIGITS_FOLDER)
     if os.path.basename(os.path.abspath(data_dir)) == DIGITS_FOLDER:
@@ -83,7 +89,7 @@ def _place(data_dir: str) -> str:
 
 
 def _is_complete(folder: str) -> bool:
-    """Whether a folder is the digits; it got its name only when all of them were in it."""
+    """Whether a folder is the digits; it is named only after all of them were written."""
     try:
         names = {split: sorted(os.listdir(os.path.join(folder, split))) for split in _SPLITS}
     except OSError:
@@ -94,11 +100,8 @@ def _is_complete(folder: str) -> bool:
     )
 
 
-_SPLITS = ("train", "val")
-
-
 def _load() -> tuple[np.ndarray, np.ndarray]:
-    """Scans, uint8 (1797, 8, 8), and labels."""
+    """Load the scans, uint8 (1797, 8, 8), and their labels."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -111,7 +114,7 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _held_out(labels: np.ndarray) -> np.ndarray:
-    """Which scans are for validation, bool (1797,)."""
+    """Mark the scans for validation, bool (1797,)."""
     from sklearn.model_selection import train_test_split
 
     _, held_out = train_test_split(

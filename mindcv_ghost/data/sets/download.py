@@ -1,7 +1,7 @@
-"""CIFAR and MNIST from their authors' servers: over TLS, checked, then unpacked.
+"""Download CIFAR and MNIST: over TLS, checked by MD5 sum, then unpacked.
 
-Not by MindCV's download class: that one (0.3) fetches over plain HTTP, doesn't look at the sum of
-what it fetched, and unpacks with ``tarfile.extractall`` wherever the archive's names point.
+Not by MindCV's download class: it (0.3) downloads over plain HTTP, doesn't check the sum of what
+came, and unpacks with ``tarfile.extractall`` wherever the archive's names point.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from mindcv_ghost.errors import DataError
 __all__ = ["ARCHIVES", "Archive", "download"]
 
 _CHUNK = 2**20
-_PATIENCE = 60  # seconds without a byte
+_TIMEOUT = 60  # seconds without a byte
 # What an archive may unpack to: CIFAR-10 has 184 MB, CIFAR-100 185 MB, MNIST's largest file 47 MB.
 _LARGEST = 300_000_000
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch.
+    """A file to download.
 
     Args:
-        url: where it is.
-        md5: its sum, as MindCV and torchvision have it. MD5 serves: to forge a file for a given
-            sum is beyond everybody, though two files of one sum can be made.
-        files: what is wanted of it; for a gzip file, what it is called unpacked.
+        url: of the file.
+        md5: its sum, as MindCV and torchvision have it. MD5 is enough here: collisions can be made,
+            but no file can be forged for a given sum.
+        files: members to unpack; of a gzip file, the name of the unpacked file.
     """
 
     url: str
@@ -42,7 +42,7 @@ class Archive:
 
 
 def _mnist(name: str, md5: str) -> Archive:
-    # yann.lecun.com, where it was first and where MindCV still looks, answers 403.
+    # yann.lecun.com, the original server, which MindCV still uses, answers 403.
     url = f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz"
     return Archive(url, md5, (name,))
 
@@ -53,10 +53,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         Archive(
             _TORONTO + "cifar-10-binary.tar.gz",
             "c32a1d4ab5d03f1284b67883e8d87530",
-            (
-                *(f"data_batch_{k}.bin" for k in range(1, 6)),
-                *("test_batch.bin", "batches.meta.txt"),
-            ),
+            (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin", "batches.meta.txt"),
         ),
     ),
     "cifar100": (
@@ -73,18 +70,18 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         _mnist("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
 }
-"""Data set -> what to fetch for it."""
+"""Data set -> its archives."""
 
 
 def download(name: str, folder: str) -> None:
-    """Fetch those of a data set's files that aren't there; each appears whole, or not at all.
+    """Download the files of a data set that are missing; each one appears whole or not at all.
 
     Args:
         name: "cifar10", "cifar100" or "mnist".
-        folder: where the files go; made if it isn't there.
+        folder: where the files go; created if it doesn't exist.
 
     Raises:
-        DataError: if a file can't be fetched or written, or isn't the one it should be.
+        DataError: if a file can't be downloaded or written, or its sum is wrong.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -98,7 +95,7 @@ def download(name: str, folder: str) -> None:
             _install(archive, scratch, folder)
     except (OSError, urllib.error.URLError, ValueError) as error:  # ValueError: http.client's
         raise DataError(
-            f"{name} can't be downloaded to {os.path.abspath(folder)}: {error}. Fetch "
+            f"{name} can't be downloaded to {os.path.abspath(folder)}: {error}. Download "
             f"{' '.join(archive.url for archive in ARCHIVES[name])} by hand, unpack them and point "
             "--data_dir at the folder of the binary files."
         ) from error
@@ -124,9 +121,9 @@ def _install(archive: Archive, scratch: str, folder: str) -> None:
 
 
 def _fetch(archive: Archive, path: str) -> None:
-    """Write what the server gives, if it is what it should be."""
+    """Download an archive to a path and check its sum."""
     digest, length = hashlib.md5(usedforsecurity=False), 0
-    with urllib.request.urlopen(archive.url, timeout=_PATIENCE) as answer, open(path, "wb") as file:
+    with urllib.request.urlopen(archive.url, timeout=_TIMEOUT) as answer, open(path, "wb") as file:
         for chunk in iter(lambda: answer.read(_CHUNK), b""):
             length += len(chunk)
             if length > _LARGEST:
@@ -136,5 +133,5 @@ def _fetch(archive: Archive, path: str) -> None:
     if digest.hexdigest() != archive.md5:
         raise DataError(
             f"{archive.url} gave {length:,} bytes with the MD5 sum {digest.hexdigest()} instead "
-            f"of {archive.md5}: cut off, or another file. Try again, or fetch it by hand."
+            f"of {archive.md5}: cut off, or another file. Try again, or download it by hand."
         )

@@ -1,19 +1,19 @@
-"""Is this file an image, and may MindSpore's decoder see it?
+"""Check an image file before MindSpore's decoder sees it.
 
-MindSpore 2.8's JPEG decoder ends the process (SIGFPE, SIGSEGV) or loops for ever on a file that was
-cut inside its header, and its fused decode-and-crop takes half a file for a whole one without a
-word. So every file is looked at first, here, in pure Python.
+MindSpore 2.8's JPEG decoder ends the process (SIGFPE, SIGSEGV) or loops forever on a file that is
+truncated inside its header, and its fused decode-and-crop silently accepts half a file. So every
+file is checked first, here, in pure Python.
 
-``prepare`` passes an ordinary, structurally whole JPEG on as it is. Whatever else (PNG, BMP,
+``prepare`` passes on an ordinary, structurally complete JPEG as it is. Everything else (PNG, BMP,
 WebP, CMYK, 16 bits, transparency, arithmetic coding, an odd header, a missing end) is decoded by
-Pillow and handed on as an uncompressed BMP, which the C++ decoder reads exactly and fast. What
-Pillow refuses is bad, and the reason is Pillow's.
+Pillow and passed on as an uncompressed BMP, which the C++ decoder reads exactly and fast. A file
+that Pillow refuses is bad, and the reason is Pillow's.
 
-Measured on 2 cores: the check takes about 35 us for a photograph of 90 kB, most of it the search
-through the scan, where decoding takes 1,000 to 2,000 (Pillow's own decoding of every image would
-cost training a fifth of its speed). 12,000 JPEGs that passed it after bytes of their headers,
-tables and scans were changed, cut out, doubled or exchanged neither killed nor stopped the
-decoder, while one file cut at every seventh byte from 168 to 609 of its header did so every time.
+Measured on 2 cores: the check of a photograph of 90 kB takes about 35 us, most of it the search
+through the scan; decoding takes 1,000 to 2,000 us. (Decoding every image by Pillow would slow
+training by a fifth.) 12,000 JPEGs passed the check after bytes of their headers, tables and scans
+were changed, cut out, doubled or exchanged: none crashed or hung the decoder. One file, truncated
+at every seventh byte from 168 to 609 of its header, did so every time.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ __all__ = [
 # Pillow's own limit against decompression bombs: 256 MiB decoded. One such image costs a reading
 # thread up to 0.8 GB (progressive JPEG, 4:4:4) in MindSpore's decoder and 1.0 (CMYK) in Pillow.
 MAX_PIXELS = 89_478_485
-MAX_ASPECT = 100  # scaling the short side to 256 blows a 1 x 100,000 image up to 20 GB
+MAX_ASPECT = 100  # a 1 x 100,000 image takes 20 GB once its short side is resized to 256
 MAX_FILE_BYTES = 256 * 2**20  # the largest image as uncompressed BMP
 MAX_SCANS = 500  # cameras and encoders make up to about 20; each costs a pass over all pixels
 # Pixels times scans, 24 scans of the largest image: 1.1 MB of empty scans over 89 million pixels
 # kept MindSpore's decoder busy for 22 s (400 of them) and Pillow for 11 s (200, four colours).
 MAX_SCANNED_PIXELS = 2**31
 
-# "Corrupt EXIF data" and the like, once for many a file of ImageNet; what matters is an exception.
+# "Corrupt EXIF data" and the like, for many files of ImageNet; real errors are exceptions.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # EPS is a program: not read
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # not EPS, which is a program
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _DHT, _EOI, _SOS, _DQT, _DRI, _COM = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE
 
@@ -62,11 +62,11 @@ class BadImage(Exception):
 
 
 class _NotPlain(Exception):
-    """Something in this JPEG is unusual: let Pillow judge."""
+    """Something in this JPEG is unusual: leave it to Pillow."""
 
 
 def prepare(data: bytes) -> np.ndarray:
-    """Encoded bytes that MindSpore's decoder takes without harm.
+    """Return encoded bytes that MindSpore's decoder reads safely.
 
     Args:
         data: the whole file.
@@ -98,12 +98,11 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def jpeg_is_plain(data: bytes) -> bool:
-    """Whether ``data`` is an 8-bit Huffman-coded grey or three-colour JPEG, whole from end to end.
+    """Whether ``data`` is a complete 8-bit Huffman-coded grey or three-colour JPEG.
 
-    Can't be seen here nor by any decoder: data inside a scan that were replaced by other data.
-
-    Walks the segments, checks every table that a decoder builds its own from (their sizes, their
-    numbers, that Huffman codes fit), and that the scan's data reach a proper end marker.
+    Walks the segments and checks every table that a decoder uses (its size, its number, that the
+    Huffman codes fit), and that the scan's data reach an end marker. Data inside a scan that were
+    replaced by other data can't be detected, here or by any decoder.
     """
     try:
         _walk(data)
@@ -113,10 +112,19 @@ def jpeg_is_plain(data: bytes) -> bool:
 
 
 def _walk(data: bytes) -> None:
-    """Go from segment to segment to the end marker; anything unusual raises."""
+    """Walk the segments up to the end marker.
+
+    Raises:
+        _NotPlain: for anything unusual.
+        BadImage: for a decompression bomb.
+    """
     if data[:2] != b"\xff\xd8":
         raise _NotPlain
-    position, scans, frame, quantizers, codes, seen = 2, 0, None, set(), set(), set()
+    position, scans = 2, 0
+    frame: _Frame | None = None
+    quantizers: set[int] = set()
+    codes: set[int] = set()
+    seen: set[int] = set()
     while True:
         if data[position] != 0xFF:
             raise _NotPlain
@@ -150,12 +158,12 @@ def _walk(data: bytes) -> None:
         raise _NotPlain
 
 
-# Inside a scan 0xFF is data when 0x00 follows and a restart marker when 0xD0..0xD7 does.
+# Inside a scan 0xFF is data if 0x00 follows, and a restart marker if 0xD0..0xD7 does.
 _next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7]").search
 
 
 class _Frame:
-    """What the frame header (SOF) says: size, components, progressive or not."""
+    """The frame header (SOF): size, components, progressive or not."""
 
     def __init__(self, marker: int, body: bytes):
         precision, height, width, count = struct.unpack_from(">BHHB", body)
@@ -170,7 +178,7 @@ class _Frame:
         down = [body[7 + 3 * k] & 15 for k in range(count)]
         if len(self.components) != count or not all(1 <= k <= 4 for k in across + down):
             raise _NotPlain
-        # libjpeg knows whole-numbered ratios alone, and at most 10 blocks in a unit.
+        # libjpeg supports integer sampling ratios only, and at most 10 blocks in a unit.
         if any(max(across) % k for k in across) or any(max(down) % k for k in down):
             raise _NotPlain
         if sum(across[k] * down[k] for k in range(count)) > 10:
@@ -178,8 +186,9 @@ class _Frame:
 
 
 def _quantizers(body: bytes) -> set[int]:
-    """Numbers of the quantisation tables that a DQT segment defines."""
-    found, position = set(), 0
+    """Return the numbers of the quantisation tables that a DQT segment defines."""
+    found: set[int] = set()
+    position = 0
     while position < len(body):
         wide, number = body[position] >> 4, body[position] & 15
         position += 129 if wide else 65
@@ -193,8 +202,9 @@ def _quantizers(body: bytes) -> set[int]:
 
 @functools.lru_cache(maxsize=1024)  # most files share a few tables: 1 us instead of 12
 def _huffman_codes(body: bytes) -> frozenset[int]:
-    """Numbers of the Huffman tables (+16 for AC) that a DHT segment defines."""
-    found, position = set(), 0
+    """Return the numbers of the Huffman tables (+16 for AC) that a DHT segment defines."""
+    found: set[int] = set()
+    position = 0
     while position < len(body):
         kind, number = body[position] >> 4, body[position] & 15
         counts = body[position + 1 : position + 17]
@@ -204,7 +214,7 @@ def _huffman_codes(body: bytes) -> frozenset[int]:
             raise _NotPlain
         if not kind and symbols and max(symbols) > 15:
             raise _NotPlain
-        space = 0  # of the 65,536 codes of 16 bits; the last one (all ones) must stay free
+        space = 0  # used of the 65,536 codes of 16 bits; the last one (all ones) is reserved
         for bits, count in enumerate(counts, 1):
             space += count << (16 - bits)
             if space > 65536 - (1 << (16 - bits)) * bool(count):
@@ -216,7 +226,7 @@ def _huffman_codes(body: bytes) -> frozenset[int]:
 
 
 def _scan(body: bytes, frame: _Frame, quantizers: set[int], codes: set[int]) -> set[int]:
-    """Check a scan header (SOS) against the tables there are; the components it carries."""
+    """Check a scan header (SOS) against the tables so far; return the components in the scan."""
     count = body[0]
     if not 1 <= count <= 3 or len(body) != 4 + 2 * count:
         raise _NotPlain
@@ -245,18 +255,18 @@ def _scan(body: bytes, frame: _Frame, quantizers: set[int], codes: set[int]) -> 
 
 
 def _refuse_scans(scans: int, pixels: int) -> None:
-    """Raise for a JPEG whose scans are a decompression bomb in time."""
+    """Raise BadImage for a JPEG with so many scans that decoding takes too long."""
     if scans > MAX_SCANS:
         raise BadImage(f"has more than {MAX_SCANS} scans, which would take hours to decode")
     if scans * pixels > MAX_SCANNED_PIXELS:
         raise BadImage(
             f"has {scans} scans or more over {pixels:,} pixels, more than the limit of "
-            f"{MAX_SCANNED_PIXELS:,} scanned pixels against decompression bombs; save it anew"
+            f"{MAX_SCANNED_PIXELS:,} scanned pixels against decompression bombs; save it again"
         )
 
 
 def _size_problem(width: int, height: int) -> str:
-    """Why an image of this size isn't taken, or nothing."""
+    """Say why an image of this size is refused; an empty string if it isn't."""
     if not width or not height:
         return f"is {width} x {height} pixels"
     if width * height > MAX_PIXELS:
@@ -270,14 +280,14 @@ def _size_problem(width: int, height: int) -> str:
 
 
 def _as_bmp(data: bytes) -> memoryview:
-    """Decode with Pillow, all of it, to an uncompressed BMP of 8-bit RGB."""
+    """Decode the whole image with Pillow, to an uncompressed BMP of 8-bit RGB."""
     out = io.BytesIO()
     _decoded(data).save(out, "BMP")
-    return out.getbuffer()  # not getvalue(): a copy, 268 MB of the largest image
+    return out.getbuffer()  # getvalue() would copy: 268 MB for the largest image
 
 
 def _decoded(data: bytes) -> Image.Image:
-    """Decode with Pillow, all of it, to 8-bit RGB."""
+    """Decode the whole image with Pillow, to 8-bit RGB."""
     if not data:
         raise BadImage("is empty (0 bytes)")
     try:
@@ -300,11 +310,11 @@ def _decoded(data: bytes) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of whatever Pillow decoded.
+    """Convert any image of Pillow's to 8-bit RGB.
 
     16 bits are scaled to 8 (Pillow's own conversion would clip them). Transparency is dropped and
-    EXIF orientation ignored, as MindCV, MindSpore and timm do, so that weights trained by one are
-    right for all. CMYK, Adobe's inverted kind too, goes Pillow's way.
+    EXIF orientation ignored, as MindCV, MindSpore and timm do, so that weights trained with one fit
+    all of them. CMYK, also Adobe's inverted kind, is converted by Pillow.
     """
     if image.mode == "F":
         raise BadImage("holds floating-point values, whose range is unknown; save it with 8 bits")

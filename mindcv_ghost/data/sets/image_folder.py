@@ -1,46 +1,48 @@
-"""A folder of class folders, as ImageNet and MindCV lay it out: scanned once, read image by image.
+"""A folder of class folders, as ImageNet and MindCV lay it out: listed once, read image by image.
 
-Cost of the scan, at every start and on every rank: one ``os.listdir`` a class and no ``stat`` of
+Cost of the listing, at every start and on every rank: one ``os.listdir`` a class and no ``stat`` of
 any file. Measured with 1,000 folders of 1,281 files on a local disk, 2 cores: 2.2 s warm (1.1 s of
-them CPU), 4.0 s with cold caches; it grows with the number of files. On a network file system
-count one listing a class. Names are kept as bytes, 26 MB for these 1.28 million (as Python strings
-they would be 110 MB), because every rank on a machine holds them.
+CPU), 4.0 s with cold caches; it grows with the number of files. On a network file system expect
+one round trip a class. Names are stored as bytes, 26 MB for these 1.28 million (as Python strings
+110 MB), because every rank on a machine holds them.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mindcv_ghost.data.sets.image_file import MAX_FILE_BYTES, BadImage, prepare
-from mindcv_ghost.errors import DataError
+from mindcv_ghost.data.sets.paths import printable
+from mindcv_ghost.errors import DataError, near_names
 
-__all__ = ["EXTENSIONS", "FolderSource", "class_folders", "refuse_other_classes", "shown"]
+__all__ = ["EXTENSIONS", "FolderSource", "class_folders", "refuse_other_classes"]
 
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif") + (
-    (".tif", ".tiff", ".ppm", ".pgm", ".pnm")
-)
-KEEP_FILES = (".keep", ".gitkeep")  # in a class folder: it is meant to have no image
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+EXTENSIONS = (*_JPEG, ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
+KEEP_FILES = (".keep", ".gitkeep")  # in a class folder that is empty on purpose
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "lost+found"}
 _ILSVRC_VAL = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG$", re.IGNORECASE)
-_NAMED = 10  # problems of one kind that a message lists
+_LISTED = 10  # problems of one kind that a message lists
 
 
 class FolderSource:
-    """The images of one split; label = place of the folder's name in ``classes``.
+    """The images of one split; a label is the index of the folder's name in ``classes``.
 
     Args:
         root: folder of class folders.
-        classes: names in the order of their labels, e.g. the training split's; None: the folders
-            in the order MindSpore's ``ImageFolderDataset`` gives them (sorted as bytes). With
-            names given, a folder too many or too few raises, so that labels never shift.
-        on_bad_image: "stop" or "skip"; it is the loader that acts on it.
-        in_channels: what the network takes; 1 tells the transforms to turn colours grey.
+        classes: names in the order of their labels, e.g. the training split's. None: the folders
+            in the order of MindSpore's ``ImageFolderDataset`` (sorted as bytes). If names are
+            given, an extra or missing folder raises, so that labels never shift.
+        on_bad_image: "stop" or "skip"; the loader acts on it.
+        in_channels: of the network; 1 makes the transforms turn colours grey.
+
+    Attributes:
+        bad: path -> reason of the bad images found so far.
 
     Raises:
         DataError: with every problem of the folder's layout in one message.
@@ -61,12 +63,12 @@ class FolderSource:
         self.in_channels = in_channels
         self.on_bad_image = on_bad_image
         self.bad: dict[str, str] = {}
-        self.failure: DataError | None = None
         self.folders = class_folders(root)
         self.classes = tuple(self.folders if classes is None else classes)
         if classes is not None:
             refuse_other_classes("the training split", self.classes, self.root, self.folders)
-        self._names, starts = [], [0]
+        self._names: list[np.ndarray] = []
+        starts = [0]
         problems = _Problems(self.root)
         has_folder = set(self.folders)
         for name in self.classes:
@@ -79,22 +81,18 @@ class FolderSource:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
-
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        """Images of each class."""
-        return tuple(np.diff(self._starts).tolist())
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def label_of(self, index: int) -> int:
-        """Label of an image, without reading it."""
+        """Return the label of an image, without reading it."""
         return int(np.searchsorted(self._starts, index, side="right")) - 1
 
     def name_of(self, index: int) -> str:
-        """Path of an image."""
+        """Return the path of an image."""
         return self._locate(index)[0]
 
     def _locate(self, index: int) -> tuple[str, int]:
@@ -103,7 +101,7 @@ class FolderSource:
         return os.path.join(self.root, self.classes[label], name), label
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Encoded bytes that MindSpore can decode, uint8 (bytes,), and the label.
+        """Read an image: encoded bytes that MindSpore can decode, uint8 (bytes,), and the label.
 
         Raises:
             DataError: if the file can't be read or decoded; ``bad`` then holds the reason.
@@ -115,7 +113,11 @@ class FolderSource:
             raise self.found_bad(index, str(problem)) from None
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """The file as it is, and the label; errors as those of an item."""
+        """Read a file as it is; return its bytes and the label.
+
+        Raises:
+            DataError: if the file can't be read; ``bad`` then holds the reason.
+        """
         path, label = self._locate(index)
         try:
             return _read(path), label
@@ -126,55 +128,58 @@ class FolderSource:
         raise self.found_bad(index, reason)
 
     def found_bad(self, index: int, reason: str) -> DataError:
-        """Note that an image is bad; gives the error to raise."""
+        """Record in ``bad`` that an image is bad, and return the error to raise."""
         path = self.name_of(index)
         self.bad[path] = reason
         return DataError(
-            f"{shown(path)}: {reason}\n"
-            "Mend or remove this file, or leave such images out with --on_bad_image skip."
+            f"{printable(path)}: {reason}\n"
+            "Repair or remove this file, or skip bad images with --on_bad_image skip."
         )
 
 
 class _Problems:
-    """What is wrong with the class folders of one split, gathered to be told at once."""
+    """Collects what is wrong with the class folders of one split, for one message."""
 
-    def __init__(self, root: str):
-        self.root, self.empty, self.stray, self.nested = root, [], [], []
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.empty: list[str] = []
+        self.stray: list[str] = []
+        self.nested: list[str] = []
 
     def scan(self, name: str) -> list[str]:
-        """Image files of one class folder, sorted."""
+        """List the image files of one class folder, sorted as bytes."""
         folder = os.path.join(self.root, name)
         try:
             entries = os.listdir(folder)
         except OSError as error:
-            raise DataError(f"{shown(folder)} can't be listed: {error.strerror}") from None
-        files, kept = [], False
+            raise DataError(f"{printable(folder)} can't be listed: {error.strerror}") from None
+        files, empty_on_purpose = [], False
         for entry in entries:
             if entry.lower().endswith(EXTENSIONS) and entry[0] != ".":
                 files.append(entry)
             elif entry[0] == "." or entry.lower() in _SYSTEM_FILES:
-                kept = kept or entry in KEEP_FILES
+                empty_on_purpose = empty_on_purpose or entry in KEEP_FILES
             elif os.path.isdir(os.path.join(folder, entry)):
                 self.nested.append(os.path.join(name, entry) + os.sep)
             else:
                 self.stray.append(os.path.join(name, entry))
-        if not files and not kept:
+        if not files and not empty_on_purpose:
             self.empty.append(name + os.sep)
         files.sort(key=os.fsencode)
         return files
 
     def raise_if_any(self, images: int) -> None:
-        """One DataError with every kind of problem, ten names of each."""
+        """Raise one DataError with every kind of problem, ten names of each."""
         if not images and not (self.stray or self.nested):
             raise DataError(
-                f"{shown(self.root)} has class folders but not one image in them. "
-                f"Expected {shown(self.root)}/CLASS/IMAGE.jpg ({' '.join(EXTENSIONS)})."
+                f"{printable(self.root)} has class folders but not one image in them. "
+                f"Expected {printable(self.root)}/CLASS/IMAGE.jpg ({' '.join(EXTENSIONS)})."
             )
         kinds = [
             (
                 self.empty,
                 "class folder ~ without an image",
-                "put its images in or remove it; if it is meant to be empty, put an empty file "
+                "put its images in or remove it; if it is empty on purpose, put an empty file "
                 f"{KEEP_FILES[0]} into it",
             ),
             (
@@ -190,20 +195,20 @@ class _Problems:
         ]
         parts = [
             f"{_count(len(names), what)}:\n"
-            + "\n".join(f"  {shown(name)}" for name in sorted(names)[:_NAMED])
+            + "\n".join(f"  {printable(name)}" for name in sorted(names)[:_LISTED])
             + f"{_more(len(names))}\n  -> {fix}"
             for names, what, fix in kinds
             if names
         ]
         if parts:
-            raise DataError(f"in {shown(self.root)}:\n" + "\n".join(parts))
+            raise DataError(f"in {printable(self.root)}:\n" + "\n".join(parts))
 
 
 def class_folders(root: str) -> list[str]:
-    """Names of the class folders of a split, sorted as ``ImageFolderDataset`` sorts them.
+    """List the class folders of a split, sorted as MindSpore's ``ImageFolderDataset`` sorts them.
 
     Raises:
-        DataError: if the folder isn't there, holds no class folders, or is ImageNet's flat ``val``.
+        DataError: if the folder doesn't exist, has no class folders, or is ImageNet's flat ``val``.
     """
     if not os.path.isdir(root):
         raise DataError(_missing_folder(root))
@@ -219,19 +224,19 @@ def class_folders(root: str) -> list[str]:
                 flat += bool(_ILSVRC_VAL.match(entry.name))
     if flat:
         raise DataError(
-            f"{shown(root)} holds {_count(flat, 'image')} of ImageNet's validation set as the "
+            f"{printable(root)} holds {_count(flat, 'image')} of ImageNet's validation set as the "
             f"archive unpacks them, not sorted into class folders. Sort them with\n"
-            f"  python -m mindcv_ghost.data.imagenet sort-val --val_dir {shown(root)} "
+            f"  python -m mindcv_ghost.data.imagenet sort-val --val_dir {printable(root)} "
             "--devkit ILSVRC2012_devkit_t12.tar.gz"
         )
     if images:
         raise DataError(
-            f"{shown(root)} holds {_count(images, 'image')} outside any class folder. "
-            f"Expected {shown(root)}/CLASS/IMAGE.jpg: one folder for each class."
+            f"{printable(root)} holds {_count(images, 'image')} outside any class folder. "
+            f"Expected {printable(root)}/CLASS/IMAGE.jpg: one folder for each class."
         )
     if not names:
         raise DataError(
-            f"{shown(root)} has no class folders. Expected {shown(root)}/CLASS/IMAGE.jpg."
+            f"{printable(root)} has no class folders. Expected {printable(root)}/CLASS/IMAGE.jpg."
         )
     return sorted(names, key=os.fsencode)
 
@@ -239,15 +244,15 @@ def class_folders(root: str) -> list[str]:
 def refuse_other_classes(
     train_root: str, train: Sequence[str], val_root: str, val: Sequence[str]
 ) -> None:
-    """Raise a DataError that names what the class folders of two splits don't share."""
+    """Raise a DataError that names the class folders that only one of two splits has."""
     missing = [name for name in train if name not in set(val)]
     extra = [name for name in val if name not in set(train)]
     if not missing and not extra:
         return
     parts = [
         f"  {len(names)} {where}: "
-        + ", ".join(shown(name) for name in names[:_NAMED])
-        + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        + ", ".join(printable(name) for name in names[:_LISTED])
+        + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
         for names, where in ((missing, "missing in validation"), (extra, "only in validation"))
         if names
     ]
@@ -256,42 +261,38 @@ def refuse_other_classes(
         keep = os.path.join(val_root, missing[0], KEEP_FILES[0])
         fix += (
             " If a class has no validation images on purpose, make its folder with an empty file "
-            f"in it: {shown(keep)}"
+            f"in it: {printable(keep)}"
         )
     raise DataError(
-        f"the class folders of {shown(val_root)} differ from those of {shown(train_root)}:\n"
-        + "\n".join(parts)
-        + f"\n{fix}"
+        f"the class folders of {printable(val_root)} differ from those of "
+        f"{printable(train_root)}:\n" + "\n".join(parts) + f"\n{fix}"
     )
 
 
-def shown(path: str) -> str:
-    """A path that any terminal can print: bytes that aren't UTF-8 come as ``\\\\xff``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _missing_folder(root: str) -> str:
-    """What is there instead of a folder that isn't: the first missing part and its neighbours."""
+    """Explain why a folder doesn't exist: the first missing part of its path and its siblings."""
     missing = os.path.abspath(root)
     while not os.path.exists(os.path.dirname(missing)):
         missing = os.path.dirname(missing)
     parent, name = os.path.split(missing)
     if os.path.exists(missing):
-        return f"{shown(missing)} is not a folder"
+        return f"{printable(missing)} is not a folder"
     try:
         there = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
     except OSError:
         there = []
-    text = f"there is no folder {shown(missing)}" + _nearest(name, there)
-    listed = ", ".join(shown(entry) + os.sep for entry in there[:_NAMED])
-    return f"{text}\n{shown(parent)} has {listed or 'no folders'}" + (
-        ", ..." if len(there) > _NAMED else ""
+    near = near_names(name, there)
+    text = f"there is no folder {printable(missing)}"
+    text += f" (did you mean {printable(near[0])}?)" if near else ""
+    listed = ", ".join(printable(entry) + os.sep for entry in there[:_LISTED])
+    return f"{text}\n{printable(parent)} has {listed or 'no folders'}" + (
+        ", ..." if len(there) > _LISTED else ""
     )
 
 
 def _read(path: str) -> bytes:
-    """The whole file. Never waits on a pipe or device that carries an image's name."""
-    with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+    """Read a whole file. Never blocks on a pipe or device that has an image's name."""
+    with open(path, "rb", buffering=0, opener=_open_nonblocking) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise BadImage("is not a regular file")
@@ -300,21 +301,20 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {shown(close[0])}?)" if close else ""
-
-
 def _count(number: int, what: str) -> str:
-    """``_count(2, "stray file ~ (no image)")`` is "2 files that isn't an image" done right."""
-    noun, that, rest = what.partition(" ~ ")
+    """Count things; the noun before " ~ " takes the plural.
+
+    >>> _count(2, "stray file ~ (no image)")
+    '2 stray files (no image)'
+    """
+    noun, _, rest = what.partition(" ~ ")
     plural = noun if number == 1 else noun + "s"
-    return f"{number:,} {plural}{' ' + rest if that else ''}"
+    return f"{number:,} {plural}{' ' + rest if rest else ''}"
 
 
 def _more(number: int) -> str:
-    return f"\n  ... and {number - _NAMED:,} more" if number > _NAMED else ""
+    return f"\n  ... and {number - _LISTED:,} more" if number > _LISTED else ""

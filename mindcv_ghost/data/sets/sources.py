@@ -1,8 +1,7 @@
-"""Where images come from: one protocol, the sets that implement it, and the check of two splits."""
+"""What a set of images is, how to open one, and whether two splits belong together."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
@@ -16,42 +15,50 @@ from mindcv_ghost.data.sets.image_folder import (
     FolderSource,
     class_folders,
     refuse_other_classes,
-    shown,
 )
-from mindcv_ghost.errors import DataError
+from mindcv_ghost.data.sets.paths import printable
+from mindcv_ghost.errors import DataError, did_you_mean
 
 __all__ = ["FOLDER_NAMES", "Source", "check_splits", "class_names", "fingerprint", "open_source"]
 
 FOLDER_NAMES = ("imagenet", "", "folder")
-_log = logging.getLogger("mindcv_ghost.data")
+_logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """A set of labelled images, read one by one in any order, from several threads at once.
+    """A set of labelled images, read one by one in any order, from several threads at once."""
 
-    ``encoded`` tells whether items are files to decode or pixels, ``kind`` whose transforms apply.
-    """
-
-    classes: tuple[str, ...]  # () when the set has no names
-    num_classes: int
-    encoded: bool
-    kind: str  # "imagenet" | "cifar10" | "cifar100" | "mnist"
     root: str
+    classes: tuple[str, ...]  # () if the set has no names
     in_channels: int  # of the network
-    on_bad_image: str  # "stop" | "skip"
-    bad: dict[str, str]  # path -> reason, found so far
-    failure: DataError | None  # what ended the stream of images, see stream.SampleStream
+    bad: dict[str, str]  # path -> reason of the bad images found so far
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def encoded(self) -> bool:
+        """Whether items are files to decode, and not pixels."""
+
+    @property
+    def kind(self) -> str:
+        """Decides the transforms: "imagenet", "cifar10", "cifar100" or "mnist"."""
+
+    @property
+    def on_bad_image(self) -> str:
+        """What loaders do with a bad image: "stop" or "skip"."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Encoded bytes, uint8 (bytes,), or pixels, uint8 (H, W, C), and the label."""
+        """Return encoded bytes, uint8 (bytes,), or pixels, uint8 (H, W, C), and the label."""
 
     def label_of(self, index: int) -> int:
-        """The label without reading the image."""
+        """Return the label of an image, without reading it."""
 
     def name_of(self, index: int) -> str:
-        """A path, or e.g. "cifar10/test[17]"."""
+        """Name an image: a path, or e.g. "cifar10/test[17]"."""
 
 
 def open_source(
@@ -69,13 +76,13 @@ def open_source(
     Args:
         name: "imagenet", "" or "folder" for any folder of class folders; "digits", "cifar10",
             "cifar100" or "mnist".
-        data_dir: where it is; ``data_dir/split/CLASS/IMAGE`` for a folder.
+        data_dir: its folder; an image folder has ``data_dir/split/CLASS/IMAGE``.
         split: e.g. "train"; "" for the class folders in ``data_dir`` itself.
-        download: fetch CIFAR and MNIST if they are missing.
+        download: download CIFAR or MNIST if it is missing.
         on_bad_image: "stop" or "skip".
-        in_channels: of the network; MNIST's single channel is repeated for 3, colours turn grey
-            for 1.
-        classes: class names in the order of their labels, for a validation split: those of the
+        in_channels: of the network. For 3, MNIST's single channel is repeated; for 1, colours turn
+            grey.
+        classes: class names in the order of their labels. A validation split gets those of the
             training split, so that a missing folder shifts no label.
 
     Raises:
@@ -83,7 +90,7 @@ def open_source(
     """
     name = name.lower()
     if in_channels not in (1, 3):
-        raise DataError(f"in_channels is {in_channels}; images have 3, or 1 made grey of them")
+        raise DataError(f"in_channels is {in_channels}; legal are 3, and 1 for grey images")
     if on_bad_image not in ("stop", "skip"):
         raise DataError(f"on_bad_image is {on_bad_image!r}; legal are stop and skip")
     if name in ARRAY_SETS:
@@ -94,25 +101,25 @@ def open_source(
         data_dir = write_digits(data_dir)
     elif name not in FOLDER_NAMES:
         legal = ["imagenet", "folder", "digits", *ARRAY_SETS]
-        close = difflib.get_close_matches(name, legal, n=1)
         raise DataError(
-            f"dataset: there is no {name!r}{f', did you mean {close[0]!r}?' if close else '.'} "
+            f"dataset: there is no {name!r}{did_you_mean(name, legal) or '.'} "
             f"Legal are {', '.join(legal)}; imagenet or folder is any folder of class folders."
         )
     elif download:
         raise DataError(
             f"dataset_download: {name or 'a folder'} can't be downloaded, only "
-            f"{', '.join(ARRAY_SETS)} can. Unpack the images to {shown(data_dir)}/{split}/CLASS/."
+            f"{', '.join(ARRAY_SETS)} can. Unpack the images to "
+            f"{printable(data_dir)}/{split}/CLASS/."
         )
     root = os.path.join(data_dir, split) if split else data_dir
     return FolderSource(root, classes=classes, on_bad_image=on_bad_image, in_channels=in_channels)
 
 
 def class_names(name: str, data_dir: str, split: str) -> tuple[str, ...] | None:
-    """Class names of a folder's split at the price of one listing; None if it isn't there.
+    """List the class names of a folder's split; None if the folder doesn't exist.
 
-    For a validation without its training images: labels still come from the training split's
-    folders where these exist.
+    For a validation without training images: labels come from the training split's class folders
+    if these exist.
     """
     if name.lower() not in FOLDER_NAMES or not os.path.isdir(os.path.join(data_dir, split)):
         return None
@@ -120,9 +127,10 @@ def class_names(name: str, data_dir: str, split: str) -> tuple[str, ...] | None:
 
 
 def fingerprint(source: Source) -> str:
-    """A digest of a set's images by name and place, label by label; the pixels don't count.
+    """Return a digest of the names of a set's images, in order; pixels don't count.
 
-    Orders are permutations of places: two runs read the same images only if this is equal.
+    An epoch's order is a permutation of indices: two runs read the same images only if this digest
+    is the same.
     """
     digest = hashlib.sha256(f"{len(source)} {source.num_classes}".encode())
     root = os.path.join(source.root, "")
@@ -134,10 +142,11 @@ def fingerprint(source: Source) -> str:
 
 
 def check_splits(train: Source | None, val: Source | None, num_classes: int | None) -> int:
-    """Refuse splits whose labels don't mean the same, and a head too small for them.
+    """Raise if two splits' labels differ in meaning, or the network has too few classes for them.
 
     Args:
-        train, val: the splits there are, at least one.
+        train: the training split, or None; one of the splits is needed.
+        val: the validation split, or None.
         num_classes: of the network; None: as many as the data have.
 
     Returns:
@@ -156,14 +165,14 @@ def check_splits(train: Source | None, val: Source | None, num_classes: int | No
         return found
     if num_classes < found:
         raise DataError(
-            f"num_classes is {num_classes}, but {shown(source.root)} has {found} classes. "
-            f"Set num_classes: {found} (or leave it out)."
+            f"num_classes is {num_classes}, but {printable(source.root)} has {found} classes. "
+            f"Set num_classes: {found} (or omit it)."
         )
     if num_classes > found:
-        _log.warning(
+        _logger.warning(
             "num_classes is %d, %s has %d classes: labels 0 to %d are used",
             num_classes,
-            shown(source.root),
+            printable(source.root),
             found,
             found - 1,
         )
@@ -175,6 +184,6 @@ def _check_same_classes(train: Source, val: Source) -> None:
         refuse_other_classes(train.root, train.classes, val.root, val.folders)
     if (train.num_classes, train.classes) != (val.num_classes, val.classes):
         raise DataError(
-            f"{shown(train.root)} has {train.num_classes} classes, {shown(val.root)} has "
-            f"{val.num_classes} with labels of their own: are these splits of one set?"
+            f"{printable(train.root)} has {train.num_classes} classes, {printable(val.root)} has "
+            f"{val.num_classes} with other class names: are these splits of one set?"
         )

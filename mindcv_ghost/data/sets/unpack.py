@@ -1,8 +1,8 @@
-"""Archives from a stranger: named members alone, in bounded time and memory.
+"""Unpack untrusted archives: only the wanted members, in bounded time and memory.
 
-No name of an archive ever becomes a path. A caller says which members it wants and what their files
-are to be called, so that ``../``, absolute names, links and devices have nowhere to go, whatever
-Python's ``tarfile`` makes of them (its ``filter="data"`` isn't in every 3.9 to 3.11).
+No name in an archive ever becomes a path: the caller says which members it wants, and writes them
+under names of its own. So ``../``, absolute names, links and devices do nothing, whatever Python's
+``tarfile`` does with them (its ``filter="data"`` isn't in every 3.9 to 3.11).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
 
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
 __all__ = ["MAX_MEMBERS", "file_members", "gunzip"]
@@ -32,9 +32,9 @@ class _TooLarge(Exception):
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends with :class:`_TooLarge` after so many bytes: archives can be bombs."""
+    """A stream that raises :class:`_TooLarge` after so many bytes: archives can be bombs."""
 
-    def __init__(self, stream: BinaryIO, largest: int):
+    def __init__(self, stream: io.BufferedIOBase, largest: int) -> None:
         self._stream, self._left, self._largest = stream, largest, largest
 
     def read(self, size: int = -1) -> bytes:
@@ -54,23 +54,23 @@ class _Bounded(io.RawIOBase):
 def file_members(
     path: str | os.PathLike, wanted: Mapping[str, int], *, largest: int
 ) -> Iterator[tuple[str, bytes]]:
-    """The wanted members of a tar archive (plain, gzip, bzip2, xz), in the archive's order.
+    """Read the wanted members of a tar archive (plain, gzip, bzip2, xz), in the archive's order.
 
     Args:
         path: the archive.
-        wanted: last part of a member's name -> largest size in bytes. Of several members of one
-            name the first regular file counts.
+        wanted: last part of a member's name -> largest size in bytes. If several members have the
+            same name, the first regular file is read.
         largest: bytes that the whole archive may unpack to.
 
     Yields:
-        name as in ``wanted``, and content.
+        The name as in ``wanted``, and the content.
 
     Raises:
-        DataError: if it is no archive, damaged, or larger than allowed.
+        DataError: if it isn't an archive, is damaged, or is larger than allowed.
     """
     found: set[str] = set()
     try:
-        # As a stream, so that what is skipped counts; a header's own length is bounded as well.
+        # Read as a stream, so that skipped members count, too; so do long headers.
         with _opened(path, largest) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for count, member in enumerate(archive):
                 if count >= MAX_MEMBERS:
@@ -81,17 +81,18 @@ def file_members(
                 if member.size > wanted[name]:
                     raise _TooLarge(f"has {name} with {member.size:,} bytes")
                 found.add(name)
-                content = archive.extractfile(member).read()
+                opened = archive.extractfile(member)
+                content = opened.read() if opened is not None else b""
                 if len(content) != member.size:
                     raise EOFError(f"{name} is cut off")
                 yield name, content
                 if len(found) == len(wanted):
                     return
     except _TooLarge as problem:
-        raise DataError(f"{_shown(path)} {problem}: that isn't the file it should be") from None
+        raise DataError(f"{printable(path)} {problem}: it isn't the expected file") from None
     except _BROKEN as error:
         raise DataError(
-            f"{_shown(path)} can't be unpacked: {error or type(error).__name__}"
+            f"{printable(path)} can't be unpacked: {error or type(error).__name__}"
         ) from None
 
 
@@ -111,15 +112,15 @@ def gunzip(path: str | os.PathLike, target: str | os.PathLike, *, largest: int) 
             for chunk in iter(lambda: stream.read(_CHUNK), b""):
                 file.write(chunk)
     except _TooLarge as problem:
-        raise DataError(f"{_shown(path)} {problem}: that isn't the file it should be") from None
+        raise DataError(f"{printable(path)} {problem}: it isn't the expected file") from None
     except _BROKEN as error:
         raise DataError(
-            f"{_shown(path)} can't be unpacked: {error or type(error).__name__}"
+            f"{printable(path)} can't be unpacked: {error or type(error).__name__}"
         ) from None
 
 
 def _opened(path: str | os.PathLike, largest: int) -> _Bounded:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # never waits on a pipe
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # never blocks on a pipe
     file = open(descriptor, "rb")  # noqa: SIM115 (the stream that is returned closes it)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
@@ -133,7 +134,3 @@ def _opened(path: str | os.PathLike, largest: int) -> _Bounded:
     if start == b"\xfd7zXZ\0":
         return _Bounded(lzma.LZMAFile(file), largest)
     return _Bounded(file, largest)
-
-
-def _shown(path: str | os.PathLike) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,8 +1,8 @@
-// JPEG decoding by libjpeg-turbo, whichever shared library the process has: Pillow's, as a rule.
+// JPEG decoding by a libjpeg-turbo that is loaded at run time, usually the one in Pillow's wheel.
 //
-// Its header isn't on every machine, its binary interface is fixed: what is declared here is the
-// common start of jpeg_decompress_struct in the interfaces of libjpeg 6.2 and 8. The library itself
-// compares version and size of the structure with its own and refuses others.
+// Few machines have its header, but its binary interface is fixed: the declarations below are the
+// common start of jpeg_decompress_struct in the interfaces of libjpeg 6.2 and 8. The library
+// compares the version and size of the structure with its own and refuses others.
 #pragma once
 
 #include <dlfcn.h>
@@ -63,7 +63,7 @@ struct JpegLibrary {
   unsigned (*read_rows)(JpegState*, unsigned char**, unsigned);
   unsigned (*skip_rows)(JpegState*, unsigned);
   void (*crop)(JpegState*, unsigned*, unsigned*);
-  int version = 0;  // 0: there is none
+  int version = 0;  // 0: no library
   size_t size = 0;
 };
 
@@ -72,8 +72,8 @@ inline JpegLibrary& jpeg_library() {
   return library;
 }
 
-// Reads one image, from its first wanted row to its last. Every method gives false after an error,
-// and then only the destructor may follow. No local of theirs has a destructor: errors jump.
+// Reads rows of one image. After an error a method returns false, and only the destructor may
+// follow. libjpeg reports errors by longjmp, so no method has a local with a destructor.
 class JpegReader {
  public:
   JpegReader() : open_(false) {
@@ -100,21 +100,21 @@ class JpegReader {
     library.memory_source(&state_, data, static_cast<unsigned long>(bytes));
     return library.read_header(&state_, 1) == 1;
   }
-  bool accepted() const { return open_; }  // whether the library took our layout
+  bool accepted() const { return open_; }  // whether the library accepts our structure
   int width() const { return static_cast<int>(state_.image_width); }
   int height() const { return static_cast<int>(state_.image_height); }
 
-  // Columns [x, x + columns) of rows from y on. Gives the pixel at which a row read begins, at most
-  // x, and the pixels in it. The columns beside are read as well, so that interpolated colours at
-  // the crop's edges are those of the whole image.
+  // Starts reading columns [x, x + columns) of the rows from y on. Sets the first column that is
+  // read, at most x, and the number of columns. Neighbouring columns are read, too, so that chroma
+  // at the crop's edges is interpolated as in the whole image.
   bool start(int x, int columns, int y, int* begin, int* read) {
     const JpegLibrary& library = jpeg_library();
     if (setjmp(jump_)) return false;
     state_.output_colours = kRgb;
     if (!library.start(&state_) || state_.output_components != 3) return false;
     const int all = static_cast<int>(state_.output_width);
-    unsigned first = x > kBeside ? x - kBeside : 0;
-    unsigned count = (x + columns + kBeside < all ? x + columns + kBeside : all) - first;
+    unsigned first = x > kMargin ? x - kMargin : 0;
+    unsigned count = (x + columns + kMargin < all ? x + columns + kMargin : all) - first;
     if (static_cast<int>(count) < all) library.crop(&state_, &first, &count);
     *begin = static_cast<int>(first);
     *read = static_cast<int>(count);
@@ -127,7 +127,7 @@ class JpegReader {
   }
 
  private:
-  static constexpr int kBeside = 2;
+  static constexpr int kMargin = 2;
 
   JpegState state_;
   JpegError error_;
@@ -135,15 +135,15 @@ class JpegReader {
   bool open_;
 };
 
-// Takes a shared library as the decoder; false if it isn't libjpeg-turbo or has an unknown layout.
+// Loads a shared library as the decoder; false if it isn't libjpeg-turbo or has an unknown layout.
 inline bool use_jpeg_library(const char* path) {
   void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) return false;
   JpegLibrary found;
-  bool whole = true;
+  bool complete = true;
   const auto find = [&](auto& function, const char* name) {
     void* symbol = dlsym(handle, name);
-    whole = whole && symbol != nullptr;
+    complete = complete && symbol != nullptr;
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(symbol);
   };
   find(found.std_error, "jpeg_std_error");
@@ -153,9 +153,9 @@ inline bool use_jpeg_library(const char* path) {
   find(found.read_header, "jpeg_read_header");
   find(found.start, "jpeg_start_decompress");
   find(found.read_rows, "jpeg_read_scanlines");
-  find(found.skip_rows, "jpeg_skip_scanlines");  // with the next, libjpeg-turbo 1.5 and newer alone
+  find(found.skip_rows, "jpeg_skip_scanlines");  // this and the next: libjpeg-turbo since 1.5
   find(found.crop, "jpeg_crop_scanline");
-  if (!whole) return false;
+  if (!complete) return false;
   const struct {
     int version;
     size_t size;

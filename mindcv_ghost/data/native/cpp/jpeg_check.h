@@ -1,7 +1,7 @@
-// The shortest way to "this JPEG is whole and ordinary": baseline, one scan, 8 bits, 1 or 3 colours.
+// A fast check that a JPEG is whole and ordinary: baseline, one scan, 8 bits, 1 or 3 colours.
 //
-// It takes less than image_file.jpeg_is_plain does and nothing that that refuses for being cut or
-// too large; whatever else an image is, it goes the long way through there.
+// It accepts only files that end properly and whose size image_file.py accepts. It doesn't check
+// tables, as jpeg_is_plain in image_file.py does. Every other file goes through the Python check.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,7 @@ inline bool is_plain_jpeg(const uint8_t* data, int64_t bytes) {
     }
     if (marker != 0xDA || components == 0 || length != 6 + 2 * components) return false;
     if (body[0] != components) return false;
-    // Inside the scan 0xFF is data before 0x00 and a restart before 0xD0 to 0xD7.
+    // Inside the scan 0xFF is data if 0x00 follows, and a restart marker if 0xD0 to 0xD7 does.
     while (at + 1 < bytes) {
       const void* found = std::memchr(data + at, 0xFF, static_cast<size_t>(bytes - 1 - at));
       if (!found) return false;

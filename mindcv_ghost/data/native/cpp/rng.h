@@ -1,4 +1,4 @@
-// What chance decides for one training image, from its seed alone.
+// Random numbers of one training image, from its seed alone, and its random crop.
 #pragma once
 
 #include <cmath>
@@ -7,9 +7,9 @@
 namespace loader {
 
 // SplitMix64 (Steele, Lea, Flood, 2014).
-class Draws {
+class Rng {
  public:
-  explicit Draws(uint64_t seed) : state_(seed) {}
+  explicit Rng(uint64_t seed) : state_(seed) {}
 
   uint64_t bits() {
     uint64_t z = state_ += 0x9E3779B97F4A7C15u;
@@ -30,19 +30,19 @@ struct Crop {
   int x, y, width, height;
 };
 
-// A part of an image of random area and aspect ratio, as MindSpore's RandomResizedCrop takes it.
+// A crop of random area and aspect ratio, as MindSpore's RandomResizedCrop draws it.
 inline Crop random_crop(int width, int height, const double scale[2], const double ratio[2],
-                        Draws* draws) {
+                        Rng* rng) {
   const double area = static_cast<double>(width) * height;
   for (int attempt = 0; attempt < 10; ++attempt) {
-    const double part = draws->uniform(scale[0], scale[1]);
-    const double aspect = std::exp(draws->uniform(std::log(ratio[0]), std::log(ratio[1])));
+    const double part = rng->uniform(scale[0], scale[1]);
+    const double aspect = std::exp(rng->uniform(std::log(ratio[0]), std::log(ratio[1])));
     const double wide = std::round(std::sqrt(area * part * aspect));
     const double high = std::round(wide / aspect);
     if (wide > width || high > height || wide < 1 || high < 1) continue;
     const int w = static_cast<int>(wide), h = static_cast<int>(high);
-    const int x = draws->below(width - w + 1);
-    return {x, draws->below(height - h + 1), w, h};
+    const int x = rng->below(width - w + 1);
+    return {x, rng->below(height - h + 1), w, h};
   }
   const double aspect = static_cast<double>(width) / height;
   int w = width, h = height;
