@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mindspore import dtype as mstype
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 
-from mindcv_ghost.kernels.operators import as_settings, make_writer
+from mindcv_ghost.kernels.custom_op import make_in_place_operator, settings_tensor
 
 __all__ = ["Momentum", "is_plain_momentum"]
 
@@ -44,8 +44,8 @@ class Momentum(nn.Cell):
         distinct = list(dict.fromkeys(map(id, schedules)))
         which = [distinct.index(id(schedule)) for schedule in schedules]
         self.examples = tuple(which.index(number) for number in range(len(distinct)))
-        self.settings = as_settings(*which, *_decays(optimizer))
-        self.forward = make_writer(path, "ghost_momentum", 4 + count, 2 * count)
+        self.settings = settings_tensor(*which, *_decays(optimizer))
+        self.forward = make_in_place_operator(path, "ghost_momentum", 4 + count, 2 * count)
 
     def construct(self, gradients, factor):
         optimizer = self.optimizer
@@ -62,7 +62,7 @@ class Momentum(nn.Cell):
         rates = self.optimizer.get_lr()
         if not self.optimizer.is_group_lr:
             return rates.reshape(1)
-        distinct = ()
+        distinct: tuple[Tensor, ...] = ()
         for index in self.examples:
             distinct += (rates[index].reshape(1),)
         return ops.concat(distinct)

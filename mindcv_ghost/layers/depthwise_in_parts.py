@@ -28,7 +28,7 @@ class DepthwiseInParts(nn.Conv2d):
         # Maps (0, 1, ..., n - 1) come from the first that goes in, the next n from the second.
         height, width = self.kernel_size
         weight = self.weight.reshape(self.in_channels, -1, 1, height, width)
-        parts = ()
+        parts: tuple[Tensor, ...] = ()
         for n in range(self.out_channels // self.in_channels):
             parts += (self.part(x, weight[:, n]),)
         maps = ops.stack(parts, 2)

@@ -44,19 +44,13 @@ class DFCAttention(nn.Cell):
                 nn.BatchNorm2d(out_channels),
             ]
         )
-        # Set by mindcv_ghost.kernels: enlarges and multiplies in one.
-        self.native = None
 
     def construct(self, x: Tensor, like: Tensor) -> Tensor:
-        return ops.interpolate(self.small(x), size=like.shape[2:], mode="nearest")
+        return ops.interpolate(self.half_size(x), size=like.shape[2:], mode="nearest")
 
-    def small(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to weights (N, out_channels, H // 2, W // 2)."""
+    def half_size(self, x: Tensor) -> Tensor:
+        """Weights before they are enlarged: (N, out_channels, H // 2, W // 2)."""
         return ops.sigmoid(self.fc(self.pool(x)))
-
-    def weigh(self, x: Tensor, y: Tensor) -> Tensor:
-        """``y`` times construct's weights, by ``native``."""
-        return self.native(y, self.small(x))
 
 
 def _conv(

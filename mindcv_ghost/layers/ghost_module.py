@@ -157,13 +157,8 @@ class GhostModule(nn.Cell):
         if permuted and ghost:
             order = Tensor(np.arange(out_channels, dtype=np.int32))
             self.order = Parameter(order, name="order", requires_grad=False)
-        # Set by mindcv_ghost.kernels: cells that compute the same with operators of our own.
-        self.native_conv = None
-        self.native_tail = None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native_tail is not None:
-            return self.native(x)
         x = self.primary(x)
         if self.cheap is not None:
             source = x if self.act is None else self.act(x)
@@ -174,48 +169,17 @@ class GhostModule(nn.Cell):
             x = x[:, : self.out_channels]
         return x
 
-    def native(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """What construct computes, by ``native_tail``; with a shortcut, ``relu(maps + shortcut)``.
-
-        Only the parameters are those of ``primary`` and ``cheap``.
-        """
-        conv = self.primary.conv
-        x = conv(x) if self.native_conv is None else self.native_conv(x, conv.weight)
-        return self.native_from_maps(x, shortcut)
-
-    def native_from_maps(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """As :meth:`native`, from what the primary convolution has made."""
-        primary, cheap = self.primary, self.cheap
-        return self.native_tail(
-            x,
-            primary.bn.gamma,
-            primary.bn.beta,
-            primary.bn.moving_mean,
-            primary.bn.moving_variance,
-            cheap.conv.weight,
-            cheap.bn.gamma,
-            cheap.bn.beta,
-            cheap.bn.moving_mean,
-            cheap.bn.moving_variance,
-            shortcut,
-        )
-
-    def native_forked(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`native`, and x for a second branch: the gradients of both are one sum."""
-        maps, x = self.native_conv.fork(x, self.primary.conv.weight)
-        return self.native_from_maps(maps), x
-
 
 def _sides(size: Size) -> tuple[int, ...]:
     return size if isinstance(size, tuple) else (size,)
 
 
-def _check_positive_int(name: str, value: object) -> None:
+def _check_positive_int(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}, but it must be a whole number of at least 1")
 
 
-def _check_odd(name: str, value: object) -> None:
+def _check_odd(name: str, value: int) -> None:
     _check_positive_int(name, value)
     if value % 2 == 0:
         raise ValueError(

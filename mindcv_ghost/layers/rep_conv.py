@@ -115,11 +115,19 @@ class RepConv(nn.Cell):
             parts.append(_folded(self.scale.conv.weight.asnumpy(), self.scale.bn))
         if self.skip is not None:
             parts.append(_folded(identity_kernel(self.skip.num_features), self.skip))
-        kernel = sum(pad_kernel(kernel, self.kernel_size) for kernel, _ in parts)
-        bias = sum(bias for _, bias in parts)
+        kernel, bias = np.zeros(()), np.zeros(())
+        for part_kernel, part_bias in parts:
+            kernel = kernel + pad_kernel(part_kernel, self.kernel_size)
+            bias = bias + part_bias
         return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def _folded(kernel: np.ndarray, bn: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
-    parameters = (bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)
-    return fold_batch_norm(kernel, *(parameter.asnumpy() for parameter in parameters), bn.eps)
+    return fold_batch_norm(
+        kernel,
+        bn.gamma.asnumpy(),
+        bn.beta.asnumpy(),
+        bn.moving_mean.asnumpy(),
+        bn.moving_variance.asnumpy(),
+        bn.eps,
+    )

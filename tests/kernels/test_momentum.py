@@ -15,8 +15,8 @@ from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
-from mindcv_ghost.kernels import momentum
-from mindcv_ghost.kernels.install import use_library
+from mindcv_ghost.kernels import make_momentum
+from mindcv_ghost.kernels.install import install
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool
 
 from ..engine.networks import CLASSES, CrossEntropy
@@ -64,13 +64,13 @@ def make(built, fused: bool, settings: dict, options: dict) -> TrainStep:
     random = np.random.default_rng(1)
     for p in network.trainable_params():
         p.set_data(Tensor(random.normal(size=p.shape).astype(np.float32)))
-    use_library(network, built)
+    install(network, built)
     schedule = [0.1 / (1 + i) for i in range(40)]
     optimizer = create_optimizer(network, OptimizerSettings(**settings), schedule, "CPU")
     options = dict(options)
     if options.get("ema"):
         options["ema"] = EmaWeights(network, 0.9)
-    cell = momentum(str(built.path), optimizer) if fused else None
+    cell = make_momentum(str(built.path), optimizer) if fused else None
     assert (cell is not None) == fused
     step = TrainStep(NetworkWithLoss(network, CrossEntropy()), optimizer, fused=cell, **options)
     step.set_train()
@@ -145,22 +145,22 @@ def test_optimizers_of_another_kind_stay_stock(built):
 
     def made(**settings):
         optimizer = create_optimizer(network, OptimizerSettings(**settings), [0.1] * 4, "CPU")
-        return momentum(path, optimizer)
+        return make_momentum(path, optimizer)
 
     assert made(opt="momentum") is not None
     assert made(opt="adamw") is made(opt="sgd") is made(opt="momentum", nesterov=True) is None
     parameters = network.trainable_params()
-    assert momentum(path, nn.Momentum(parameters, 0.1, 0.9, loss_scale=2.0)) is None
+    assert make_momentum(path, nn.Momentum(parameters, 0.1, 0.9, loss_scale=2.0)) is None
     centred = [{"params": parameters, "grad_centralization": True}]
-    assert momentum(path, nn.Momentum(centred, 0.1, 0.9)) is None
-    assert momentum("", nn.Momentum(parameters, 0.1, 0.9)) is None
+    assert make_momentum(path, nn.Momentum(centred, 0.1, 0.9)) is None
+    assert make_momentum("", nn.Momentum(parameters, 0.1, 0.9)) is None
 
 
 @pytest.mark.parametrize("rate", [0.5, [0.5, 0.25]], ids=["fixed", "schedule"])
 def test_rates_fixed_or_by_schedule_are_those_of_the_update(built, rate):
     network = nn.Dense(2, 2, has_bias=False)
     optimizer = nn.Momentum(network.trainable_params(), rate, 0.0)
-    cell = momentum(str(built.path), optimizer).set_train()
+    cell = make_momentum(str(built.path), optimizer).set_train()
     moved = []
     for _ in range(2):
         before = network.weight.asnumpy().copy()

@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
-from mindcv_ghost.kernels.install import use_library
+from mindcv_ghost.kernels.install import install
 
 from ..helpers.randomised import randomise
 
@@ -33,9 +33,9 @@ def results(name: str, options: dict, image: np.ndarray, library=None) -> tuple:
     network = mindcv.create_model(name, num_classes=7, **options)
     randomise(network)
     if library is not None:
-        report = use_library(network, library)
-        assert report.native == report.ghost_modules
-        assert report.native + report.norms >= 13
+        report = install(network, library)
+        assert report.native_ghost_modules == report.ghost_modules
+        assert report.native_ghost_modules + report.norms >= 13
     label = Tensor(np.arange(len(image), dtype=np.int32) % 7)
     loss, gradients, moving = step(network, Tensor(image), label)
     logits = network.set_train(False)(Tensor(image)).asnumpy()
