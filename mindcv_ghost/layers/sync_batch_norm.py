@@ -81,13 +81,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         """Update the running statistics with the global batch's mean and unbiased variance."""
         unbiased = variance * (count / ops.maximum(count - 1.0, ops.ones_like(count)))
         return (
-            self._move(self.moving_mean, mean),
-            self._move(self.moving_variance, unbiased),
+            self._updated(self.moving_mean, mean),
+            self._updated(self.moving_variance, unbiased),
         )
 
-    def _move(self, moving: Parameter, batch: Tensor) -> Tensor:
-        step = ops.stop_gradient(ops.cast(batch, moving.dtype) - moving) * self.momentum
-        return ops.assign_add(moving, step)
+    def _updated(self, running: Parameter, batch: Tensor) -> Tensor:
+        step = ops.stop_gradient(ops.cast(batch, running.dtype) - running) * self.momentum
+        return ops.assign_add(running, step)
 
 
 def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:

@@ -1,4 +1,4 @@
-"""The optimizer as one operator, and statistics moved in place, against MindSpore's operators."""
+"""The optimizer as one operator, and in-place updates of running statistics, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mindcv_ghost.layers import GhostModule, GlobalAvgPool
 
 from ..engine.networks import CLASSES, CrossEntropy
 
-SHARE = 0.1  # of a batch, in a BN's moving statistics
+SHARE = 0.1  # weight of a batch in a BN's running statistics
 DECAY = dict(weight_decay=0.1, weight_decay_filter="norm_and_bias")
 CASES = {
     "plain": ({}, {}),
@@ -128,7 +128,7 @@ def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built
         pytest.param(True, id="native first"),
     ],
 )
-def test_a_state_goes_on_with_the_other_kind_of_operators_bit_for_bit(built, first):
+def test_a_run_can_be_resumed_with_the_other_kind_of_operators_bit_for_bit(built, first):
     whole, start, rest = (make(built, fused, DECAY, {}) for fused in (first, first, not first))
     train(whole, range(8))
     train(start, range(4))
@@ -170,7 +170,9 @@ def test_rates_fixed_or_by_schedule_are_those_of_the_update(built, rate):
     assert optimizer.global_step.asnumpy().tolist() == [2]
 
 
-def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_follow(built):
+def test_every_micro_step_updates_running_statistics_even_of_skipped_updates_and_averages_follow(
+    built,
+):
     options = dict(accumulation_steps=2, ema=True, loss_scale=LossScale(2.0, skip_overflow=True))
     step = make(built, True, {}, options)
     bn, weight = step.network.network.bn, step.network.network.blocks[0].primary.conv.weight
@@ -193,7 +195,7 @@ def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_
     np.testing.assert_allclose(average, share * mean, rtol=1e-5)
 
 
-def test_statistics_go_on_from_what_was_written_and_evaluation_reads_what_they_became(built):
+def test_running_statistics_are_updated_from_written_values_and_read_by_evaluation(built):
     from mindcv_ghost.engine.parameters import write
 
     step = make(built, True, {}, {})

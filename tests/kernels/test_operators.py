@@ -1,4 +1,4 @@
-"""The operators by themselves: formulas, threads, NaN, arguments that don't fit."""
+"""Single operators: formulas, numbers of threads, NaN, wrong arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mindcv_ghost.kernels.self_test.checks import check_library
 from mindcv_ghost.kernels.self_test.reference import EPSILON, convolution
 
 TAIL_SETTINGS = [1, EPSILON, EPSILON]
-MOVING = (4, 5, 9, 10)  # among a tail's inputs
+RUNNING = (4, 5, 9, 10)  # among a tail's inputs
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:
@@ -21,27 +21,27 @@ def values(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def tail_inputs(images: int = 3, side: int = 6) -> list:
-    """As evaluation takes them, with moving statistics."""
+    """Inputs of the tail in evaluation, with running statistics."""
     norms = [[values(n, seed=i) for i in range(3)] + [values(n) ** 2 + 0.5] for n in (4, 8)]
     u, weight = values(images, 4, side, side), values(8, 1, 3, 3)
     return [TAIL_SETTINGS, u, *norms[0], weight, *norms[1]]
 
 
 def training_inputs() -> list:
-    """As :func:`tail_inputs`, without the moving statistics, which training only moves."""
-    return [each for i, each in enumerate(tail_inputs()) if i not in MOVING]
+    """Inputs of the tail in training, without running statistics."""
+    return [each for i, each in enumerate(tail_inputs()) if i not in RUNNING]
 
 
 def run_tail(handle, inputs: list) -> list[np.ndarray]:
     """All that the tail and its gradient compute."""
     images, _, side, _ = inputs[1].shape
     y_shape = (images, 11, side, side)
-    _, *variables = [each for i, each in enumerate(inputs) if i not in MOVING]
+    _, *variables = [each for i, each in enumerate(inputs) if i not in RUNNING]
     y, saved = call(handle, "ghost_tail", [TAIL_SETTINGS, *variables], [y_shape, (24,)])
-    moving = [[0.1, 0.1], inputs[1], saved, *(inputs[i] for i in MOVING)]
-    _, *moved = call(handle, "ghost_update_running_statistics", moving, [(1,)], written=4)
+    running = [[0.1, 0.1], inputs[1], saved, *(inputs[i] for i in RUNNING)]
+    _, *updated = call(handle, "ghost_update_running_statistics", running, [(1,)], written=4)
     back = [TAIL_SETTINGS, *variables, saved, values(*y_shape, seed=5)]
-    return [y, saved, *moved, *call(handle, "ghost_tail_backward", back, shapes(variables))]
+    return [y, saved, *updated, *call(handle, "ghost_tail_backward", back, shapes(variables))]
 
 
 def shapes(arrays: list) -> list[tuple[int, ...]]:
@@ -168,8 +168,8 @@ def test_stem_gives_the_gradient_of_equal_values_to_the_first(handle):
         handle, "ghost_stem_backward", [[0], u, one, 0 * one, saved, dy], [u.shape, (1,), (1,)]
     )
     np.testing.assert_allclose([dgamma[0], dbeta[0]], 1, atol=1e-6)
-    # Values that differ by less than rounding would show: of window rows and columns 1, 2 the
-    # first place is (1, 1). BN's own gradient is nought for a constant shift, so look at sums.
+    # BN's gradient is zero for a constant shift, so sums were compared above. Here values differ,
+    # and the gradient must be largest at the first maximum of the window.
     ramp = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4) // 8
     y, saved = call(handle, "ghost_stem", [[0], ramp, one, one], [(1, 1, 2, 2), (2,)])
     dy = np.zeros_like(y)
@@ -305,13 +305,13 @@ def test_results_are_the_same_wherever_in_a_cache_line_memory_begins(handle):
         images, channels, side, _ = size
         x, weight = values(*size), values(channels, channels, 1, 1, seed=1) / channels
         half, norm = x[:, : channels // 2], [values(channels, seed=i) for i in (2, 3)]
-        moving = [values(channels, seed=4), values(channels) ** 2 + 0.5]
-        first, second = ([each[: channels // 2] for each in (*norm, *moving)] for _ in range(2))
+        running = [values(channels, seed=4), values(channels) ** 2 + 0.5]
+        first, second = ([each[: channels // 2] for each in (*norm, *running)] for _ in range(2))
         depthwise = values(channels // 2, 1, 3, 3)
         cases = [
             ("ghost_conv", [[1], x, weight], [size]),
             ("ghost_conv_backward_input", [[1], x, weight, x], [size]),
-            ("ghost_batch_norm_evaluate", [[1e-5], x, *norm, *moving], [size]),
+            ("ghost_batch_norm_evaluate", [[1e-5], x, *norm, *running], [size]),
             (
                 "ghost_tail_evaluate",
                 [TAIL_SETTINGS, half, *first, depthwise, *second],

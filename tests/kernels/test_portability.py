@@ -102,8 +102,8 @@ def test_without_avx512_and_avx2_convolutions_of_any_shape_are_right(for_x86, sh
         (gradient,) = call(for_x86, name, inputs, [variable.shape])
         # Linear: the change along any direction is the convolution of the direction.
         step = random.normal(size=variable.shape)
-        moved = (step, weight) if variable is x else (x, step)
-        change = (convolution(*moved, stride) * dy).sum()
+        shifted = (step, weight) if variable is x else (x, step)
+        change = (convolution(*shifted, stride) * dy).sum()
         scale = np.sqrt((gradient.astype(np.float64) ** 2).sum() * (step**2).sum())
         assert abs((gradient * step).sum() - change) <= CLOSE * scale, name
 

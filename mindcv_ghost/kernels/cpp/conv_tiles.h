@@ -305,7 +305,7 @@ struct Runs {
 // line: writing across lines takes up to 1.7 times as long.
 inline int64_t lead_of(const Reach& reach, const Target& target, const float* y) {
   if (!target.is_dense(reach) || target.plane() % kLanes != 0) return 0;
-  return behind_boundary(y);
+  return values_past_boundary(y);
 }
 
 // y (images, out_channels, target) = weight * the inputs of each output in x (images, in_channels,
@@ -339,7 +339,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
       const Runs runs(reach, target, {range.first + first, width}, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
       float* out = y + runs.runs[0].place;
-      const bool streamed = direct && past_caches && behind_boundary(out) == 0;
+      const bool streamed = direct && past_caches && values_past_boundary(out) == 0;
       const float* add = other == nullptr ? nullptr : other + runs.runs[0].place;
       int64_t index = 0;
       for_rows(out_channels, [&](int64_t row, auto rows) {

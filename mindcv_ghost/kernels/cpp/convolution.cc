@@ -9,8 +9,7 @@ using ghost::Arguments;
 using ghost::ConvShape;
 using ghost::run_operator;
 
-// Settings: the stride. x or its gradient, y or its gradient, and the weight or its gradient are at
-// these places.
+// Settings: the stride. `x`, `y` and `weight` are the indices of these arrays or their gradients.
 ConvShape conv_shape(Arguments* a, int x, int y, int weight) {
   const ConvShape q = {a->dim(x, 0), a->dim(x, 1),      a->dim(weight, 0),
                        a->dim(x, 2), a->dim(x, 3),      a->dim(weight, 2),

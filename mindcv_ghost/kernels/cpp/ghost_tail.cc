@@ -14,7 +14,7 @@ using ghost::TailShape;
 // Settings: whether a ReLU follows each BN, epsilon of the first BN, epsilon of the second.
 constexpr int kSettings = 3;
 
-// u and weight are at the places 1 and `weight`; y or its gradient is at `y`.
+// Array 1 is u; `weight` and `y` are the indices of the weight and of y or its gradient.
 TailShape tail_shape(Arguments* a, int weight, int y, bool with_shortcut) {
   const int u = 1;
   const TailShape q = {a->dim(u, 0), a->dim(u, 1), a->dim(weight, 0), a->dim(y, 1),

@@ -215,7 +215,7 @@ inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
 
 // How many values `to` lies after an address aligned to the vector's size. MindSpore's memory begins
 // 16 bytes after the start of a cache line.
-inline int64_t behind_boundary(const float* to) {
+inline int64_t values_past_boundary(const float* to) {
   return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) / sizeof(float);
 }
 
@@ -226,7 +226,7 @@ __attribute__((always_inline)) inline void write_all(float* to, int64_t count, b
                                                      const At& at) {
   int64_t i = 0;
   if (streamed) {
-    const int64_t head = std::min(count, (kLanes - behind_boundary(to)) % kLanes);
+    const int64_t head = std::min(count, (kLanes - values_past_boundary(to)) % kLanes);
     if (head > 0) store_first(to, at(0, head), head);
     for (i = head; i + kLanes <= count; i += kLanes) stream(to + i, at(i, kLanes));
   } else {
