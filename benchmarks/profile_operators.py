@@ -47,7 +47,7 @@ _CUSTOM = {
     "ghost_conv_backward_input": (BACKWARD_INPUT, "convolutions"),
     "ghost_conv_backward_input_add": (BACKWARD_INPUT, "convolutions"),
     "ghost_conv_backward_weight": (BACKWARD_WEIGHT, "convolutions"),
-    "ghost_move": (COPIES, "moving statistics"),
+    "ghost_update_running_statistics": (COPIES, "moving statistics"),
     "ghost_momentum": (OPTIMIZER, "ghost_momentum"),
     "ghost_mean": (HEAD, "ghost_mean"),
     "ghost_mean_backward": (HEAD, "ghost_mean"),
@@ -62,8 +62,8 @@ _TIMER = """
 #include <mutex>
 #include <string>
 
-#define GHOST_ARGUMENTS int a, void **b, int *c, int64_t **d, const char **e, void *f, void *g
-using Operator = int (*)(GHOST_ARGUMENTS);
+#define GHOST_PARAMETERS int a, void **b, int *c, int64_t **d, const char **e, void *f, void *g
+using Operator = int (*)(GHOST_PARAMETERS);
 
 static std::map<std::string, double> &spent() {
   static std::map<std::string, double> times;
@@ -71,7 +71,7 @@ static std::map<std::string, double> &spent() {
 }
 static std::mutex mutex;
 
-static int timed(const char *name, Operator call, GHOST_ARGUMENTS) {
+static int timed(const char *name, Operator call, GHOST_PARAMETERS) {
   using Clock = std::chrono::steady_clock;
   const auto started = Clock::now();
   const int code = call(a, b, c, d, e, f, g);
@@ -82,7 +82,7 @@ static int timed(const char *name, Operator call, GHOST_ARGUMENTS) {
 }
 
 #define OPERATOR(NAME)                                                                         \\
-  extern "C" int NAME(GHOST_ARGUMENTS) {                                                        \\
+  extern "C" int NAME(GHOST_PARAMETERS) {                                                        \\
     static const auto call = reinterpret_cast<Operator>(dlsym(dlopen(LIBRARY, RTLD_NOW), #NAME)); \\
     return timed(#NAME, call, a, b, c, d, e, f, g);                                             \\
   }
@@ -130,7 +130,7 @@ def compile_timer(folder: Path) -> Timer:
     names = [
         name
         for source in sources
-        for name in re.findall(r"^int (ghost_\w+)\(GHOST_ARGUMENTS\)", source.read_text(), re.M)
+        for name in re.findall(r"^int (ghost_\w+)\(GHOST_PARAMETERS\)", source.read_text(), re.M)
     ]
     source, path = folder / "timer.cc", folder / "timer.so"
     lines = [f'#define LIBRARY "{real.path}"', _TIMER, *(f"OPERATOR({name})" for name in names)]

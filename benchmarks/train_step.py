@@ -193,7 +193,7 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
     from mindcv_ghost.engine.overflow import ValueCheck
     from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-    from mindcv_ghost.kernels import all_finite, momentum, use_native
+    from mindcv_ghost.kernels import make_all_finite, make_momentum, use_native
 
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
     ms.set_seed(1)
@@ -211,8 +211,10 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
         return lambda: network(image).asnumpy()
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
     loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
-    fused = momentum(report.library, optimizer)
-    step = TrainStep(loss, optimizer, check=ValueCheck(all_finite(report.library)), fused=fused)
+    fused = make_momentum(report.library, optimizer)
+    step = TrainStep(
+        loss, optimizer, check=ValueCheck(make_all_finite(report.library)), fused=fused
+    )
     step.set_train()
     return lambda: step(image, label)[0].asnumpy()
 

@@ -1,9 +1,18 @@
-"""Networks on the CPU with operators of our own: compiled at first use, else MindSpore's.
+"""Native operators for networks on the CPU: our own C++, compiled at first use.
 
-What is here: ``cpp/`` the operators, ``library`` builds and loads them, ``self_test`` and
-``self_test_layers`` compare them with plain formulas before they are used, ``operators`` and
-``layers`` make them cells with gradients, ``switch`` and ``replaced`` put them into a network;
-``momentum`` is an optimizer.
+In goes a network of ordinary cells; out comes the same network, some of whose cells now compute the
+same with custom operators. Start reading at ``install``, which decides where; ``exchange`` changes
+the class of a cell, ``library`` builds and loads the C++ in ``cpp/``.
+
+To add a native operator:
+
+1. ``cpp/<kind>.h`` and ``cpp/<kind>.cc``: the loops, and the function that MindSpore calls.
+2. ``self_test/reference.py`` and ``self_test/checks.py``: a formula in numpy, and the check
+   against it that a library has to pass before it is used.
+3. ``<kind>.py``: a cell that calls the operator (made by ``custom_op``) and has a ``bprop``, and
+   the native subclass of the ordinary cell (``native_cell``).
+4. ``exchange.NATIVE_CLASSES``: the ordinary class and its native one.
+
 Importing this package loads neither MindSpore nor a compiler.
 """
 
@@ -11,34 +20,42 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["all_finite", "momentum", "use_native"]
+__all__ = ["make_all_finite", "make_momentum", "use_native"]
 
 
 def use_native(network: Any, **where: Any) -> Any:
-    """See :func:`mindcv_ghost.kernels.install.use_native`, which this calls."""
-    from mindcv_ghost.kernels import install as switch
+    """Call :func:`mindcv_ghost.kernels.install.use_native`, which says more."""
+    from mindcv_ghost.kernels import install
 
-    return switch.use_native(network, **where)
+    return install.use_native(network, **where)
 
 
-def all_finite(library: str) -> Any:
-    """Make the cell that looks at all gradients; None if ``library``, a Report's, is empty."""
+def make_all_finite(library: str) -> Any:
+    """Make the cell that checks all gradients for infinities and NaN.
+
+    Args:
+        library: path of the operators, as a ``Report`` has it.
+
+    Returns:
+        The cell; None if ``library`` is empty.
+    """
     if not library:
         return None
-    from mindcv_ghost.kernels.layers import AllFinite
+    from mindcv_ghost.kernels.all_finite import AllFinite
 
     return AllFinite(library)
 
 
-def momentum(library: str, optimizer: Any) -> Any:
-    """Make the cell that does a momentum optimizer's work in one operator, for a training step.
+def make_momentum(library: str, optimizer: Any) -> Any:
+    """Make the cell that does the update of a momentum optimizer in one operator.
 
     Args:
-        library: a Report's; with an empty one there is no such cell.
-        optimizer: of any kind; for another than plain ``nn.Momentum`` there is none, either.
+        library: path of the operators, as a ``Report`` has it.
+        optimizer: of any kind.
 
     Returns:
-        The cell, or None: MindSpore's operators then do it.
+        The cell; None if ``library`` is empty or the optimizer isn't a plain ``nn.Momentum``, which
+        leaves the update to the optimizer.
     """
     if not library:
         return None

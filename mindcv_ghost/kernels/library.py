@@ -1,19 +1,19 @@
-"""Building the operators at first use, once for a machine, and loading them."""
+"""The library of operators: built and tested at first use, once for a machine, then loaded."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindcv_ghost.compat import usable_cores
 from mindcv_ghost.native_build import Recipe, Unavailable, built
 
 __all__ = ["Library", "Unavailable", "load", "threads_for"]
 
 SOURCES = Path(__file__).parent / "cpp"
-# Neither -ffast-math nor -ffinite-math-only: a NaN has to stay one. Sums may be reordered, but the
-# order is fixed when the compiler has done its work.
+# Neither -ffast-math nor -ffinite-math-only: a NaN has to stay a NaN. The compiler may reorder
+# sums, but then every run sums in the same order.
 FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
@@ -27,7 +27,7 @@ class Library:
 
     Args:
         path: the shared library.
-        threads: threads that its operators run on.
+        threads: that its operators run on.
     """
 
     path: Path
@@ -35,34 +35,28 @@ class Library:
 
 
 def threads_for(local_ranks: int) -> int:
-    """Threads of each of so many processes that share this machine's cores.
+    """Return the number of threads of each of several processes that share this machine's cores.
 
     >>> threads_for(10**6)
     1
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, cores // local_ranks)
+    return max(1, usable_cores() // local_ranks)
 
 
 def recipe() -> Recipe:
-    """How the operators are built."""
-    tests = tuple(
-        Path(__file__).parent / f"{name}.py" for name in ("self_test", "self_test_layers")
-    )
-    return Recipe("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tests)
+    """Return how the operators are built and tested."""
+    tests = sorted((Path(__file__).parent / "self_test").glob("*.py"))
+    return Recipe("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tuple(tests))
 
 
 def load(threads: int) -> Library:
-    """Load the operators, built first if this machine hasn't got them yet.
+    """Load the operators; build and test them first if this machine hasn't yet.
 
     Args:
-        threads: threads that they run on.
+        threads: that the operators run on.
 
     Raises:
-        Unavailable: if they can't be built here, or compute something wrong.
+        Unavailable: if they can't be built here, or fail the self-test.
     """
     path = built(recipe())
     try:

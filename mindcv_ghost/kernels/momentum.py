@@ -1,17 +1,17 @@
-"""Gradient descent with momentum for all of a network's parameters in one operator."""
+"""Gradient descent with momentum: one operator for all parameters of a network."""
 
 from __future__ import annotations
 
+from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore import nn, ops
 
-from mindcv_ghost.kernels.operators import as_settings, make_writer
+from mindcv_ghost.kernels.custom_op import make_in_place_operator, settings_tensor
 
 __all__ = ["Momentum", "is_plain_momentum"]
 
 
 def is_plain_momentum(optimizer: nn.Optimizer) -> bool:
-    """Whether :class:`Momentum` moves parameters to the very bits that this optimizer does."""
+    """Whether :class:`Momentum` computes the same as this optimizer, bit for bit."""
     return (
         type(optimizer) is nn.Momentum
         and not optimizer.use_nesterov
@@ -24,14 +24,14 @@ def is_plain_momentum(optimizer: nn.Optimizer) -> bool:
 
 
 class Momentum(nn.Cell):
-    """What a plain ``nn.Momentum`` does, with its parameters, moments, rates and count of steps.
+    """The update of a plain ``nn.Momentum``, with its parameters, moments, rates and step count.
 
     Args:
         path: of the library of operators.
         optimizer: whose state is read and written; see :func:`is_plain_momentum`.
 
-    Inputs: the gradients of the optimizer's parameters, and what they are to be multiplied by.
-    Outputs: something to depend on.
+    Inputs: the gradients of the optimizer's parameters, and a factor that they are multiplied by.
+    Outputs: a tensor to depend on.
     """
 
     def __init__(self, path: str, optimizer: nn.Momentum) -> None:
@@ -39,13 +39,13 @@ class Momentum(nn.Cell):
         self.optimizer = optimizer
         self.written = (*optimizer.parameters, *optimizer.moments)
         count = len(optimizer.parameters)
-        # Which schedule each parameter has, and a parameter of each schedule.
+        # `which`: index of each parameter's schedule; `examples`: one parameter of each schedule.
         schedules = list(optimizer.learning_rate) if optimizer.is_group_lr else [optimizer] * count
         distinct = list(dict.fromkeys(map(id, schedules)))
         which = [distinct.index(id(schedule)) for schedule in schedules]
         self.examples = tuple(which.index(number) for number in range(len(distinct)))
-        self.settings = as_settings(*which, *_decays(optimizer))
-        self.forward = make_writer(path, "ghost_momentum", 4 + count, 2 * count)
+        self.settings = settings_tensor(*which, *_decays(optimizer))
+        self.forward = make_in_place_operator(path, "ghost_momentum", 4 + count, 2 * count)
 
     def construct(self, gradients, factor):
         optimizer = self.optimizer
@@ -62,7 +62,7 @@ class Momentum(nn.Cell):
         rates = self.optimizer.get_lr()
         if not self.optimizer.is_group_lr:
             return rates.reshape(1)
-        distinct = ()
+        distinct: tuple[Tensor, ...] = ()
         for index in self.examples:
             distinct += (rates[index].reshape(1),)
         return ops.concat(distinct)

@@ -1,4 +1,10 @@
-"""Building blocks, usable in anybody's MindSpore network."""
+"""Building blocks for convolutional networks, usable in any MindSpore network.
+
+The cells take and return feature maps (N, C, H, W), unless they say otherwise. Their parameters
+have stable names, by which weights are converted. Start reading at ``conv_norm_act``, the unit that
+most of them consist of, and ``ghost_module``. Two functions change a whole network in place:
+``compute_in_parts`` and ``convert_sync_batch_norm``.
+"""
 
 from mindcv_ghost.layers.conv_norm_act import ConvNormAct
 from mindcv_ghost.layers.depthwise_in_parts import compute_in_parts

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation, activation: the unit that all networks here are made of."""
+"""Convolution, batch normalisation, activation: the unit that all networks here consist of."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ Size = Union[int, "tuple[int, int]"]
 
 
 class ConvNormAct(nn.Cell):
-    """A convolution, padded as PyTorch pads, then BN and, if asked for, an activation.
+    """A convolution with PyTorch's padding, then optionally a normalisation and an activation.
 
-    MindCV's ``Conv2dNormActivation`` has no stable parameter names (they are numbers of a sequence)
-    and pads even where the stride makes it lopsided; this one is named for weight conversion:
-    ``conv.weight``, ``bn.gamma``, ``bn.beta``, ``bn.moving_mean``, ``bn.moving_variance``.
+    MindCV's ``Conv2dNormActivation`` names its parameters by their index in a sequence, and its
+    padding is asymmetric for some strides. Here the names suit weight conversion: ``conv.weight``,
+    ``bn.gamma``, ``bn.beta``, ``bn.moving_mean``, ``bn.moving_variance``.
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps that go out.
-        kernel_size: side of the kernel, or height and width.
-        stride: step of the convolution, or of rows and columns.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: of the convolution; one number, or height and width.
+        stride: of the convolution; one number, or of rows and columns.
         groups: groups of the convolution.
-        act: makes the activation (``nn.ReLU``); None for none.
-        padding: as ``nn.Conv2d`` takes it; None for ``dilation * (kernel_size - 1) // 2`` zeros on
-            every side, which keeps the size for odd kernels.
-        pad_mode: ``nn.Conv2d``'s; ``padding`` counts for "pad" alone.
-        dilation: distance of a kernel's points, or of its rows and columns.
-        bias: whether the convolution has one.
-        norm: makes the normalisation of so many maps; None for none.
+        act: class or function that makes the activation, such as ``nn.ReLU``; None for none.
+        padding: as in ``nn.Conv2d``; None for ``dilation * (kernel_size - 1) // 2`` zeros on every
+            side, which keeps the size for odd kernels.
+        pad_mode: as in ``nn.Conv2d``; ``padding`` is only used with "pad".
+        dilation: of the convolution; one number, or of rows and columns.
+        bias: whether the convolution has a bias.
+        norm: class or function that makes the normalisation of a number of channels; None for none.
 
     Inputs:
         Tensor of shape (N, in_channels, H, W).
 
     Outputs:
-        Tensor of shape (N, out_channels, ceil(H / stride), ceil(W / stride)) with the padding that
-        None stands for.
+        Tensor of shape (N, out_channels, ceil(H / stride), ceil(W / stride)) with ``padding=None``.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ConvNormAct(nn.Cell):
     ) -> None:
         super().__init__()
         if pad_mode != "pad":
-            padding = 0  # what nn.Conv2d wants to see there
+            padding = 0  # nn.Conv2d requires it
         elif padding is None:
             (rows, columns), (down, across) = _pair(kernel_size), _pair(dilation)
             top, left = down * (rows - 1) // 2, across * (columns - 1) // 2

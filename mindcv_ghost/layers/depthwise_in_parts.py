@@ -1,4 +1,4 @@
-"""Depthwise convolutions that make several maps of each, computed as several that make one."""
+"""Depthwise convolutions with several outputs per channel, computed as several with one output."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from mindspore import Tensor, nn, ops
 __all__ = ["FEWEST_PARTS", "DepthwiseInParts", "compute_in_parts"]
 
 FEWEST_PARTS = 3
-"""Maps made of each from which on a convolution is computed in parts.
+"""Least number of outputs per channel for which a convolution is computed in parts.
 
-MindSpore 2.8 says that on Ascend a convolution in groups "must" have as many maps in and out as it
-has groups (``nn/layer/conv.py``), but checks it nowhere. MindCV publishes accuracies from Ascend
-910 of networks that differ: RegNet and ResNeXt (wider groups), ShuffleNetV1 (other numbers in and
-out), PiT (two maps of each). Of three and more no trained network was found.
+MindSpore 2.8 says that on Ascend a grouped convolution "must" have as many input and output
+channels as groups (``nn/layer/conv.py``), but never checks it. MindCV publishes accuracies from
+Ascend 910 of networks that don't: RegNet and ResNeXt (wider groups), ShuffleNetV1 (different
+numbers of input and output channels), PiT (two outputs per channel). No trained network with three
+or more was found.
 """
 
 
 class DepthwiseInParts(nn.Conv2d):
-    """A depthwise convolution with ``n`` maps out of each, as ``n`` with one, from one weight.
+    """A depthwise convolution with ``n`` outputs per channel, as ``n`` convolutions with one.
 
-    Its parameters and outputs are those of the ``nn.Conv2d`` that it was.
+    Parameters and outputs are those of the ``nn.Conv2d`` whose class was exchanged for this one.
 
     Inputs: (N, in_channels, H, W). Outputs: (N, in_channels * n, H', W').
     """
 
     def construct(self, x: Tensor) -> Tensor:
-        # Maps (0, 1, ..., n - 1) come from the first that goes in, the next n from the second.
+        # Output channels 0 ... n - 1 come from the first input channel, the next n from the second.
         height, width = self.kernel_size
         weight = self.weight.reshape(self.in_channels, -1, 1, height, width)
-        parts = ()
+        parts: tuple[Tensor, ...] = ()
         for n in range(self.out_channels // self.in_channels):
             parts += (self.part(x, weight[:, n]),)
         maps = ops.stack(parts, 2)
@@ -37,13 +38,13 @@ class DepthwiseInParts(nn.Conv2d):
 
 
 def compute_in_parts(network: nn.Cell) -> int:
-    """Have a network's depthwise convolutions of ``FEWEST_PARTS`` maps and more computed in parts.
+    """Compute depthwise convolutions with at least ``FEWEST_PARTS`` outputs per channel in parts.
 
     Args:
-        network: changed in place, before it is compiled; its parameters stay what they are.
+        network: changed in place, before it is compiled; its parameters stay the same.
 
     Returns:
-        How many were changed.
+        The number of changed convolutions.
     """
     changed = 0
     for _, cell in network.cells_and_names():

@@ -8,22 +8,22 @@ from mindcv_ghost.layers.initializers import kaiming_normal_fan_out
 
 __all__ = ["DFCAttention"]
 
-# Positions in a row, and then in a column, that one position sees.
+# Size of the kernels along rows and along columns.
 REACH = 5
 
 
 class DFCAttention(nn.Cell):
-    """Weights within 0..1 for every position of every map, drawn from its row and its column.
+    """Weights within 0..1 for every position of every channel, from its row and its column.
 
-    Computed on maps of half the size and enlarged by repetition.
+    They are computed at half the size and enlarged by repetition.
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps of weights that go out.
+        in_channels: number of input channels.
+        out_channels: number of channels of the weights.
 
     Inputs:
         Tensor of shape (N, in_channels, H, W), H and W at least 2; and the tensor (N, out_channels,
-        H', W') that the weights are for, of which only the size counts.
+        H', W') that the weights are for, of which only the shape is used.
 
     Outputs:
         Tensor of shape (N, out_channels, H', W').
@@ -44,19 +44,13 @@ class DFCAttention(nn.Cell):
                 nn.BatchNorm2d(out_channels),
             ]
         )
-        # Set by mindcv_ghost.kernels: enlarges and multiplies in one.
-        self.native = None
 
     def construct(self, x: Tensor, like: Tensor) -> Tensor:
-        return ops.interpolate(self.small(x), size=like.shape[2:], mode="nearest")
+        return ops.interpolate(self.half_size(x), size=like.shape[2:], mode="nearest")
 
-    def small(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to weights (N, out_channels, H // 2, W // 2)."""
+    def half_size(self, x: Tensor) -> Tensor:
+        """Weights before they are enlarged: (N, out_channels, H // 2, W // 2)."""
         return ops.sigmoid(self.fc(self.pool(x)))
-
-    def weigh(self, x: Tensor, y: Tensor) -> Tensor:
-        """``y`` times construct's weights, by ``native``."""
-        return self.native(y, self.small(x))
 
 
 def _conv(

@@ -1,8 +1,8 @@
 """Folding of batch normalisation into convolutions, as arithmetic on arrays.
 
-In evaluation a convolution and the BN behind it are one affine map of the input, and sums of such
-maps are one again: what re-parameterised networks (RepVGG, Ding et al., arXiv 2101.03697, section
-3.3) rest on. Everything is computed in float64 and rounded once.
+In evaluation a convolution and the BN after it are together an affine function of the input, and so
+is a sum of such functions. Re-parameterised networks are based on this (RepVGG, Ding et al., arXiv
+2101.03697, section 3.3). Everything is computed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ def fold_batch_norm(
     variance: np.ndarray,
     eps: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make of a convolution without bias and the BN behind it one convolution with a bias.
+    """Fold a convolution without bias and the BN after it into one convolution with a bias.
 
     Args:
         kernel: weights of shape (out, in / groups, kH, kW).
         gamma: BN's scale, of shape (out,).
         beta: BN's offset, of shape (out,).
-        mean: BN's moving mean, of shape (out,).
-        variance: BN's moving variance, of shape (out,).
-        eps: what BN adds to the variance.
+        mean: BN's running mean, of shape (out,).
+        variance: BN's running variance, of shape (out,).
+        eps: BN's epsilon, which is added to the variance.
 
     Returns:
-        Kernel and bias of the one convolution, in float64.
+        Kernel and bias of that convolution, in float64.
 
     >>> one, two, six, nine = (np.array([value]) for value in (1.0, 2.0, 6.0, 9.0))
     >>> kernel, bias = fold_batch_norm(np.ones((1, 1, 1, 1)), six, one, two, nine, eps=0.0)
@@ -44,7 +44,7 @@ def fold_batch_norm(
 
 
 def pad_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
-    """Surround a kernel (out, in, k, k) by zeros up to (out, in, size, size), both odd.
+    """Pad a kernel (out, in, k, k) with zeros to (out, in, size, size), both odd.
 
     >>> pad_kernel(np.ones((1, 1, 1, 1)), 3)[0, 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
@@ -54,5 +54,5 @@ def pad_kernel(kernel: np.ndarray, size: int) -> np.ndarray:
 
 
 def identity_kernel(channels: int) -> np.ndarray:
-    """Return the depthwise 1x1 kernel (channels, 1, 1, 1) that changes nothing."""
+    """Return the depthwise 1x1 kernel (channels, 1, 1, 1) of the identity."""
     return np.ones((channels, 1, 1, 1))

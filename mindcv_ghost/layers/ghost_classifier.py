@@ -1,4 +1,4 @@
-"""A linear classifier of which only one class in ``ratio`` is computed the costly way."""
+"""A linear classifier as a Ghost module: one logit in ``ratio`` from the features."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["GhostClassifier"]
 
 
 class GhostClassifier(nn.Cell):
-    """The Ghost module of a linear layer: intrinsic logits, and ghosts that are each a multiple.
+    """The Ghost module for a linear layer: each ghost logit is a multiple of an intrinsic one.
 
-    A classifier sees maps of one position, so that the cheap kernel has one weight that acts: it is
-    1x1 here (a larger one would hold weights that no image ever changes). Both branches have a
-    bias and, as logits do, neither BN nor activation.
+    The input of a classifier has a single position, so only one weight of a cheap kernel has an
+    effect: the kernel is 1x1 here. Both branches have a bias but neither BN nor activation.
 
-    The paper doesn't say that its Ghost-ResNet-50 has one; its column of parameters suggests it:
-    13.95M and 8.15M (ratio 2 and 4) become 12.93M and 6.62M, where the paper has 13.0M and 6.5M.
+    The paper doesn't say that its Ghost-ResNet-50 has such a classifier, but its numbers of
+    parameters suggest it: 13.95M and 8.15M (ratio 2 and 4) become 12.93M and 6.62M with it; the
+    paper has 13.0M and 6.5M.
 
     Args:
-        in_channels: features of an image.
-        out_channels: classes.
-        ratio: the paper's s; 1 leaves the plain linear layer.
+        in_channels: number of features.
+        out_channels: number of classes.
+        ratio: the paper's s; with 1 this is a plain linear layer.
 
     Inputs:
         Tensor of shape (N, in_channels).
@@ -34,7 +34,7 @@ class GhostClassifier(nn.Cell):
         Tensor of shape (N, out_channels).
 
     Raises:
-        ValueError: if ``ratio`` lies outside 1..out_channels.
+        ValueError: if ``ratio`` is outside 1..out_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, ratio: int = 2) -> None:
@@ -45,7 +45,7 @@ class GhostClassifier(nn.Cell):
         self.primary = nn.Dense(
             in_channels,
             intrinsic,
-            weight_init=HeUniform(mode="fan_in", nonlinearity="sigmoid"),  # as the plain one
+            weight_init=HeUniform(mode="fan_in", nonlinearity="sigmoid"),  # as MindCV's
             bias_init="zeros",
         )
         self.cheap = None
@@ -56,7 +56,7 @@ class GhostClassifier(nn.Cell):
                 kernel_size=1,
                 group=intrinsic,
                 has_bias=True,
-                # Within -1..1: a ghost of a logit is as large as a logit.
+                # Uniform within -1..1, so that ghost logits are about as large as intrinsic ones.
                 weight_init=HeUniform(negative_slope=math.sqrt(5.0)),
                 bias_init="zeros",
             )

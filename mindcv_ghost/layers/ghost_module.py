@@ -1,4 +1,4 @@
-"""The Ghost module: a few maps computed the costly way, the others derived by cheap operations.
+"""The Ghost module: a primary convolution for some maps, cheap operations for the others.
 
 Source: Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907),
 section 3.1.
@@ -20,20 +20,20 @@ Normalisation = Union[bool, Callable[[int], nn.Cell]]
 
 
 def split_channels(out_channels: int, ratio: int) -> tuple[int, int]:
-    """Divide a Ghost module's maps between its costly and its cheap branch (paper, section 3.1).
+    """Divide output channels between the primary and the cheap branch (paper, section 3.1).
 
-    Every intrinsic map brings ``ratio - 1`` ghosts, so that where ``ratio`` doesn't divide
-    ``out_channels`` there are a few maps too many: the caller crops them.
+    Every intrinsic map gets ``ratio - 1`` ghost maps. If ``ratio`` doesn't divide ``out_channels``,
+    there are a few surplus maps, which the caller crops.
 
     Args:
-        out_channels: maps that the caller receives.
-        ratio: the paper's s; one map in ``ratio`` is computed the costly way.
+        out_channels: number of output channels.
+        ratio: the paper's s: output maps per intrinsic map.
 
     Returns:
         The numbers of intrinsic and of ghost maps.
 
     Raises:
-        ValueError: if ``ratio`` lies outside 1..out_channels.
+        ValueError: if ``ratio`` is outside 1..out_channels.
 
     >>> split_channels(64, ratio=2), split_channels(10, ratio=4)
     ((32, 32), (3, 9))
@@ -50,35 +50,36 @@ def split_channels(out_channels: int, ratio: int) -> tuple[int, int]:
 
 
 class GhostModule(nn.Cell):
-    """A stand-in for a convolution that computes one map in ``ratio`` and derives the others.
+    """A replacement of a convolution that computes few maps and derives the others from them.
 
-    The primary convolution makes the intrinsic maps; a depthwise convolution of the cheap kernel
-    makes ``ratio - 1`` ghosts of each; both are concatenated. Either convolution is followed by BN
-    and, with ``act``, by an activation. Sizes and strides are those of the convolution it replaces,
-    padded as PyTorch pads (``kernel_size // 2`` on all sides).
+    The primary convolution makes the intrinsic maps. A depthwise convolution with the cheap kernel
+    makes ``ratio - 1`` ghost maps of each, and both are concatenated. Each convolution is followed
+    by BN and, with ``act``, by an activation. Output sizes are those of the replaced convolution
+    with PyTorch's padding (``kernel_size // 2`` on all sides).
 
-    What follows ``act`` serves networks that weren't drawn with Ghost modules
+    The keyword arguments are for networks that weren't designed with Ghost modules
     (:func:`mindcv_ghost.surgery.ghostify`).
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps that go out.
-        kernel_size: side of the primary kernel, or height and width; odd, unless ``padding`` or
-            ``pad_mode`` says how to pad.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: of the primary convolution; one number, or height and width. They must be odd,
+            unless ``padding`` or ``pad_mode`` is given.
         ratio: the paper's s. With 1 there is no cheap branch: convolution, BN, activation.
-        cheap_kernel_size: the paper's d, odd: side of the cheap kernel.
-        stride: step of the primary convolution, or of rows and columns.
+        cheap_kernel_size: the paper's d: size of the cheap kernel, odd.
+        stride: of the primary convolution; one number, or of rows and columns.
         act: True for a ReLU, False for none, or an activation: a class or function that makes one
-            (``nn.SiLU``), or a cell without parameters, which both branches then share.
-        padding: of the primary convolution, as ``nn.Conv2d`` takes it.
+            (``nn.SiLU``), or a cell without parameters, which both branches share.
+        padding: of the primary convolution, as in ``nn.Conv2d``.
         pad_mode: of the primary convolution: "pad", "same" or "valid".
         dilation: of the primary convolution.
         bias: whether the primary convolution has a bias; without ``norm`` the cheap one has, too.
-        norm: True for BN, False for none, or what makes the normalisation of so many maps.
-        act_on_output: False where the network itself applies ``act`` to what comes out: then only
-            what the cheap branch reads passes through it here.
-        permuted: bring the maps into an order of their own, the not trained parameter ``order``
-            (at first intrinsic maps, then ghosts).
+        norm: True for BN, False for none, or a class or function that makes the normalisation of a
+            number of channels.
+        act_on_output: False if the network itself applies ``act`` to the output. Then only the
+            input of the cheap branch passes through it here.
+        permuted: permute the output maps by ``order``, a parameter that isn't trained and starts
+            as intrinsic maps, then ghost maps.
 
     Inputs:
         Tensor of shape (N, in_channels, H, W).
@@ -157,13 +158,8 @@ class GhostModule(nn.Cell):
         if permuted and ghost:
             order = Tensor(np.arange(out_channels, dtype=np.int32))
             self.order = Parameter(order, name="order", requires_grad=False)
-        # Set by mindcv_ghost.kernels: cells that compute the same with operators of our own.
-        self.native_conv = None
-        self.native_tail = None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native_tail is not None:
-            return self.native(x)
         x = self.primary(x)
         if self.cheap is not None:
             source = x if self.act is None else self.act(x)
@@ -174,48 +170,17 @@ class GhostModule(nn.Cell):
             x = x[:, : self.out_channels]
         return x
 
-    def native(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """What construct computes, by ``native_tail``; with a shortcut, ``relu(maps + shortcut)``.
-
-        Only the parameters are those of ``primary`` and ``cheap``.
-        """
-        conv = self.primary.conv
-        x = conv(x) if self.native_conv is None else self.native_conv(x, conv.weight)
-        return self.native_from_maps(x, shortcut)
-
-    def native_from_maps(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """As :meth:`native`, from what the primary convolution has made."""
-        primary, cheap = self.primary, self.cheap
-        return self.native_tail(
-            x,
-            primary.bn.gamma,
-            primary.bn.beta,
-            primary.bn.moving_mean,
-            primary.bn.moving_variance,
-            cheap.conv.weight,
-            cheap.bn.gamma,
-            cheap.bn.beta,
-            cheap.bn.moving_mean,
-            cheap.bn.moving_variance,
-            shortcut,
-        )
-
-    def native_forked(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`native`, and x for a second branch: the gradients of both are one sum."""
-        maps, x = self.native_conv.fork(x, self.primary.conv.weight)
-        return self.native_from_maps(maps), x
-
 
 def _sides(size: Size) -> tuple[int, ...]:
     return size if isinstance(size, tuple) else (size,)
 
 
-def _check_positive_int(name: str, value: object) -> None:
+def _check_positive_int(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}, but it must be a whole number of at least 1")
 
 
-def _check_odd(name: str, value: object) -> None:
+def _check_odd(name: str, value: int) -> None:
     _check_positive_int(name, value)
     if value % 2 == 0:
         raise ValueError(
@@ -225,7 +190,7 @@ def _check_odd(name: str, value: object) -> None:
 
 
 def _activation_maker(act: Activation) -> Callable[[], nn.Cell] | None:
-    """Turn the ``act`` argument into something that makes one activation a branch."""
+    """Return a function that makes the activation of a branch; None for none."""
     if isinstance(act, bool):
         return nn.ReLU if act else None
     if isinstance(act, nn.Cell):
@@ -241,7 +206,7 @@ def _activation_maker(act: Activation) -> Callable[[], nn.Cell] | None:
 
 
 def _normalisation_maker(norm: Normalisation) -> Callable[[int], nn.Cell] | None:
-    """Turn the ``norm`` argument into something that makes one normalisation a branch."""
+    """Return a function that makes the normalisation of a branch; None for none."""
     if isinstance(norm, bool):
         return nn.BatchNorm2d if norm else None
     if callable(norm) and not isinstance(norm, nn.Cell):

@@ -1,4 +1,4 @@
-"""The mean over all positions, whatever the size of the maps."""
+"""Global average pooling, for any size of the maps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["GlobalAvgPool"]
 
 
 class GlobalAvgPool(nn.Cell):
-    """Mean of every map.
+    """Mean over all positions of every channel.
 
-    MindCV's ``GlobalAvgPooling`` does the same, but mixed precision O1 (``mindspore.rewrite``, in
-    2.8.0) imports it by the bare name of its file, ``pooling``, and from a process's second network
-    on finds MindSpore's file of that name: an ImportError.
+    MindCV's ``GlobalAvgPooling`` does the same, but fails with mixed precision O1 in MindSpore
+    2.8.0: ``mindspore.rewrite`` imports it by the bare name of its file, ``pooling``. From the
+    second network of a process on, that finds MindSpore's own file: an ImportError.
 
     Args:
-        keep_dims: put out maps of one position instead of plain features.
+        keep_dims: return maps of one position instead of features.
 
     Inputs:
         Tensor of shape (N, C, H, W).

@@ -12,15 +12,16 @@ __all__ = ["kaiming_normal_fan_out"]
 def kaiming_normal_fan_out(
     out_channels: int, kernel_size: int | tuple[int, int], groups: int = 1
 ) -> Normal:
-    """Normal weights that keep the size of gradients through a ReLU, in grouped convolutions too.
+    """Normal weights that preserve the scale of gradients through a ReLU, also with groups.
 
-    MindSpore's ``HeNormal(mode="fan_out")`` reads the fan off the weight's shape and so counts the
-    outputs of all groups, though an input map only feeds those of its own: a depthwise 3x3
-    convolution of 64 maps would start with a standard deviation of 0.06 instead of 0.47.
+    MindSpore's ``HeNormal(mode="fan_out")`` computes the fan from the weight's shape and so counts
+    the outputs of all groups, though an input channel only reaches those of its own group: a
+    depthwise 3x3 convolution of 64 channels would start with a standard deviation of 0.06 instead
+    of 0.47.
 
     Args:
-        out_channels: maps that the convolution makes, over all groups.
-        kernel_size: side of its square kernel, or height and width.
+        out_channels: number of output channels, over all groups.
+        kernel_size: of the convolution; one number, or height and width.
         groups: groups of the convolution; ``out_channels`` is a multiple of it.
 
     Source: He et al., "Delving Deep into Rectifiers", equation 14.

@@ -1,4 +1,4 @@
-"""The max pool behind a ResNet's stem, in a form that exports."""
+"""The max pooling of a ResNet's stem, in a form that can be exported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["StemMaxPool"]
 
 
 class StemMaxPool(nn.Cell):
-    """Max pool of 3x3, stride 2, padded by one cell on all sides: PyTorch's ``MaxPool2d(3, 2, 1)``.
+    """Max pooling of 3x3, stride 2, padding 1: PyTorch's ``MaxPool2d(3, 2, 1)``.
 
-    MindSpore's ``MaxPool2d(pad_mode="pad")`` doesn't export to ONNX ("MaxPool3DWithArgmax", 2.8.0),
-    and ``pad_mode="same"`` pads other sides. Here the border is a copy of the outermost cells:
-    each copy lies in a window that holds its original as well, so neither the maximum nor the
-    place its gradient goes to changes, whatever the sign of the input.
+    MindSpore's ``MaxPool2d(pad_mode="pad")`` can't be exported to ONNX ("MaxPool3DWithArgmax",
+    2.8.0), and ``pad_mode="same"`` pads other sides. Here the padding is a copy of the outermost
+    values. Each copy is in a window with its original, so neither the maximum nor the position that
+    receives the gradient changes, whatever the sign of the input.
 
-    It costs nothing: a training step of ghost_resnet50 on 2 CPU cores (16 images of 64x64, graph
+    It is no slower: a training step of ghost_resnet50 on 2 CPU cores (16 images of 64x64, graph
     mode, 2.8.0) took 0.27 s with it and 0.36 s with the padded pool.
 
     Inputs:

@@ -1,4 +1,4 @@
-"""A convolution that is trained as several parallel branches and deployed as one."""
+"""A re-parameterised convolution: trained as parallel branches, deployed as one convolution."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class RepConv(nn.Cell):
     """Sum of convolution-BN branches, then an activation; in deploy form one convolution.
 
     Args:
-        in_channels: maps that come in.
-        out_channels: maps that go out.
-        kernel_size: side of the branches' kernels, odd.
-        stride: step of every branch.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: of the branches, odd.
+        stride: of every branch.
         groups: groups of every branch.
-        branches: number of convolution-BN branches of the full kernel.
+        branches: number of convolution-BN branches with the full kernel.
         scale: add a branch of a 1x1 convolution and BN.
-        skip: add a branch of BN alone (``groups``, ``in_channels`` and ``out_channels`` the same,
-            ``stride`` 1).
-        act: makes the activation (``nn.ReLU``); None for none.
-        deploy: build the deploy form: ``conv``, with a bias, in place of all branches.
+        skip: add a branch of BN only; ``groups``, ``in_channels`` and ``out_channels`` must then be
+            equal, and ``stride`` 1.
+        act: class or function that makes the activation, such as ``nn.ReLU``; None for none.
+        deploy: build the deploy form: ``conv``, with a bias, instead of the branches.
 
     Inputs:
         Tensor of shape (N, in_channels, H, W).
@@ -36,7 +36,7 @@ class RepConv(nn.Cell):
         Tensor of shape (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        ValueError: if ``skip`` is asked for where shapes differ or the convolution isn't depthwise.
+        ValueError: if ``skip`` is True and the convolution isn't depthwise with stride 1.
 
     Source: Ding et al., "RepVGG" (arXiv 2101.03697), section 3; the branches are those of
     GhostNetV3 (arXiv 2404.11202) and RepGhost (arXiv 2211.06088).
@@ -93,7 +93,7 @@ class RepConv(nn.Cell):
             y = self.conv(x)
         else:
             y = self.branches[0](x)
-            # By index: a slice of a CellList is a new one, which renames its cells' parameters.
+            # Not by a slice: that is a new CellList, which renames its cells' parameters.
             for index in range(1, len(self.branches)):
                 y = y + self.branches[index](x)
             if self.scale is not None:
@@ -103,10 +103,10 @@ class RepConv(nn.Cell):
         return y if self.act is None else self.act(y)
 
     def fused(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return kernel and bias (float32) of the one convolution that evaluates the same.
+        """Return kernel and bias (float32) of the equivalent convolution in evaluation.
 
         Raises:
-            ValueError: if this is the deploy form.
+            ValueError: if this is the deploy form already.
         """
         if self.deployed:
             raise ValueError("this convolution is in deploy form already")
@@ -115,11 +115,19 @@ class RepConv(nn.Cell):
             parts.append(_folded(self.scale.conv.weight.asnumpy(), self.scale.bn))
         if self.skip is not None:
             parts.append(_folded(identity_kernel(self.skip.num_features), self.skip))
-        kernel = sum(pad_kernel(kernel, self.kernel_size) for kernel, _ in parts)
-        bias = sum(bias for _, bias in parts)
+        kernel, bias = np.zeros(()), np.zeros(())
+        for part_kernel, part_bias in parts:
+            kernel = kernel + pad_kernel(part_kernel, self.kernel_size)
+            bias = bias + part_bias
         return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def _folded(kernel: np.ndarray, bn: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
-    parameters = (bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)
-    return fold_batch_norm(kernel, *(parameter.asnumpy() for parameter in parameters), bn.eps)
+    return fold_batch_norm(
+        kernel,
+        bn.gamma.asnumpy(),
+        bn.beta.asnumpy(),
+        bn.moving_mean.asnumpy(),
+        bn.moving_variance.asnumpy(),
+        bn.eps,
+    )

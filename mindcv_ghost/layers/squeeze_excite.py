@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: maps weighted by what their averages say."""
+"""Squeeze-and-excitation: channels rescaled by weights that depend on their means."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["SqueezeExcite"]
 class SqueezeExcite(nn.Cell):
     """Squeeze-and-excitation with a hard sigmoid, as in the Ghost bottlenecks.
 
-    MindCV's layer computes the same under the same parameter names, but its pool is the one that
-    mixed precision O1 can't import from a process's second network on (see :class:`GlobalAvgPool`).
+    MindCV's layer computes the same with the same parameter names, but its pooling layer fails with
+    mixed precision O1 (see :class:`GlobalAvgPool`).
 
     Args:
-        channels: maps that come in and go out.
-        reduced_channels: features between the two 1x1 convolutions.
+        channels: number of input and output channels.
+        reduced_channels: number of channels between the two 1x1 convolutions.
 
     Inputs:
         Tensor of shape (N, channels, H, W).
@@ -37,7 +37,7 @@ class SqueezeExcite(nn.Cell):
         self.gate = nn.HSigmoid()
 
     def weights(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to their weights (N, channels, 1, 1)."""
+        """Weights (N, channels, 1, 1) for maps (N, channels, H, W)."""
         return self.gate(self.conv_expand(self.act(self.conv_reduce(self.pool(x)))))
 
     def construct(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Batch normalisation over the batch of all ranks, on every device.
+"""Batch normalisation over the global batch of all ranks, on every device.
 
-MindSpore's own ``nn.SyncBatchNorm`` is for Ascend alone; this one is made of stock operators.
+MindSpore's own ``nn.SyncBatchNorm`` is for Ascend only; this one consists of ordinary operators.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ _PARAMETERS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` whose batch statistics in training are those of all ranks together.
+    """``nn.BatchNorm2d`` with batch statistics of the global batch in training.
 
-    Made from an existing layer, whose very parameters (objects and names) it goes on using, so that
-    checkpoints and optimizers see no difference. It stays an ``nn.BatchNorm2d``: mixed precision
-    goes by that class. Needs a cluster (``mindspore.communication.init``) before it is made.
+    It is made from an existing layer and uses the same parameter objects with the same names, so
+    checkpoints and optimizers see no difference. It is still an ``nn.BatchNorm2d``, because mixed
+    precision looks for that class. It needs a cluster (``mindspore.communication.init``).
 
-    The gradients are exactly those of one batch norm over the global batch. AllReduce's own
-    gradient sums what comes back on all ranks, so that each rank computes its share of the gradient
-    of the sum of all ranks' losses; their mean over ranks, as data parallel training takes it, is
-    then that of the mean loss.
+    The gradients are exactly those of one batch norm over the global batch. The gradient of
+    AllReduce sums the gradients of all ranks, so each rank computes its share of the gradient of
+    the sum of all ranks' losses. Their mean over ranks, as in data-parallel training, is the
+    gradient of the mean loss.
 
     Args:
-        batch_norm: the layer to take over.
+        batch_norm: the layer to replace.
 
     Inputs:
         Tensor of shape (N, C, H, W); N may differ between ranks.
@@ -44,10 +44,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
 
     def add_flags(self, **flags: bool) -> nn.Cell:
-        """Take flags as every cell does, but stay in float32 where mixed precision asks for less.
+        """Set flags as for any cell, but stay in float32 under mixed precision.
 
-        Stock batch norm keeps its statistics in float32 inside the operator. Here they would be
-        summed in half precision, and in graph mode the moving ones never be written (2.8.0).
+        The ordinary batch norm keeps its statistics in float32 inside the operator. Here they would
+        be summed in half precision, and in graph mode running statistics would never be written
+        (2.8.0).
         """
         if flags.get("fp16") or flags.get("bf16"):
             flags.update(fp16=False, bf16=False, fp32=True)
@@ -58,16 +59,16 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().construct(x)
         channels = self.num_features
         shift = ops.stop_gradient(ops.cast(self.moving_mean, mstype.float32))
-        # Sums of squares lose digits when the mean is large beside the spread; measured from the
-        # moving mean, which all ranks share and which comes close to the batch's, they don't. And
-        # one AllReduce (of float32: the CPU's takes no integers) carries all three sums.
+        # Sums of squares lose digits if the mean is large compared with the deviation. So subtract
+        # the running mean first, which is the same on all ranks and close to the batch's mean. One
+        # AllReduce carries all three sums, as float32: on the CPU it takes no integers.
         centred = ops.cast(x, mstype.float32) - shift.reshape(1, channels, 1, 1)
         count = ops.fill(mstype.float32, (1,), x.shape[0] * x.shape[2] * x.shape[3])
         sums = (centred.sum(axis=(0, 2, 3)), ops.square(centred).sum(axis=(0, 2, 3)), count)
         total = self.all_reduce(ops.concat(sums))
         count = ops.stop_gradient(total[2 * channels :])
         mean = total[:channels] / count
-        # Rounding may leave a constant channel's variance a hair below nought.
+        # Rounding can make the variance of a constant channel slightly negative.
         variance = ops.relu(total[channels : 2 * channels] / count - ops.square(mean))
 
         scale = ops.cast(self.gamma, mstype.float32) * ops.rsqrt(variance + self.eps)
@@ -77,22 +78,22 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return ops.depend(y, self._track(mean + shift, variance, count))
 
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the moving statistics towards the global batch's (its variance unbiased, as BN)."""
+        """Update the running statistics with the global batch's mean and unbiased variance."""
         unbiased = variance * (count / ops.maximum(count - 1.0, ops.ones_like(count)))
         return (
-            self._move(self.moving_mean, mean),
-            self._move(self.moving_variance, unbiased),
+            self._updated(self.moving_mean, mean),
+            self._updated(self.moving_variance, unbiased),
         )
 
-    def _move(self, moving: Parameter, batch: Tensor) -> Tensor:
-        step = ops.stop_gradient(ops.cast(batch, moving.dtype) - moving) * self.momentum
-        return ops.assign_add(moving, step)
+    def _updated(self, running: Parameter, batch: Tensor) -> Tensor:
+        step = ops.stop_gradient(ops.cast(batch, running.dtype) - running) * self.momentum
+        return ops.assign_add(running, step)
 
 
 def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:
-    """Replace every ``nn.BatchNorm2d`` below ``network`` by one that sees all ranks' batches.
+    """Replace every ``nn.BatchNorm2d`` of a network by a :class:`SyncBatchNorm2d`.
 
-    Works on any network, before mixed precision wraps its layers.
+    For any network, before mixed precision wraps its layers.
 
     Args:
         network: changed in place.
@@ -102,8 +103,8 @@ def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:
         The network (a new layer, if the network is itself a batch norm).
 
     Raises:
-        ValueError: if a layer can't be synchronised: a subclass of ``nn.BatchNorm2d`` with ideas of
-            its own, an ``nn.BatchNorm1d``, ``use_batch_statistics`` set, or NHWC.
+        ValueError: if a layer can't be synchronised: another subclass of ``nn.BatchNorm2d``, an
+            ``nn.BatchNorm1d``, ``use_batch_statistics`` set, or NHWC.
     """
     if size == 1 or isinstance(network, SyncBatchNorm2d):
         return network
@@ -121,7 +122,7 @@ def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:
             parent._cells[name] = replaced[id(child)]
             changed = True
         if changed and isinstance(parent, nn.SequentialCell):
-            parent.cell_list = list(parent.cells())  # what its construct goes through
+            parent.cell_list = list(parent.cells())  # its construct iterates over this list
     return network
 
 

@@ -68,11 +68,9 @@ class GhostBasicBlock(nn.Cell):
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        x, shortcut = _fork(self.conv1, x)
-        shortcut = shortcut if self.downsample is None else self.downsample(shortcut)
-        if self.conv2.native_tail is not None:
-            return self.conv2.native(x, shortcut)
-        return self.relu(self.conv2(x) + shortcut)
+        y = self.conv2(self.conv1(x))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(y + shortcut)
 
 
 class GhostBottleneck(nn.Cell):
@@ -101,19 +99,9 @@ class GhostBottleneck(nn.Cell):
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        x, shortcut = _fork(self.conv1, x)
-        shortcut = shortcut if self.downsample is None else self.downsample(shortcut)
-        x = self.conv2(x)
-        if self.conv3.native_tail is not None:
-            return self.conv3.native(x, shortcut)
-        return self.relu(self.conv3(x) + shortcut)
-
-
-def _fork(module: GhostModule, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the module makes of x, and x, for a shortcut."""
-    if module.native_conv is not None and module.native_tail is not None:
-        return module.native_forked(x)
-    return module(x), x
+        y = self.conv3(self.conv2(self.conv1(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(y + shortcut)
 
 
 def _shortcut(
@@ -183,9 +171,6 @@ class GhostResNet(ImageClassifier):
         self.relu = nn.ReLU()
         self.feature_info = [{"chs": STEM_CHANNELS, "reduction": 2, "name": "relu"}]
         self.max_pool = StemMaxPool()
-        # Set by mindcv_ghost.kernels: cells that compute the same with operators of our own.
-        self.native_conv = None
-        self.native_stem = None
         channels_in, reduction = STEM_CHANNELS, 4
         for number, (depth, (channels, stride)) in enumerate(zip(layers, STAGES), start=1):
             blocks = []
@@ -208,16 +193,13 @@ class GhostResNet(ImageClassifier):
             return GhostClassifier(self.num_features, num_classes, self.classifier_ratio)
         return super().make_classifier(num_classes)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """Compute maps (N, 64, ceil(H / 4), ceil(W / 4)) from images (N, in_channels, H, W)."""
+        return self.max_pool(self.relu(self.bn1(self.conv1(x))))
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute maps (N, num_features, ceil(H / 32), ceil(W / 32)) from images."""
-        x = self.conv1(x) if self.native_conv is None else self.native_conv(x, self.conv1.weight)
-        if self.native_stem is not None:
-            bn = self.bn1
-            x = self.native_stem(x, bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)
-        else:
-            x = self.bn1(x)
-            x = self.relu(x)
-            x = self.max_pool(x)
+        x = self.stem(x)
         x = self.layer1(x)
         x = self.layer2(x)
         x = self.layer3(x)

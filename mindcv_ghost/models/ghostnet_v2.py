@@ -85,8 +85,6 @@ class AttentionGhostModule(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         y = self.ghost(x)
-        if self.attention.native is not None:
-            return self.attention.weigh(x, y)
         return y * self.attention(x, y)
 
 

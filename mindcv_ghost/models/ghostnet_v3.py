@@ -73,13 +73,13 @@ class GhostV3Module(nn.Cell):
         self.attention = DFCAttention(in_channels, out_channels) if attention else None
 
     def construct(self, x: Tensor) -> Tensor:
+        y = self.ghost(x)
+        return y if self.attention is None else y * self.attention(x, y)
+
+    def ghost(self, x: Tensor) -> Tensor:
+        """The maps of both branches, before attention: (N, out_channels, H, W)."""
         y = self.primary(x)
-        y = ops.concat((y, self.cheap(y)), axis=1)
-        if self.attention is None:
-            return y
-        if self.attention.native is not None:
-            return self.attention.weigh(x, y)
-        return y * self.attention(x, y)
+        return ops.concat((y, self.cheap(y)), axis=1)
 
 
 class GhostV3Bottleneck(Bottleneck):

@@ -20,7 +20,7 @@ from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.kernels import all_finite, momentum
+from mindcv_ghost.kernels import make_all_finite, make_momentum
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
 from mindcv_ghost.run.acceleration import compiler, speed_up
@@ -91,7 +91,7 @@ def create_learner(
         accumulation_steps=accumulation,
         ranks=world.size,
         check=_overflow_check(config, device, library),
-        fused=momentum(library, optimizer),
+        fused=make_momentum(library, optimizer),
     )
     return Learner(step, schedule, ema, compiler(config, device, collectives, library, schedule))
 
@@ -179,7 +179,7 @@ def _overflow_check(config: Config, device: str, library: str) -> ValueCheck | S
             "wrong is noticed late: give --drop_overflow_update true to have overflows counted and "
             "their updates skipped"
         )
-    return ValueCheck(all_finite(library), saturates)
+    return ValueCheck(make_all_finite(library), saturates)
 
 
 def trainer_settings(config: Config, device: str) -> TrainerSettings:

@@ -30,14 +30,14 @@ int ghost_conv_backward_input(ARGUMENTS);
 int ghost_conv_backward_weight(ARGUMENTS);
 int ghost_depthwise(ARGUMENTS);
 int ghost_depthwise_backward(ARGUMENTS);
-int ghost_norm(ARGUMENTS);
-int ghost_norm_evaluate(ARGUMENTS);
-int ghost_norm_backward(ARGUMENTS);
-int ghost_move(ARGUMENTS);
+int ghost_batch_norm(ARGUMENTS);
+int ghost_batch_norm_evaluate(ARGUMENTS);
+int ghost_batch_norm_backward(ARGUMENTS);
+int ghost_update_running_statistics(ARGUMENTS);
 int ghost_mean(ARGUMENTS);
 int ghost_mean_backward(ARGUMENTS);
-int ghost_weight(ARGUMENTS);
-int ghost_weight_backward(ARGUMENTS);
+int ghost_rescale(ARGUMENTS);
+int ghost_rescale_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
 int ghost_momentum(ARGUMENTS);
 }
@@ -128,7 +128,7 @@ std::vector<float> tails(int64_t n, int64_t c, int64_t ratio, int64_t out, int64
   std::vector<Shape> more = gradients;
   more.push_back(y);
   return run(ghost_tail, "tail", plain, kept) + run(ghost_tail_add, "tail_add", added, kept) +
-         run(ghost_move, "move", {shares, x, saved, m1, v1, m2, v2}, {{1}}, 4) +
+         run(ghost_update_running_statistics, "move", {shares, x, saved, m1, v1, m2, v2}, {{1}}, 4) +
          run(ghost_tail_evaluate, "tail_evaluate", evaluated, {y}) +
          run(ghost_tail_add_evaluate, "tail_add_evaluate", evaluated_added, {y}) +
          run(ghost_tail_backward, "tail_backward", back, gradients) +
@@ -169,9 +169,9 @@ std::vector<float> norms(int64_t n, int64_t c, int64_t h, int64_t w) {
   const Shape size = {n, c, h, w}, one = {c};
   const Array set = settings({1e-5f}), x(size, 1), dy(size, 7), saved({2 * c}, 6);
   const Array g(one, 2), b(one, 3), m(one, 4), v(one, 5);
-  return run(ghost_norm, "norm", {set, x, g, b}, {size, saved.shape}) +
-         run(ghost_norm_evaluate, "norm_evaluate", {set, x, g, b, m, v}, {size}) +
-         run(ghost_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one});
+  return run(ghost_batch_norm, "norm", {set, x, g, b}, {size, saved.shape}) +
+         run(ghost_batch_norm_evaluate, "norm_evaluate", {set, x, g, b, m, v}, {size}) +
+         run(ghost_batch_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one});
 }
 
 std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows,
@@ -180,8 +180,8 @@ std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows
   const Array x(size, 1), weight({n, c, rows, columns}, 2), dy(size, 3), mean({n, c}, 4);
   return run(ghost_mean, "mean", {x}, {mean.shape}) +
          run(ghost_mean_backward, "mean_backward", {mean, x}, {size}) +
-         run(ghost_weight, "weight", {x, weight}, {size}) +
-         run(ghost_weight_backward, "weight_backward", {x, weight, dy}, {size, weight.shape}) +
+         run(ghost_rescale, "weight", {x, weight}, {size}) +
+         run(ghost_rescale_backward, "weight_backward", {x, weight, dy}, {size, weight.shape}) +
          run(ghost_all_finite, "all_finite", {x, weight, mean}, {{1}});
 }
 

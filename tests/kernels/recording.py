@@ -1,42 +1,21 @@
-"""The whole self-test of a library, and its calls written down for ``replay.cc``."""
+"""The self-test's calls of a library, recorded for ``replay.cc``."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-from mindcv_ghost import kernels
-from mindcv_ghost.kernels.calls import call
+from mindcv_ghost.kernels.self_test import checks
+from mindcv_ghost.kernels.self_test.call import call
 
-__all__ = ["check_everything", "record_self_test"]
-
-
-def _self_tests() -> list[ModuleType]:
-    names = [module.name for module in pkgutil.iter_modules(kernels.__path__)]
-    found = [name for name in names if name.startswith("self_test")]
-    return [importlib.import_module(f"{kernels.__name__}.{name}") for name in found]
-
-
-def check_everything(library) -> None:
-    """Compare every operator of a library with its formula, whichever module has it.
-
-    Raises:
-        AssertionError: if one is off.
-    """
-    for module in _self_tests():
-        for name in module.__all__:
-            if name.startswith("check_"):
-                getattr(module, name)(library)
+__all__ = ["record_self_test"]
 
 
 def record_self_test(library, path: Path, monkeypatch) -> int:
-    """Run the self-test on a library and write its calls with what they put out.
+    """Run the self-test on a library and write its calls with their outputs.
 
     Args:
         library: as ``ctypes`` loaded it; it has to pass.
@@ -63,8 +42,7 @@ def record_self_test(library, path: Path, monkeypatch) -> int:
         return outputs
 
     with monkeypatch.context() as patch:
-        for module in _self_tests():
-            patch.setattr(module, "call", recorded)
-        check_everything(library)
+        patch.setattr(checks, "call", recorded)
+        checks.check_library(library)
     path.write_bytes(b"".join(records))
     return len(records)

@@ -1,4 +1,4 @@
-"""The optimizer as one operator, and statistics moved in place, against MindSpore's operators."""
+"""The optimizer as one operator, and in-place updates of running statistics, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
-from mindcv_ghost.kernels import momentum
-from mindcv_ghost.kernels.install import use_library
+from mindcv_ghost.kernels import make_momentum
+from mindcv_ghost.kernels.install import install
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool
 
 from ..engine.networks import CLASSES, CrossEntropy
 
-SHARE = 0.1  # of a batch, in a BN's moving statistics
+SHARE = 0.1  # weight of a batch in a BN's running statistics
 DECAY = dict(weight_decay=0.1, weight_decay_filter="norm_and_bias")
 CASES = {
     "plain": ({}, {}),
@@ -64,13 +64,13 @@ def make(built, fused: bool, settings: dict, options: dict) -> TrainStep:
     random = np.random.default_rng(1)
     for p in network.trainable_params():
         p.set_data(Tensor(random.normal(size=p.shape).astype(np.float32)))
-    use_library(network, built)
+    install(network, built)
     schedule = [0.1 / (1 + i) for i in range(40)]
     optimizer = create_optimizer(network, OptimizerSettings(**settings), schedule, "CPU")
     options = dict(options)
     if options.get("ema"):
         options["ema"] = EmaWeights(network, 0.9)
-    cell = momentum(str(built.path), optimizer) if fused else None
+    cell = make_momentum(str(built.path), optimizer) if fused else None
     assert (cell is not None) == fused
     step = TrainStep(NetworkWithLoss(network, CrossEntropy()), optimizer, fused=cell, **options)
     step.set_train()
@@ -128,7 +128,7 @@ def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built
         pytest.param(True, id="native first"),
     ],
 )
-def test_a_state_goes_on_with_the_other_kind_of_operators_bit_for_bit(built, first):
+def test_a_run_can_be_resumed_with_the_other_kind_of_operators_bit_for_bit(built, first):
     whole, start, rest = (make(built, fused, DECAY, {}) for fused in (first, first, not first))
     train(whole, range(8))
     train(start, range(4))
@@ -145,22 +145,22 @@ def test_optimizers_of_another_kind_stay_stock(built):
 
     def made(**settings):
         optimizer = create_optimizer(network, OptimizerSettings(**settings), [0.1] * 4, "CPU")
-        return momentum(path, optimizer)
+        return make_momentum(path, optimizer)
 
     assert made(opt="momentum") is not None
     assert made(opt="adamw") is made(opt="sgd") is made(opt="momentum", nesterov=True) is None
     parameters = network.trainable_params()
-    assert momentum(path, nn.Momentum(parameters, 0.1, 0.9, loss_scale=2.0)) is None
+    assert make_momentum(path, nn.Momentum(parameters, 0.1, 0.9, loss_scale=2.0)) is None
     centred = [{"params": parameters, "grad_centralization": True}]
-    assert momentum(path, nn.Momentum(centred, 0.1, 0.9)) is None
-    assert momentum("", nn.Momentum(parameters, 0.1, 0.9)) is None
+    assert make_momentum(path, nn.Momentum(centred, 0.1, 0.9)) is None
+    assert make_momentum("", nn.Momentum(parameters, 0.1, 0.9)) is None
 
 
 @pytest.mark.parametrize("rate", [0.5, [0.5, 0.25]], ids=["fixed", "schedule"])
 def test_rates_fixed_or_by_schedule_are_those_of_the_update(built, rate):
     network = nn.Dense(2, 2, has_bias=False)
     optimizer = nn.Momentum(network.trainable_params(), rate, 0.0)
-    cell = momentum(str(built.path), optimizer).set_train()
+    cell = make_momentum(str(built.path), optimizer).set_train()
     moved = []
     for _ in range(2):
         before = network.weight.asnumpy().copy()
@@ -170,7 +170,9 @@ def test_rates_fixed_or_by_schedule_are_those_of_the_update(built, rate):
     assert optimizer.global_step.asnumpy().tolist() == [2]
 
 
-def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_follow(built):
+def test_every_micro_step_updates_running_statistics_even_of_skipped_updates_and_averages_follow(
+    built,
+):
     options = dict(accumulation_steps=2, ema=True, loss_scale=LossScale(2.0, skip_overflow=True))
     step = make(built, True, {}, options)
     bn, weight = step.model.bn, step.model.blocks[0].primary.conv.weight
@@ -193,7 +195,7 @@ def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_
     np.testing.assert_allclose(average, share * mean, rtol=1e-5)
 
 
-def test_statistics_go_on_from_what_was_written_and_evaluation_reads_what_they_became(built):
+def test_running_statistics_are_updated_from_written_values_and_read_by_evaluation(built):
     from mindcv_ghost.engine.parameters import assign_parameter
 
     step = make(built, True, {}, {})

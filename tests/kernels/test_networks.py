@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
-from mindcv_ghost.kernels.install import use_library
+from mindcv_ghost.kernels.install import install
 
 from ..helpers.randomised import randomise
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def step(network: nn.Cell, image: Tensor, label: Tensor) -> tuple[float, dict, dict]:
-    """Loss, gradients, and the moving statistics behind one pass in training."""
+    """Loss, gradients, and the running statistics after one pass in training."""
     network.set_train(True)
     parameters = network.trainable_params()
 
@@ -24,22 +24,22 @@ def step(network: nn.Cell, image: Tensor, label: Tensor) -> tuple[float, dict, d
         return ops.cross_entropy(network(image), label)
 
     loss, gradients = ops.value_and_grad(forward, None, parameters)(image, label)
-    moving = {p.name: p.asnumpy().copy() for p in network.get_parameters() if "moving" in p.name}
-    return float(loss), {p.name: g.asnumpy() for p, g in zip(parameters, gradients)}, moving
+    running = {p.name: p.asnumpy().copy() for p in network.get_parameters() if "moving" in p.name}
+    return float(loss), {p.name: g.asnumpy() for p, g in zip(parameters, gradients)}, running
 
 
 def results(name: str, options: dict, image: np.ndarray, library=None) -> tuple:
-    """Loss, gradients, moving statistics and logits of a network with weights of its name's own."""
+    """Loss, gradients, running statistics and logits of a network with random weights."""
     network = mindcv.create_model(name, num_classes=7, **options)
     randomise(network)
     if library is not None:
-        report = use_library(network, library)
-        assert report.native == report.ghost_modules
-        assert report.native + report.norms >= 13
+        report = install(network, library)
+        assert report.native_ghost_modules == report.ghost_modules
+        assert report.native_ghost_modules + report.norms >= 13
     label = Tensor(np.arange(len(image), dtype=np.int32) % 7)
-    loss, gradients, moving = step(network, Tensor(image), label)
+    loss, gradients, running = step(network, Tensor(image), label)
     logits = network.set_train(False)(Tensor(image)).asnumpy()
-    return {"loss": np.array(loss)}, gradients, moving, {"logits": logits}
+    return {"loss": np.array(loss)}, gradients, running, {"logits": logits}
 
 
 def distance(got: dict, expected: dict) -> float:
@@ -65,12 +65,12 @@ def rounded_images() -> np.ndarray:
 def test_network_learns_and_predicts_as_on_stock_operators(built):
     stock = results("ghost_resnet18", {}, images())
     native = results("ghost_resnet18", {}, images(), built)
-    loss, gradients, moving, logits = (
+    loss, gradients, running, logits = (
         distance(got, expected) for got, expected in zip(native, stock)
     )
-    assert loss < 1e-5 and moving < 1e-5 and logits < 1e-5
-    # A value that rounding moves across a ReLU's nought changes gradients by a percent, on stock
-    # operators as well; each module's are held to 1e-5.
+    assert loss < 1e-5 and running < 1e-5 and logits < 1e-5
+    # A value that rounding moves across zero before a ReLU changes gradients by a percent, on stock
+    # operators too; the gradients of each module are tested to 1e-5.
     if gradients >= 1e-3:
         rounded = results("ghost_resnet18", {}, rounded_images())
         assert gradients < distance(rounded[1], stock[1])
@@ -97,9 +97,9 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
     built, name, options
 ):
     stock = results(name, options, images())
-    # How far stock operators get from themselves when the images' last digits change.
+    # How much results on stock operators change with the last digits of the images.
     rounded = results(name, options, rounded_images())
     native = results(name, options, images(), built)
-    # A value that rounding moves across a ReLU's nought: see above. Modules are held to 1e-5.
+    # A value that rounding moves across zero before a ReLU: see above.
     for got, other, expected, least in zip(native, rounded, stock, (1e-5, 0.05, 1e-5, 1e-5)):
         assert distance(got, expected) < max(least, 10 * distance(other, expected))

@@ -18,10 +18,11 @@ import pytest
 
 from mindcv_ghost import native_build
 from mindcv_ghost.kernels import library
-from mindcv_ghost.kernels.calls import call
 from mindcv_ghost.kernels.library import FLAGS, SOURCES
-from mindcv_ghost.kernels.self_test import EPSILON, convolution
-from tests.kernels.recording import check_everything, record_self_test
+from mindcv_ghost.kernels.self_test.call import call
+from mindcv_ghost.kernels.self_test.checks import check_library
+from mindcv_ghost.kernels.self_test.reference import EPSILON, convolution
+from tests.kernels.recording import record_self_test
 
 HERE = Path(__file__).parent
 OPERATORS = [str(path) for path in sorted(SOURCES.glob("*.cc"))]
@@ -79,7 +80,7 @@ def for_x86(request, tmp_path_factory) -> ctypes.CDLL:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_without_avx512_and_avx2_every_operator_computes_its_formula(for_x86, threads):
     for_x86.ghost_set_threads(ctypes.c_int(threads))
-    check_everything(for_x86)
+    check_library(for_x86)
 
 
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=lambda shape: "x".join(map(str, shape)))
@@ -101,8 +102,8 @@ def test_without_avx512_and_avx2_convolutions_of_any_shape_are_right(for_x86, sh
         (gradient,) = call(for_x86, name, inputs, [variable.shape])
         # Linear: the change along any direction is the convolution of the direction.
         step = random.normal(size=variable.shape)
-        moved = (step, weight) if variable is x else (x, step)
-        change = (convolution(*moved, stride) * dy).sum()
+        shifted = (step, weight) if variable is x else (x, step)
+        change = (convolution(*shifted, stride) * dy).sum()
         scale = np.sqrt((gradient.astype(np.float64) ** 2).sum() * (step**2).sum())
         assert abs((gradient * step).sum() - change) <= CLOSE * scale, name
 

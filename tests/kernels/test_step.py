@@ -9,7 +9,7 @@ from mindspore import Tensor
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.overflow import ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep
-from mindcv_ghost.kernels import all_finite
+from mindcv_ghost.kernels import make_all_finite
 
 from ..engine.networks import CrossEntropy, Linear, batch
 
@@ -47,7 +47,7 @@ def run(all_finite_cell, accumulation: int) -> list:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_updates_are_those_of_stock_operators_bit_for_bit(built, accumulation):
     stock = run(None, accumulation)
-    native = run(all_finite(str(built.path)), accumulation)
+    native = run(make_all_finite(str(built.path)), accumulation)
     assert [seen[:2] for seen in native] == [seen[:2] for seen in stock]
     assert [seen[0] for seen in native] == [True, False, True, False, True]
     for (*_, got), (*_, expected) in zip(native, stock):

@@ -66,7 +66,7 @@ class Gradients(nn.Cell):
 
 
 def train_step(rank: int, size: int) -> dict[str, np.ndarray]:
-    """Gradients, moving statistics after the step and evaluation outputs, by name."""
+    """Gradients, running statistics after the step and evaluation outputs, by name."""
     random = np.random.RandomState(0)
     network = Net()
     for parameter in network.get_parameters():

@@ -108,7 +108,7 @@ class Weighted(nn.Cell):
         return (self.layer(x) * weights).sum()
 
 
-def test_a_constant_channel_far_from_nought_stays_finite(alone):
+def test_a_constant_channel_far_from_zero_stays_finite(alone):
     layer = SyncBatchNorm2d(nn.BatchNorm2d(2)).set_train()
     x = np.stack([np.full((4, 5, 5), 1234.567), np.linspace(0, 1, 100).reshape(4, 5, 5)], axis=1)
     y = layer(Tensor(x.astype(np.float32))).asnumpy()

@@ -1,4 +1,4 @@
-// An operator's arguments, as MindSpore's Custom(func_type="aot") hands them over.
+// An operator's arguments, as MindSpore's Custom(func_type="aot") passes them.
 #pragma once
 
 #include <cstdint>
@@ -6,9 +6,7 @@
 
 namespace ghost {
 
-// All inputs, then all outputs; the first input of most holds settings, as floats. Every operator
-// looks at number, type and sizes before it touches any: a wrong one would overwrite memory in
-// silence. They return 0, or 1 for arguments that don't fit.
+// All inputs, then all outputs; the first input of most operators holds settings, as floats.
 class Arguments {
  public:
   Arguments(int count, void** data, int* dims, int64_t** shapes, const char** types)
@@ -24,7 +22,7 @@ class Arguments {
     for (int axis = 0; axis < dims_[i]; ++axis) product *= shapes_[i][axis];
     return product;
   }
-  // Demands; fit() tells whether all were met.
+  // Requirements; fit() tells whether all are met.
   void want_count(int count) { fit_ = fit_ && count_ == count; }
   void want_size(int i, int64_t size) { fit_ = fit_ && i < count_ && this->size(i) == size; }
   void want_sizes(int first, int count, int64_t size) {
@@ -41,8 +39,30 @@ class Arguments {
   bool fit_;
 };
 
+// Checks an operator's arguments, then computes. Wrong sizes would corrupt memory silently, so
+// nothing is written before all sizes have been checked. Returns 0, or 1 for wrong arguments.
+//
+// `arrays` is the number of inputs and outputs, or kAnyNumber; `settings` the number of values in
+// the first one, or 0 if it holds no settings. check(Arguments*) adds requirements and returns the
+// shapes; compute(shapes, arguments) runs if all requirements are met.
+constexpr int kAnyNumber = -1;
+
+template <typename Check, typename Compute>
+int run_operator(Arguments a, int arrays, int settings, const Check& check,
+                 const Compute& compute) {
+  if (arrays != kAnyNumber) a.want_count(arrays);
+  if (a.fit() && settings > 0) a.want_size(0, settings);
+  if (!a.fit()) return 1;
+  const auto shape = check(&a);
+  if (!a.fit()) return 1;
+  compute(shape, a);
+  return 0;
+}
+
 }  // namespace ghost
 
-#define GHOST_ARGUMENTS                                                                       \
-  int count, void **data, int *dims, int64_t **shapes, const char **types, void * /* stream */, \
-      void * /* extra */
+// The parameters of a function that MindSpore calls (the last two are unused), and those that
+// Arguments takes.
+#define GHOST_PARAMETERS \
+  int count, void **data, int *dims, int64_t **shapes, const char **types, void *, void *
+#define GHOST_ARGUMENTS ghost::Arguments(count, data, dims, shapes, types)

@@ -1,4 +1,4 @@
-// Batch normalisation by itself.
+// Batch normalisation.
 #pragma once
 
 #include "norm.h"
@@ -13,8 +13,8 @@ struct NormShape {
   bool is_streamed() const { return ghost::is_streamed(images * channels * plane); }
 };
 
-// Goes through a channel of all images block by block: body(image, images, from, count) stands for
-// values from ... from + count of so many images' maps. A block fits the nearest cache.
+// Calls body(image, images, from, count) for blocks of one channel that fit the L1 cache: `count`
+// values from `from` on, in each of the maps of `images` images.
 template <typename Body>
 inline void for_blocks(const NormShape& q, const Body& body) {
   constexpr int64_t kBlock = 4096;
@@ -32,9 +32,9 @@ inline void for_blocks(const NormShape& q, const Body& body) {
   }
 }
 
-// Mean and variance of a channel, which is read once: each block's own, put together in double.
+// Mean and variance of a channel, which is read once: those of its blocks, combined in double.
 inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t c) {
-  RunningStatistics all;
+  StatisticsAccumulator all;
   for_blocks(q, [&](int64_t first, int64_t images, int64_t from, int64_t count) {
     float sum = 0;
     for (int64_t n = first; n < first + images; ++n) {
@@ -43,7 +43,7 @@ inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t
     }
     const double values = static_cast<double>(images * count);
     const float middle = static_cast<float>(sum / values);
-    float around = 0, rest = 0;  // rest: what rounding has left in the mean
+    float around = 0, rest = 0;  // rest: the rounding error of the mean
     for (int64_t n = first; n < first + images; ++n) {
       const float* map = x + q.at(n, c) + from;
       for (int64_t i = 0; i < count; ++i) {
@@ -58,7 +58,7 @@ inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t
   return all.get();
 }
 
-// x (N, C, plane) -> y and the batch's statistics.
+// x (N, C, plane) -> y and the batch statistics.
 inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, float* y,
                          const NormOutput& out) {
   parallel(q.channels, [&](int64_t c) {
@@ -72,23 +72,24 @@ inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, f
   });
 }
 
-// As norm_forward, with the moving statistics.
+// As norm_forward, with the running statistics.
 inline void norm_evaluate(const NormShape& q, const float* x, const Norm& norm, float* y) {
   parallel_runs(q.images * q.channels, q.plane, [&](int64_t first, int64_t end) {
     for (int64_t map = first; map < end; ++map) {
-      const Affine a = norm.of_moving(map % q.channels);
+      const Affine a = norm.of_running(map % q.channels);
       write_map(x + map * q.plane, a, false, nullptr, y + map * q.plane, q.plane, q.is_streamed());
     }
     if (q.is_streamed()) end_streams();
   });
 }
 
-// Moves statistics in place towards a batch's, which are of `count` values a channel.
-inline void move_statistics(int64_t channels, int64_t count, float share, const float* batch_mean,
-                            const float* batch_variance, float* mean, float* variance) {
+// Updates running statistics in place by a batch's, which are of `count` values a channel.
+inline void update_running_statistics(int64_t channels, int64_t count, float share,
+                                      const float* batch_mean, const float* batch_variance,
+                                      float* mean, float* variance) {
   for (int64_t c = 0; c < channels; ++c) {
-    mean[c] = moved(mean[c], batch_mean[c], share);
-    variance[c] = moved(variance[c], opaque(unbiased(batch_variance[c], count)), share);
+    mean[c] = updated(mean[c], batch_mean[c], share);
+    variance[c] = updated(variance[c], opaque(unbiased(batch_variance[c], count)), share);
   }
 }
 
@@ -96,7 +97,7 @@ struct NormGradients {
   float *x, *gamma, *beta;
 };
 
-// mean and variance are the batch's.
+// mean and variance are those of the batch.
 inline void norm_backward(const NormShape& q, const float* x, const Norm& norm, const float* mean,
                           const float* variance, const float* dy, const NormGradients& out) {
   parallel(q.channels, [&](int64_t c) {

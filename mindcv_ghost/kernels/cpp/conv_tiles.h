@@ -1,4 +1,4 @@
-// Convolutions cut into tiles whose columns (what the kernel sees, output by output) fit the cache.
+// Convolutions cut into tiles whose unfolded columns (the inputs of each output) fit the cache.
 #pragma once
 
 #include <algorithm>
@@ -10,9 +10,9 @@
 
 namespace ghost {
 
-// Which values of a plane (height, width) each of (rows, columns) outputs sees: the rectangle of
+// The inputs of each of (rows, columns) outputs in a plane (height, width): the rectangle of
 // kernel_rows by kernel_columns whose corner is (first_row + step * row, first_column + step *
-// column). What lies outside of the plane is zero.
+// column). Values outside of the plane are zero.
 struct Reach {
   int64_t height, width, rows, columns, step;
   int64_t first_row, first_column, kernel_rows, kernel_columns;
@@ -20,9 +20,9 @@ struct Reach {
   int64_t in_plane() const { return height * width; }
   int64_t outputs() const { return rows * columns; }
   int64_t taps() const { return kernel_rows * kernel_columns; }
-  // Each output sees one value, and none is outside.
+  // Each output has one input, which is never outside.
   bool is_pointwise() const { return taps() == 1 && first_row == 0 && first_column == 0; }
-  // An output's place is that of what it sees. (A strided convolution's gradient may have fewer
+  // An output's position is that of its input. (The gradient of a strided convolution may have fewer
   // outputs in a row than there are values.)
   bool is_identity() const { return is_pointwise() && step == 1 && columns == width; }
 };
@@ -52,7 +52,7 @@ inline std::vector<Tile> tiles(const Reach& reach, int64_t images, int64_t colum
   return all;
 }
 
-// What a tile's kernels see of a plane, with zeros where that is outside.
+// The inputs of a tile in a plane, with zeros for those outside.
 struct Window {
   int64_t height, width;
 
@@ -123,7 +123,7 @@ struct Panels {
     copy_few(to, row, count);
   }
 
-  // Sets the places behind the last column to zero.
+  // Sets the columns after the last one to zero.
   void fill_up(float* panels) const {
     const int64_t used = columns % kPanel;
     if (used == 0) return;
@@ -134,12 +134,12 @@ struct Panels {
   }
 };
 
-// Columns of a convolution from `first` on: all images' outputs, one image behind the other.
+// Columns of a convolution from `first` on: the outputs of all images, image after image.
 struct ColumnRange {
   int64_t first, columns;
 
-  // One of `parts` ranges that whole panels are shared out to, but for the very first, which lacks
-  // `lead` columns, and the very last.
+  // One of `parts` ranges of whole panels; only the very first panel, which lacks `lead` columns, and
+  // the very last may be incomplete.
   static ColumnRange of(int64_t columns, int64_t lead, int64_t part, int64_t parts) {
     const int64_t panels = panels_of(columns + lead);
     const int64_t begin = std::max<int64_t>(0, panels * part / parts * kPanel - lead);
@@ -152,7 +152,7 @@ inline int64_t ranges_of(const Reach& reach, int64_t images, int64_t wanted, int
   const int64_t total = images * reach.outputs();
   const int64_t least = std::max((total + wanted - 1) / wanted, 2 * threads);
   const int64_t even = std::min(panels_of(total), round_up(least, threads));
-  // Where images begin with a panel, ranges had better do so too.
+  // If images begin with a panel, ranges should begin with an image.
   const int64_t whole = reach.outputs() % kPanel == 0 ? round_up(even, images) : even;
   return whole < 2 * even && whole % threads == 0 ? whole : even;
 }
@@ -173,7 +173,7 @@ inline void for_images(const Reach& reach, const ColumnRange& range, const Body&
   }
 }
 
-// Memory that unfold needs beside the panels: whole rows that cover a piece, and what they see.
+// Memory that unfold needs besides the panels: whole rows that cover a piece, and their inputs.
 inline int64_t unfold_memory(const Reach& reach, const ColumnRange& range) {
   const int64_t rows = std::min(reach.rows, range.columns / reach.columns + 2);
   return rows * reach.columns + Window(reach, rows).size();
@@ -210,7 +210,7 @@ inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, c
   }
 }
 
-// x (images, channels, height, width): what each of a range's outputs sees, channel by channel.
+// x (images, channels, height, width): the inputs of each output of a range, channel by channel.
 inline void unfold(const Reach& reach, const float* x, int64_t channels, const ColumnRange& range,
                    const Panels& p, float* panels, float* memory) {
   for_images(reach, range, [&](const Piece& piece) {
@@ -221,13 +221,13 @@ inline void unfold(const Reach& reach, const float* x, int64_t channels, const C
 }
 
 // Where outputs go: (row + stride * output's row, column + stride * output's column) of a plane.
-// fills: the places between belong to no other convolution; they become zero (or what is added).
+// fills: positions in between belong to no other convolution and become zero (or what is added).
 struct Target {
   int64_t height, width, stride, row, column;
   bool fills = false;
 
   int64_t plane() const { return height * width; }
-  // An output's place; behind the last one, the plane's end.
+  // An output's position; after the last one, the end of the plane.
   int64_t place(const Reach& reach, int64_t output) const {
     if (output == reach.outputs()) return plane();
     const int64_t h = output / reach.columns, w = output % reach.columns;
@@ -260,7 +260,7 @@ struct Runs {
     });
   }
 
-  // other: what is added, placed as y; or null.
+  // other: an array of the layout of y that is added, or null.
   void write(const float* from, const float* other, float* y) const {
     for (int64_t i = 0; i < count; ++i) {
       float* to = y + runs[i].place;
@@ -301,20 +301,20 @@ struct Runs {
   }
 };
 
-// How many columns earlier panels have to begin so that each vector of y lies within a cache line:
-// writing parts of lines takes up to 1.7 times as long.
+// By how many columns panels have to begin earlier so that each vector of y lies within a cache
+// line: writing across lines takes up to 1.7 times as long.
 inline int64_t lead_of(const Reach& reach, const Target& target, const float* y) {
   if (!target.is_dense(reach) || target.plane() % kLanes != 0) return 0;
-  return behind_boundary(y);
+  return values_past_boundary(y);
 }
 
-// y (images, out_channels, target) = weight * what each output sees of x (images, in_channels,
-// reach), plus `other`, placed as y, where there is one. weight: (out_channels, in_channels * taps),
-// packed by pack_rows for rows_at_once rows at a time.
+// y (images, out_channels, target) = weight * the inputs of each output in x (images, in_channels,
+// reach), plus `other` of the layout of y unless it is null. weight: (out_channels, in_channels *
+// taps), packed by pack_rows for rows_at_once rows at a time.
 inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channels,
                            int64_t out_channels, const float* x, const float* weight,
                            const Target& target, const float* other, float* y) {
-  constexpr int64_t kBytes = 384 << 10;  // of columns: they should stay in the second-level cache
+  constexpr int64_t kBytes = 384 << 10;  // of columns: they should stay in the L2 cache
   const int64_t depth = in_channels * reach.taps(), threads = SharedPool::get().threads();
   const int64_t fitting = kBytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
@@ -339,7 +339,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
       const Runs runs(reach, target, {range.first + first, width}, channel_step);
       const bool direct = width == kPanel && runs.count == 1 && runs.stride == 1;
       float* out = y + runs.runs[0].place;
-      const bool streamed = direct && past_caches && behind_boundary(out) == 0;
+      const bool streamed = direct && past_caches && values_past_boundary(out) == 0;
       const float* add = other == nullptr ? nullptr : other + runs.runs[0].place;
       int64_t index = 0;
       for_rows(out_channels, [&](int64_t row, auto rows) {

@@ -6,8 +6,8 @@
 
 namespace ghost {
 
-// Between (channels, pixels) and panels (channels / kPanel, pixels, kPanel), for one image's rows;
-// channels that aren't there are zeros.
+// From (channels, pixels) to panels (channels / kPanel, pixels, kPanel), for rows of one image;
+// missing channels are zeros.
 inline void channels_to_panels(const float* from, int64_t channels, int64_t channel_step,
                                int64_t pixels, int64_t panel_pixels, float* panels) {
   Vector block[kLanes];
@@ -30,7 +30,7 @@ inline void channels_to_panels(const float* from, int64_t channels, int64_t chan
   }
 }
 
-// What a weight's gradient is the product of: (rows, outputs' places) of the inputs, for each of
+// The factors of a weight's gradient: (rows, outputs' positions) of the inputs, for each of
 // `others`, with (outputs' places, out_channels). Rows are input channels, for each tap; where
 // channels are few, the columns of the kernel, for each channel and row of the kernel.
 struct WeightLayout {
@@ -47,7 +47,7 @@ struct WeightLayout {
   int64_t product(int64_t i) const { return by_column ? i : i % others * rows + i / others; }
 };
 
-// Some outputs of conv_backward_weight, and the windows of inputs that these see.
+// Some outputs of conv_backward_weight, and their windows of inputs.
 struct WeightTile {
   const ConvShape& q;
   const Reach& reach;
@@ -89,7 +89,7 @@ struct WeightTile {
     }
   }
 
-  // The product for what `other` stands for, from row `row` on.
+  // The product for `other`, from row `row` on.
   template <int kRows>
   Accumulators<kRows> product(const WeightLayout& w, int64_t row, int64_t other,
                               const float* windows, const float* gradient) const {
@@ -108,8 +108,8 @@ struct WeightTile {
   }
 };
 
-// Each thread sums up a fixed share of the batch, and the shares are added in order: for one number
-// of threads the result is always the same.
+// Each thread sums over a fixed share of the batch, and the sums are added in order: the result only
+// depends on the number of threads.
 inline void conv_backward_weight(const ConvShape& q, const float* x, const float* dy,
                                  float* dweight) {
   if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);

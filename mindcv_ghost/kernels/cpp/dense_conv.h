@@ -64,16 +64,16 @@ struct Phase {
   }
 };
 
-// Gradient of the input. Inputs of one phase (row and column modulo the stride) are a convolution
-// of dy with the taps that reach them: nothing is multiplied with the zeros between dy's values.
-// `other`, a gradient that reached the input another way, is added where there is one.
+// Gradient of the input. For inputs of one phase (row and column modulo the stride) it is a
+// convolution of dy with the taps that reach them: there are no multiplications by zeros between
+// dy's values. `other`, a gradient of the input from another branch, is added unless it is null.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
                                 const float* other, float* dx) {
   if (q.is_winograd()) {
     const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
     return winograd_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
   }
-  // Some inputs are seen by no output; if all that are belong to one phase, it fills up the others.
+  // Some inputs reach no output. If all that do belong to one phase, it fills the others.
   const bool fills = q.kernel == 1 && q.stride > 1;
   if (q.stride > q.kernel && !fills) {
     parallel(q.images * q.in_channels, [&](int64_t plane) {
@@ -94,7 +94,7 @@ inline void conv_backward_input(const ConvShape& q, const float* dy, const float
       if (taps == 0) continue;
       const int64_t depth = q.out_channels * taps;
       const int64_t tap = rows.last * q.kernel + columns.last;
-      // A thread takes some filters: they lie in memory one behind the other.
+      // A thread takes some filters, which follow each other in memory.
       parallel((q.out_channels + kLanes - 1) / kLanes, [&](int64_t part) {
         const int64_t first = part * kLanes, end = std::min(first + kLanes, q.out_channels);
         for_shares(q.in_channels, [&](int64_t i, int64_t many) {

@@ -15,8 +15,8 @@ constexpr int64_t kPanelRows = kManyRegisters ? 12 : 6;  // rows at a time, at m
 // How many panels hold so many columns; the last may be filled up.
 inline int64_t panels_of(int64_t columns) { return (columns + kPanel - 1) / kPanel; }
 
-// How many rows the next product takes of those that are left: even shares, since products of few
-// rows wait for their own sums.
+// How many of the remaining rows the next product takes: even shares, because products of few rows
+// are bound by the latency of their own sums.
 inline int64_t rows_at_once(int64_t left) {
   const int64_t products = (left + kPanelRows - 1) / kPanelRows;
   return (left + products - 1) / products;
@@ -72,7 +72,7 @@ struct Accumulators {
   // Adds `length` columns of A, whose rows are `step` apart and whose columns `stride`.
   __attribute__((always_inline)) void add_run(const float* a, int64_t step, int64_t stride,
                                               const float* b, int64_t length) {
-    // One pointer for three rows: the others are once and twice an index register away.
+    // One pointer for three rows: the other two are addressed by an index register.
     constexpr int kPointers = (kRows + 2) / 3;
     const float* pointers[kPointers];
 #pragma GCC unroll 4
@@ -101,7 +101,7 @@ struct Accumulators {
     }
   }
 
-  // As put, past the caches.
+  // As put, but bypassing the caches.
   void stream_rows(float* c, int64_t c_step) const {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r, c += c_step) {
@@ -141,7 +141,7 @@ inline void pack_rows(const float* from, int64_t row_step, int64_t column_step, 
   }
 }
 
-// C = A * B for kRows rows of A as pack_rows leaves them, plus `other` where there is one.
+// C = A * B for kRows rows of A as packed by pack_rows, plus `other` unless it is null.
 template <int kRows>
 inline void packed_product(const float* a, const float* b, int64_t depth, const float* other,
                            bool streamed, float* c, int64_t c_step) {

@@ -1,13 +1,13 @@
-// What follows a Ghost module's primary convolution, as one operator.
+// Everything after a Ghost module's primary convolution, as one operator.
 //
 //   x = act(BN(u))                       intrinsic maps
 //   z = act(BN(depthwise(x)))            ghosts
-//   y = [x, z] without the surplus       or, where act is none, relu([x, z] + shortcut)
+//   y = [x, z] without the surplus       or, without act, relu([x, z] + shortcut)
 //
-// All of it is independent between intrinsic maps, and one map of a whole batch fits the second
-// cache: so u is read once from memory and y written once. Within a map, groups of images that fit
-// the nearest cache go through as many steps as there are between two sums over the batch. The
-// backward pass computes x and the depthwise result anew.
+// Intrinsic channels are independent of each other, and one channel of a whole batch fits the L2
+// cache: so u is read from memory once, and y is written once. Within a channel, images are
+// processed in groups that fit the L1 cache, through all steps between two sums over the batch. The
+// backward pass recomputes x and the result of the depthwise convolution.
 #pragma once
 
 #include <algorithm>
@@ -70,9 +70,9 @@ struct Channels {
   int64_t all, first, count;
 };
 
-// Calls body(intrinsic channels, their ghosts without the surplus) for all of them, in blocks that
-// a thread works on together: small maps of neighbouring channels share lines of the cache, and
-// one by one each line would be fetched several times.
+// Calls body(intrinsic channels, their ghosts without the surplus) for blocks of channels, each for
+// one thread: small maps of neighbouring channels share cache lines, which would be fetched several
+// times if the channels were processed one by one.
 template <typename Body>
 inline void parallel_blocks(const TailShape& q, const Body& body) {
   constexpr int64_t kMap = 1024, kChannel = 1 << 15;  // values that need no neighbours
@@ -133,7 +133,7 @@ inline void put_normalised(const PaddedLine& p, const float* maps, Affine a, boo
 inline void convolve_into(const PaddedLine& p, const float* x, const float* weight, float* memory,
                           float* maps) {
   convolve(p, x, weight, memory, [=](int64_t, int64_t place, uint32_t bits, Vector values) {
-    store(maps + place, compress(values, bits));  // the next one overwrites what is too much
+    store(maps + place, compress(values, bits));  // the next store overwrites the excess
   });
 }
 
@@ -150,7 +150,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
     float* ghosts = scratch.take(c.count * ratio * step);
     float* x = largest.between_margins(scratch.take(largest.size_with_margins()));
     float* memory = scratch.take(largest.size());
-    std::vector<RunningStatistics> running(c.count);
+    std::vector<StatisticsAccumulator> running(c.count);
     groups.each([&](const Images& images, const PaddedLine&, int64_t dense, int64_t) {
       gather(u, images, c, plane, step, intrinsic + dense);
       for (int64_t i = 0; i < c.count; ++i) {
@@ -167,7 +167,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
     write_channels(q, all, {q.out_channels, c.first, c.count}, intrinsic, step, affines, shortcut,
                    y);
     for (int64_t i = 0; i < c.count; ++i) {
-      std::vector<RunningStatistics> of_ghosts(ratio);
+      std::vector<StatisticsAccumulator> of_ghosts(ratio);
       groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t) {
         put_normalised(p, intrinsic + i * step + dense, affines[i], q.relu, x);
         for (int64_t k = 0; k < ratio; ++k) {
@@ -188,8 +188,8 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
   });
 }
 
-// As tail_forward, with the moving statistics. Nothing is summed over the batch: maps are taken as
-// they follow each other in memory.
+// As tail_forward, with the running statistics. Nothing is summed over the batch, so maps are
+// processed in memory order.
 inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
                           const float* weight, const Norm& second, const float* shortcut,
                           float* y) {
@@ -207,11 +207,11 @@ inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
     float *x = p.within(scratch.take(p.size())), *kernel = scratch.take(p.taps());
     for (int64_t map = begin; map < end; ++map) {
       const int64_t c = map % q.intrinsic, before = map / q.intrinsic * q.out_channels;
-      write_map(u + map * plane, first.of_moving(c), q.relu, nullptr, x, plane, false);
+      write_map(u + map * plane, first.of_running(c), q.relu, nullptr, x, plane, false);
       write(before + c, [x](int64_t i) { return load(x + i); });
       const int64_t real = std::min((c + 1) * ratio, q.out_channels - q.intrinsic);
       for (int64_t k = c * ratio; k < real; ++k) {
-        const Affine a = second.of_moving(k);
+        const Affine a = second.of_running(k);
         for (int64_t t = 0; t < p.taps(); ++t) kernel[t] = weight[k * p.taps() + t] * a.scale;
         write(before + q.intrinsic + k, [&p, x, kernel, a](int64_t i) {
           return p.at(x, kernel, i, Vector{} + a.shift);
@@ -222,7 +222,7 @@ inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
   });
 }
 
-// What the backward pass gets from the forward pass and from behind; null where there is none.
+// Inputs of the backward pass: results of the forward pass, and dy; null where there is none.
 struct TailBack {
   const float *mean1, *variance1, *mean2, *variance2;  // of the batch
   const float *y;                                      // for the shortcut's ReLU
@@ -233,7 +233,7 @@ struct TailGradients {
   float *u, *gamma1, *beta1, *weight, *gamma2, *beta2, *shortcut;
 };
 
-// Gradient of y's maps before the shortcut's ReLU, which is also the shortcut's.
+// Gradient of y's maps before the last ReLU, which is also the gradient of the shortcut.
 inline void gather_gradient(const TailShape& q, const TailBack& back, float* shortcut,
                             const Images& images, const Channels& c, int64_t step, float* to) {
   if (shortcut == nullptr) return gather(back.dy, images, c, q.plane(), step, to);
@@ -247,9 +247,9 @@ inline void gather_gradient(const TailShape& q, const TailBack& back, float* sho
   if (streamed) end_streams();
 }
 
-// What an intrinsic channel's way back works on.
+// Memory of the backward pass of one intrinsic channel.
 struct ChannelMemory {
-  // Dense maps of the batch. dx is that of y at first, and that of u in the end.
+  // Dense maps of the batch. dx starts as the gradient of y and ends as that of u.
   const float* u;
   float* dx;
   const float* dghosts;  // ghost after ghost, each of Groups::of_batch() values
@@ -260,7 +260,7 @@ struct ChannelMemory {
   float *x, *e, *sum, *memory;
 };
 
-// The gradients of intrinsic channel c, of whose ghosts the first `real` are no surplus.
+// The gradients of intrinsic channel c; only the first `real` of its ghosts are in y.
 template <bool kRelu>
 inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c, int64_t real,
                              const ChannelMemory& m, const Norm& first, const float* weight,
@@ -357,7 +357,7 @@ inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c
   });
 }
 
-// Shapes as in tail_forward; every gradient has the shape of what it belongs to.
+// Shapes as in tail_forward; a gradient has the shape of its variable.
 inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
                           const float* weight, const Norm& second, const TailBack& back,
                           const TailGradients& out) {
@@ -375,7 +375,7 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
     float* e = largest.between_margins(scratch.take(largest.size_with_margins()));
     float* sum = scratch.take(largest.size());
     float* memory = scratch.take(largest.size());
-    // One array after the other: taken in turn, image by image, memory gives them more slowly.
+    // One array after the other: alternating between them image by image is slower.
     const Images all = {0, q.images};
     gather(u, all, c, plane, step, us);
     gather_gradient(q, back, out.shortcut, all, {q.out_channels, c.first, c.count}, step, dxs);

@@ -1,6 +1,6 @@
-// Depthwise convolution of one map as it lies in memory, row behind row: a kernel's tap is a constant
-// distance there too, and where it would reach into the neighbouring row it is masked. Above and below
-// the map lie zeros.
+// Depthwise convolution of one dense map, whose rows follow each other in memory: a tap of the kernel
+// is at a constant distance, and is masked where it would reach into the neighbouring row. Zeros lie
+// above and below the map.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ class MaskedPlane {
       : height_(height), width_(width), kernel_(kernel), inside_(kernel) {
     for (int64_t j = 0; j < kernel; ++j) {
       inside_[j].resize(plane() / 8 + sizeof(uint32_t), 0xff);
-      // The first or the last columns of each row have their neighbour in another one.
+      // The neighbour of the first or last columns of a row lies in another row.
       const int64_t shift = j - kernel / 2, outside = std::min(width, std::abs(shift));
       const int64_t first = shift < 0 ? 0 : width - outside;
       for (int64_t row = 0; row < plane(); row += width) {
@@ -32,16 +32,16 @@ class MaskedPlane {
 
   int64_t plane() const { return height_ * width_; }
   int64_t taps() const { return kernel_ * kernel_; }
-  // Memory for a map with zeros above and below: as far as taps reach, and a vector behind any value.
+  // Memory for a map with zeros above and below: as far as taps reach, plus a vector after any value.
   int64_t size() const { return 2 * margin() + plane() + kLanes; }
-  // Where the map begins in such memory, which becomes zero.
+  // Fills such memory with zeros and returns where the map begins.
   float* within(float* memory) const {
     std::memset(memory, 0, size() * sizeof(float));
     return memory + margin();
   }
 
-  // The outputs from i on, plus `sum`; x: a map within its zeros. What a vector holds behind the last
-  // output has no meaning.
+  // The outputs from i on, plus `sum`; x: a map with its zeros. Values of the vector after the last
+  // output are undefined.
   __attribute__((always_inline)) Vector at(const float* x, const float* weight, int64_t i,
                                            Vector sum) const {
     if (kernel_ == 3) return at_taps<3>(x, weight, i, sum);
@@ -51,7 +51,7 @@ class MaskedPlane {
  private:
   int64_t margin() const { return round_up(kernel_ / 2 * (width_ + 1), kLanes); }
 
-  // kKernel: the kernel's rows if the compiler is to know them, or 0.
+  // kKernel: the kernel's rows as a compile-time constant, or 0.
   template <int kKernel>
   __attribute__((always_inline)) Vector at_taps(const float* x, const float* weight, int64_t i,
                                                 Vector sum) const {
@@ -64,7 +64,7 @@ class MaskedPlane {
       for (int64_t h = 0; h < kernel; ++h) {
         const Vector v = load(from + (h - half) * width_);
         const float w = weight[h * kernel + j];
-        // One order of summation for all places, wherever a vector begins.
+        // The same order of summation for all positions, wherever a vector begins.
         sum = opaque(j == half ? sum + w * v : add_masked(sum, w, v, bits));
       }
     }

@@ -1,4 +1,4 @@
-// One batch normalisation: what it is given, what it leaves behind, the way back through it.
+// One batch normalisation: its inputs, the statistics that it saves, its backward pass.
 #pragma once
 
 #include <cmath>
@@ -8,13 +8,13 @@
 
 namespace ghost {
 
-// One batch normalisation; mean and variance are the moving ones, which only evaluation reads.
+// The parameters of a BN; mean and variance are the running ones, which only evaluation reads.
 struct Norm {
   const float *gamma, *beta, *mean, *variance;
   float epsilon;
 
   Affine of_batch(Statistics s, int64_t c) const { return affine(s, epsilon, gamma[c], beta[c]); }
-  Affine of_moving(int64_t c) const {
+  Affine of_running(int64_t c) const {
     return affine({mean[c], variance[c]}, epsilon, gamma[c], beta[c]);
   }
 };
@@ -29,8 +29,8 @@ struct NormOutput {
   }
 };
 
-// Backward through BN(x): line() is the gradient of x when all of the gradient d that arrives
-// has been added; what a ReLU behind the BN stops has to be nought in d by then.
+// Backward pass of BN(x): add() takes the incoming gradient d, in which values that a ReLU after the
+// BN blocks are zero already; line() then gives the gradient of x.
 class NormBackward {
  public:
   NormBackward(const Norm& norm, int64_t c, Statistics s)
@@ -47,7 +47,7 @@ class NormBackward {
     }
     add_sums(with_x, alone, count);
   }
-  // Takes in `count` values by their sums of d * (x - mean) and of d.
+  // Adds `count` values, given their sums of d * (x - mean) and of d.
   void add_sums(float with_x, float alone, int64_t count) {
     with_x_ += with_x;
     alone_ += alone;

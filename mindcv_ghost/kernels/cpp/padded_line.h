@@ -1,11 +1,11 @@
-// Maps of one channel between zeros, all in one line: the loops of a Ghost module's depthwise
+// Zero-padded maps of one channel in one line of memory: the loops of a Ghost module's depthwise
 // convolution, whose kernel is square and odd.
 //
-// With r = kernel / 2, a row is followed by r zeros, which are also what lies left of the next row,
-// and a map by r rows of zeros, which are also what lies above the next map. A kernel's tap is then
-// one constant distance for all values of all maps, and all else goes on in the same steps of kLanes
-// places. Maps that follow each other without zeros ("dense") are read and written step by step too:
-// the values of a step are neighbours there.
+// With r = kernel / 2, a row is followed by r zeros, which are also the left padding of the next row,
+// and a map by r rows of zeros, which are also the top padding of the next map. A tap of the kernel is
+// then at the same distance for all values of all maps, and all loops take the same steps of kLanes
+// positions. Dense maps (without zeros between them) are read and written in the same steps: the
+// values of a step are neighbours there.
 #pragma once
 
 #include <algorithm>
@@ -38,10 +38,10 @@ class PaddedLine {
   int64_t taps() const { return kernel_ * kernel_; }
   // Places of a line: a multiple of kLanes.
   int64_t size() const { return static_cast<int64_t>(steps_.size()) * kLanes; }
-  // Zeros before and behind a line that taps are applied to: as far as they reach, in whole vectors.
+  // Zeros before and after a line that taps are applied to: as far as they reach, in whole vectors.
   int64_t margin() const { return round_up(kernel_ / 2 * (row_ + 1), kLanes); }
   int64_t size_with_margins() const { return size() + 2 * margin(); }
-  // Where the line begins in such memory, whose margins become zero.
+  // Fills the margins of such memory with zeros and returns where the line begins.
   float* between_margins(float* memory) const {
     std::memset(memory, 0, margin() * sizeof(float));
     std::memset(memory + margin() + size(), 0, margin() * sizeof(float));
@@ -56,9 +56,9 @@ class PaddedLine {
     return at;
   }
 
-  // Calls body(i, place, bits) for every kLanes-th place i of a line: bits tell which of these kLanes
-  // are values and no zeros; the first of them is at `place` of dense maps. Loads and stores of
-  // whole vectors there need kLanes values of memory behind the last map.
+  // Calls body(i, place, bits) for every kLanes-th position i of a line: `bits` selects the lanes that
+  // are values, not padding; the first of them is at `place` of the dense maps. Loads and stores of
+  // whole vectors there need kLanes values of memory after the last map.
   template <typename Body>
   __attribute__((always_inline)) void each_step(const Body& body) const {
     const Step* step = steps_.data();
@@ -86,7 +86,7 @@ inline float sum_of(Vector v) {
   return sum;
 }
 
-// The loops are inlined, so that sums which `each` makes stay in registers.
+// The loops are inlined, so that sums in `each` stay in registers.
 
 // Calls each(i, place, bits, values) for all steps of a depthwise convolution's result: sum over the
 // taps t of weight[t] * x[i + distance of t]. `memory` holds a line.
@@ -95,7 +95,7 @@ __attribute__((always_inline)) inline void convolve(const PaddedLine& p, const f
                      const Each& each) {
   if (p.kernel() == 3) {
     const float* rows[3] = {x - p.row() - 1, x - 1, x + p.row() - 1};
-    float w[9];  // of its own: what `each` writes may not lie in it
+    float w[9];  // a local copy, which `each` can't overwrite
     std::copy_n(weight, 9, w);
     p.each_step([&](int64_t i, int64_t place, uint32_t bits) {
       Vector sum = {};

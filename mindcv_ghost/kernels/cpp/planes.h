@@ -1,6 +1,6 @@
 // Loops over the values of one channel: statistics, scaling, writing.
 //
-// Written for the compiler's vectoriser. ReLU is spelled `v < 0 ? 0 : v`, so that a NaN stays one.
+// Written for the compiler's vectoriser. ReLU is written `v < 0 ? 0 : v`, so that a NaN stays a NaN.
 #pragma once
 
 #include <algorithm>
@@ -18,15 +18,15 @@ struct Statistics {
   float variance;  // biased
 };
 
-// Mean and variance of values that come one run after the other: in two passes within a block, which
-// the nearest cache holds, and by Chan's formula between blocks, in double.
-class RunningStatistics {
+// Mean and variance of values that are added run by run: computed in two passes within a block that
+// fits the L1 cache, and combined in double by Chan's formula.
+class StatisticsAccumulator {
  public:
   void add(const float* x, int64_t count) {
     constexpr int64_t kBlock = 2048;
     for (int64_t i = 0; i < count; i += kBlock) add_block(x + i, std::min(kBlock, count - i));
   }
-  // Takes in `count` values by their mean and the sum of their squared distances from it.
+  // Adds `count` values, given their mean and the sum of squared deviations from it.
   void merge(double mean, double squares, int64_t count) {
     const double apart = mean - mean_;
     const int64_t all = count_ + count;
@@ -67,9 +67,9 @@ inline Affine affine(Statistics s, float epsilon, float gamma, float beta) {
   return {scale, beta - s.mean * scale};
 }
 
-// What a moving statistic becomes: `share` of the batch's value; variances are made unbiased.
-inline float moved(float moving, float batch, float share) {
-  return moving + share * (batch - moving);
+// A running statistic after an update, in which the batch's value has the weight `share`.
+inline float updated(float running, float batch, float share) {
+  return running + share * (batch - running);
 }
 
 inline float unbiased(float variance, int64_t count) {
@@ -81,14 +81,14 @@ inline Value relu_of(Value v) {
   return v < Value{} ? Value{} : v;
 }
 
-// Calls body(flag) with a flag that the compiler knows.
+// Calls body(flag) with the flag as a compile-time constant.
 template <typename Body>
 inline void with_flag(bool flag, const Body& body) {
   flag ? body(std::true_type()) : body(std::false_type());
 }
 
-// Writes a map whose values before activation are at(i, n): as they are, through a ReLU if that is
-// wanted, or as relu(values + other). Past the caches if that is wanted.
+// Writes a map whose values before the activation are at(i, n): unchanged, after a ReLU, or as
+// relu(values + other). `streamed`: bypass the caches.
 template <typename At>
 __attribute__((always_inline)) inline void write_activated(bool relu, const float* other, float* y,
                                                            int64_t count, bool streamed,
@@ -112,7 +112,7 @@ inline void write_map(const float* x, Affine a, bool relu, const float* other, f
   });
 }
 
-// Calls rows(width) with the common widths known to the compiler: short rows gain most.
+// Calls rows(width) with common widths as compile-time constants, which helps short rows most.
 template <typename Rows>
 inline void with_width(int64_t width, const Rows& rows) {
   switch (width) {
@@ -131,8 +131,8 @@ inline void with_width(int64_t width, const Rows& rows) {
   }
 }
 
-// How many images of `size` values are worked on at a time: the nearest cache should hold them and
-// what is made of them, and loops should be long.
+// How many images of `size` values to process at a time: the L1 cache should hold them and their
+// results, and loops should be long.
 inline int64_t images_at_once(int64_t size, int64_t images) {
   constexpr int64_t kValues = 2048;
   return std::clamp<int64_t>(kValues / std::max<int64_t>(size, 1), 1, images);

@@ -16,7 +16,7 @@
 
 namespace ghost {
 
-// Tells the core that this is a waiting loop, where there is an instruction for it.
+// Tells the core that this is a spin loop, if there is an instruction for it.
 inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -28,8 +28,8 @@ inline void relax() {
 // Runs the parts of a job on a fixed number of threads, the caller among them.
 //
 // OpenMP isn't used because MindSpore's own idle threads and its would spin against each other.
-// What a part computes never depends on the thread that runs it, so results are the same whatever
-// the timing. Two calls at a time: the second runs on its own thread alone.
+// The result of a part never depends on the thread that runs it, so results don't depend on timing.
+// If two callers run jobs at the same time, the second job runs on its caller's thread alone.
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads) {
@@ -70,7 +70,7 @@ class Pool {
     wake_.notify_all();
     take_parts();
     {
-      // Whoever wakes up from now on is too late; only those at work have to be waited for.
+      // Workers that wake up from now on are too late: wait only for those that are running.
       std::lock_guard<std::mutex> lock(mutex_);
       open_ = false;
     }
@@ -79,7 +79,7 @@ class Pool {
   }
 
  private:
-  // Rounds of waiting before a worker sleeps: the next operator mostly follows at once.
+  // Rounds of spinning before a worker sleeps: the next operator usually follows at once.
   static constexpr int kSpins = 4000;
 
   void take_parts() {
@@ -124,7 +124,7 @@ class Pool {
   void (*call_)(const void*, int64_t) = nullptr;
 };
 
-// The process's pool: made at first use, anew in a forked child, whose threads are gone.
+// The pool of the process: made at first use, and again in a forked child, which has no threads.
 class SharedPool {
  public:
   static Pool& get() {
@@ -164,7 +164,7 @@ class SharedPool {
   static void before_fork() { mutex().lock(); }
   static void after_fork() { mutex().unlock(); }
   static void after_fork_in_child() {
-    slot() = nullptr;  // left to leak: its threads can't be joined here
+    slot() = nullptr;  // leaked: its threads can't be joined here
     mutex().unlock();
   }
 };
@@ -175,8 +175,8 @@ void parallel(int64_t count, const Body& body) {
   SharedPool::get().run(count, body);
 }
 
-// Calls body(first, end) on the pool for runs of `count` maps of `size` values: long enough to be worth
-// it, and several for each thread if there are maps enough.
+// Calls body(first, end) on the pool for runs of `count` maps of `size` values. Runs are long enough
+// to outweigh the overhead; each thread gets several if there are enough maps.
 template <typename Body>
 void parallel_runs(int64_t count, int64_t size, const Body& body) {
   constexpr int64_t kLeast = 1 << 10, kMost = 1 << 14;  // values
@@ -188,11 +188,19 @@ void parallel_runs(int64_t count, int64_t size, const Body& body) {
   });
 }
 
-// Whose memory a Scratch is: a part's of a parallel job, or the whole operator's, which its parts see.
+// Calls body(map) for all of `count` maps of `size` values.
+template <typename Body>
+inline void for_maps(int64_t count, int64_t size, const Body& body) {
+  parallel_runs(count, size, [&](int64_t first, int64_t end) {
+    for (int64_t map = first; map < end; ++map) body(map);
+  });
+}
+
+// Owner of scratch memory: one part of a parallel job, or the whole operator, whose parts share it.
 enum class Scope { part, whole };
 
 #ifdef GHOST_SEPARATE_SCRATCH
-// For sanitizers: every array is memory of its own, and taking more than was asked for ends it all.
+// For sanitizers: every array is allocated separately, and taking more than requested aborts.
 template <Scope kScope>
 class ScratchOf {
  public:
@@ -214,12 +222,12 @@ class ScratchOf {
   std::vector<std::unique_ptr<float, Free>> taken_;
 };
 #else
-// Float arrays that last as long as this object; a thread's memory is kept for its next use, since
-// the kernel takes as long to find new pages as some operators to compute.
+// Float arrays that live as long as this object. A thread keeps its memory for the next use: the
+// operating system takes as long to map new pages as some operators take to compute.
 template <Scope kScope>
 class ScratchOf {
  public:
-  // floats: upper bound of what all arrays hold together; arrays: how many.
+  // floats: upper bound of the total size; arrays: their number.
   ScratchOf(int64_t floats, int arrays) {
     const size_t bytes = (static_cast<size_t>(floats) + arrays * kAlign) * sizeof(float);
     Memory& memory = mine();

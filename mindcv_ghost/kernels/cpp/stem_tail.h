@@ -1,5 +1,6 @@
-// What follows a ResNet's 7x7 convolution, as one operator: BN, ReLU, max pool of 3x3, stride 2,
-// one cell of border. Behind a ReLU a border of zeros never wins over what lies inside.
+// Everything after the 7x7 convolution of a ResNet's stem, as one operator: BN, ReLU, and max
+// pooling of 3x3 with stride 2 and a border of one. After a ReLU, a border of zeros never exceeds the
+// values inside.
 #pragma once
 
 #include "norm.h"
@@ -15,9 +16,9 @@ struct StemShape {
   int64_t out_width() const { return (width + 1) / 2; }
   int64_t out_plane() const { return out_height() * out_width(); }
 
-  // An image between zeros (one row above, two below, one column left, at least one right), each
-  // row with its even columns first and its odd ones behind: a window with stride 2 then reads
-  // neighbours, even[w], odd[w] and even[w + 1]. Column i of the image is column i + 1 here.
+  // A padded image (zeros: one row above, two below, one column left, at least one right). Each row
+  // has its even columns first and then its odd ones, so that a window of stride 2 reads neighbours:
+  // even[w], odd[w] and even[w + 1]. Column i of the image is column i + 1 here.
   int64_t half() const { return out_width() + 1; }
   int64_t step() const { return 2 * half(); }
   int64_t padded() const { return (height + 3) * step(); }
@@ -26,7 +27,7 @@ struct StemShape {
 // The greater of two; a NaN wins.
 inline float greater(float a, float b) { return b > a || b != b ? b : a; }
 
-// Normalises an image and puts it between the zeros of `padded`. `line` is memory for a row.
+// Writes a normalised image into `padded`. `line` is memory for a row.
 inline void pad_normalised(const StemShape& q, const float* u, Affine a, float* line,
                            float* padded) {
   for (int64_t h = 0; h < q.height; ++h) {
@@ -38,7 +39,7 @@ inline void pad_normalised(const StemShape& q, const float* u, Affine a, float* 
   }
 }
 
-// The reverse, without the zeros' own.
+// Copies an image out of `padded`.
 inline void unpad(const StemShape& q, const float* padded, float* image) {
   for (int64_t h = 0; h < q.height; ++h, image += q.width) {
     const float* even = padded + (h + 1) * q.step();
@@ -48,8 +49,8 @@ inline void unpad(const StemShape& q, const float* padded, float* image) {
   }
 }
 
-// Pools the windows whose first row is `row`. `columns` is memory for step() values: each column's
-// highest.
+// Pools the windows whose first row is `row`. `columns`, memory for step() values, becomes the
+// maximum of each column.
 inline void max_pool_row(const StemShape& q, const float* row, float* columns, float* y) {
   for (int64_t i = 0; i < q.step(); ++i) {
     columns[i] = greater(greater(row[i], row[i + q.step()]), row[i + 2 * q.step()]);
@@ -66,7 +67,7 @@ inline void max_pool(const StemShape& q, const float* padded, float* columns, fl
   }
 }
 
-// One place of the windows of a row: where it holds the highest value it takes what is left.
+// One position in the windows of a row: if it holds the maximum, it takes the gradient that is left.
 inline void give(const float* __restrict x, const float* __restrict highest,
                  float* __restrict left, float* __restrict dx, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
@@ -76,8 +77,8 @@ inline void give(const float* __restrict x, const float* __restrict highest,
   }
 }
 
-// Gives each pooled value's gradient to the place the value came from: of equals, the first. Where
-// nothing is above nought the ReLU stops it. `highest` and `left` are memory for step() values.
+// Adds each pooled value's gradient at the position of the maximum, the first of equal ones. If no
+// value is positive, the ReLU blocks the gradient. `highest` and `left` are memory for step() values.
 inline void max_pool_backward(const StemShape& q, const float* padded, const float* dy,
                               float* highest, float* left, float* dpadded) {
   const int64_t width = q.out_width();
@@ -101,7 +102,7 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
     float* padded = scratch.take(q.padded());
     float* columns = scratch.take(q.step());
     float* line = scratch.take(q.step());
-    RunningStatistics running;
+    StatisticsAccumulator running;
     for (int64_t n = 0; n < q.images; ++n) {
       running.add(u + (n * q.channels + c) * q.plane(), q.plane());
     }
@@ -116,7 +117,7 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
   });
 }
 
-// As stem_forward, with the moving statistics.
+// As stem_forward, with the running statistics.
 inline void stem_evaluate(const StemShape& q, const float* u, const Norm& norm, float* y) {
   parallel(q.images * q.channels, [&](int64_t part) {
     Scratch scratch(q.padded() + 2 * q.step(), 3);
@@ -124,7 +125,7 @@ inline void stem_evaluate(const StemShape& q, const float* u, const Norm& norm, 
     float* columns = scratch.take(q.step());
     float* line = scratch.take(q.step());
     std::memset(padded, 0, q.padded() * sizeof(float));
-    pad_normalised(q, u + part * q.plane(), norm.of_moving(part % q.channels), line, padded);
+    pad_normalised(q, u + part * q.plane(), norm.of_running(part % q.channels), line, padded);
     max_pool(q, padded, columns, y + part * q.out_plane());
   });
 }
@@ -133,7 +134,7 @@ struct StemGradients {
   float *u, *gamma, *beta;
 };
 
-// mean and variance are the batch's.
+// mean and variance are those of the batch.
 inline void stem_backward(const StemShape& q, const float* u, const Norm& norm, const float* mean,
                           const float* variance, const float* dy, const StemGradients& out) {
   const int64_t values = q.images * q.plane();

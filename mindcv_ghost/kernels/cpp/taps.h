@@ -1,8 +1,8 @@
 // A kernel's taps over long lines of values: the loops of depthwise convolutions.
 //
-// Where all values of a map lie in one line, with zeros between its rows, tap t of any kernel is at
-// one distance at[t] for all outputs. Both loops go on in steps of kLanes values: lines need memory
-// for as many values behind their end, of which what is read by `correlate` has to be nought.
+// If all values of a map lie in one line, with zeros between its rows, tap t of a kernel is at the
+// same distance at[t] for all outputs. Both loops advance kLanes values at a time: lines need memory
+// for as many values after their end, which must be zero where `correlate` reads them.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 namespace ghost {
 namespace lines {
 
-// Sums that are open at a time: enough to hide an addition's latency, few enough for registers.
+// Accumulators at a time: enough to hide the latency of additions, few enough for the registers.
 constexpr int kOpen = 8;
 
 template <int kVectors, bool kAdd>
@@ -44,7 +44,7 @@ inline void apply_all(const float* x, const int64_t* at, const float* weight, in
   for (; i < length; i += kLanes) apply_block<1, kAdd>(x + i, at, weight, count, y + i);
 }
 
-// y[i] = sum over `count` taps of weight[t] * x[i + at[t]], or, with `add`, that much more.
+// y[i] = sum over `count` taps of weight[t] * x[i + at[t]]; with `add`, y[i] += that sum.
 inline void apply(const float* x, const int64_t* at, const float* weight, int64_t count, bool add,
                   float* y, int64_t length) {
   if (add) return apply_all<true>(x, at, weight, count, y, length);
@@ -67,11 +67,11 @@ inline void correlate_some(const float* d, const float* x, const int64_t* at, do
   }
 }
 
-// sums[t] += sum over i of d[i] * x[i + at[t]]; keep lines short, for they are summed in float.
+// sums[t] += sum over i of d[i] * x[i + at[t]]; lines must be short, as they are summed in float.
 inline void correlate(const float* d, const float* x, const int64_t* at, int64_t count,
                       double* sums, int64_t length) {
   while (count > 0) {
-    // Of nine taps five and four, of 25 six, six, six and seven: never many and one.
+    // Nine taps are taken as five and four, 25 as six, six, six and seven: never as many and one.
     const int64_t rounds = (count + 6) / 7, some = count / rounds;
     switch (some) {
       case 1: correlate_some<1>(d, x, at, sums, length); break;

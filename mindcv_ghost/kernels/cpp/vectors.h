@@ -1,4 +1,4 @@
-// Vectors of the widest registers that the compiler's target has, in the compiler's own notation.
+// Vectors as wide as the registers of the compiler's target, as extension types of the compiler.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
 
-// The first `count` values there, and zeros; what lies behind them isn't touched.
+// The first `count` values, then zeros; memory after them isn't read.
 inline Vector load_first(const float* from, int64_t count) {
   if (count == kLanes) return load(from);
 #if defined(__AVX512F__)
@@ -59,9 +59,9 @@ inline void store_first(float* to, Vector v, int64_t count) {
 #endif
 }
 
-// A value of which the compiler knows nothing but that it is there: it can neither fuse or reorder
-// what has made it with what is made of it, nor load it anew for each use. For results that have to
-// be the same bits wherever they are made, and for values that several instructions share.
+// Hides from the compiler how a value was computed. The compiler then can't fuse that computation
+// with later ones, reorder both, or reload the value for each use. For results that must have the same
+// bits everywhere, and for values that several instructions share.
 template <typename Value>
 inline Value opaque(Value v) {
 #if defined(__AVX512F__)
@@ -90,13 +90,13 @@ inline Vector add_masked(Vector sum, float factor, Vector v, uint32_t bits) {
       static_cast<__mmask16>(bits)));
 }
 
-// v's first values, in order, at the chosen lanes, and zeros at the others.
+// Expands v: its first values, in order, at the chosen lanes, and zeros at the others.
 inline Vector expand(Vector v, uint32_t bits) {
   return reinterpret_cast<Vector>(
       _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(v)));
 }
 
-// The reverse: v's values at the chosen lanes, in order; what follows them has no meaning.
+// Compresses v: its values at the chosen lanes, in order; the lanes after them are undefined.
 inline Vector compress(Vector v, uint32_t bits) {
   return reinterpret_cast<Vector>(
       _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(v)));
@@ -104,9 +104,9 @@ inline Vector compress(Vector v, uint32_t bits) {
 #else
 typedef int32_t Indices __attribute__((vector_size(sizeof(Vector))));
 
-// For all choices of lanes: all bits set at those chosen; where each lane's value comes from. The
-// number of lanes is part of the name: a process has one such object of a name, even if it has
-// loaded libraries for several processors.
+// Tables for all choices of lanes: masks, and the source of each lane's value. The number of lanes is
+// part of the name, because a process has only one such object of a name, even if it has loaded
+// libraries for several processors.
 template <int kOf>
 struct LaneTables {
   int32_t chosen[1 << kOf][kOf] = {}, expanded[1 << kOf][kOf] = {}, compressed[1 << kOf][kOf] = {};
@@ -151,19 +151,19 @@ inline Vector add_masked(Vector sum, float factor, Vector v, uint32_t bits) {
   return sum + factor * masked(v, bits);
 }
 
-// v's first values, in order, at the chosen lanes, and zeros at the others.
+// Expands v: its first values, in order, at the chosen lanes, and zeros at the others.
 inline Vector expand(Vector v, uint32_t bits) {
   return masked(shuffled(v, load_indices(kLaneTables<kLanes>.expanded[bits])), bits);
 }
 
-// The reverse: v's values at the chosen lanes, in order; what follows them has no meaning.
+// Compresses v: its values at the chosen lanes, in order; the lanes after them are undefined.
 inline Vector compress(Vector v, uint32_t bits) {
   return shuffled(v, load_indices(kLaneTables<kLanes>.compressed[bits]));
 }
 #endif
 
-// memcpy for a few thousand values. The C library's goes over to `rep movsb` there, which some
-// processors take three times as long for.
+// memcpy for a few thousand values. At that size the C library's memcpy uses `rep movsb`, which takes
+// three times as long on some processors.
 inline void copy(float* to, const float* from, int64_t count) {
   int64_t i = 0;
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
@@ -174,7 +174,7 @@ inline void copy(float* to, const float* from, int64_t count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
-// At most 2 * kWidth values, as two blocks that may overlap: no loop, whose end is a surprise.
+// At most 2 * kWidth values, as two blocks that may overlap: no loop with a mispredicted end.
 template <int kWidth = kLanes>
 inline void copy_few(float* to, const float* from, int64_t count) {
   typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
@@ -189,8 +189,8 @@ inline void copy_few(float* to, const float* from, int64_t count) {
   }
 }
 
-// Stores past the caches, where there is an instruction for it: `to` lies at a multiple of the
-// vector's size. end_streams() has to follow before another thread may read it.
+// Stores that bypass the caches, if there is an instruction for it; `to` must be aligned to the
+// vector's size. end_streams() has to follow before another thread reads the values.
 inline void stream(float* to, Vector v) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(to, reinterpret_cast<__m512>(v));
@@ -209,24 +209,24 @@ inline void end_streams() {
 #endif
 }
 
-// Whether an output of so many values is better stored past the caches: the last one won't hold it
-// until it is read, and would only read each line from memory first.
+// Whether stores of an output of so many values should bypass the caches: the last-level cache can't
+// keep it until it is read, and would first read each line from memory.
 inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
 
-// How many values lie between the multiple of a vector's size before `to`, and `to`. MindSpore's
-// memory begins 16 bytes behind the start of a cache line.
-inline int64_t behind_boundary(const float* to) {
+// How many values `to` lies after an address aligned to the vector's size. MindSpore's memory begins
+// 16 bytes after the start of a cache line.
+inline int64_t values_past_boundary(const float* to) {
   return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) / sizeof(float);
 }
 
-// Writes `count` values, where at(i, n) is the vector of the n from i on; past the caches if that is
-// wanted, but for what doesn't fill a vector at the beginning and the end.
+// Writes `count` values, where at(i, n) is the vector of n values from i on. `streamed`: whole vectors
+// bypass the caches; incomplete ones at the beginning and the end don't.
 template <typename At>
 __attribute__((always_inline)) inline void write_all(float* to, int64_t count, bool streamed,
                                                      const At& at) {
   int64_t i = 0;
   if (streamed) {
-    const int64_t head = std::min(count, (kLanes - behind_boundary(to)) % kLanes);
+    const int64_t head = std::min(count, (kLanes - values_past_boundary(to)) % kLanes);
     if (head > 0) store_first(to, at(0, head), head);
     for (i = head; i + kLanes <= count; i += kLanes) stream(to + i, at(i, kLanes));
   } else {
@@ -235,7 +235,7 @@ __attribute__((always_inline)) inline void write_all(float* to, int64_t count, b
   if (i < count) store_first(to + i, at(i, count - i), count - i);
 }
 
-// As copy, past the caches if that is wanted.
+// As copy; `streamed`: bypass the caches.
 inline void copy_out(float* to, const float* from, int64_t count, bool streamed) {
   if (!streamed) return copy(to, from, count);
   write_all(to, count, true, [from](int64_t i, int64_t n) { return load_first(from + i, n); });
@@ -300,7 +300,7 @@ inline void load_columns(const float* from, int64_t step, int64_t rows, Vector* 
   }
 }
 
-// The reverse, for so many rows.
+// The reverse of the above, for so many rows.
 template <int kColumns>
 inline void store_columns(Vector* columns, int64_t step, int64_t rows, float* to) {
 #pragma GCC unroll 4

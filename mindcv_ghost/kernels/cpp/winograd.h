@@ -2,7 +2,7 @@
 // and a channel, instead of 144 (Lavin and Gray, arXiv 1509.09308).
 //
 // Points are 0, +-5/8, +-3/2 and infinity: their squares' sums and products are exact in float, and
-// results are 2 to 6 times as exact as with the usual 0, +-1, +-2.
+// the error is 2 to 6 times smaller than with the usual 0, +-1, +-2.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ constexpr int64_t kOutputTile = 4, kPoints = 36;
 
 constexpr float kA = 0.625f, kB = 1.5f;
 constexpr float kA2 = kA * kA, kB2 = kB * kB, kSum2 = kA2 + kB2, kProduct2 = kA2 * kB2;
-// What the interpolation divides by at +-kA and at +-kB.
+// Divisors of the interpolation at +-kA and at +-kB.
 constexpr float kAtA = 1 / (2 * kA2 * (kA2 - kB2)), kAtB = 1 / (2 * kB2 * (kB2 - kA2));
 
 struct WinogradShape {
@@ -78,7 +78,7 @@ inline void weights_to_points(const Value* w, int64_t step, Value* u, int64_t u_
 }
 
 // A weight whose value for (output, input, tap) is data[output * out_step + input * in_step + tap],
-// or 8 - tap where it is turned round.
+// or that at 8 - tap if the kernel is rotated.
 struct Kernels {
   const float* data;
   int64_t out_step, in_step;
@@ -113,7 +113,7 @@ struct TileRows {
 };
 
 // Planes of kLanes channels of one image, the tiles of some rows with a border around: (rows,
-// columns, kLanes). What lies outside of the image is zero.
+// columns, kLanes). Values outside of the image are zero.
 struct ChannelWindow {
   int64_t height, width, border;
 
@@ -127,7 +127,7 @@ struct ChannelWindow {
   }
 };
 
-// from: a plane of each of the channels, of which `there` are real.
+// from: a plane for each of the channels, the first `there` of which exist.
 inline void cut_channels(const WinogradShape& q, const float* from, int64_t there, int64_t tile_row,
                          const ChannelWindow& window, float* to) {
   const int64_t first = tile_row * kOutputTile - window.border, plane = q.height * q.width;
@@ -139,7 +139,7 @@ inline void cut_channels(const WinogradShape& q, const float* from, int64_t ther
               (first + window.height - end) * window.width * kLanes * sizeof(float));
   int64_t w = 0;
   float* at = to + (begin - first) * window.width * kLanes;
-  // The next pixel's place; zeros before and behind each row.
+  // Position of the next pixel; zeros before and after each row.
   const auto next = [&]() {
     if (w == 0) {
       for (int64_t i = 0; i < window.border; ++i, at += kLanes) store(at, Vector{});

@@ -1,6 +1,6 @@
-// Gradient of a 3x3 weight by Winograd's algorithm: that of winograd.h, turned round. With what the
-// forward pass makes of inputs at the points, and outputs' gradients taken to them, it is a product
-// over the tiles for each point.
+// Gradient of a 3x3 weight by Winograd's algorithm, the transpose of winograd.h: the inputs are
+// transformed as in the forward pass, and so are the gradients of the outputs; for each point the
+// gradient is then a product over the tiles.
 #pragma once
 
 #include "winograd.h"

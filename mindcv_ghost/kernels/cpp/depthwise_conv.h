@@ -1,4 +1,4 @@
-// Depthwise convolutions: every map has kernels of its own. Any odd height and width of the kernel,
+// Depthwise convolutions: every map has its own kernels. Any odd height and width of the kernel,
 // stride 1 or 2, padded by half the kernel.
 #pragma once
 
@@ -23,14 +23,14 @@ struct DepthwiseShape {
   int64_t top() const { return kernel_height / 2; }
   int64_t left() const { return kernel_width / 2; }
 
-  // A padded map is split into stride * stride phases, by the remainders of its rows and columns:
-  // what a tap meets then are neighbours. All phases, and what comes out, have rows of `row` and
-  // images of `image` values. What lies behind a row, zeros, is what lies before the next one.
+  // A padded map is split into stride * stride phases, by its row and column modulo the stride: a
+  // tap then reads neighbouring values. All phases, and the outputs, have rows of `row` values and
+  // images of `image` values. The zeros after a row are also the zeros before the next row.
   int64_t row() const { return out_width() + left(); }
   int64_t image() const {
     return (out_height() + top()) * row();
   }
-  // How far a kernel's taps lie apart at most: so many values lie before and behind a line.
+  // Greatest distance between taps of a kernel: the number of values before and after a line.
   int64_t reach() const {
     return (kernel_height - 1) / stride * row() + (kernel_width - 1) / stride;
   }
@@ -42,7 +42,7 @@ struct DepthwiseShape {
   }
 };
 
-// Where each tap of a kernel meets the phases, which lie one behind the other.
+// Offset of each tap of a kernel in the phases, which follow each other in memory.
 inline std::vector<int64_t> tap_distances(const DepthwiseShape& q, int64_t phase) {
   std::vector<int64_t> at;
   for (int64_t i = 0; i < q.kernel_height; ++i) {
@@ -54,7 +54,7 @@ inline std::vector<int64_t> tap_distances(const DepthwiseShape& q, int64_t phase
   return at;
 }
 
-// The taps that a phase's gradient collects, as distances in the output's gradient.
+// The taps that contribute to a phase's gradient, as offsets in the output's gradient.
 struct PhaseTaps {
   std::vector<int64_t> at, index;
 };
@@ -119,7 +119,7 @@ inline void put_phases(const DepthwiseShape& q, const float* x, float* to, int64
     copy_rows(x, q.width, to + row_place(q, 0, phase).even, q.row(), q.height, q.width);
     return;
   }
-  // Where rows have an even number of values, the whole image is split in one long loop.
+  // If rows have an even number of values, the whole image is split in one long loop.
   const int64_t half = q.width / 2;
   const bool together = q.width % 2 == 0;
   float *even = memory, *odd = memory + q.plane() / 2;
@@ -138,7 +138,7 @@ inline void put_phases(const DepthwiseShape& q, const float* x, float* to, int64
   });
 }
 
-// Takes an image out of its place in the phases.
+// Copies an image out of the phases.
 inline void get_phases(const DepthwiseShape& q, const float* from, int64_t phase, float* x,
                        float* memory) {
   if (q.stride == 1) {
@@ -216,7 +216,7 @@ inline void depthwise_backward(const DepthwiseShape& q, const float* x, const fl
     float* centre = d + q.reach();
     for (int64_t first = 0; first < q.images; first += group) {
       const int64_t count = std::min(group, q.images - first), length = count * q.image();
-      // A smaller last group has the one before it behind itself: no zeros there, but in d.
+      // After a smaller last group lie values of the group before, not zeros; d has zeros there.
       if (count < group) std::memset(centre + length, 0, (group - count) * q.image() * sizeof(float));
       for (int64_t n = 0; n < count; ++n) {
         put_phases(q, x + ((first + n) * q.channels + c) * q.plane(), padded + n * q.image(),

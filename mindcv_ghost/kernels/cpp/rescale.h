@@ -1,4 +1,4 @@
-// Operators on whole maps: their means, and maps weighted by others of the same or a smaller size.
+// Maps times weights of the same or a smaller size.
 #pragma once
 
 #include <algorithm>
@@ -9,43 +9,14 @@
 
 namespace ghost {
 
-// Calls body(map) for all of `count` maps of `size` values.
-template <typename Body>
-inline void for_maps(int64_t count, int64_t size, const Body& body) {
-  parallel_runs(count, size, [&](int64_t first, int64_t end) {
-    for (int64_t map = first; map < end; ++map) body(map);
-  });
-}
-
-// x (maps, size) -> y (maps).
-inline void mean_forward(int64_t maps, int64_t size, const float* x, float* y) {
-  for_maps(maps, size, [&](int64_t map) {
-    constexpr int64_t kBlock = 4096;
-    double sum = 0;
-    for (int64_t i = 0; i < size; i += kBlock) {
-      float part = 0;
-      for (int64_t k = i; k < std::min(size, i + kBlock); ++k) part += x[map * size + k];
-      sum += part;
-    }
-    y[map] = static_cast<float>(sum / size);
-  });
-}
-
-inline void mean_backward(int64_t maps, int64_t size, const float* dy, float* dx) {
-  for_maps(maps, size, [&](int64_t map) {
-    const float share = dy[map] / static_cast<float>(size);
-    std::fill(dx + map * size, dx + (map + 1) * size, share);
-  });
-}
-
 // Maps and their weights, which are enlarged to the maps' size by repetition.
-struct WeightShape {
+struct RescaleShape {
   int64_t maps, height, width, rows, columns;
 
   int64_t plane() const { return height * width; }
   int64_t weights() const { return rows * columns; }
-  // The place that each of `wide` places repeats: MindSpore's and PyTorch's "nearest". None is left
-  // out, and the places that repeat one follow each other.
+  // The index among `narrow` values that each of `wide` positions repeats: "nearest" interpolation of
+  // MindSpore and PyTorch. Every value is used, and its repetitions are neighbours.
   static std::vector<int64_t> sources(int64_t wide, int64_t narrow) {
     std::vector<int64_t> of;
     const float scale = static_cast<float>(narrow) / static_cast<float>(wide);
@@ -57,9 +28,9 @@ struct WeightShape {
 };
 
 // y = x * enlarged(weight).
-inline void weight_forward(const WeightShape& q, const float* x, const float* weight, float* y) {
-  const std::vector<int64_t> row = WeightShape::sources(q.height, q.rows);
-  const std::vector<int64_t> column = WeightShape::sources(q.width, q.columns);
+inline void rescale_forward(const RescaleShape& q, const float* x, const float* weight, float* y) {
+  const std::vector<int64_t> row = RescaleShape::sources(q.height, q.rows);
+  const std::vector<int64_t> column = RescaleShape::sources(q.width, q.columns);
   for_maps(q.maps, q.plane(), [&](int64_t map) {
     const float *from = x + map * q.plane(), *w = weight + map * q.weights();
     float* to = y + map * q.plane();
@@ -82,10 +53,10 @@ inline void weight_forward(const WeightShape& q, const float* x, const float* we
 }
 
 // x, weight, dy -> dx, dweight.
-inline void weight_backward(const WeightShape& q, const float* x, const float* weight,
+inline void rescale_backward(const RescaleShape& q, const float* x, const float* weight,
                             const float* dy, float* dx, float* dweight) {
-  const std::vector<int64_t> row = WeightShape::sources(q.height, q.rows);
-  const std::vector<int64_t> column = WeightShape::sources(q.width, q.columns);
+  const std::vector<int64_t> row = RescaleShape::sources(q.height, q.rows);
+  const std::vector<int64_t> column = RescaleShape::sources(q.width, q.columns);
   for_maps(q.maps, q.plane(), [&](int64_t map) {
     const float *from = x + map * q.plane(), *d = dy + map * q.plane();
     const float* w = weight + map * q.weights();

@@ -5,12 +5,15 @@ from __future__ import annotations
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
-from mindcv_ghost.kernels.install import use_library
+from mindcv_ghost.kernels.ghost_tail import NativeGhostBasicBlock, NativeGhostBottleneck
+from mindcv_ghost.kernels.install import install
 from mindcv_ghost.layers import GhostModule
+from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck
 
 from ..helpers.randomised import randomise
+from .stock_and_native import Cases, assert_close, compute_both
 
 # in, out, options of the module, shape of the images, whether a shortcut is added
 NAMED = {
@@ -40,7 +43,7 @@ class Case(nn.Cell):
     def __init__(self, index: int) -> None:
         super().__init__()
         channels, out_channels, options, (images, height, width), self.added = CASES[index]
-        self.module = GhostModule(channels, out_channels, **options)
+        self.layer = GhostModule(channels, out_channels, **options)
         random = np.random.default_rng(index)
         stride, lost = options.get("stride", 1), 1 if "padding" in options else 0
         size = (-(-(height - lost) // stride), -(-(width - lost) // stride))
@@ -52,98 +55,53 @@ class Case(nn.Cell):
         self.shortcut = parameter(images, out_channels, *size)
         self.weight = Tensor(random.normal(size=self.shortcut.shape).astype(np.float32))
         self.relu = nn.ReLU()
+        self.is_native = False
 
     def construct(self):
         if not self.added:
-            return self.module(self.x) + 0 * self.shortcut
-        if self.module.native_tail is not None:
-            return self.module.native(self.x, self.shortcut)
-        return self.relu(self.module(self.x) + self.shortcut)
+            return self.layer(self.x) + 0 * self.shortcut
+        if self.is_native:
+            return self.layer.add(self.x, self.shortcut)
+        return self.relu(self.layer(self.x) + self.shortcut)
 
 
-class Cases(nn.Cell):
-    """All cases; a weighted sum of what they give, and the outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cases = nn.CellList([Case(index) for index in range(len(CASES))])
-
-    def construct(self):
-        total, outputs = 0, ()
-        for case in self.cases:
-            y = case()
-            total = total + (y * case.weight).sum()
-            outputs += (y,)
-        return total, outputs
-
-
-def run(cases: Cases) -> dict:
-    """Outputs, gradients and statistics after a step, and then the outputs of evaluation."""
-    cases.set_train(True)
-    parameters = cases.trainable_params()
-    (_, outputs), gradients = ops.value_and_grad(cases, None, parameters, has_aux=True)()
-    moving = [p for p in cases.get_parameters() if "moving" in p.name]
-    result = {
-        "outputs": [y.asnumpy() for y in outputs],
-        "gradients": {p.name: d.asnumpy() for p, d in zip(parameters, gradients)},
-        "moving": {p.name: p.asnumpy().copy() for p in moving},
-    }
-    cases.set_train(False)
-    result["evaluation"] = [y.asnumpy() for y in cases()[1]]
-    return result
+def make_cases() -> Cases:
+    return Cases([Case(index) for index in range(len(CASES))])
 
 
 @pytest.fixture(scope="module")
 def both(built):
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-    results = {}
-    for kind in ("stock", "native"):
-        cases = Cases()
-        for case in cases.cases:
-            randomise(case.module)
-        if kind == "native":
-            results["report"] = use_library(cases, built)
-            results["names"] = [p.name for p in cases.get_parameters()]
-        results[kind] = run(cases)
-    results["stock names"] = [p.name for p in Cases().get_parameters()]
-    ms.set_context(mode=before)
-    return results
-
-
-def assert_close(got, expected, least_scale=0.0):
-    assert got.shape == expected.shape
-    scale = max(np.abs(expected).max(), least_scale)
-    assert np.abs(got - expected).max() <= 1e-5 * scale
+    return compute_both(make_cases, built)
 
 
 def test_all_modules_are_native_and_their_parameters_keep_names_and_order(both):
-    report = both["report"]
-    assert (report.native, report.ghost_modules) == (len(CASES), len(CASES))
-    assert report.convolutions in (0, len(CASES) - 1)  # the lopsided one stays stock
-    assert both["names"] == both["stock names"]
+    _, _, report, same_parameters = both
+    assert (report.native_ghost_modules, report.ghost_modules) == (len(CASES), len(CASES))
+    assert report.convolutions == len(CASES) - 1  # the one padded on two sides stays stock
+    assert same_parameters
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=list(NAMES))
 def test_module_computes_what_stock_operators_do(both, index):
-    stock, native = both["stock"], both["native"]
+    stock, native, *_ = both
     for what in ("outputs", "evaluation"):
         assert_close(native[what][index], stock[what][index])
-    for what, least in (("gradients", 8), ("moving", 4)):
+    for what, least in (("gradients", 8), ("running", 4)):
         names = [name for name in stock[what] if name.startswith(f"cases.{index}.")]
         assert len(names) >= least
         largest = max(np.abs(stock[what][name]).max() for name in names)
         for name in names:
-            # A bias in front of a BN has no gradient but rounding, a cheap 1x1 kernel nearly none.
+            # The gradient of a bias before a BN is rounding error; a cheap 1x1 kernel's nearly is.
             vanishes = name.endswith("bias") or stock[what][name].shape[1:] == (1, 1, 1)
             assert_close(native[what][name], stock[what][name], largest if vanishes else 0.0)
 
 
-def test_moving_statistics_of_both_batch_norms_have_moved(both):
-    for index, case in enumerate(Cases().cases):
-        for name, before in randomise(case.module).items():
+def test_running_statistics_of_both_batch_norms_are_updated(both):
+    _, native, *_ = both
+    for index, case in enumerate(make_cases().cases):
+        for name, before in randomise(case.layer).items():
             if "moving" in name:
-                assert np.abs(both["native"]["moving"][name] - before).max() > 1e-3, index
+                assert np.abs(native["running"][name] - before).max() > 1e-3, index
 
 
 @pytest.mark.parametrize(
@@ -156,13 +114,13 @@ def test_moving_statistics_of_both_batch_norms_have_moved(both):
         dict(norm=lambda channels: nn.GroupNorm(1, channels)),
         dict(ratio=1),
     ],
-    ids=("SiLU", "a ReLU behind both", "permuted", "no norm", "a norm of groups", "no ghosts"),
+    ids=("SiLU", "a ReLU after both", "permuted", "no norm", "a norm of groups", "no ghosts"),
 )
 def test_module_of_another_kind_stays_stock(built, options):
     module = GhostModule(4, 6, **options)
-    report = use_library(module, built)
-    assert (report.native, report.ghost_modules) == (0, 1)
-    assert module.native_tail is None
+    report = install(module, built)
+    assert (report.native_ghost_modules, report.ghost_modules) == (0, 1)
+    assert type(module) is GhostModule
 
 
 def test_module_that_computes_in_half_precision_or_with_fixed_statistics_stays_stock(built):
@@ -175,4 +133,38 @@ def test_module_that_computes_in_half_precision_or_with_fixed_statistics_stays_s
 
     synchronised.primary.bn = Special(3)
     for module in (half, fixed, synchronised):
-        assert use_library(module, built).native == 0
+        assert install(module, built).native_ghost_modules == 0
+
+
+def test_a_subclass_of_a_ghost_module_stays_stock(built):
+    module = type("Special", (GhostModule,), {})(4, 6)
+    assert install(module, built).native_ghost_modules == 0
+
+
+def test_bias_of_a_primary_convolution_is_added(built, graph_mode):
+    results = []
+    for native in (False, True):
+        module = GhostModule(4, 6, bias=True).set_train(False)
+        randomise(module)
+        if native:
+            assert install(module, built).convolutions == 1
+        results.append(module(Tensor(np.ones((1, 4, 5, 5), np.float32))).asnumpy())
+    assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "native"),
+    [
+        (lambda **o: GhostBasicBlock(8, 8, 1, dict(ratio=2, **o)), NativeGhostBasicBlock),
+        (lambda **o: GhostBottleneck(8, 4, 2, dict(ratio=2, **o)), NativeGhostBottleneck),
+    ],
+    ids=["basic", "bottleneck"],
+)
+def test_blocks_are_exchanged_where_all_their_ghost_modules_are(built, make, native):
+    block, mixed = make(cheap_kernel_size=3), make(cheap_kernel_size=3)
+    mixed.conv1.to_float(ms.float16)
+    kind = type(mixed)
+    install(block, built)
+    report = install(mixed, built)
+    assert (type(block), type(mixed)) == (native, kind)
+    assert report.native_ghost_modules == report.ghost_modules - 1

@@ -1,0 +1,105 @@
+"""Custom operators: how MindSpore calls a function of the library.
+
+Every function has the same C signature (``cpp/arguments.h``). The first input is usually a
+tensor of settings: strides, epsilons, momenta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.ops import signature
+
+from mindcv_ghost.kernels.library import Library
+
+__all__ = [
+    "EvaluationOperator",
+    "make_in_place_operator",
+    "make_operator",
+    "read_once",
+    "settings_tensor",
+]
+
+
+def make_operator(
+    library: Library, name: str, shapes: Callable[..., Any], outputs: int
+) -> ops.Custom:
+    """Make an operator that has no side effects.
+
+    Args:
+        library: that has the function.
+        name: of the function.
+        shapes: maps the shapes of the inputs to the shape of the output, or a tuple of shapes.
+        outputs: number of outputs, which all have the first input's type.
+    """
+
+    def types(first, *_):
+        return first if outputs == 1 else (first,) * outputs
+
+    return ops.Custom(f"{library.path}:{name}", shapes, types, func_type="aot")
+
+
+def make_in_place_operator(path: str, name: str, read: int, written: int) -> ops.Custom:
+    """Make an operator that writes parameters in place.
+
+    It has one output of shape (1,), which the caller makes another tensor depend on: with a second
+    output that nobody reads, MindSpore 2.8 reports that it has eliminated side effects.
+
+    Args:
+        path: of the library.
+        name: of the function.
+        read: number of inputs that are only read.
+        written: number of parameters that are written; they follow the inputs that are read.
+    """
+
+    def shape(*_):
+        return [1]
+
+    def kind(first, *_):
+        return first
+
+    operator = ops.Custom(f"{path}:{name}", shape, kind, func_type="aot")
+    inputs = [signature.make_sig(f"read{i}") for i in range(read)]
+    writes = signature.sig_rw.RW_WRITE
+    inputs += [signature.make_sig(f"written{i}", writes) for i in range(written)]
+    operator.set_signatures(tuple(inputs))
+    operator.add_prim_attr("side_effect_mem", True)
+    return operator
+
+
+def read_once(parameter: Parameter) -> Tensor:
+    """Return a parameter's value, to be passed to a cell that has a ``bprop``.
+
+    If the cell received the parameter itself, its forward and its backward pass would each read it.
+    Other parameters are written in between, so MindSpore 2.8 would copy it for both.
+    """
+    return ops.reshape(parameter, parameter.shape)
+
+
+def settings_tensor(*values: float) -> Tensor:
+    """Return an operator's settings, its first input, as float32."""
+    return Tensor([float(value) for value in values], mstype.float32)
+
+
+class EvaluationOperator(nn.Cell):
+    """An operator for evaluation only: it has no gradient.
+
+    Args:
+        library: that has the function.
+        name: of the function.
+        settings: its first input.
+        shape: maps the shapes of all inputs to the shape of the output.
+    """
+
+    def __init__(
+        self, library: Library, name: str, settings: Tensor, shape: Callable[..., Any]
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.settings = settings
+        self.forward = make_operator(library, name, shape, 1)
+
+    def construct(self, *inputs):
+        return self.forward(self.settings, *inputs)

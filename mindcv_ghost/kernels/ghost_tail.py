@@ -1,0 +1,248 @@
+"""The tail of a Ghost module: everything after its primary convolution, as one operator.
+
+That is BN and ReLU, the depthwise (cheap) convolution with its own BN and ReLU, and the
+concatenation. In the residual blocks of Ghost-ResNet the last module's tail also adds the shortcut
+and applies the ReLU that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mindspore import Tensor, nn, ops
+
+from mindcv_ghost.kernels.batch_norm import UpdateRunningStatistics
+from mindcv_ghost.kernels.convolution import NativeConv2d
+from mindcv_ghost.kernels.custom_op import (
+    EvaluationOperator,
+    make_operator,
+    read_once,
+    settings_tensor,
+)
+from mindcv_ghost.kernels.library import Library
+from mindcv_ghost.kernels.native_cell import NativeCell, is_plain_batch_norm, is_plain_conv
+from mindcv_ghost.layers import GhostModule
+from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck
+
+__all__ = [
+    "GhostTail",
+    "NativeGhostBasicBlock",
+    "NativeGhostBottleneck",
+    "NativeGhostModule",
+]
+
+
+class GhostTail(nn.Cell):
+    """The tail of a Ghost module, in training and in evaluation.
+
+    Args:
+        library: that has the operators.
+        first: the BN of the intrinsic maps, whose epsilon and momentum are read here.
+        second: the BN of the ghost maps.
+        out_channels: maps that go out; surplus ghost maps are cropped.
+        relu: whether a ReLU follows each BN.
+
+    Inputs:
+        u (N, intrinsic, H, W), gamma, beta, running mean and running variance of ``first``, the
+        depthwise weight (ghosts, 1, d, d), the same four of ``second``; a shortcut
+        (N, out_channels, H, W), or None. A shortcut needs ``relu=False``.
+
+    Outputs:
+        (N, out_channels, H, W): the maps, or with a shortcut ``relu(maps + shortcut)``.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        first: nn.BatchNorm2d,
+        second: nn.BatchNorm2d,
+        out_channels: int,
+        relu: bool,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        settings = settings_tensor(relu, first.eps, second.eps)
+
+        def shape(_, u, *others):
+            return [u[0], out_channels, u[2], u[3]]
+
+        self.train = _TrainingTail(library, settings, out_channels)
+        # A shortcut is only added where no ReLU follows the BNs.
+        self.train_add: nn.Cell = None if relu else _TrainingTailAdd(library, settings)
+        self.update = UpdateRunningStatistics(library, first, second)
+        self.evaluate = EvaluationOperator(library, "ghost_tail_evaluate", settings, shape)
+        self.evaluate_add: nn.Cell = None
+        if not relu:
+            self.evaluate_add = EvaluationOperator(
+                library, "ghost_tail_add_evaluate", settings, shape
+            )
+
+    def construct(
+        self, u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2, shortcut=None
+    ):
+        if not self.training:
+            inputs = (u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2)
+            if shortcut is None:
+                return self.evaluate(*inputs)
+            return self.evaluate_add(*inputs, shortcut)
+        first = (read_once(gamma1), read_once(beta1))
+        second = (read_once(weight), read_once(gamma2), read_once(beta2))
+        if shortcut is None:
+            y, saved = self.train(u, *first, *second)
+        else:
+            y, saved = self.train_add(u, *first, *second, shortcut)
+        return ops.depend(y, self.update(u, saved, mean1, var1, mean2, var2))
+
+
+class _TrainingTail(nn.Cell):
+    """The maps, and the batch statistics of both BNs, which the gradient needs."""
+
+    def __init__(self, library: Library, settings: Tensor, out_channels: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.settings = settings
+
+        def shapes(_, u, gamma1, beta1, weight, gamma2, beta2):
+            return [u[0], out_channels, u[2], u[3]], [2 * u[1] + 2 * weight[0]]
+
+        def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy):
+            return u, gamma1, beta1, weight, gamma2, beta2
+
+        self.forward = make_operator(library, "ghost_tail", shapes, 2)
+        self.backward = make_operator(library, "ghost_tail_backward", gradients, 6)
+
+    def construct(self, u, gamma1, beta1, weight, gamma2, beta2):
+        return self.forward(self.settings, u, gamma1, beta1, weight, gamma2, beta2)
+
+    def bprop(self, u, gamma1, beta1, weight, gamma2, beta2, out, dout):
+        return self.backward(
+            self.settings, u, gamma1, beta1, weight, gamma2, beta2, out[1], dout[0]
+        )
+
+
+class _TrainingTailAdd(nn.Cell):
+    """As :class:`_TrainingTail`, with a shortcut that is added before a last ReLU."""
+
+    def __init__(self, library: Library, settings: Tensor) -> None:
+        super().__init__(auto_prefix=False)
+        self.settings = settings
+
+        def shapes(_, u, gamma1, beta1, weight, gamma2, beta2, shortcut):
+            return shortcut, [2 * u[1] + 2 * weight[0]]
+
+        def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy, y):
+            return u, gamma1, beta1, weight, gamma2, beta2, y
+
+        self.forward = make_operator(library, "ghost_tail_add", shapes, 2)
+        self.backward = make_operator(library, "ghost_tail_add_backward", gradients, 7)
+
+    def construct(self, u, gamma1, beta1, weight, gamma2, beta2, shortcut):
+        return self.forward(self.settings, u, gamma1, beta1, weight, gamma2, beta2, shortcut)
+
+    def bprop(self, u, gamma1, beta1, weight, gamma2, beta2, shortcut, out, dout):
+        return self.backward(
+            self.settings, u, gamma1, beta1, weight, gamma2, beta2, out[1], dout[0], out[0]
+        )
+
+
+class NativeGhostModule(NativeCell, GhostModule):
+    """A ``GhostModule`` on :class:`GhostTail`; its primary convolution is exchanged by itself."""
+
+    @staticmethod
+    def supports(cell: nn.Cell) -> bool:
+        primary, cheap = cell.primary, cell.cheap
+        return (
+            cheap is not None
+            and cell.act is None
+            and cell.order is None
+            and {type(primary.act), type(cheap.act)} in ({nn.ReLU}, {type(None)})
+            and is_plain_batch_norm(primary.bn)
+            and is_plain_batch_norm(cheap.bn)
+            and is_plain_conv(primary.conv)
+            and is_plain_conv(cheap.conv)
+            and cheap.conv.has_bias is False
+            and cheap.conv.group == primary.conv.out_channels
+        )
+
+    @staticmethod
+    def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:
+        relu = cell.primary.act is not None
+        return GhostTail(library, cell.primary.bn, cell.cheap.bn, cell.out_channels, relu)
+
+    @staticmethod
+    def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
+        return cell.primary.bn, cell.cheap.conv, cell.cheap.bn
+
+    def construct(self, x):
+        return self._tail(self.primary.conv(x), None)
+
+    def fork(self, x):
+        """Return the output, and x for a second branch; one operator adds up both gradients."""
+        maps, x = self.primary.conv.fork(x)
+        return self._tail(maps, None), x
+
+    def add(self, x, shortcut):
+        """Return ``relu(construct(x) + shortcut)``, all of it in the tail's operator."""
+        return self._tail(self.primary.conv(x), shortcut)
+
+    def _tail(self, maps, shortcut):
+        return self.operator(maps, *_tail_parameters(self.primary, self.cheap), shortcut)
+
+
+def _tail_parameters(primary, cheap):
+    """Parameters of the two branches in the order in which :class:`GhostTail` takes them."""
+    return (
+        primary.bn.gamma,
+        primary.bn.beta,
+        primary.bn.moving_mean,
+        primary.bn.moving_variance,
+        cheap.conv.weight,
+        cheap.bn.gamma,
+        cheap.bn.beta,
+        cheap.bn.moving_mean,
+        cheap.bn.moving_variance,
+    )
+
+
+def _can_fork(module: nn.Cell) -> bool:
+    """Whether a block's first module will have a :meth:`NativeGhostModule.fork`."""
+    return (
+        type(module) is GhostModule
+        and NativeGhostModule.supports(module)
+        and NativeConv2d.supports(module.primary.conv)
+    )
+
+
+def _can_add(module: nn.Cell) -> bool:
+    """Whether a block's last module will have a :meth:`NativeGhostModule.add`."""
+    return (
+        type(module) is GhostModule
+        and NativeGhostModule.supports(module)
+        and module.primary.act is None
+    )
+
+
+class NativeGhostBasicBlock(NativeCell, GhostBasicBlock):
+    """A ``GhostBasicBlock`` of native Ghost modules: one gradient for its input, fused shortcut."""
+
+    @staticmethod
+    def supports(cell: nn.Cell) -> bool:
+        return _can_fork(cell.conv1) and _can_add(cell.conv2)
+
+    def construct(self, x):
+        y, shortcut = self.conv1.fork(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        return self.conv2.add(y, shortcut)
+
+
+class NativeGhostBottleneck(NativeCell, GhostBottleneck):
+    """A ``GhostBottleneck`` of native Ghost modules: one gradient for its input, fused shortcut."""
+
+    @staticmethod
+    def supports(cell: nn.Cell) -> bool:
+        return _can_fork(cell.conv1) and _can_add(cell.conv3)
+
+    def construct(self, x):
+        y, shortcut = self.conv1.fork(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        return self.conv3.add(self.conv2(y), shortcut)

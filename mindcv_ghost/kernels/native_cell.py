@@ -1,0 +1,65 @@
+"""What all native cells have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mindspore import dtype as mstype
+from mindspore import nn
+
+from mindcv_ghost.kernels.library import Library
+
+__all__ = ["NativeCell", "is_mixed_precision", "is_plain_batch_norm", "is_plain_conv"]
+
+
+class NativeCell:
+    """Mixed into a subclass of an ordinary cell, whose ``construct`` then uses custom operators.
+
+    ``mindcv_ghost.kernels.exchange`` changes the class of an ordinary cell to such a subclass.
+    """
+
+    @staticmethod
+    def supports(cell: nn.Cell) -> bool:
+        """Whether the native class computes exactly what this cell, of its base class, does."""
+        raise NotImplementedError
+
+    @staticmethod
+    def make_operator(cell: nn.Cell, library: Library) -> nn.Cell | None:
+        """Make the cell that is kept as ``operator``; None if ``construct`` needs none."""
+        return None
+
+    @staticmethod
+    def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
+        """Cells below this one that its operator computes as well: they keep their class."""
+        return ()
+
+
+def is_mixed_precision(cell: nn.Cell) -> bool:
+    """Whether ``to_float`` makes a cell compute in half precision."""
+    flags = cell.get_flags()
+    return any(flags.get(name, False) for name in ("fp16", "bf16"))
+
+
+def is_plain_conv(cell: nn.Cell | None) -> bool:
+    """Whether a cell is an ``nn.Conv2d`` itself, not a subclass, and computes in float32."""
+    return (
+        cell is not None
+        and type(cell) is nn.Conv2d
+        and cell.weight.dtype == mstype.float32
+        and not is_mixed_precision(cell)
+    )
+
+
+def is_plain_batch_norm(cell: nn.Cell | None) -> bool:
+    """Whether a cell is an ``nn.BatchNorm2d`` itself, not a subclass, as its defaults make it.
+
+    A subclass may compute something else: ``SyncBatchNorm2d`` averages over all ranks.
+    """
+    return (
+        cell is not None
+        and type(cell) is nn.BatchNorm2d
+        and cell.use_batch_statistics is None
+        and cell.format == "NCHW"
+        and cell.gamma.dtype == cell.moving_mean.dtype == mstype.float32
+        and not is_mixed_precision(cell)
+    )

@@ -1,0 +1,56 @@
+"""Global average pooling."""
+
+from __future__ import annotations
+
+from mindspore import nn
+
+from mindcv_ghost.kernels.custom_op import make_operator
+from mindcv_ghost.kernels.library import Library
+from mindcv_ghost.kernels.native_cell import NativeCell
+from mindcv_ghost.layers import GlobalAvgPool
+
+__all__ = ["Mean", "NativeGlobalAvgPool"]
+
+
+class Mean(nn.Cell):
+    """The mean over all positions of every feature map.
+
+    Args:
+        library: that has the operators.
+        keep_dims: put out maps of one position instead of plain features.
+
+    Inputs: x (N, C, H, W). Outputs: (N, C), or (N, C, 1, 1) with ``keep_dims``.
+    """
+
+    def __init__(self, library: Library, keep_dims: bool) -> None:
+        super().__init__(auto_prefix=False)
+
+        def shape(x):
+            return [x[0], x[1], 1, 1] if keep_dims else [x[0], x[1]]
+
+        def last(dy, x):
+            return x
+
+        self.forward = make_operator(library, "ghost_mean", shape, 1)
+        self.backward = make_operator(library, "ghost_mean_backward", last, 1)
+
+    def construct(self, x):
+        return self.forward(x)
+
+    def bprop(self, x, out, dout):
+        return (self.backward(dout, x),)
+
+
+class NativeGlobalAvgPool(NativeCell, GlobalAvgPool):
+    """A ``GlobalAvgPool`` on :class:`Mean`."""
+
+    @staticmethod
+    def supports(cell: nn.Cell) -> bool:
+        return True
+
+    @staticmethod
+    def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:
+        return Mean(library, cell.keep_dims)
+
+    def construct(self, x):
+        return self.operator(x)

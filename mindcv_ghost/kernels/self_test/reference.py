@@ -1,0 +1,107 @@
+"""The operators as plain formulas in numpy, in the precision of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = [
+    "EPSILON",
+    "batch_norm",
+    "convolution",
+    "enlarged",
+    "ghost_tail",
+    "stem_tail",
+    "updated_statistics",
+]
+
+EPSILON = 1e-5
+"""Of every batch normalisation here."""
+
+
+def batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+    """Batch normalisation in training, or with running mean and variance in evaluation.
+
+    Args:
+        x: of shape (N, C, H, W).
+        norm: gamma and beta; in evaluation also running mean and running variance.
+    """
+    gamma, beta, *running = (values.reshape(1, -1, 1, 1) for values in norm)
+    mean, variance = running or (x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True))
+    return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
+
+
+def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, groups: int = 1) -> np.ndarray:
+    """A convolution padded by half its odd kernel."""
+    (n, _, height, width), (tall, wide) = x.shape, weight.shape[2:]
+    up, left = tall // 2, wide // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (up, up), (left, left)))
+    rows, columns = -(-height // stride), -(-width // stride)
+    split = padded.reshape(n, groups, -1, *padded.shape[2:])
+    split_weight = weight.reshape(groups, -1, *weight.shape[1:])
+    y = np.zeros((n, groups, split_weight.shape[1], rows, columns), x.dtype)
+    for i in range(tall):
+        for j in range(wide):
+            seen = split[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
+            seen = seen[..., :rows, :columns]
+            y = y + np.einsum("ngchw,gkc->ngkhw", seen, split_weight[..., i, j])
+    return y.reshape(n, -1, rows, columns)
+
+
+def ghost_tail(
+    u: np.ndarray,
+    first: Sequence[np.ndarray],
+    weight: np.ndarray,
+    second: Sequence[np.ndarray],
+    out_channels: int,
+    relu: bool,
+    shortcut: np.ndarray | None = None,
+) -> np.ndarray:
+    """Everything in a Ghost module after its primary convolution.
+
+    Args:
+        u: that convolution's output, (N, C, H, W).
+        first: the BN of the intrinsic maps, as :func:`batch_norm` takes it.
+        weight: of the depthwise convolution, (ghosts, 1, d, d).
+        second: the BN of the ghost maps.
+        out_channels: maps that go out.
+        relu: whether a ReLU follows each BN.
+        shortcut: (N, out_channels, H, W), added before a last ReLU; None for neither.
+    """
+    x = batch_norm(u, *first)
+    x = np.maximum(x, 0) if relu else x
+    ghosts = batch_norm(convolution(x, weight, groups=u.shape[1]), *second)
+    ghosts = np.maximum(ghosts, 0) if relu else ghosts
+    y = np.concatenate((x, ghosts), 1)[:, :out_channels]
+    return y if shortcut is None else np.maximum(y + shortcut, 0)
+
+
+def stem_tail(u: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+    """BN (see :func:`batch_norm`), ReLU, and max pooling of 3x3 with stride 2."""
+    x = np.pad(np.maximum(batch_norm(u, *norm), 0), ((0, 0), (0, 0), (1, 2), (1, 2)))
+    rows, columns = -(-u.shape[2] // 2), -(-u.shape[3] // 2)
+    windows = [
+        x[:, :, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)
+    ]
+    return np.max(windows, 0)
+
+
+def enlarged(weight: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps (N, C, h, w) enlarged to height and width by repetition ("nearest")."""
+    for axis, wide in ((2, height), (3, width)):
+        narrow = weight.shape[axis]
+        weight = weight.take(np.arange(wide) * narrow // wide, axis)
+    return weight
+
+
+def updated_statistics(
+    running: Sequence[np.ndarray], x: np.ndarray, momentum: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Running mean and variance after a batch, whose weight is ``momentum``."""
+    mean, variance = running
+    batch_mean, batch_variance = x.mean((0, 2, 3)), x.var((0, 2, 3), ddof=1)
+    return (
+        (1 - momentum) * mean + momentum * batch_mean,
+        (1 - momentum) * variance + momentum * batch_variance,
+    )
