@@ -297,6 +297,11 @@ class TrainStep(nn.Cell):
         )
 
     @property
+    def model(self) -> nn.Cell:
+        """The network that is trained, without its loss."""
+        return self.network.network
+
+    @property
     def scale(self) -> float:
         """The loss scale in force."""
         return float(self.updater.scale.asnumpy())

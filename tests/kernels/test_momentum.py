@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
-from mindcv_ghost.engine.live_state import LiveState
+from mindcv_ghost.engine.step_state import StepState
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.kernels import momentum
@@ -134,10 +134,10 @@ def test_a_state_goes_on_with_the_other_kind_of_operators_bit_for_bit(built, fir
     train(start, range(4))
     train(rest, range(100, 103))  # memory that has been used before
     collectives = Collectives(0, 1)
-    LiveState(rest, collectives).put_back(LiveState(start, collectives).take(False), 1)
+    StepState(rest, collectives).restore(StepState(start, collectives).snapshot(False), 1)
     train(rest, range(4, 8))
-    kept = LiveState(whole, collectives)
-    assert_same(LiveState(rest, collectives).take(False), kept.take(False))
+    kept = StepState(whole, collectives)
+    assert_same(StepState(rest, collectives).snapshot(False), kept.snapshot(False))
 
 
 def test_optimizers_of_another_kind_stay_stock(built):
@@ -173,7 +173,7 @@ def test_rates_fixed_or_by_schedule_are_those_of_the_update(built, rate):
 def test_statistics_move_with_every_micro_step_skipped_updates_too_and_averages_follow(built):
     options = dict(accumulation_steps=2, ema=True, loss_scale=LossScale(2.0, skip_overflow=True))
     step = make(built, True, {}, options)
-    bn, weight = step.network.network.bn, step.network.network.blocks[0].primary.conv.weight
+    bn, weight = step.model.bn, step.model.blocks[0].primary.conv.weight
     averages = {p.name: p for p in step.updater.ema.averages}
     seen, kept = [], weight.asnumpy().copy()
     for seed in range(4):
@@ -197,7 +197,7 @@ def test_statistics_go_on_from_what_was_written_and_evaluation_reads_what_they_b
     from mindcv_ghost.engine.parameters import write
 
     step = make(built, True, {}, {})
-    network = step.network.network
+    network = step.model
     bn, (x, y) = network.bn, batch(0)
     for value in (3.0, -5.0):
         train(step, range(1))

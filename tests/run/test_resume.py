@@ -7,7 +7,7 @@ import pytest
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.run.resume import pick
+from mindcv_ghost.run.resume import find_resume_point
 from mindcv_ghost.storage.resume_files import ResumeFiles
 
 SETTINGS = {"epoch_size": 3, "ranks": 2, "lr": 0.1, "model": "tiny"}
@@ -21,7 +21,7 @@ def save(folder, epoch, step, **changes):
 
 
 def take(folder, where="auto", **changes):
-    return pick(where, folder, {**SETTINGS, **changes}, Collectives())
+    return find_resume_point(where, folder, {**SETTINGS, **changes}, Collectives())
 
 
 def test_without_resume_nothing_is_taken(tmp_path):
