@@ -1,7 +1,8 @@
-"""The zoo registers in either order of import, and takes no other model's name."""
+"""The models register in either order of import, and replace no other model."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from mindcv.models import registry
 
 import mindcv_ghost
-from mindcv_ghost.errors import UserError
-from mindcv_ghost.registry import register_model
+from mindcv_ghost.errors import ConfigError, UserError
+from mindcv_ghost.registry import create_model_by_name, register_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,11 +56,11 @@ REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 
     ],
     ids=["ghost first", "mindcv first", "models first"],
 )
-def test_zoo_registers_in_any_order_of_import(code):
+def test_models_register_in_any_order_of_import(code):
     python(code)
 
 
-def test_functions_are_mindcvs_own():
+def test_create_model_and_list_models_are_mindcvs_own():
     assert mindcv_ghost.create_model is mindcv.create_model
     assert mindcv_ghost.list_models is mindcv.list_models
 
@@ -74,20 +75,32 @@ def resnet50(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
 
 
 def ghost_resnet50(pretrained=False, num_classes=1000, in_channels=3, **kwargs):
-    """A name that another plug-in would have first."""
+    """A name that another plug-in has registered first."""
 
 
-def test_a_name_of_mindcvs_is_refused_not_replaced():
+def test_a_name_of_mindcv_is_refused_not_replaced():
     before = registry.model_entrypoint("resnet50")
     with pytest.raises(UserError, match=r"'resnet50' of .* taken by mindcv.models.resnet;"):
         register_model(resnet50)
     assert registry.model_entrypoint("resnet50") is before
 
 
-def test_a_name_of_another_plug_ins_is_refused_not_replaced(monkeypatch):
+def test_a_name_of_another_plug_in_is_refused_not_replaced(monkeypatch):
     monkeypatch.setitem(registry._model_entrypoints, "ghost_resnet50", ghost_resnet50)
     from mindcv_ghost.models import ghost_resnet as ours
 
     with pytest.raises(UserError, match=r"mindcv_ghost\.models\.ghost_resnet is already taken by"):
         register_model(ours.ghost_resnet50)
     assert registry.model_entrypoint("ghost_resnet50") is ghost_resnet50
+
+
+def test_an_unknown_model_is_refused_with_the_most_similar_name():
+    message = "there is no model 'ghost_resnet5'; did you mean 'ghost_resnet50'?"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        create_model_by_name("ghost_resnet5")
+
+
+@pytest.mark.parametrize("model_args", [{"ration": 4}, {"num_classes": 5}])
+def test_an_argument_that_a_model_cant_take_is_refused(model_args):
+    with pytest.raises(ConfigError, match="model resnet18 can't be built with num_classes="):
+        create_model_by_name("resnet18", model_args, num_classes=3)

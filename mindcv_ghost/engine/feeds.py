@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import mindspore as ms
@@ -65,9 +65,9 @@ class HostFeed:
         self.batches = batches
         self._compile = compile
 
-    def epoch(self, epoch: int, skip: int) -> Iterator:
+    def epoch(self, epoch: int, skip: int) -> Generator:
         """Give what is left of an epoch, counted from 0."""
-        return iter(self.batches.epoch(epoch, skip))
+        yield from self.batches.epoch(epoch, skip)
 
     def prepare(self, inputs: tuple) -> float:
         """Compile before the first batch; gives the seconds it took."""
@@ -113,7 +113,7 @@ class SinkFeed:
         self._compiled: list[nn.Cell] = []
         self._count = 0
 
-    def epoch(self, epoch: int, skip: int) -> Iterator:
+    def epoch(self, epoch: int, skip: int) -> Generator:
         """Give an empty tuple for each batch that is left of an epoch, counted from 0."""
         if self._helper is None:
             self._pipeline = self.batches.whole_run(epoch, self.epochs - epoch, skip)

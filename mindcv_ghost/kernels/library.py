@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindcv_ghost.native_build import Recipe, Unavailable, built
+from mindcv_ghost.native_build import LibrarySpec, Unavailable, build_library
 
 __all__ = ["Library", "Unavailable", "load", "threads_for"]
 
@@ -47,12 +47,12 @@ def threads_for(local_ranks: int) -> int:
     return max(1, cores // local_ranks)
 
 
-def recipe() -> Recipe:
+def recipe() -> LibrarySpec:
     """How the operators are built."""
     tests = tuple(
         Path(__file__).parent / f"{name}.py" for name in ("self_test", "self_test_layers")
     )
-    return Recipe("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tests)
+    return LibrarySpec("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tests)
 
 
 def load(threads: int) -> Library:
@@ -64,7 +64,7 @@ def load(threads: int) -> Library:
     Raises:
         Unavailable: if they can't be built here, or compute something wrong.
     """
-    path = built(recipe())
+    path = build_library(recipe())
     try:
         handle = ctypes.CDLL(str(path))
     except OSError as error:

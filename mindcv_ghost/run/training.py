@@ -100,9 +100,7 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
 
     # Data, and the state to resume from.
     data = _open_data(config, world)
-    settings = None if folder is None else _resume_settings(config, world, data)
-    run_folder = None if folder is None else folder.path
-    resume = find_resume_point(config.checkpoint.resume, run_folder, settings, collectives)
+    settings, resume = _find_resume_point(config, world, folder, data, collectives)
 
     # Network and learner. The seed depends on the batches that are done: a resumed run must not
     # repeat the dropout masks of the run's start.
@@ -130,8 +128,8 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     if resume is not None:
         resume.restore(trainer, learner.updates_per_epoch)
         _warn_of_random_masks(network)
-    if folder is not None and trainer.position.epoch < config.train.epoch_size:
-        _check_space(folder, trainer, network)
+    if folder is not None:
+        _check_space(folder, trainer)
     return TrainingRun(trainer, facts, folder)
 
 
@@ -153,6 +151,17 @@ def _open_data(config: Config, world: World) -> _Data:
     num_classes = check_splits(train_set, val_set, config.model.num_classes)
     loader = create_train_loader(config, train_set, num_classes, world)
     return _Data(train_set, val_set, num_classes, loader)
+
+
+def _find_resume_point(
+    config: Config, world: World, folder: RunFolder | None, data: _Data, collectives: Collectives
+) -> tuple[dict[str, Any] | None, ResumePoint | None]:
+    """Return the settings that this run's states will hold, on rank 0, and what it resumes from."""
+    if folder is None:
+        return None, find_resume_point(config.checkpoint.resume, None, None, collectives)
+    settings = _resume_settings(config, world, data)
+    resume = find_resume_point(config.checkpoint.resume, folder.path, settings, collectives)
+    return settings, resume
 
 
 def _resume_settings(config: Config, world: World, data: _Data) -> dict[str, Any]:
@@ -280,9 +289,11 @@ def _warn_of_random_masks(network: nn.Cell) -> None:
         )
 
 
-def _check_space(folder: RunFolder, trainer: Trainer, network: nn.Cell) -> None:
-    weights = sum(p.size * p.itemsize for p in network.get_parameters())
-    check_space(folder.path, trainer.state.nbytes, weights * (1 if trainer.ema is None else 2))
+def _check_space(folder: RunFolder, trainer: Trainer) -> None:
+    """Refuse a run folder without space for the files of the epochs that are left."""
+    if trainer.position.epoch < trainer.settings.epochs:
+        weights = sum(p.size * p.itemsize for p in trainer.step.model.get_parameters())
+        check_space(folder.path, trainer.state.nbytes, weights * (1 if trainer.ema is None else 2))
 
 
 def _outcome(summary: Summary) -> dict[str, Any]:

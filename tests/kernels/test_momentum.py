@@ -12,9 +12,9 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
-from mindcv_ghost.engine.step_state import StepState
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
+from mindcv_ghost.engine.step_state import StepState
 from mindcv_ghost.kernels import momentum
 from mindcv_ghost.kernels.install import use_library
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool

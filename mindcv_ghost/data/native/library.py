@@ -9,7 +9,7 @@ from pathlib import Path
 
 import PIL
 
-from mindcv_ghost.native_build import Recipe, Unavailable, built
+from mindcv_ghost.native_build import LibrarySpec, Unavailable, build_library
 
 __all__ = ["FLAGS", "SOURCES", "load", "loaded", "open_library"]
 
@@ -21,9 +21,9 @@ FLAGS = (
 )
 
 
-def recipe() -> Recipe:
+def recipe() -> LibrarySpec:
     """How the library is built."""
-    return Recipe(
+    return LibrarySpec(
         "images",
         SOURCES,
         FLAGS,
@@ -50,7 +50,7 @@ def loaded() -> ctypes.CDLL | Unavailable:
     """As :func:`load`, but the reason is returned."""
     try:
         _jpeg_libraries()
-        return open_library(built(recipe()))
+        return open_library(build_library(recipe()))
     except Unavailable as reason:
         return reason
 

@@ -1,4 +1,4 @@
-"""What is loaded costs no further looks for garbage."""
+"""Imports run without garbage collection, and what they create is never traversed afterwards."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mindcv_ghost.run.imports import importing_without_gc
 
 
 @pytest.fixture(autouse=True)
-def as_before():
+def restored_collector():
     enabled = gc.isenabled()
     yield
     (gc.enable if enabled else gc.disable)()
 
 
-def test_no_garbage_is_looked_for_while_a_program_loads():
+def test_garbage_collection_is_disabled_during_the_imports():
     gc.enable()
     with importing_without_gc():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
-def test_what_has_been_loaded_is_not_looked_at_again():
+def test_objects_created_during_the_imports_are_frozen():
     with importing_without_gc():
-        loaded = [[] for _ in range(1000)]
-    assert not any(each is loaded for each in gc.get_objects())
-    later = [[]]
-    assert any(each is later for each in gc.get_objects())
+        imported = [[] for _ in range(1000)]
+    assert not any(each is imported for each in gc.get_objects())
+    created_later = [[]]
+    assert any(each is created_later for each in gc.get_objects())
 
 
-def test_a_failure_on_the_way_leaves_the_collector_as_it_was():
+def test_a_failing_import_leaves_the_collector_as_it_was():
     for switch in (gc.enable, gc.disable):
         switch()
         before = gc.isenabled()
