@@ -12,25 +12,23 @@ import sys
 from mindcv_ghost.config import load_config
 from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import check_distribute, detect
-from mindcv_ghost.run.imports import loading
+from mindcv_ghost.run.imports import importing_without_gc
 
 
 def main(argv: list[str]) -> int:
-    """Parse, build, run."""
+    """Train; returns the exit status."""
     config = load_config(argv, script="train")
     world = detect(os.environ)
     check_distribute(world, config.system.distribute)
 
-    # MindSpore is loaded only now: bad input ends sooner.
-    with loading():
-        from mindcv_ghost.run import session
-        from mindcv_ghost.run import training as build
+    # MindSpore takes seconds to import: only after the checks above, which report bad input.
+    with importing_without_gc():
+        from mindcv_ghost.run.session import open_session
+        from mindcv_ghost.run.training import create_training
 
-    with session.opened(config, world, writes=True) as opened:
-        run = build.training(config, world, opened)
-        session.log_start(run.facts)
-        summary = run.trainer.run()
-        session.log_end(opened, run.facts, summary)
+    with open_session(config, world, writes=True) as session:
+        training = create_training(config, world, session)
+        summary = training.run()
     return summary.status
 
 

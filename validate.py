@@ -11,30 +11,25 @@ import sys
 from mindcv_ghost.config import load_config
 from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import check_distribute, detect
-from mindcv_ghost.run.imports import loading
+from mindcv_ghost.run.imports import importing_without_gc
 
 
 def main(argv: list[str]) -> int:
-    """Parse, build, run."""
+    """Validate; returns the exit status."""
     config = load_config(argv, script="validate")
     world = detect(os.environ)
     check_distribute(world, config.system.distribute)
 
-    # MindSpore is loaded only now: bad input ends sooner.
-    with loading():
-        from mindcv_ghost.report import evaluation as validation
-        from mindcv_ghost.run import session
-        from mindcv_ghost.run import training as build
+    # MindSpore takes seconds to import: only after the checks above, which report bad input.
+    with importing_without_gc():
+        from mindcv_ghost.run.session import open_session
+        from mindcv_ghost.run.validation import create_validation
 
-    with session.opened(config, world, writes=False) as opened:
-        run = build.validation(config, world, opened)
-        session.log_start(run.facts)
-        result = run.run()
+    with open_session(config, world, writes=False) as session:
+        validation = create_validation(config, world, session)
+        evaluation = validation.run()
         if world.is_main:
-            asked = config.evaluate
-            validation.write_reports(result, run.class_names, asked.per_class, asked.confusion)
-            session.log_line(validation.to_line(result))
-            print(validation.to_json(result, run.facts), flush=True)
+            validation.report(evaluation)
     return 0
 
 

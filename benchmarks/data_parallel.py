@@ -49,8 +49,8 @@ def rank(argv: list[str]) -> int:
     import numpy as np
     from mindspore import nn
 
-    from mindcv_ghost.run import session
-    from mindcv_ghost.run import training as build
+    from mindcv_ghost.run.session import open_session
+    from mindcv_ghost.run.training import create_training
 
     class Reduce(nn.Cell):
         def __init__(self, reducer: nn.Cell) -> None:
@@ -60,8 +60,8 @@ def rank(argv: list[str]) -> int:
         def construct(self, gradients):
             return self.reducer(gradients)
 
-    with session.opened(config, world, writes=True) as opened:
-        trainer = build.training(config, world, opened).trainer
+    with open_session(config, world, writes=True) as session:
+        trainer = create_training(config, world, session).trainer
         step, batches = trainer.step, iter(trainer.batches.epoch(0))
         inputs = next(batches)
         batches.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindcv_ghost.native_build import Unavailable, commands
+from mindcv_ghost.native_build import Unavailable, compiler_commands
 from tools.pages.profile import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
@@ -70,7 +70,7 @@ def measure_machine() -> MachineLimits:
 
 def _compiled(source: Path, path: Path, flags: Sequence[str]) -> bool:
     try:
-        lines = commands((*flags, "-Wno-psabi"), [source], path)
+        lines = compiler_commands((*flags, "-Wno-psabi"), [source], path)
     except Unavailable:
         return False
     return any(subprocess.run(line, capture_output=True).returncode == 0 for line in lines)

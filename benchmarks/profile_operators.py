@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from mindcv_ghost.native_build import commands
+from mindcv_ghost.native_build import compiler_commands
 from tools.pages.profile import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
@@ -135,7 +135,7 @@ def compile_timer(folder: Path) -> Timer:
     source, path = folder / "timer.cc", folder / "timer.so"
     lines = [f'#define LIBRARY "{real.path}"', _TIMER, *(f"OPERATOR({name})" for name in names)]
     source.write_text("\n".join(lines) + "\n")
-    subprocess.run(commands(library.FLAGS, [source], path)[-1], check=True)
+    subprocess.run(compiler_commands(library.FLAGS, [source], path)[-1], check=True)
     custom = ops.Custom
 
     def timed(func: str, *arguments, **named):

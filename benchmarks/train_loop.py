@@ -124,12 +124,12 @@ def measure_bare(recipe_file: str) -> float:
     """Put a training together as train.py does, and run its step on its first batch alone."""
     from mindcv_ghost.config import load_config
     from mindcv_ghost.launch.world import detect
-    from mindcv_ghost.run import session
-    from mindcv_ghost.run import training as build
+    from mindcv_ghost.run.session import open_session
+    from mindcv_ghost.run.training import create_training
 
     config, world = load_config(["--config", recipe_file], script="train"), detect(os.environ)
-    with session.opened(config, world, writes=True) as opened:
-        trainer = build.training(config, world, opened).trainer
+    with open_session(config, world, writes=True) as session:
+        trainer = create_training(config, world, session).trainer
         batches = iter(trainer.batches.epoch(0))
         inputs = next(batches)
         batches.close()

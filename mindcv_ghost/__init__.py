@@ -1,9 +1,9 @@
 """Ghost networks for MindCV: importing this package registers them.
 
-``import mindcv_ghost`` before or after ``import mindcv``; then
-``mindcv.create_model("ghost_resnet50")`` works. The import itself loads neither MindSpore nor
-MindCV (both take seconds, and a launcher has to set the environment before MindSpore is loaded):
-the models register as soon as MindCV is imported, and the names below are fetched on first use.
+After ``import mindcv_ghost`` and ``import mindcv``, in either order,
+``mindcv.create_model("ghost_resnet50")`` works. Importing this package loads neither MindSpore nor
+MindCV: both take seconds, and a launcher has to set the environment before MindSpore is loaded. The
+models register when MindCV is imported, and the names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["GhostModule", "__version__", "create_model", "list_models", "split_c
 _HOME_OF = {
     "GhostModule": "mindcv_ghost.layers.ghost_module",
     "split_channels": "mindcv_ghost.layers.ghost_module",
-    # MindCV's own functions, offered here so that one import is enough.
+    # MindCV's own functions, so that one import is enough.
     "create_model": "mindcv",
     "list_models": "mindcv",
 }
@@ -33,7 +33,7 @@ register_zoo()
 
 
 def __getattr__(name: str) -> Any:
-    """Fetch a public name on first use (PEP 562)."""
+    """Import a public name on first use (PEP 562)."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -1,6 +1,6 @@
-"""Which MindSpore and MindCV are running, on which device, and what to do about it.
+"""Versions of MindSpore and MindCV, devices, and what depends on them.
 
-The only file that asks for versions; the others take what these functions answer.
+Only this module looks at versions; other modules call its functions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def usable_cores() -> int:
 
 
 def installed_versions() -> dict[str, str]:
-    """Name the releases that a result depends on."""
+    """Return the versions that results depend on, by package; "python" is among them."""
     versions = {"python": platform.python_version()}
     for package in ("mindspore", "mindcv", "numpy", "pillow"):
         try:
@@ -55,17 +55,17 @@ def installed_versions() -> dict[str, str]:
 
 
 def check_versions(versions: dict[str, str], device: str) -> list[str]:
-    """Say what is known to go wrong with these releases.
+    """Check for known problems of these versions.
 
     Args:
-        versions: as :func:`installed_versions` gives them.
+        versions: as :func:`installed_versions` returns them.
         device: Ascend, GPU or CPU.
 
     Returns:
-        warnings, one line each.
+        Warnings, one line each.
 
     Raises:
-        UserError: if these releases can't work together at all.
+        UserError: if these versions don't work together.
 
     >>> check_versions({"mindspore": "2.8.0", "numpy": "1.26.4"}, "CPU")
     []
@@ -80,47 +80,55 @@ def check_versions(versions: dict[str, str], device: str) -> list[str]:
     if device == "CPU" and mindspore.startswith(_SLOW_ON_CPU):
         warnings.append(
             f"MindSpore {mindspore} computes convolutions on the CPU about 50 times slower than "
-            "2.8.0 does; native operators, where the log names them, don't. For other networks "
+            "2.8.0 does, except for the native operators that the log names. For other networks "
             "run: pip install mindspore==2.8.0"
         )
     return warnings
 
 
 def resolve_device(asked: str) -> str:
-    """Turn ``device_target`` into a device that is there; ``auto`` takes Ascend, GPU, then CPU.
+    """Choose the device for ``device_target``; ``auto`` prefers Ascend, then GPU, then CPU.
+
+    Args:
+        asked: auto, Ascend, GPU or CPU.
+
+    Returns:
+        Ascend, GPU or CPU.
 
     Raises:
-        ConfigError: if the device asked for isn't there.
+        ConfigError: if this machine doesn't have the device.
     """
-    there = [name for name in _DEVICES if device_count(name) != 0]
+    available = [name for name in _DEVICES if device_count(name) != 0]
     if asked == "auto":
-        return there[0]
-    if asked not in there:
+        return available[0]
+    if asked not in available:
         problem = driver_problem(asked)
         raise ConfigError(
-            f"device_target {asked}: MindSpore finds no such device here, but {' and '.join(there)}"
-            f"{f' ({problem})' if problem else ''}. Give --device_target {there[0]} or auto; for "
-            "Ascend and GPU see that the driver runs and that MindSpore's package fits it."
+            f"device_target {asked}: MindSpore finds no such device here, but "
+            f"{' and '.join(available)}{f' ({problem})' if problem else ''}. Give --device_target "
+            f"{available[0]} or auto; for Ascend and GPU check that the driver runs and that "
+            "MindSpore's package fits it."
         )
     return asked
 
 
 def device_count(device: str) -> int | None:
-    """Count the devices that this process can use; None for the CPU, which ranks share."""
+    """Count the devices that this process can use; None for the CPU, which all ranks share."""
     return None if device == "CPU" else _ask_driver(device)[0]
 
 
 def driver_problem(device: str) -> str:
-    """Say why there is no device though MindSpore has a plug-in for it; "" if that isn't so."""
+    """Say why MindSpore's plug-in for a device finds none; "" if it does or there is no plug-in."""
     return "" if device == "CPU" else _ask_driver(device)[1]
 
 
 @functools.cache
 def _ask_driver(device: str) -> tuple[int, str]:
-    """The number of devices, and what is wrong.
+    """Return the number of devices, and the problem if there is none.
 
-    ``is_available`` isn't enough: it says that MindSpore's plug-in for the device could be loaded,
-    which it can be on a host without one (MindSpore 2.8, ``device_context/ascend/device.py``).
+    ``is_available`` isn't enough: it only says that MindSpore's plug-in for the device could be
+    loaded, which succeeds on a host without the device, too (MindSpore 2.8,
+    ``device_context/ascend/device.py``).
     """
     from mindspore import device_context
 
@@ -138,7 +146,7 @@ def _ask_driver(device: str) -> tuple[int, str]:
 def saturates(device: str) -> bool:
     """Whether arithmetic on a device saturates instead of overflowing to infinity.
 
-    The rule is that of ``mindspore/amp.py`` (2.8, ``_all_finite``).
+    The rule is taken from ``mindspore/amp.py`` (2.8, ``_all_finite``).
     """
     if device != "Ascend":
         return False
@@ -151,12 +159,12 @@ def saturates(device: str) -> bool:
 
 
 def default_jit_level(device: str) -> str:
-    """Choose how far graphs are optimised.
+    """Return the graph optimisation level (``jit_level``) for a device.
 
-    On the CPU the default level costs MindCV's trainer 60 % with a list of learning rates or
-    weight-decay groups (ResNet-50, batch 16, 64x64: 0.245 -> 0.40 s a step; 0.244 at O0). With this
-    package's step the two levels were equal (benchmarks/jit_level.py), so O0 costs nothing. O2 on
-    Ascend is what MindCV's train.py sets.
+    On the CPU MindSpore's default level slows MindCV's trainer down by 60 % if it has a list of
+    learning rates or weight-decay groups (ResNet-50, batch 16, 64x64: 0.245 -> 0.40 s per step;
+    0.244 s at O0). With this package's step both levels are equally fast
+    (benchmarks/jit_level.py), so O0 is safe. On Ascend MindCV's train.py sets O2.
     """
     return {"CPU": "O0", "GPU": "O0", "Ascend": "O2"}[device]
 
@@ -165,11 +173,11 @@ def set_up(device: str, device_id: int, mode: int, jit_level: str | None) -> Non
     """Set MindSpore's context.
 
     Args:
-        device: as :func:`resolve_device` gives it.
-        device_id: which of its kind. It is named here, once, as MindSpore 2.8 refuses another
-            number later ("The 'mindspore.set_device' can not be modified."). Ranks on the CPU have
-            nothing to name.
-        mode: 0 graph mode, 1 PyNative.
+        device: as :func:`resolve_device` returns it.
+        device_id: number of the device on this host. It is set here, once: MindSpore 2.8 refuses
+            another number later ("The 'mindspore.set_device' can not be modified."). Ignored on
+            the CPU.
+        mode: 0 for graph mode, 1 for PyNative mode.
         jit_level: O0, O1, O2, or None for the device's default.
     """
     import mindspore as ms

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend, and how their messages are worded and shown."""
+"""Errors that the user can fix, and how they are worded and shown."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ __all__ = [
 
 
 class UserError(Exception):
-    """A problem that the user can mend.
+    """A problem that the user can fix.
 
-    Its text is complete: what was given, what is legal, how to mend it. The scripts print it as
-    ``error: ...`` and end with exit status 2.
+    Its text is complete: what was given, what is legal, and how to fix it. The scripts print it as
+    ``error: ...`` and exit with status 2.
     """
 
 
 class ConfigError(UserError):
-    """The recipe or the command line asks for something that isn't legal."""
+    """The recipe or the command line has an illegal value."""
 
 
 class DataError(UserError):
-    """The images aren't where or what they should be."""
+    """Images are missing, unreadable or not what the recipe says."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged or doesn't belong to the network."""
+    """A checkpoint is missing, damaged or doesn't fit the network."""
 
 
 class LaunchError(UserError):
-    """The processes of a job can't become one cluster."""
+    """The processes of a job can't form a cluster."""
 
 
 def near_names(word: str, names: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Find the names that a misspelt one probably stands for, the nearest first.
+    """Find the legal names that are most similar to a misspelt one, the most similar first.
 
     Args:
         word: what was given.
-        names: what is legal.
+        names: the legal names.
         count: how many names to return at most.
         cutoff: least similarity, from 0 (any name) to 1 (the same name).
 
@@ -60,7 +60,7 @@ def near_names(word: str, names: Iterable[str], count: int = 1, cutoff: float = 
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """End a message with the nearest legal name, or with nothing if none is near.
+    """Return the end of a message that suggests the most similar legal name; "" if none is.
 
     >>> did_you_mean("momentun", ["adamw", "momentum"]), did_you_mean("x", ["adamw"])
     ("; did you mean 'momentum'?", '')
@@ -70,14 +70,14 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def tells_user_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """Make a command's ``main(argv) -> status`` print a UserError and return 2."""
+    """Decorate a command's ``main(argv) -> status`` to print a UserError and return 2."""
 
     @functools.wraps(main)
-    def telling(argv: Any = None) -> int:
+    def wrapper(argv: Any = None) -> int:
         try:
             return main(argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
 
-    return telling
+    return wrapper

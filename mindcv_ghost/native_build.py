@@ -1,4 +1,4 @@
-"""Building C++ of ours at first use, once for a machine: compiled, tested, and only then named."""
+"""Builds this package's C++ libraries at first use, tests them, and caches them per machine."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Recipe", "Unavailable", "built", "commands", "key"]
+__all__ = ["LibrarySpec", "Unavailable", "build_library", "cache_key", "compiler_commands"]
 
 _COMPILERS = ("c++", "g++", "clang++")
 _BUILD_SECONDS = 300
-_OF_RANKS = ("MS_", "OMPI_", "PMI", "PMIX_", "SLURM_", "RANK_")
+_RANK_VARIABLES = ("MS_", "OMPI_", "PMI", "PMIX_", "SLURM_", "RANK_")
 
 
 class Unavailable(Exception):
-    """Why there is no such library here, in half a sentence."""
+    """The library can't be built or used on this machine; the text is the reason, a clause."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a library is made.
+class LibrarySpec:
+    """How a library is built.
 
     Args:
-        name: of its file, without an ending.
-        sources: folder of its sources; every ``.cc`` is compiled.
-        flags: for the compiler, besides those for this processor.
-        self_test: module that is run on the finished library and ends with status 0 if it is right.
-        test_files: its files; changed ones are a reason to build anew.
-        packages: distributions whose versions the library has to fit.
+        name: file name of the library, without suffix.
+        sources: folder of the sources; every ``.cc`` file is compiled.
+        flags: compiler flags, besides those for this processor.
+        self_test: module that is run with the library's path; exit status 0 if it is correct.
+        test_files: files of the self-test; the library is rebuilt when they change.
+        packages: distributions on whose versions the library depends.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Recipe:
     packages: tuple[str, ...] = ("mindspore",)
 
 
-def built(recipe: Recipe) -> Path:
-    """Path of a library, which is built first if this machine hasn't got it yet.
+def build_library(spec: LibrarySpec) -> Path:
+    """Return the path of a library, and build it first if it isn't in the cache.
 
     Raises:
-        Unavailable: if it can't be built here, or fails its test.
+        Unavailable: if it can't be built here, or fails its self-test.
     """
     if not sys.platform.startswith("linux"):
         raise Unavailable(f"they are for Linux, and this is {sys.platform}")
@@ -59,14 +59,14 @@ def built(recipe: Recipe) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindcv_ghost"
     if ":" in str(cache):
         raise Unavailable(f"MindSpore can't name a library whose path has a colon ({cache})")
-    path = cache / key(recipe, compiler) / f"{recipe.name}.so"
+    path = cache / cache_key(spec, compiler) / f"{spec.name}.so"
     if path.exists():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent / "lock"):
-            if not path.exists():  # another process may have built it meanwhile
-                _build(recipe, compiler, path)
+            if not path.exists():  # another process may have built it in the meantime
+                _build(spec, compiler, path)
     except OSError as error:
         raise Unavailable(f"the cache {cache} can't be written ({error})") from error
     return path
@@ -81,33 +81,34 @@ def _compiler() -> str:
     raise Unavailable(f"there is no compiler ({asked or ', '.join(_COMPILERS)})")
 
 
-def key(recipe: Recipe, compiler: str) -> str:
-    """Name all that a library depends on: it must never meet another processor or MindSpore."""
-    parts = [*recipe.flags, _native(), compiler, platform.machine(), _processor()]
+def cache_key(spec: LibrarySpec, compiler: str) -> str:
+    """Hash everything that a library depends on: sources, compiler, processor and packages."""
+    parts = [*spec.flags, _native(), compiler, platform.machine(), _processor()]
     parts.append(_output([compiler, "--version"]))
-    for package in recipe.packages:
+    for package in spec.packages:
         try:
             parts.append(metadata.version(package))
         except metadata.PackageNotFoundError:
             parts.append("unknown")
-    for source in sorted(recipe.sources.iterdir()):
+    for source in sorted(spec.sources.iterdir()):
         parts += [source.name, source.read_text(encoding="utf-8")]
-    parts += [test.read_text(encoding="utf-8") for test in recipe.test_files]
+    parts += [test.read_text(encoding="utf-8") for test in spec.test_files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def commands(
+def compiler_commands(
     flags: Sequence[str], sources: Sequence[Path], path: Path, compiler: str = ""
 ) -> list[list[str]]:
-    """What to run, one after the other until one succeeds, to make a library or a program.
+    """Return the commands that compile a library or a program; run them until one succeeds.
 
-    The first is for this very processor, which not every compiler knows, the second for its family.
+    The first one optimises for this very processor, which not every compiler knows. The second one
+    optimises for its family.
 
     Args:
-        flags: for the compiler, besides those for this processor.
-        sources: files.
-        path: of the result.
-        compiler: which; the system's if empty.
+        flags: compiler flags, besides those for this processor.
+        sources: the files to compile.
+        path: of the library or program.
+        compiler: name or path; "" for the system's.
 
     Raises:
         Unavailable: if there is no compiler.
@@ -118,13 +119,13 @@ def commands(
 
 
 def _native() -> str:
-    """Use all that this processor has: ARM's compilers take the processor, others its family."""
+    """The flag that enables all of this processor's instructions; ARM's compilers have another."""
     is_arm = platform.machine().lower() in ("aarch64", "arm64")
     return "-mcpu=native" if is_arm else "-march=native"
 
 
 def _processor() -> str:
-    """The first core's model and instruction sets."""
+    """The first core's model and instruction sets, as text."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
@@ -141,31 +142,31 @@ def _output(command: list[str]) -> str:
     return done.stdout
 
 
-def _build(recipe: Recipe, compiler: str, path: Path) -> None:
-    """Compile, test, and only then give the library its name."""
+def _build(spec: LibrarySpec, compiler: str, path: Path) -> None:
+    """Compile to a temporary file, run the self-test, then rename it."""
     draft = path.with_name(f"draft-{os.getpid()}.so")
-    sources = sorted(recipe.sources.glob("*.cc"))
+    sources = sorted(spec.sources.glob("*.cc"))
     try:
-        for command in commands(recipe.flags, sources, draft, compiler):
+        for command in compiler_commands(spec.flags, sources, draft, compiler):
             done = _run(command, "the compiler")
             if done.returncode == 0:
                 break
         else:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise Unavailable(f"{compiler} fails ({last})")
-        _test(recipe, draft)
+        _test(spec, draft)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _test(recipe: Recipe, draft: Path) -> None:
+def _test(spec: LibrarySpec, draft: Path) -> None:
     root = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join([root, inherited] if inherited else [root])
-    command = [sys.executable, "-m", recipe.self_test, str(draft)]
-    # A process by itself, even where this one is a rank: no launcher's or cluster's variables.
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(_OF_RANKS)}
+    command = [sys.executable, "-m", spec.self_test, str(draft)]
+    # The test is a single process even if this one is a rank: remove the launcher's variables.
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
     done = _run(command, "the self-test", {**environ, "PYTHONPATH": paths})
     if done.returncode != 0:
         last = (f"{done.stdout}\n{done.stderr}".strip().splitlines() or ["no message"])[-1]
@@ -183,7 +184,7 @@ def _run(command: list[str], what: str, environ: dict[str, str] | None = None):
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock, which ends with the process that holds it."""
+    """Hold a lock file; the operating system releases it when the process ends."""
     import fcntl
 
     with path.open("w") as file:

@@ -11,16 +11,20 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from mindcv_ghost.errors import ConfigError, UserError
+from mindcv_ghost.errors import ConfigError, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 __all__ = [
     "add_model_arguments",
-    "create_named_model",
+    "check_model_exists",
+    "create_model_by_name",
     "parse_model_args",
     "register_model",
     "register_zoo",
@@ -135,25 +139,37 @@ def parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
-def create_named_model(name: str, pairs: Sequence[str] = (), **keywords: Any) -> Any:
-    """Create a model of MindCV's registry.
+def check_model_exists(name: str) -> None:
+    """Raise a ConfigError if MindCV's registry has no such model, this package's included."""
+    import mindcv
+
+    import mindcv_ghost  # noqa: F401  (registers its models)
+
+    if not mindcv.is_model(name):
+        hint = did_you_mean(name, mindcv.list_models()) or "."
+        raise ConfigError(f"there is no model {name!r}{hint} mindcv.list_models() names them all.")
+
+
+def create_model_by_name(
+    name: str, model_args: Mapping[str, Any] | None = None, **arguments: Any
+) -> nn.Cell:
+    """Create a model of MindCV's registry, in which this package's models are, too.
 
     Args:
         name: as in ``mindcv.list_models()``.
-        pairs: the ``--model_args``.
-        keywords: further arguments, such as ``num_classes``.
+        model_args: arguments that the user gave, for example ``{"ratio": 4}``.
+        arguments: further arguments of ``mindcv.create_model``, such as ``num_classes``.
 
     Raises:
         ConfigError: if there is no such model, or it can't be built with these arguments.
     """
     import mindcv
 
-    import mindcv_ghost  # noqa: F401  (registers its models)
-
-    if not mindcv.is_model(name):
-        raise ConfigError(f"there is no model {name!r}; mindcv.list_models() names them all")
-    arguments = parse_model_args(pairs)
+    check_model_exists(name)
+    model_args = model_args or {}
     try:
-        return mindcv.create_model(name, **keywords, **arguments)
-    except (TypeError, ValueError) as problem:
-        raise ConfigError(f"{name} can't be built with {arguments}: {problem}") from problem
+        return mindcv.create_model(name, **arguments, **model_args)
+    except (TypeError, ValueError) as error:
+        # What a model raises for an argument that it doesn't have, or a value that it doesn't take.
+        given = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **model_args}.items())
+        raise ConfigError(f"model {name} can't be built with {given}: {error}") from error

@@ -1,4 +1,4 @@
-"""What every test starts from."""
+"""Set-up of every test process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import tempfile
 
 import pytest
 
-# Before anything imports MindSpore: its warnings would bury a failing test's message.
+# Set before MindSpore is imported: its warnings would hide the message of a failing test.
 os.environ.setdefault("GLOG_v", "3")
-# The suite runs beside others on small machines; idle OpenMP threads that spin cost the rest.
+# Test processes share few cores, and OpenMP threads that spin while idle take them from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Compiled graphs of tests are nobody's business but the tests'; a suite starts with none, and each
-# of its workers does.
+# Tests keep compiled graphs in a folder of their own, empty at the start of each worker.
 if "MINDCV_GHOST_GRAPHS" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["MINDCV_GHOST_GRAPHS"] = tempfile.mkdtemp(prefix="mindcv_ghost_tests_")
     atexit.register(shutil.rmtree, os.environ["MINDCV_GHOST_GRAPHS"], ignore_errors=True)
@@ -26,9 +25,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_finish(session):
-    """Spare the tests what MindSpore does many times over in a process of many small graphs."""
-    # MindSpore collects garbage before each graph that it compiles: a tenth of a second over all
-    # that the imports have made, none of which is garbage.
+    """Speed up compiling many small graphs in one process."""
+    # MindSpore collects garbage before each graph that it compiles. Traversing what the imports
+    # have created takes a tenth of a second; frozen objects aren't traversed.
     gc.collect()
     gc.freeze()
     if "mindspore" in sys.modules:
@@ -37,11 +36,11 @@ def pytest_collection_finish(session):
 
 
 def _compile_once() -> None:
-    """Take away earlier networks before a graph is compiled, and not in the midst of it.
+    """Collect garbage before a graph is compiled, not during compilation.
 
-    MindSpore 2.8 looks up the number of the inputs' types, collects garbage, and compiles. Where an
-    earlier network goes in that moment that had the same types, it takes their number along, and
-    the first call after ``compile`` finds no graph and compiles again.
+    MindSpore 2.8 looks up the number of the inputs' types, collects garbage, and compiles. If that
+    collection deletes an earlier network with inputs of the same types, their number is deleted,
+    too, and the first call after ``compile`` finds no graph and compiles again.
     """
     from mindspore import nn
 
@@ -56,10 +55,10 @@ def _compile_once() -> None:
 
 
 def _forget_cells() -> None:
-    """Cells that are left at the interpreter's end aren't counted.
+    """Silence the ``__del__`` of cells that are left when the interpreter exits.
 
-    Their class is gone by then, and each one's ``__del__`` would say so in four lines, behind which
-    the suite's result can't be seen.
+    Their class has been deleted by then, so each ``__del__`` would print four lines of traceback
+    after the result of the suite.
     """
     from mindspore import nn
 

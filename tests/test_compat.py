@@ -1,4 +1,4 @@
-"""Which device a run takes, and what is known of it."""
+"""Which device a run uses, and what MindSpore reports about devices."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mindcv_ghost.errors import ConfigError
 
 @pytest.fixture
 def devices(monkeypatch):
-    """Plug-ins that load and drivers that answer, or don't."""
+    """Simulates a plug-in for a device whose driver answers, or fails."""
     monkeypatch.setattr(compat, "_ask_driver", compat._ask_driver.__wrapped__)
 
-    def have(name: str, count: int | Exception) -> None:
+    def simulate(name: str, count: int | Exception) -> None:
         def device_count() -> int:
             if isinstance(count, Exception):
                 raise count
@@ -25,10 +25,10 @@ def devices(monkeypatch):
         monkeypatch.setattr(module, "is_available", lambda: True)
         monkeypatch.setattr(module, "device_count", device_count)
 
-    return have
+    return simulate
 
 
-def test_auto_takes_the_first_device_that_is_there(devices):
+def test_auto_prefers_ascend_then_gpu_then_cpu(devices):
     assert compat.resolve_device("auto") == "CPU"
     devices("GPU", 2)
     assert (compat.resolve_device("auto"), compat.device_count("GPU")) == ("GPU", 2)
@@ -37,21 +37,21 @@ def test_auto_takes_the_first_device_that_is_there(devices):
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "problem"),
     [
         (RuntimeError("dcmi module initialize failed.\n- C++ stack"), "dcmi module initialize fai"),
         (0, "Ascend's driver finds no device"),
     ],
 )
-def test_a_plug_in_that_loads_on_a_host_without_a_device_is_not_taken(devices, count, told):
+def test_a_plug_in_that_loads_on_a_host_without_a_device_is_ignored(devices, count, problem):
     devices("Ascend", count)
     assert compat.resolve_device("auto") == "CPU"
-    assert told in compat.driver_problem("Ascend")
-    with pytest.raises(ConfigError, match=f"device_target Ascend: .* but CPU .*{told}"):
+    assert problem in compat.driver_problem("Ascend")
+    with pytest.raises(ConfigError, match=f"device_target Ascend: .* but CPU .*{problem}"):
         compat.resolve_device("Ascend")
 
 
-def test_a_device_is_named_once_with_its_number_and_the_cpu_without(monkeypatch):
+def test_a_device_is_set_once_with_its_number_and_the_cpu_without_one(monkeypatch):
     named = []
     monkeypatch.setattr(ms, "set_device", lambda *args: named.append(args))
     monkeypatch.setattr(ms, "set_context", lambda **_: None)
@@ -71,7 +71,7 @@ def test_a_device_is_named_once_with_its_number_and_the_cpu_without(monkeypatch)
         ("CPU", "", "", False),
     ],
 )
-def test_arithmetic_saturates_on_the_910a_and_where_a_910b_is_told_to(
+def test_arithmetic_saturates_on_the_910a_and_on_a_910b_in_saturation_mode(
     monkeypatch, device, chip, mode, saturates
 ):
     class Context:

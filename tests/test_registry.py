@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from mindcv.models import registry
 
 import mindcv_ghost
-from mindcv_ghost.errors import UserError
-from mindcv_ghost.registry import register_model
+from mindcv_ghost.errors import ConfigError, UserError
+from mindcv_ghost.registry import create_model_by_name, register_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +56,7 @@ REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 
     ],
     ids=["ghost first", "mindcv first", "models first"],
 )
-def test_zoo_registers_in_any_order_of_import(code):
+def test_models_register_in_any_order_of_import(code):
     python(code)
 
 
@@ -91,3 +92,15 @@ def test_a_name_of_another_plug_in_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"mindcv_ghost\.models\.ghost_resnet is already taken by"):
         register_model(ours.ghost_resnet50)
     assert registry.model_entrypoint("ghost_resnet50") is ghost_resnet50
+
+
+def test_an_unknown_model_is_refused_with_the_most_similar_name():
+    message = "there is no model 'ghost_resnet5'; did you mean 'ghost_resnet50'?"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        create_model_by_name("ghost_resnet5")
+
+
+@pytest.mark.parametrize("model_args", [{"ration": 4}, {"num_classes": 5}])
+def test_an_argument_that_a_model_cant_take_is_refused(model_args):
+    with pytest.raises(ConfigError, match="model resnet18 can't be built with num_classes="):
+        create_model_by_name("resnet18", model_args, num_classes=3)

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,12 @@ from mindcv_ghost.convert.conversion import ConversionReport, to_mindspore, to_t
 from mindcv_ghost.convert.names import DIALECTS, dialects_of, torch_names
 from mindcv_ghost.convert.torch_file import SUFFIXES, read_torch_file, write_torch_file
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
-from mindcv_ghost.registry import add_model_arguments, create_named_model
+from mindcv_ghost.registry import (
+    add_model_arguments,
+    check_model_exists,
+    create_model_by_name,
+    parse_model_args,
+)
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -114,10 +119,7 @@ def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
 def _classifier(model: str) -> str:
     from mindcv.models import registry
 
-    import mindcv_ghost  # noqa: F401  (registers its models)
-
-    if not registry.is_model(model):
-        raise ConfigError(f"there is no model {model!r}; mindcv.list_models() names them all")
+    check_model_exists(model)
     return f"{registry.get_pretrained_cfg(model)['classifier']}.weight"
 
 
@@ -126,8 +128,12 @@ def _network(args: argparse.Namespace, classifier: np.ndarray | None) -> nn.Cell
     classes = args.num_classes
     if classes is None:
         classes = 1000 if classifier is None or not classifier.ndim else classifier.shape[0]
-    keywords: Mapping = {"num_classes": int(classes), "in_channels": args.in_channels}
-    return create_named_model(args.model, args.model_args, **keywords)
+    return create_model_by_name(
+        args.model,
+        parse_model_args(args.model_args),
+        num_classes=int(classes),
+        in_channels=args.in_channels,
+    )
 
 
 def _text(report: ConversionReport, source: str, args: argparse.Namespace) -> str:

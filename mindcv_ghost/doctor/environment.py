@@ -18,7 +18,7 @@ from mindcv_ghost.doctor.findings import BROKEN, OK, SLOW, Finding
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.launch.environment import threads_per_rank
 from mindcv_ghost.launch.world import World
-from mindcv_ghost.native_build import Unavailable, commands
+from mindcv_ghost.native_build import Unavailable, compiler_commands
 from mindcv_ghost.report.hardware import describe_hardware
 
 __all__ = ["compiler", "cores", "installed", "shared_memory", "versions"]
@@ -129,7 +129,7 @@ def compiler(device: str) -> Finding:
         source.write_text(_PROGRAM, encoding="utf-8")
         flags = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread")
         try:
-            tried = commands(flags, [source], Path(folder) / "doctor.so")
+            tried = compiler_commands(flags, [source], Path(folder) / "doctor.so")
             first = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True)
             for command in tried:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120)

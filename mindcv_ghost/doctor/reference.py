@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
     with np.load(folder / "weights.npz") as file:
         for parameter in network.get_parameters():
             parameter.set_data(ms.Tensor(file[parameter.name], parameter.dtype))
-    with_loss = NetworkWithLoss(network, create_loss(config))
+    with_loss = NetworkWithLoss(network, create_loss(config.loss))
     with_loss.set_train()
     trained = network.trainable_params()
     differentiate = ms.value_and_grad(with_loss, None, trained, has_aux=True)

@@ -24,7 +24,7 @@ from mindcv_ghost.launch.environment import device_id
 from mindcv_ghost.launch.processes import launcher_environment
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.hardware import describe_hardware
-from mindcv_ghost.run.imports import loading
+from mindcv_ghost.run.imports import importing_without_gc
 from mindcv_ghost.version import __version__
 
 __all__ = ["examine", "examine_outside"]
@@ -187,7 +187,7 @@ def _heavy(asked: Asked, world: World, stack: contextlib.ExitStack) -> list[Chec
 
     def set_up() -> Finding:
         start_scheduler(world)  # it starts while MindSpore loads
-        with loading():
+        with importing_without_gc():
             import mindspore  # noqa: F401
 
             from mindcv_ghost.doctor import training

@@ -40,7 +40,7 @@ def save(trial: Trial, folder: Path | None) -> Finding:
     size = path.stat().st_size + checkpoint.stat().st_size
     started = time.perf_counter()
     state = find_state(str(folder), folder)
-    again = state.read(trial.trainer.state.wanted(1))
+    again = state.read(trial.trainer.state.expected_arrays(1))
     fresh = built(trial.config, trial.shape.classes)
     load_weights(fresh, checkpoint)
     read = time.perf_counter() - started
@@ -67,10 +67,10 @@ def resume(trial: Trial, folder: Path | None) -> Finding:
     trainer = trial.new_trainer(trial.learner, trial.batches, trial.config, recorder)
     if trial.world.is_main:
         state = find_state(str(folder), folder)
-        facts, arrays = state.facts, state.read(trainer.state.wanted(1))
+        facts, arrays = state.facts, state.read(trainer.state.expected_arrays(1))
     facts = trial.collectives.broadcast_object(facts)
     # The network that has run goes back to the state, in the memory that its graphs use.
-    trainer.take_up(facts, arrays, trial.updates)
+    trainer.restore(facts, arrays, trial.updates)
     if arrays is not None:
         wrong = _other_bits(arrays, trial.values(trainer))
         if wrong:

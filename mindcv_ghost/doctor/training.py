@@ -51,7 +51,7 @@ def built(config: Config, classes: int) -> nn.Cell:
 
     Dropout and stochastic depth would make two computations of one loss differ.
     """
-    network, _ = create_network(config.model, classes, start_weights=False)
+    network, _ = create_network(config.model, classes, load_initial_weights=False)
     for _, cell in network.cells_and_names():
         if isinstance(cell, nn.Dropout):
             cell.p = 0.0
@@ -124,7 +124,7 @@ class _Rows:
 
 
 class Recorder:
-    """In a saver's place: keeps each part's numbers, and the state before the last part.
+    """Stands in for a RunWriter: keeps each part's numbers, and the state before the last part.
 
     Args:
         facts: what a state has to hold beside the progress.
@@ -295,16 +295,16 @@ class Trial:
     def new_trainer(
         self, learner: Learner, batches: RepeatedBatch, config: Config, recorder: Recorder
     ) -> Trainer:
-        """A trainer as train.py has it, with a recorder for a saver on rank 0."""
+        """A trainer as train.py has it, with a recorder for a writer on rank 0."""
         settings = trainer_settings(config, self.device)
         steps = dataclasses.replace(settings.steps, log_interval=10**9, report_folder=None)
         return Trainer(
             learner.step,
             batches,
             dataclasses.replace(settings, steps=steps),
-            learner.schedule,
-            self.collectives,
-            recorder if self.world.is_main else None,
+            schedule=learner.schedule,
+            collectives=self.collectives,
+            writer=recorder if self.world.is_main else None,
             ema=learner.ema,
             compile=learner.compile,
         )

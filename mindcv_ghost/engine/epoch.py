@@ -1,4 +1,4 @@
-"""One epoch of training, from any of its batches on, to its end or to where it is stopped."""
+"""One epoch of training: from its start or a resumed position to its end or a stop."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import mindspore as ms
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
@@ -25,16 +27,16 @@ __all__ = ["EpochRun", "EpochStats", "Position", "StepSettings"]
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How the loop inside an epoch goes.
+    """Settings of the loop inside an epoch.
 
     Args:
         log_interval: batches between progress lines.
         save_every_steps: batches between states saved within an epoch, or None.
         save_every_minutes: minutes between them, or None.
-        nan_patience: updates in a row without usable numbers that may be skipped.
-        in_flight: batches that may be under way on the device before the loop waits for their
-            results; 0 where computing is synchronous anyway.
-        report_folder: where a run whose numbers go wrong leaves its report, or None.
+        nan_patience: skipped updates in a row after which a run counts as diverged.
+        in_flight: batches that the device may be computing before the loop waits for their
+            results; 0 where computation is synchronous.
+        report_folder: where a diverged run writes its report, or None.
     """
 
     log_interval: int = 100
@@ -47,26 +49,26 @@ class StepSettings:
 
 @dataclass
 class Position:
-    """How far a run has come: whole epochs, batches of the next one, batches in all."""
+    """Progress of a run: whole epochs, batches of the epoch after them, batches in total."""
 
     epoch: int = 0
     step: int = 0
     batches: int = 0
 
     def advance(self) -> None:
-        """Count a batch."""
+        """Count one batch."""
         self.step += 1
         self.batches += 1
 
     def end_epoch(self) -> None:
-        """Count an epoch, whose batches have been counted."""
+        """Count one epoch, after its batches have been counted."""
         self.epoch += 1
         self.step = 0
 
 
 @dataclass
 class EpochStats:
-    """What an epoch came to, or has come to so far."""
+    """Numbers of an epoch, or of its batches so far."""
 
     loss: float = float("nan")
     lr: float = float("nan")
@@ -77,8 +79,8 @@ class EpochStats:
     loss_sum: float = 0.0
     losses: int = 0
 
-    def facts(self) -> dict:
-        """What a resumed epoch has to know that is the same on every rank."""
+    def facts(self) -> dict[str, Any]:
+        """Give the numbers that a resumed epoch needs and that are the same on every rank."""
         return {
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
@@ -93,12 +95,13 @@ class EpochRun:
         step: the compiled step.
         settings: see :class:`StepSettings`.
         collectives: to the other ranks.
-        signals: whether somebody wants the run to stop.
-        epoch, epochs: number of this one, from 1, and of all.
+        signals: requests to stop the run.
+        epoch: number of this epoch, from 1.
+        epochs: number of epochs of the run.
         source: of the batches.
         position: of the run; is advanced.
         schedule: learning rate of every update of the run.
-        between_epochs_seconds: what an epoch costs beside its steps.
+        between_epochs_seconds: duration of validation and saving between two epochs.
         save: saves a state at the current position.
     """
 
@@ -133,88 +136,94 @@ class EpochRun:
         )
         self._stats = EpochStats()
         self._started = time.perf_counter()
-        self._under_way: deque = deque()
+        self._in_flight: deque = deque()
         self._group = 0
-        self._said = self._heard = (False, False)
+        # (stop, save): what this rank has requested, and what any rank has, as of an update.
+        self._requested = self._agreed = (False, False)
         self._saved_at_step = position.step
         self._saved_at_time = time.monotonic()
 
-    def continue_from(self, so_far: dict) -> None:
-        """Take up an epoch that was stopped; ``so_far`` as a state holds it, or empty."""
-        if not so_far:
+    def resume_from(self, saved: dict[str, Any]) -> None:
+        """Continue the numbers of an epoch that was stopped.
+
+        Args:
+            saved: ``epoch_so_far`` of a state; empty at the start of an epoch.
+        """
+        if not saved:
             return
-        self._stats.compile_seconds = so_far["compile_seconds"]
-        self._started -= so_far["seconds"] + so_far["compile_seconds"]
-        total, count = so_far["sums"][self.collectives.rank]
+        self._stats.compile_seconds = saved["compile_seconds"]
+        self._started -= saved["seconds"] + saved["compile_seconds"]
+        total, count = saved["sums"][self.collectives.rank]
         self.watch.total, self.watch.count = total, int(count)
-        self.watch.overflows = so_far["overflows"]
+        self.watch.overflows = saved["overflows"]
 
     @property
     def lr(self) -> float:
-        """Learning rate of the latest update; it waits while overflows are skipped."""
+        """Learning rate of the latest update; skipped updates don't advance it."""
         done = self.step.updates_done
         return float(self.schedule[min(max(done - 1, 0), len(self.schedule) - 1)])
 
-    def train(self, batches: Iterator, prepare: Callable, call: Callable) -> bool:
-        """Train on what is left of the epoch.
+    def train(self, batches: Generator, prepare: Callable, call: Callable) -> bool:
+        """Train on the rest of the epoch.
 
         Args:
-            batches: from the position on.
-            prepare: compiles the step for such inputs if need be, and gives the seconds it took.
-            call: runs one step on what ``batches`` yields.
+            batches: the epoch's batches from the position on.
+            prepare: compiles the step for a batch where needed; returns the seconds it took.
+            call: runs one step on a batch.
 
         Returns:
-            Whether it was stopped: the state is saved, and the process should end.
+            Whether it was stopped. The state is then saved, and the process should end.
 
         Raises:
-            TrainingDiverged: if numbers went wrong for good.
+            TrainingDiverged: if loss or gradients are no finite numbers and skipping updates
+                doesn't help.
         """
         self.step.set_train()
         with self.progress, contextlib.closing(batches):
             for inputs in batches:
                 self._stats.compile_seconds += prepare(inputs)
-                self._ask()
+                self._request()
                 loss, outcome = call(inputs)
                 self.position.advance()
                 outcome = self._update(outcome)
-                self._under_way.append((self.position.step, loss, outcome))
+                self._in_flight.append((self.position.step, loss, outcome))
                 self._settle(self.settings.in_flight)
-                self.progress.update(lambda value=loss: float(value.asnumpy()), lambda: self.lr)
+                self.progress.update(_number_of(loss), lambda: self.lr)
                 if outcome is not None and self._save_if_due():
                     return True
             self._settle(0)
         return False
 
     def finish(self) -> EpochStats:
-        """Give the epoch's numbers, the same on every rank."""
-        stats = self._so_far()
+        """Return the epoch's numbers, the same on every rank."""
+        stats = self._current_stats()
         stats.lr = self.lr
-        means = self.collectives.gather(np.float64(self.watch.mean))
+        means = self.collectives.gather(np.array(self.watch.mean, np.float64))
         stats.loss = float(means.mean())
         seconds = self.collectives.gather(np.array([stats.seconds, stats.compile_seconds])).max(0)
         stats.seconds, stats.compile_seconds = float(seconds[0]), float(seconds[1])
         stats.images_per_second = self.source.images_per_epoch / max(stats.seconds, 1e-9)
         return stats
 
-    def _so_far(self) -> EpochStats:
+    def _current_stats(self) -> EpochStats:
         stats = self._stats
         stats.seconds = time.perf_counter() - self._started - stats.compile_seconds
         stats.overflows = self.watch.overflows
         stats.loss_sum, stats.losses = self.watch.total, self.watch.count
         return stats
 
-    def _ask(self) -> None:
-        """Tell the other ranks, with the coming update, what this one wants."""
+    def _request(self) -> None:
+        """Pass this rank's wish to stop or to save to the other ranks, with the next update."""
         minutes = self.settings.save_every_minutes
         waited = time.monotonic() - self._saved_at_time
         save = self.collectives.rank == 0 and minutes is not None and waited >= 60 * minutes
-        wanted = (self.signals.number != 0, save)
-        if wanted != self._said:
-            self.step.request(*wanted)
-            self._said = wanted
+        requested = (self.signals.number != 0, save)
+        if requested != self._requested:
+            self.step.request(*requested)
+            self._requested = requested
 
     def _update(self, outcome):
-        """End a group of accumulated batches if it is time; None if it isn't."""
+        """Update after the last batch of an accumulated group; returns None within a group."""
         if not self.step.accumulates:
             return outcome
         self._group += 1
@@ -225,39 +234,39 @@ class EpochRun:
         return self.step.update(group)
 
     def _settle(self, in_flight: int) -> None:
-        """Wait for all batches but the latest few, and look at what came of them.
+        """Wait until no more than ``in_flight`` batches are being computed, and check the others.
 
-        Every rank waits for the same batches at the same place, and so hears the same requests.
+        All ranks wait for the same batches at the same point, so they see the same requests.
         """
-        while len(self._under_way) > in_flight:
-            step, loss, values = self._under_way.popleft()
+        while len(self._in_flight) > in_flight:
+            step, loss, values = self._in_flight.popleft()
             problem = self.watch.add_loss(float(loss.asnumpy()))
             if values is not None and problem is None:
                 outcome = Outcome.read(values)
                 can_fall = not outcome.finite and self.step.scale_can_fall
                 problem = self.watch.add_update(outcome.finite, can_fall)
-                stop, save = self._heard
-                self._heard = (stop or outcome.stop, save or outcome.save)
+                stop, save = self._agreed
+                self._agreed = (stop or outcome.stop, save or outcome.save)
             if problem is not None:
                 raise self._diverged(problem, step)
 
     def _save_if_due(self) -> bool:
-        """Save behind an update if somebody wants it; tells whether somebody wants to stop."""
-        stop, save = self._heard
+        """Save after an update if a rank has requested it; returns whether one asks to stop."""
+        stop, save = self._agreed
         every = self.settings.save_every_steps
         due = every is not None and self.position.step - self._saved_at_step >= every
         ends = self.position.step == self.source.steps_per_epoch
         if not stop and (ends or not (due or save)):
             return False
         self._settle(0)
-        stop, self._heard = self._heard[0], (False, False)
+        stop, self._agreed = self._agreed[0], (False, False)
         self._saved_at_step = self.position.step
-        self.save(self._so_far())
+        self.save(self._current_stats())
         self._saved_at_time = time.monotonic()
         return stop
 
     def _diverged(self, problem: str, step: int) -> TrainingDiverged:
-        """Write down what is known of a run whose numbers went wrong."""
+        """Write a report of a diverged run, and create the error that names it."""
         rank = self.collectives.rank
         facts = {
             "problem": problem,
@@ -271,15 +280,20 @@ class EpochRun:
             "images": self.source.names(self.epoch - 1, step - 1),
         }
         name = "diverged.json" if rank == 0 else f"diverged_rank{rank}.json"
-        told = ""
+        report = ""
         if self.settings.report_folder is not None:
             path = self.settings.report_folder / name
             with contextlib.suppress(OSError):
                 write_bytes(path, (json.dumps(facts, indent=2) + "\n").encode())
-                told = f" {path} has the images of the batch."
+                report = f" {path} has the images of the batch."
         return TrainingDiverged(
             f"{problem} at step {step} of epoch {self.epoch} (lr {facts['lr']:g}, loss scale "
-            f"{facts['loss_scale']:g}).{told} The checkpoints before stand. Try a lower --lr, a "
-            "longer --warmup_epochs, --clip_grad true, or with amp_level O1-O3 a dynamic "
+            f"{facts['loss_scale']:g}).{report} The earlier checkpoints are kept. Try a lower "
+            "--lr, a longer --warmup_epochs, --clip_grad true, or with amp_level O1-O3 a dynamic "
             "--loss_scale_type."
         )
+
+
+def _number_of(value: ms.Tensor) -> Callable[[], float]:
+    """Return a function that fetches a number from the device when it is called."""
+    return lambda: float(value.asnumpy())

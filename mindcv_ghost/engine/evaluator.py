@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -12,53 +12,9 @@ from mindspore import nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
+from mindcv_ghost.report.evaluation import Evaluation
 
-__all__ = ["Evaluation", "Evaluator", "count_batch"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of one pass over a dataset; accuracies are over all of its images.
-
-    Args:
-        images: number of images, unreadable ones included.
-        correct: images whose highest logit is the label's.
-        correct_topk: images whose label is among the ``k`` highest logits.
-        k: 5, or the number of classes if there are fewer.
-        loss: mean cross-entropy of the readable images, in nats, without label smoothing, so that
-            it is comparable between recipes.
-        unreadable: images that couldn't be decoded; they count as wrong.
-        seconds: wall time of the slowest rank, without compilation.
-        compile_seconds: time that compilation took before the first batch.
-        confusion: ``(classes, classes)`` counts, rows true, columns predicted.
-        unreadable_per_class: ``(classes,)`` counts.
-    """
-
-    images: int
-    correct: int
-    correct_topk: int
-    k: int
-    loss: float
-    unreadable: int
-    seconds: float
-    compile_seconds: float
-    confusion: np.ndarray = field(repr=False)
-    unreadable_per_class: np.ndarray = field(repr=False)
-
-    @property
-    def top1(self) -> float:
-        """Top-1 accuracy in percent."""
-        return 100.0 * self.correct / self.images
-
-    @property
-    def topk(self) -> float:
-        """Top-k accuracy in percent."""
-        return 100.0 * self.correct_topk / self.images
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second of all ranks together."""
-        return self.images / self.seconds if self.seconds > 0 else float("inf")
+__all__ = ["Evaluator", "count_batch"]
 
 
 class _Logits(nn.Cell):

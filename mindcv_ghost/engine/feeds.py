@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from typing import Protocol
 
 import mindspore as ms
@@ -26,7 +26,9 @@ _logger = logging.getLogger(__name__)
 class SinkPipeline(Protocol):
     """A dataset with the batches of many epochs, for a device that fetches them."""
 
-    dataset: ds.Dataset
+    @property
+    def dataset(self) -> ds.Dataset:
+        """The batches."""
 
     def check(self, batch: int) -> None:
         """Raise the DataError that ended the pipeline at this batch or before, if there is one."""
@@ -38,7 +40,7 @@ class BatchSource(Protocol):
     steps_per_epoch: int
     images_per_epoch: int
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterable:
         """Yield the batches ``(image, label)`` of one epoch (from 0) after the first ``skip``."""
 
     def whole_run(self, first_epoch: int, epochs: int, skip: int = 0) -> SinkPipeline:
@@ -62,9 +64,9 @@ class HostFeed:
         self.batches = batches
         self._compile = compile
 
-    def epoch(self, epoch: int, skip: int) -> Iterator:
-        """Iterate over the batches of an epoch (from 0) after the first ``skip``."""
-        return iter(self.batches.epoch(epoch, skip))
+    def epoch(self, epoch: int, skip: int) -> Generator:
+        """Yield the batches of an epoch (from 0) after the first ``skip``."""
+        yield from self.batches.epoch(epoch, skip)
 
     def prepare(self, inputs: tuple) -> float:
         """Compile before the first batch; returns the seconds it took."""
@@ -110,7 +112,7 @@ class SinkFeed:
         self._compiled: list[nn.Cell] = []
         self._count = 0
 
-    def epoch(self, epoch: int, skip: int) -> Iterator:
+    def epoch(self, epoch: int, skip: int) -> Generator:
         """Yield an empty tuple for each batch of an epoch (from 0) after the first ``skip``."""
         if self._helper is None:
             self._pipeline = self.batches.whole_run(epoch, self.epochs - epoch, skip)

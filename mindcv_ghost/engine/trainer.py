@@ -1,8 +1,7 @@
-"""The training loop: epochs, validation, checkpoints, and the numbers of a run.
+"""The training loop: epochs, validation, checkpoints and metrics.
 
-A loop of our own around MindSpore cells instead of ``mindspore.train.Model``: Model offers neither
-an update every few micro-steps with a schedule to match, nor dynamic loss scale on the CPU, nor a
-stop and an exact restart in the middle of an epoch.
+This loop replaces ``mindspore.train.Model``, which lacks gradient accumulation with a matching
+schedule, a dynamic loss scale on the CPU, and an exact resume within an epoch.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -21,12 +21,12 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import compile_uncached
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
-from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
-from mindcv_ghost.engine.live_state import LiveState
-from mindcv_ghost.engine.saver import DiskError, Saver
+from mindcv_ghost.engine.run_writer import DiskError, RunWriter
 from mindcv_ghost.engine.signals import StopSignals, exit_status
 from mindcv_ghost.engine.step import TrainStep
+from mindcv_ghost.engine.step_state import StepState
+from mindcv_ghost.report.evaluation import Evaluation
 from mindcv_ghost.report.progress import format_duration
 
 __all__ = ["Summary", "Trainer", "TrainerSettings", "updates_per_epoch"]
@@ -37,14 +37,14 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How long, and how often what.
+    """Settings of the training loop.
 
     Args:
-        epochs: to train.
+        epochs: number of epochs of the run.
         val_interval: epochs between validations; the last epoch is always validated.
         graph_mode: whether steps are compiled.
-        sink: let the device fetch its batches from a queue (Ascend and GPU only).
-        steps: of the loop inside an epoch.
+        sink: whether the device fetches its batches from a queue (Ascend and GPU only).
+        steps: settings of the loop inside an epoch.
     """
 
     epochs: int
@@ -56,10 +56,16 @@ class TrainerSettings:
 
 @dataclass
 class Summary:
-    """What a run came to; accuracies are in percent.
+    """Results of a run; accuracies are in percent, times in seconds.
 
     Attributes:
-        stopped_by: the signal that stopped it before its end, or 0.
+        epochs: that are done.
+        best_top1: highest validation accuracy, None without validation.
+        best_epoch: the epoch of that accuracy.
+        seconds: duration of the run, stopped and resumed parts added up.
+        compile_seconds: of it spent compiling.
+        stopped_by: the signal that stopped the run before its end, or 0.
+        last: numbers of the last epoch.
     """
 
     epochs: int = 0
@@ -72,12 +78,12 @@ class Summary:
 
     @property
     def status(self) -> int:
-        """The exit status that tells how it ended."""
+        """The exit status for the end of the run."""
         return exit_status(self.stopped_by) if self.stopped_by else 0
 
 
 def updates_per_epoch(micro_steps: int, accumulation_steps: int) -> int:
-    """Count an epoch's updates; the last group may be shorter than the others.
+    """Count an epoch's updates; the last group of accumulated batches may be shorter.
 
     >>> updates_per_epoch(10, 4), updates_per_epoch(8, 4), updates_per_epoch(3, 1)
     (3, 2, 3)
@@ -86,19 +92,24 @@ def updates_per_epoch(micro_steps: int, accumulation_steps: int) -> int:
 
 
 class Trainer:
-    """Trains a network, validates it and keeps its checkpoints.
+    """Trains a network, validates it and saves its checkpoints.
 
     Args:
-        step: the compiled step.
-        batches: this rank's training set.
+        step: the training step.
+        batches: this rank's share of the training set.
         settings: see :class:`TrainerSettings`.
         schedule: learning rate of every update of the run.
         collectives: to the other ranks.
-        saver: where to write; rank 0 only.
-        evaluate: validates the network as it is, or None.
-        ema: averaged weights; validation then uses them.
-        bad_images: tells which images this rank couldn't read so far, and why.
-        compile: compiles a cell for inputs; tells whether it found the graph in a cache.
+        writer: writes the run's files, on rank 0; else None.
+        evaluate: evaluates the network with its current weights; None for no validation.
+        ema: averaged weights, with which the network is then validated; or None.
+        bad_images: returns the images that this rank couldn't read so far, and why.
+        compile: ``compile(cell, *inputs) -> bool``: whether the graph came from a cache.
+
+    Attributes:
+        state: what a saved state holds of the step.
+        position: how far the run has come.
+        signals: requests to stop.
     """
 
     def __init__(
@@ -106,9 +117,10 @@ class Trainer:
         step: TrainStep,
         batches: BatchSource,
         settings: TrainerSettings,
+        *,
         schedule: list[float],
         collectives: Collectives,
-        saver: Saver | None = None,
+        writer: RunWriter | None = None,
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
         bad_images: Callable[[], dict[str, str]] = dict,
@@ -119,46 +131,49 @@ class Trainer:
         self.settings = settings
         self.schedule = schedule
         self.collectives = collectives
-        self.saver = saver
+        self.writer = writer
         self.evaluate = evaluate
         self.ema = ema
         self.bad_images = bad_images
         self.compile = compile
-        self.state = LiveState(step, collectives)
+        self.state = StepState(step, collectives)
         self.position = Position()
         self.signals = StopSignals()
         self._summary = Summary()
-        self._earlier: dict = {}
-        self._bad_told: set[str] = set()
-        self._network = step.model
+        self._unfinished_epoch: dict[str, Any] = {}
+        self._reported_images: set[str] = set()
         self._between_epochs_seconds = 0.0
         self._started = time.perf_counter()
 
-    def take_up(self, facts: dict, arrays: dict | None, updates: int) -> None:
-        """Go on where a state was saved; every rank has to call it.
+    def restore(
+        self,
+        facts: dict[str, Any],
+        arrays: Mapping[str, np.ndarray] | None,
+        updates_per_epoch: int,
+    ) -> None:
+        """Restore a saved state; every rank has to call it.
 
         Args:
             facts: of the state.
-            arrays: of the state, on rank 0.
-            updates: an epoch has now. The state may come from a run with another number of ranks,
-                and the schedule's place is then that of the same epoch.
+            arrays: of the state, on rank 0; None on the other ranks.
+            updates_per_epoch: of this run. If the state comes from a run with another number of
+                ranks, the position in the schedule is converted.
         """
         position = facts["position"]
         self.position = Position(position["epoch"], position["step"], position["batches"])
-        self.state.put_back(arrays, facts["ranks"] if position["step"] else 1)
-        if facts["updates_per_epoch"] != updates:
-            count = self.step.updates_done * updates / facts["updates_per_epoch"]
-            self.step.set_updates_done(round(count))
-        summary = facts["summary"]
-        self._earlier = facts["epoch_so_far"]
-        self._summary = Summary(position["epoch"], **summary)
+        self.state.restore(arrays, facts["ranks"] if position["step"] else 1)
+        if facts["updates_per_epoch"] != updates_per_epoch:
+            done = self.step.updates_done * updates_per_epoch / facts["updates_per_epoch"]
+            self.step.set_updates_done(round(done))
+        self._unfinished_epoch = facts["epoch_so_far"]
+        self._summary = Summary(position["epoch"], **facts["summary"])
 
     def run(self) -> Summary:
-        """Train the epochs that are left.
+        """Train the remaining epochs; every rank has to call it.
 
         Raises:
-            TrainingDiverged: if loss, gradients or weights stop being numbers; the checkpoints
-                before are left as they are.
+            TrainingDiverged: if loss, gradients or weights are no finite numbers any more; the
+                earlier checkpoints are kept.
             DiskError: if checkpoints can't be saved.
         """
         summary = self._summary
@@ -169,20 +184,20 @@ class Trainer:
                 if not stopped:
                     self._end_epoch(epoch, stats)
                     self._save(EpochStats())
-                    stopped = epoch < self.settings.epochs and self._asked_between_epochs()
+                    stopped = epoch < self.settings.epochs and self._any_rank_signalled()
                 if stopped:
                     summary.stopped_by = self._agree_on_signal()
                     break
-        # Rank 0 may still be writing; a rank that left now would look like one that died.
+        # Rank 0 may still be writing. A rank that left now would be taken for a dead one.
         self.collectives.barrier()
         summary.seconds = time.perf_counter() - self._started
         return summary
 
     def _feed(self) -> HostFeed | SinkFeed:
-        left = self.settings.epochs - self.position.epoch
-        left = left * self.batches.steps_per_epoch - self.position.step
-        # A single batch has no queue of shapes, by which SinkFeed learns that a batch is there.
-        if self.settings.sink and left > 1:
+        epochs_left = self.settings.epochs - self.position.epoch
+        batches_left = epochs_left * self.batches.steps_per_epoch - self.position.step
+        # MindSpore makes no queue of shapes for a single batch, and SinkFeed needs that queue.
+        if self.settings.sink and batches_left > 1:
             return SinkFeed(self.step, self.batches, self.settings.epochs)
         compile = self.compile if self.settings.graph_mode else None
         return HostFeed(self.step, self.batches, compile)
@@ -201,8 +216,8 @@ class Trainer:
             between_epochs_seconds=self._between_epochs_seconds,
             save=self._save,
         )
-        run.continue_from(self._earlier)
-        self._earlier = {}
+        run.resume_from(self._unfinished_epoch)
+        self._unfinished_epoch = {}
         batches = feed.epoch(epoch - 1, self.position.step)
         stopped = run.train(batches, feed.prepare, feed.run)
         return run.finish(), stopped
@@ -212,32 +227,39 @@ class Trainer:
         self._average_statistics()
         last = epoch == self.settings.epochs
         due = epoch % self.settings.val_interval == 0 or last
-        evaluation = self._validate() if self.evaluate is not None and due else None
+        evaluation = self._validate() if due else None
         if evaluation is not None:
             stats.compile_seconds += evaluation.compile_seconds
-        self._tell_bad_images()
+        self._log_bad_images()
         self.position.end_epoch()
         summary = self._summary
         summary.epochs, summary.last = epoch, stats
         summary.compile_seconds += stats.compile_seconds
-        if self._write(epoch, stats, evaluation):
+        is_best = False
+        if self.writer is not None:
+            is_best = self._write_epoch(self.writer, epoch, stats, evaluation)
+        if is_best and evaluation is not None:
             summary.best_top1, summary.best_epoch = evaluation.top1, epoch
         self._between_epochs_seconds = time.perf_counter() - started
 
-    def _save(self, so_far: EpochStats) -> None:
-        """Save a state; every rank has to call it, rank 0 writes."""
+    def _save(self, stats: EpochStats) -> None:
+        """Save a state; every rank has to call it, and rank 0 writes.
+
+        Args:
+            stats: of the current epoch so far; ignored at the end of an epoch.
+        """
         within_epoch = self.position.step > 0
-        sums = self.collectives.gather(np.array([so_far.loss_sum, so_far.losses], np.float64))
-        arrays = self.state.take(each_rank=within_epoch)
-        if self.saver is None:
+        sums = self.collectives.gather(np.array([stats.loss_sum, stats.losses], np.float64))
+        arrays = self.state.snapshot(each_rank=within_epoch)
+        if self.writer is None or arrays is None:
             return
         summary = self._summary
         summary.seconds = time.perf_counter() - self._started
-        saved = self.saver.save_state(
+        saved = self.writer.save_state(
             arrays,
             {
                 "position": vars(self.position).copy(),
-                "epoch_so_far": {**so_far.facts(), "sums": sums.tolist()} if within_epoch else {},
+                "epoch_so_far": {**stats.facts(), "sums": sums.tolist()} if within_epoch else {},
                 "summary": {
                     "best_top1": summary.best_top1,
                     "best_epoch": summary.best_epoch,
@@ -248,15 +270,15 @@ class Trainer:
         )
         if not saved and (self.position.epoch == self.settings.epochs or self.signals.number):
             raise DiskError(
-                "the run ends without its last state: the disk didn't take it (see above). What "
-                "was saved before stands; make room and continue with --resume auto."
+                "the run ends without its last state: it couldn't be written (see above). Earlier "
+                "states are kept; free some space and continue with --resume auto."
             )
 
-    def _asked_between_epochs(self) -> bool:
+    def _any_rank_signalled(self) -> bool:
         return bool(self.collectives.gather(np.array(self.signals.number != 0)).any())
 
     def _agree_on_signal(self) -> int:
-        """The signal that counts, the same on every rank: the one with the highest exit status."""
+        """Choose the signal with the highest exit status, the same on every rank, and log it."""
         numbers = self.collectives.gather(np.array(self.signals.number)).tolist()
         number = max((n for n in numbers if n), key=exit_status, default=int(signal.SIGTERM))
         done, total = self.position.step, self.batches.steps_per_epoch
@@ -267,26 +289,29 @@ class Trainer:
         return number
 
     def _average_statistics(self) -> None:
-        """Give all ranks the mean of their BN statistics, so that they evaluate one network."""
+        """Average the BN statistics over the ranks, so that all ranks evaluate one network."""
         statistics = [p for p in self._saved_parameters() if p.name.endswith(_STATISTICS)]
         self.collectives.average(statistics)
 
-    def _validate(self) -> Evaluation:
+    def _validate(self) -> Evaluation | None:
+        if self.evaluate is None:
+            return None
         if self.ema is None:
             return self.evaluate()
         with self.ema.applied():
             return self.evaluate()
 
-    def _tell_bad_images(self) -> None:
+    def _log_bad_images(self) -> None:
         for name, reason in self.bad_images().items():
-            if name not in self._bad_told:
-                self._bad_told.add(name)
+            if name not in self._reported_images:
+                self._reported_images.add(name)
                 _logger.warning("%s can't be read: %s", name, reason)
 
-    def _write(self, epoch: int, stats: EpochStats, evaluation: Evaluation | None) -> bool:
-        if self.saver is None:
-            return False
-        row = {
+    def _write_epoch(
+        self, writer: RunWriter, epoch: int, stats: EpochStats, evaluation: Evaluation | None
+    ) -> bool:
+        """Write and log the end of an epoch; returns whether it is the best one so far."""
+        row: dict[str, Any] = {
             "epoch": epoch,
             "step": self.position.batches,
             "loss": stats.loss,
@@ -298,24 +323,14 @@ class Trainer:
         if evaluation is not None:
             row.update(val_loss=evaluation.loss, top1=evaluation.top1, topk=evaluation.topk)
         steps = self.batches.steps_per_epoch
-        is_best = self.saver.end_epoch(self._saved_parameters(), row, steps)
-        self._write_events(epoch, stats, evaluation)
-        _logger.info("%s", self._line(epoch, stats, evaluation, is_best))
+        is_best = writer.end_epoch(self._saved_parameters(), row, steps)
+        writer.events.scalars(epoch, _event_values(stats, evaluation))
+        _logger.info("%s", self._epoch_line(epoch, stats, evaluation, is_best))
         return is_best
 
-    def _write_events(self, epoch: int, stats: EpochStats, evaluation: Evaluation | None) -> None:
-        values = {
-            "train/loss": stats.loss,
-            "train/lr": stats.lr,
-            "train/images_per_second": stats.images_per_second,
-        }
-        if evaluation is not None:
-            values["val/loss"] = evaluation.loss
-            values["val/top1"] = evaluation.top1
-            values[f"val/top{evaluation.k}"] = evaluation.topk
-        self.saver.events.scalars(epoch, values)
-
-    def _line(self, epoch, stats: EpochStats, evaluation: Evaluation | None, is_best) -> str:
+    def _epoch_line(
+        self, epoch: int, stats: EpochStats, evaluation: Evaluation | None, is_best: bool
+    ) -> str:
         parts = [f"epoch {epoch}/{self.settings.epochs}: loss {stats.loss:.4f}"]
         if evaluation is not None:
             weights = " (ema)" if self.ema is not None else ""
@@ -331,7 +346,21 @@ class Trainer:
         return ", ".join(parts)
 
     def _saved_parameters(self) -> list[ms.Parameter]:
-        parameters = list(self._network.get_parameters())
+        parameters = list(self.step.model.get_parameters())
         if self.ema is not None:
             parameters += list(self.ema.averages)
         return parameters
+
+
+def _event_values(stats: EpochStats, evaluation: Evaluation | None) -> dict[str, float | None]:
+    """Collect what TensorBoard shows of an epoch."""
+    values: dict[str, float | None] = {
+        "train/loss": stats.loss,
+        "train/lr": stats.lr,
+        "train/images_per_second": stats.images_per_second,
+    }
+    if evaluation is not None:
+        values["val/loss"] = evaluation.loss
+        values["val/top1"] = evaluation.top1
+        values[f"val/top{evaluation.k}"] = evaluation.topk
+    return values

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindcv_ghost.compat import usable_cores
-from mindcv_ghost.native_build import Recipe, Unavailable, built
+from mindcv_ghost.native_build import LibrarySpec, Unavailable, build_library
 
 __all__ = ["Library", "Unavailable", "load", "threads_for"]
 
@@ -43,10 +43,10 @@ def threads_for(local_ranks: int) -> int:
     return max(1, usable_cores() // local_ranks)
 
 
-def recipe() -> Recipe:
+def recipe() -> LibrarySpec:
     """Return how the operators are built and tested."""
     tests = sorted((Path(__file__).parent / "self_test").glob("*.py"))
-    return Recipe("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tuple(tests))
+    return LibrarySpec("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tuple(tests))
 
 
 def load(threads: int) -> Library:
@@ -58,7 +58,7 @@ def load(threads: int) -> Library:
     Raises:
         Unavailable: if they can't be built here, or fail the self-test.
     """
-    path = built(recipe())
+    path = build_library(recipe())
     try:
         handle = ctypes.CDLL(str(path))
     except OSError as error:

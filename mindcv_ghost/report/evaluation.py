@@ -1,21 +1,37 @@
-"""What validate.py tells of its result: a line of JSON, a table by class, a confusion matrix."""
+"""The result of an evaluation, and how it is reported: JSON, one line, and files per class."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mindcv_ghost.report.plots import plot_confusion, write_per_class
 
-__all__ = ["Result", "to_json", "write_reports"]
+__all__ = ["Evaluation", "to_json", "to_line", "write_reports"]
 
 
-class Result(Protocol):
-    """A validation's counts; accuracies are in percent."""
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one pass over a data set; accuracies are over all its images.
+
+    Args:
+        images: images of the set, unreadable ones included.
+        correct: images whose label has the highest logit.
+        correct_topk: images whose label is among the ``k`` highest logits.
+        k: 5, or the number of classes if there are fewer.
+        loss: mean cross-entropy of the readable images, in nats, without label smoothing, so that
+            recipes can be compared.
+        unreadable: images that couldn't be decoded; they count as wrong.
+        seconds: wall time of the slowest rank, without compilation.
+        compile_seconds: time that the first batch took for compilation.
+        confusion: counts, shape (classes, classes); rows are labels, columns predictions.
+        unreadable_per_class: counts, shape (classes,).
+    """
 
     images: int
     correct: int
@@ -25,64 +41,81 @@ class Result(Protocol):
     unreadable: int
     seconds: float
     compile_seconds: float
-    confusion: np.ndarray
-    unreadable_per_class: np.ndarray
-    top1: float
-    topk: float
-    images_per_second: float
+    confusion: np.ndarray = field(repr=False)
+    unreadable_per_class: np.ndarray = field(repr=False)
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100.0 * self.correct / self.images
+
+    @property
+    def topk(self) -> float:
+        """Top-k accuracy in percent."""
+        return 100.0 * self.correct_topk / self.images
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed over the whole set, all ranks together."""
+        return self.images / self.seconds if self.seconds > 0 else float("inf")
 
 
-def to_json(result: Result, facts: dict) -> str:
-    """Compose the line that ends validate.py's standard output.
+def to_json(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
+    """Format the last line of validate.py's standard output.
 
     Args:
-        result: of the validation.
+        evaluation: the result.
         facts: what was validated: model, checkpoint, ema, num_classes, parameters, batch_size,
             steps, ranks, device.
     """
-    shared = ("model", "checkpoint", "ema", "num_classes", "parameters", "batch_size")
+    keys = ("model", "checkpoint", "ema", "num_classes", "parameters", "batch_size")
+    k, loss = evaluation.k, evaluation.loss
     return json.dumps(
         {
-            **{key: facts[key] for key in shared},
-            "top1": round(result.top1, 4),
-            f"top{result.k}": round(result.topk, 4),
-            # JSON has no word for what isn't a number.
-            "loss": result.loss if math.isfinite(result.loss) else None,
-            "images": result.images,
-            "correct": result.correct,
-            f"correct_top{result.k}": result.correct_topk,
-            "unreadable": result.unreadable,
-            "images_per_second": round(result.images_per_second, 2),
-            "ms_per_step": round(1000 * result.seconds / facts["steps"], 3),
-            "compile_seconds": round(result.compile_seconds, 3),
+            **{key: facts[key] for key in keys},
+            "top1": round(evaluation.top1, 4),
+            f"top{k}": round(evaluation.topk, 4),
+            "loss": loss if math.isfinite(loss) else None,  # JSON has neither NaN nor infinity
+            "images": evaluation.images,
+            "correct": evaluation.correct,
+            f"correct_top{k}": evaluation.correct_topk,
+            "unreadable": evaluation.unreadable,
+            "images_per_second": round(evaluation.images_per_second, 2),
+            "ms_per_step": round(1000 * evaluation.seconds / facts["steps"], 3),
+            "compile_seconds": round(evaluation.compile_seconds, 3),
             "ranks": facts["ranks"],
             "device": facts["device"],
         }
     )
 
 
-def to_line(result: Result) -> str:
-    """Say the result in words."""
-    unreadable = f" ({result.unreadable} unreadable, counted as wrong)" if result.unreadable else ""
+def to_line(evaluation: Evaluation) -> str:
+    """Format the result as one line of text."""
+    bad = evaluation.unreadable
+    unreadable = f" ({bad} unreadable, counted as wrong)" if bad else ""
     return (
-        f"top1 {result.top1:.3f} %, top{result.k} {result.topk:.3f} %, loss {result.loss:.4f}, "
-        f"{result.images:,} images{unreadable}, {result.images_per_second:.1f} images/s"
+        f"top1 {evaluation.top1:.3f} %, top{evaluation.k} {evaluation.topk:.3f} %, loss "
+        f"{evaluation.loss:.4f}, {evaluation.images:,} images{unreadable}, "
+        f"{evaluation.images_per_second:.1f} images/s"
     )
 
 
 def write_reports(
-    result: Result, class_names: Sequence[str], per_class: str | None, confusion: str | None
+    evaluation: Evaluation,
+    class_names: Sequence[str],
+    per_class: str | None,
+    confusion: str | None,
 ) -> None:
-    """Write the table and the picture that were asked for.
+    """Write the files that were asked for.
 
     Args:
-        result: of the validation.
+        evaluation: the result.
         class_names: in the order of the labels; () where the set has none.
-        per_class: CSV to write, or nothing.
-        confusion: PNG to write, or nothing.
+        per_class: CSV with one row per class; empty or None to write none.
+        confusion: PNG of the confusion matrix; empty or None to write none.
     """
-    names = tuple(class_names) or tuple(str(i) for i in range(len(result.confusion)))
+    names = tuple(class_names) or tuple(str(i) for i in range(len(evaluation.confusion)))
     if per_class:
-        write_per_class(per_class, names, result.confusion, result.unreadable_per_class)
+        write_per_class(per_class, names, evaluation.confusion, evaluation.unreadable_per_class)
     if confusion:
-        plot_confusion(result.confusion, names, confusion)
+        plot_confusion(evaluation.confusion, names, confusion)

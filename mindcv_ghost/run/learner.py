@@ -1,9 +1,9 @@
-"""From a network to the step that trains it, by what the recipe says of precision and optimizer."""
+"""What trains a network: the step, its optimizer and schedule, and the settings of the loop."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,13 @@ from mindspore import nn
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
+from mindcv_ghost.config.sections import (
+    AmpConfig,
+    LossConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainConfig,
+)
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
@@ -23,9 +30,17 @@ from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.kernels import make_all_finite, make_momentum
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
-from mindcv_ghost.run.acceleration import compiler, speed_up
+from mindcv_ghost.run.acceleration import create_compiler, use_native_kernels
+from mindcv_ghost.run.parts import graph_settings
 
-__all__ = ["Learner", "create_learner", "create_loss", "fit_to_device", "mixed", "trainer_settings"]
+__all__ = [
+    "Learner",
+    "adapt_to_device",
+    "apply_mixed_precision",
+    "create_learner",
+    "create_loss",
+    "trainer_settings",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -35,14 +50,16 @@ class Learner:
     """What trains a network.
 
     Args:
-        step: the step, with network, optimizer and loss scale.
-        schedule: learning rate of every update.
+        step: the training step, with network, optimizer and loss scale.
+        schedule: learning rate of every update of the run.
+        updates_per_epoch: optimizer updates in an epoch.
         ema: averaged weights, or None.
-        compile: ``compile(cell, *inputs)`` tells whether it found the graph in a cache.
+        compile: ``compile(cell, *inputs) -> bool``: whether the graph came from the cache.
     """
 
     step: TrainStep
     schedule: list[float]
+    updates_per_epoch: int
     ema: EmaWeights | None
     compile: Callable[..., bool]
 
@@ -55,69 +72,83 @@ def create_learner(
     collectives: Collectives,
     steps_per_epoch: int,
 ) -> Learner:
-    """Put together what trains a network; every rank has to call it.
+    """Create what trains a network; every rank has to call it.
 
     Args:
-        config: what was asked for.
-        world: this process among its job's.
+        config: the run's configuration.
+        world: this process among the ranks.
         device: Ascend, GPU or CPU.
-        network: is changed in place, and gets rank 0's weights.
+        network: changed in place; all ranks get rank 0's weights.
         collectives: to the other ranks.
-        steps_per_epoch: batches an epoch, of which the schedule is made.
+        steps_per_epoch: batches in an epoch.
 
     Raises:
         ConfigError: if ``amp_cast_list`` names no cell of MindSpore's.
     """
-    fit_to_device(network, device)
+    adapt_to_device(network, device)
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
-    library = speed_up(network, config, config.amp.amp_level, world, device)
+    amp = config.amp
+    library = use_native_kernels(network, config.system, device, amp.amp_level, world.local_size)
     collectives.broadcast_parameters(network)
 
-    accumulation = config.train.gradient_accumulation_steps
-    schedule = _schedule(config, updates_per_epoch(steps_per_epoch, accumulation))
+    updates = updates_per_epoch(steps_per_epoch, config.train.gradient_accumulation_steps)
+    schedule = _create_schedule(config.scheduler, config.train.epoch_size, updates)
     ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
-    optimizer = create_optimizer(network, _optimizer_settings(config), schedule, device)
-    step = TrainStep(
-        NetworkWithLoss(
-            mixed(network, config.amp.amp_level, config),
-            create_loss(config),
-            exact=device == "CPU" and config.loss.loss == "CE",
-        ),
+    optimizer = create_optimizer(network, _optimizer_settings(config.optimizer), schedule, device)
+
+    exact_loss = device == "CPU" and config.loss.loss == "CE"
+    network = apply_mixed_precision(network, amp.amp_level, amp.cast_classes)
+    with_loss = NetworkWithLoss(network, create_loss(config.loss), exact=exact_loss)
+    step = _create_step(
+        with_loss,
         optimizer,
-        _loss_scale(config),
-        clip_norm=config.train.clip_value if config.train.clip_grad else None,
-        ema=ema,
-        accumulation_steps=accumulation,
+        ema,
+        train=config.train,
+        amp=amp,
+        device=device,
+        library=library,
         ranks=world.size,
-        check=_overflow_check(config, device, library),
-        fused=make_momentum(library, optimizer),
     )
-    return Learner(step, schedule, ema, compiler(config, device, collectives, library, schedule))
+    settings = graph_settings(config, library, schedule)
+    compile_cell = create_compiler(config.system, device, collectives, settings)
+    return Learner(step, schedule, updates, ema, compile_cell)
 
 
-def fit_to_device(network: nn.Cell, device: str) -> None:
-    """Have a device compute what it isn't known to in another way; parameters stay the same."""
-    changed = compute_in_parts(network) if device == "Ascend" else 0
-    if changed:
+def adapt_to_device(network: nn.Cell, device: str) -> None:
+    """Replace cells that a device isn't known to compute right; parameters stay the same.
+
+    On Ascend these are depthwise convolutions with several feature maps per input channel.
+    """
+    replaced = compute_in_parts(network) if device == "Ascend" else 0
+    if replaced:
         _logger.info(
-            "%d depthwise convolutions of several maps each are computed in parts", changed
+            "%d depthwise convolutions with several maps per channel are computed in parts",
+            replaced,
         )
 
 
-def mixed(network: nn.Cell, level: str, config: Config) -> nn.Cell:
-    """Let a network compute in the precision of ``level``, with the recipe's own list of cells."""
+def apply_mixed_precision(network: nn.Cell, level: str, cast_classes: Sequence[str]) -> nn.Cell:
+    """Let a network compute in the precision of ``level``.
+
+    Args:
+        network: changed in place.
+        level: O0, O1, O2, O3 or auto.
+        cast_classes: names of cells in ``mindspore.nn``, from the recipe's ``amp_cast_list``.
+
+    Raises:
+        ConfigError: if MindSpore has no such cell.
+    """
     classes = []
-    for name in config.amp.cast_classes:
+    for name in cast_classes:
         if not isinstance(getattr(nn, name, None), type):
             raise ConfigError(f"amp_cast_list: mindspore.nn has no cell {name!r}")
         classes.append(getattr(nn, name))
     return mixed_precision(network, level, tuple(classes))
 
 
-def create_loss(config: Config) -> nn.Cell:
-    """The recipe's loss."""
-    loss = config.loss
+def create_loss(loss: LossConfig) -> nn.Cell:
+    """Create the recipe's loss."""
     return mindcv.create_loss(
         name=loss.loss,
         reduction=loss.reduction,
@@ -126,64 +157,86 @@ def create_loss(config: Config) -> nn.Cell:
     )
 
 
-def _schedule(config: Config, updates: int) -> list[float]:
-    lr = config.scheduler
+def _create_schedule(scheduler: SchedulerConfig, epochs: int, updates: int) -> list[float]:
     return create_schedule(
         updates,
-        config.train.epoch_size,
-        scheduler=lr.scheduler,
-        lr=lr.lr,
-        min_lr=lr.min_lr,
-        warmup_epochs=lr.warmup_epochs,
-        warmup_factor=lr.warmup_factor,
-        decay_epochs=lr.decay_epochs,
-        decay_rate=lr.decay_rate,
-        milestones=list(lr.multi_step_decay_milestones),
-        lr_epoch_stair=lr.lr_epoch_stair,
-        num_cycles=lr.num_cycles,
-        cycle_decay=lr.cycle_decay,
+        epochs,
+        scheduler=scheduler.scheduler,
+        lr=scheduler.lr,
+        min_lr=scheduler.min_lr,
+        warmup_epochs=scheduler.warmup_epochs,
+        warmup_factor=scheduler.warmup_factor,
+        decay_epochs=scheduler.decay_epochs,
+        decay_rate=scheduler.decay_rate,
+        milestones=list(scheduler.multi_step_decay_milestones),
+        lr_epoch_stair=scheduler.lr_epoch_stair,
+        num_cycles=scheduler.num_cycles,
+        cycle_decay=scheduler.cycle_decay,
     )
 
 
-def _optimizer_settings(config: Config) -> OptimizerSettings:
-    opt = config.optimizer
+def _optimizer_settings(optimizer: OptimizerConfig) -> OptimizerSettings:
     return OptimizerSettings(
-        opt=opt.opt,
-        momentum=opt.momentum,
-        weight_decay=opt.weight_decay,
-        nesterov=opt.use_nesterov or opt.opt == "nesterov",
-        weight_decay_filter=opt.weight_decay_filter,
-        layer_decay=opt.layer_decay,
-        eps=opt.eps,
+        opt=optimizer.opt,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        nesterov=optimizer.use_nesterov or optimizer.opt == "nesterov",
+        weight_decay_filter=optimizer.weight_decay_filter,
+        layer_decay=optimizer.layer_decay,
+        eps=optimizer.eps,
     )
 
 
-def _loss_scale(config: Config) -> LossScale:
-    amp = config.amp
+def _create_step(
+    network: NetworkWithLoss,
+    optimizer: nn.Optimizer,
+    ema: EmaWeights | None,
+    *,
+    train: TrainConfig,
+    amp: AmpConfig,
+    device: str,
+    library: str,
+    ranks: int,
+) -> TrainStep:
+    loss_scale = _loss_scale(amp)
+    return TrainStep(
+        network,
+        optimizer,
+        loss_scale,
+        clip_norm=train.clip_value if train.clip_grad else None,
+        ema=ema,
+        accumulation_steps=train.gradient_accumulation_steps,
+        ranks=ranks,
+        check=_overflow_check(loss_scale, device, library),
+        fused=make_momentum(library, optimizer),
+    )
+
+
+def _loss_scale(amp: AmpConfig) -> LossScale:
     # "auto" leaves the choice to mindspore.Model, which scales dynamically where float16 is used.
     kind = amp.loss_scale_type.lower()
     dynamic = kind == "dynamic" or (kind == "auto" and amp.amp_level != "O0")
     return LossScale(amp.loss_scale, dynamic, amp.drop_overflow_update)
 
 
-def _overflow_check(config: Config, device: str, library: str) -> ValueCheck | StatusCheck:
-    """What tells an overflow on this device; see ``engine/overflow.py``."""
+def _overflow_check(loss_scale: LossScale, device: str, library: str) -> ValueCheck | StatusCheck:
+    """Choose how overflows are detected on a device; see ``engine/overflow.py``."""
     saturates = compat.saturates(device)
-    if saturates and _loss_scale(config).skips:
+    if saturates and loss_scale.skips:
         return StatusCheck()
     if saturates:
-        # Without skipping, an update that is found to overflow ends the run. The register's flag is
-        # no reason to: it may stand for one value that was cut to the largest number.
+        # Without skipping, an update with an overflow ends the run. The device's overflow flag is
+        # too strict for that: it is also set by a single value that was cut to the largest number.
         _logger.warning(
-            "on this device an overflow leaves no infinity and a NaN becomes 0, so a run that goes "
-            "wrong is noticed late: give --drop_overflow_update true to have overflows counted and "
-            "their updates skipped"
+            "this device's arithmetic saturates: an overflow gives no infinity and a NaN becomes "
+            "0, so diverging training is noticed late. Give --drop_overflow_update true to count "
+            "overflows and skip their updates."
         )
     return ValueCheck(make_all_finite(library), saturates)
 
 
 def trainer_settings(config: Config, device: str) -> TrainerSettings:
-    """How the recipe wants the training loop on a device."""
+    """Take the settings of the training loop from the recipe, as far as a device allows them."""
     sink = config.train.dataset_sink_mode and config.system.mode == 0 and device != "CPU"
     if config.train.dataset_sink_mode and not sink and "dataset_sink_mode" in config.explicit:
         _logger.info("dataset_sink_mode is off: %s in this mode has no queue to sink to", device)
@@ -197,7 +250,7 @@ def trainer_settings(config: Config, device: str) -> TrainerSettings:
             save_every_steps=config.checkpoint.save_every_steps,
             save_every_minutes=config.checkpoint.save_every_minutes,
             nan_patience=config.train.nan_patience,
-            # The CPU computes while it is called. Devices run behind; two batches keep them busy.
+            # The CPU computes synchronously. Two batches in flight keep other devices busy.
             in_flight=0 if device == "CPU" else 2,
             report_folder=Path(config.checkpoint.ckpt_save_dir),
         ),

@@ -1,4 +1,22 @@
-"""Which state a run goes on from, and whether it may."""
+"""Which state a run resumes from, and which settings may have changed since it was saved.
+
+A state is saved at the end of each epoch and, on request, between two updates of an epoch. It holds
+the settings of its run (``config.continuing`` sorts the keys into the groups of this table):
+
+============================== ============================== ===================================
+setting that has changed       state at the end of an epoch   state within an epoch
+============================== ============================== ===================================
+folders, logging, validation,  accepted                       accepted
+what is saved and kept
+device, kernels, workers       accepted; a warning says that  accepted, with the same warning
+                               the last bits may differ
+ranks, ``batch_size``,         accepted, with a warning       the newest end of an epoch before it
+``gradient_accumulation_steps``                               is used instead; an error if there
+                                                              is none
+model, data, optimizer and     an error                       an error
+everything else
+============================== ============================== ===================================
+"""
 
 from __future__ import annotations
 
@@ -7,172 +25,180 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mindcv_ghost.config import Config
 from mindcv_ghost.config.continuing import differences
-from mindcv_ghost.data import Source, fingerprint
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.saver import Saver
+from mindcv_ghost.engine.run_writer import RunWriter
 from mindcv_ghost.engine.trainer import Trainer
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.launch.world import World
-from mindcv_ghost.report.events import EventsLog
-from mindcv_ghost.report.metrics import MetricsLog
-from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
-from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder, find_epoch_end, find_state
-from mindcv_ghost.storage.run_folder import RunFolder
+from mindcv_ghost.storage.resume_folder import FOLDER, find_epoch_end, find_state
 from mindcv_ghost.storage.training_state import StateFile
 
-__all__ = ["Continuation", "open_saver", "pick", "settings_of"]
+__all__ = ["ResumePoint", "find_resume_point"]
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Continuation:
-    """What a run goes on from.
+class ResumePoint:
+    """The state that a run resumes from.
 
     Args:
         facts: of the state, on every rank.
-        state: the file itself, on rank 0.
+        file: the state's file, on rank 0; else None.
     """
 
-    facts: dict
-    state: StateFile | None
+    facts: dict[str, Any]
+    file: StateFile | None
 
-    def take_up(self, trainer: Trainer, updates_per_epoch: int) -> None:
-        """Put the state into a trainer; every rank has to call it.
+    @property
+    def batches(self) -> int:
+        """Batches of the run that are done."""
+        return self.facts["position"]["batches"]
+
+    def lies_in(self, run_folder: Path) -> bool:
+        """Whether the state belongs to this run folder; on rank 0."""
+        return self.file is not None and self.file.path.parent == run_folder / FOLDER
+
+    def restore(self, trainer: Trainer, updates_per_epoch: int) -> None:
+        """Restore a trainer; every rank has to call it.
+
+        Args:
+            trainer: of the run that is about to start.
+            updates_per_epoch: of that run.
 
         Raises:
-            CheckpointError: if the file's arrays aren't those of the trainer's network.
+            CheckpointError: if the file's arrays don't fit the trainer's network.
         """
         arrays = None
-        if self.state is not None:
+        if self.file is not None:
             ranks = self.facts["ranks"] if self.facts["position"]["step"] else 1
-            arrays = self.state.read(trainer.state.wanted(ranks))
-        with _facts_as_expected("the state"):
-            trainer.take_up(self.facts, arrays, updates_per_epoch)
+            arrays = self.file.read(trainer.state.expected_arrays(ranks))
+        with _invalid_facts_as_errors("the state"):
+            trainer.restore(self.facts, arrays, updates_per_epoch)
+
+    def restore_writer(self, writer: RunWriter) -> None:
+        """Restore what a writer remembers of the run's files; on rank 0."""
+        if self.file is not None:
+            with _invalid_facts_as_errors(self.file.path):
+                writer.restore(self.facts, self.file.path)
 
 
-def pick(
-    resume: str, run_folder: Path | None, settings: dict | None, collectives: Collectives
-) -> Continuation | None:
-    """Find the state that ``--resume`` means; every rank has to call it.
+def find_resume_point(
+    resume: str,
+    run_folder: Path | None,
+    settings: dict[str, Any] | None,
+    collectives: Collectives,
+) -> ResumePoint | None:
+    """Find the state that ``--resume`` asks for; every rank has to call it.
 
     Args:
         resume: "", "auto" or a path.
-        run_folder: of the run that is about to start, on rank 0.
-        settings: of that run, on rank 0, as its states will hold them.
-        collectives: rank 0 alone looks at the disk, and tells the others.
+        run_folder: of the run that is about to start, on rank 0; else None.
+        settings: of that run, on rank 0, as its states will hold them; else None.
+        collectives: rank 0 reads the disk and broadcasts the facts.
+
+    Returns:
+        None if ``resume`` is "", or "auto" and the run folder has no state.
 
     Raises:
-        CheckpointError: if there is none, or the one there is belongs to another run.
+        CheckpointError: if there is no such state, or it can't be resumed with these settings.
     """
     if not resume:
         return None
-    state = None
-    if run_folder is not None:
-        state = find_state(resume, run_folder)
-        if state is None:
+    file = None
+    if run_folder is not None and settings is not None:
+        file = find_state(resume, run_folder)
+        if file is None:
             _logger.info("--resume auto: nothing to continue in %s, a new run starts", run_folder)
         else:
-            state = _suitable(state, settings)
-    facts = collectives.broadcast_object(None if state is None else state.facts)
-    return None if facts is None else Continuation(facts, state)
+            file = _matching_state(file, settings)
+    facts = collectives.broadcast_object(None if file is None else file.facts)
+    return ResumePoint(facts, file) if isinstance(facts, dict) else None
 
 
-@contextlib.contextmanager
-def _facts_as_expected(where: object) -> Iterator[None]:
-    """Facts that this package didn't write are an error, not a traceback."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{where} has facts that no run of ours has: {error!r}.") from error
+def _matching_state(file: StateFile, settings: dict[str, Any]) -> StateFile:
+    """Compare a state's settings with the new run's, and return the state to resume from.
 
-
-def _suitable(state: StateFile, settings: dict) -> StateFile:
-    with _facts_as_expected(state.path):
-        before, position = state.facts["settings"], state.facts["position"]
-        other, between, loose = differences(before, settings)
-        step, steps = position["step"], state.facts["steps_per_epoch"]
-        epoch, epochs = position["epoch"], before["epoch_size"]
-        if not (0 <= epoch <= epochs and 0 <= step <= steps and position["batches"] >= 0):
-            raise ValueError(f"position {position}")
-        if state.facts["ranks"] != before["ranks"]:
-            raise ValueError(f"ranks {state.facts['ranks']}")
+    That is the given one, or the newest end of an epoch before it (see the module's table).
+    """
+    with _invalid_facts_as_errors(file.path):
+        _check_facts(file.facts)
+        other, between_epochs, inexact = differences(file.facts["settings"], settings)
     if other:
         raise CheckpointError(
-            f"{state.path} is of another run, which this recipe can't continue:\n  "
+            f"{file.path} is of another run, which this recipe can't continue:\n  "
             + "\n  ".join(other)
             + "\nSet these back (that run's settings are in its config.yaml), or start a new run "
             "in another --ckpt_save_dir, from its weights with --ckpt_path."
         )
-    if between and step:
-        earlier = find_epoch_end(state)
-        if earlier is None:
-            raise CheckpointError(
-                f"{state.path} lies within epoch {epoch + 1}, where this can't change:\n  "
-                + "\n  ".join(between)
-                + "\nIt can at an epoch's end, and none is saved yet. Continue as before, or start "
-                "anew by leaving --resume out."
-            )
-        _logger.warning(
-            "%s lies within an epoch, where %s can't change: going back to %s",
-            *(state.path.name, " and ".join(line.split(":")[0] for line in between)),
-            earlier.path.name,
-        )
-        return _suitable(earlier, settings)
-    for line in between:
+    if between_epochs and file.facts["position"]["step"]:
+        return _matching_state(_find_epoch_end(file, between_epochs), settings)
+    for line in between_epochs:
         _logger.warning("from here on %s", line)
-    for line in loose:
+    for line in inexact:
         _logger.warning("%s: the run goes on, but not bit for bit as it would have", line)
-    if epoch >= epochs:
-        _logger.info("the run is finished: %d of %d epochs (%s)", epoch, epochs, state.path)
-    else:
-        where = f"batch {step} of {steps} of epoch {epoch + 1}" if step else f"epoch {epoch + 1}"
-        _logger.info("continuing %s %s: %s", "behind" if step else "with", where, state.path)
-    return state
+    _log_position(file)
+    return file
 
 
-def settings_of(
-    config: Config, world: World, train_set: Source, num_classes: int, native_images: bool
-) -> dict:
-    """What decides whether a later run may continue this one."""
-    return {
-        **config.flat(),
-        "ranks": world.size,
-        "workers": config.workers,
-        "native_images": native_images,
-        "classes": num_classes,
-        "class_names": list(train_set.classes),
-        "training_set": f"{len(train_set)} images, {fingerprint(train_set)[:16]}",
-    }
+def _find_epoch_end(file: StateFile, changes: list[str]) -> StateFile:
+    """Find the newest state before a given one that ends an epoch.
 
+    Args:
+        file: a state within an epoch.
+        changes: lines ``key: old before, new now`` that need the end of an epoch.
 
-def open_saver(
-    config: Config, folder: RunFolder, num_classes: int, earlier: Continuation | None
-) -> Saver:
-    """Open what a run writes; an earlier run that it doesn't continue is set aside."""
-    keep = config.checkpoint
-    if earlier is None or earlier.state.path.parent != folder.path / FOLDER:
-        for name in ("metrics.csv", FOLDER):
-            moved = folder.back_up(name)
-            if moved is not None:
-                _logger.info("%s of an earlier run kept as %s", name, moved)
-    saver = Saver(
-        MetricsLog(folder.path / "metrics.csv", num_classes),
-        EventsLog(folder.path / "events"),
-        CheckpointManager(
-            folder.path,
-            config.model.model,
-            keep.keep_checkpoint_max,
-            keep.ckpt_save_policy,
-            keep.ckpt_save_interval,
-        ),
-        ResumeFolder(folder.path / FOLDER),
-        {},
+    Raises:
+        CheckpointError: if there is none.
+    """
+    found = find_epoch_end(file)
+    if found is None:
+        raise CheckpointError(
+            f"{file.path} lies within epoch {file.facts['position']['epoch'] + 1}, where this "
+            "can't change:\n  "
+            + "\n  ".join(changes)
+            + "\nIt can at an epoch's end, and none is saved yet. Continue with the old settings, "
+            "or start anew by leaving --resume out."
+        )
+    _logger.warning(
+        "%s lies within an epoch, where %s can't change: going back to %s",
+        file.path.name,
+        " and ".join(line.split(":")[0] for line in changes),
+        found.path.name,
     )
-    if earlier is not None:
-        with _facts_as_expected(earlier.state.path):
-            saver.take_up(earlier.facts, earlier.state.path)
-    return saver
+    return found
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Raise an error of Python's if a state's position is one that no run has."""
+    settings, position = facts["settings"], facts["position"]
+    epoch, step = position["epoch"], position["step"]
+    epoch_is_valid = 0 <= epoch <= settings["epoch_size"]
+    step_is_valid = 0 <= step <= facts["steps_per_epoch"]
+    if not (epoch_is_valid and step_is_valid and position["batches"] >= 0):
+        raise ValueError(f"position {position}")
+    if facts["ranks"] != settings["ranks"]:
+        raise ValueError(f"ranks {facts['ranks']}")
+
+
+def _log_position(file: StateFile) -> None:
+    epoch, step = file.facts["position"]["epoch"], file.facts["position"]["step"]
+    epochs, steps = file.facts["settings"]["epoch_size"], file.facts["steps_per_epoch"]
+    if epoch >= epochs:
+        _logger.info("the run is finished: %d of %d epochs (%s)", epoch, epochs, file.path)
+    elif step:
+        where = f"batch {step} of {steps} of epoch {epoch + 1}"
+        _logger.info("continuing after %s: %s", where, file.path)
+    else:
+        _logger.info("continuing with epoch %d: %s", epoch + 1, file.path)
+
+
+@contextlib.contextmanager
+def _invalid_facts_as_errors(where: object) -> Iterator[None]:
+    """Turn the errors of facts that this package didn't write into a CheckpointError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{where} has facts that no run of ours has: {error!r}.") from error

@@ -1,294 +1,325 @@
-"""The one composition root: Config and World in, a run that is ready to start out.
-
-The whole Config stops here; below it travels one section or plain values.
-"""
+"""A training: created from its configuration, run, and recorded in its run folder."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn
 
-import mindcv_ghost  # noqa: F401 (registers the zoo)
-from mindcv_ghost import compat
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
-from mindcv_ghost.data import (
-    EvalLoader,
-    Source,
-    TrainLoader,
-    calibration_batches,
-    check_splits,
-    class_names,
-    open_source,
-)
+from mindcv_ghost.data import Source, TrainLoader, check_splits, fingerprint
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.evaluator import Evaluation, Evaluator
-from mindcv_ghost.engine.saver import check_space
-from mindcv_ghost.engine.trainer import Trainer, updates_per_epoch
+from mindcv_ghost.engine.evaluator import Evaluator
+from mindcv_ghost.engine.run_writer import RunWriter, check_space
+from mindcv_ghost.engine.trainer import Summary, Trainer
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.launch.world import World
+from mindcv_ghost.report.evaluation import Evaluation
+from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.hardware import describe_hardware
-from mindcv_ghost.run.acceleration import compiler, speed_up
-from mindcv_ghost.run.learner import create_learner, fit_to_device, mixed, trainer_settings
-from mindcv_ghost.run.model import create_network
-from mindcv_ghost.run.resume import open_saver, pick, settings_of
+from mindcv_ghost.report.metrics import MetricsLog
+from mindcv_ghost.report.progress import format_duration
+from mindcv_ghost.run.learner import Learner, create_learner, trainer_settings
+from mindcv_ghost.run.parts import (
+    create_eval_loader,
+    create_initial_network,
+    create_train_loader,
+    log_facts,
+    open_set,
+    run_facts,
+)
+from mindcv_ghost.run.resume import ResumePoint, find_resume_point
 from mindcv_ghost.run.session import Session
+from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 from mindcv_ghost.storage.provenance import source_commit, utc_now
-from mindcv_ghost.surgery import GhostifyReport
+from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder
+from mindcv_ghost.storage.run_folder import RunFolder
 
-__all__ = ["TrainingRun", "ValidationRun", "training", "validation"]
+__all__ = ["TrainingRun", "create_training"]
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainingRun:
-    """A training that is ready to start: ``trainer.run()``, then ``facts`` for ``run.json``."""
-
-    trainer: Trainer
-    facts: dict
-
-
-@dataclass
-class ValidationRun:
-    """A validation that is ready to start, and what is told of its result."""
-
-    evaluator: Evaluator
-    loader: EvalLoader
-    facts: dict
-    class_names: tuple[str, ...]
-
-    def run(self) -> Evaluation:
-        """Evaluate the whole set; the result is the same on every rank."""
-        return self.evaluator.run(self.loader.batches())
-
-
-def training(config: Config, world: World, session: Session) -> TrainingRun:
-    """Put a training together.
+    """A training that is ready to start.
 
     Args:
-        config: what was asked for.
-        world: this process among its job's.
-        session: device and run folder, with the ranks already joined.
+        trainer: the training loop with everything that it needs.
+        facts: what is trained on what, for the log and ``run.json``.
+        folder: the run folder, on rank 0; else None.
+    """
+
+    trainer: Trainer
+    facts: dict[str, Any]
+    folder: RunFolder | None
+
+    def run(self) -> Summary:
+        """Train, and complete ``run.json``; every rank has to call it."""
+        log_facts(self.facts)
+        summary = self.trainer.run()
+        if self.folder is not None:
+            self.folder.write_facts({**self.facts, **_outcome(summary)})
+            _log_outcome(summary, self.folder)
+        return summary
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The sets of a training; ``val_set`` is None if it doesn't validate."""
+
+    train_set: Source
+    val_set: Source | None
+    num_classes: int
+    loader: TrainLoader
+
+    def bad_images(self) -> dict[str, str]:
+        """Images that this rank couldn't read so far, and why."""
+        return {**self.train_set.bad, **(self.val_set.bad if self.val_set is not None else {})}
+
+
+def create_training(config: Config, world: World, session: Session) -> TrainingRun:
+    """Put a training together; every rank has to call it.
+
+    Args:
+        config: the run's configuration.
+        world: this process among the ranks.
+        session: device and run folder; the ranks have joined.
 
     Raises:
-        UserError: if data, checkpoint, model or run folder aren't as they should be.
+        UserError: if data, checkpoint, model or run folder can't be used.
     """
+    _refuse_resume_opt(config)
+    collectives = Collectives(world.rank, world.size)
+    device, folder = session.device, session.folder
+
+    # Data, and the state to resume from.
+    data = _open_data(config, world)
+    settings, resume = _find_resume_point(config, world, folder, data, collectives)
+
+    # Network and learner. The seed depends on the batches that are done: a resumed run must not
+    # repeat the dropout masks of the run's start.
+    ms.set_seed(config.system.seed + world.rank + (0 if resume is None else resume.batches))
+    network, ghostify_report = create_initial_network(
+        config, data.num_classes, data.train_set, load_initial_weights=resume is None
+    )
+    facts = _training_facts(config, world, device, data, count_parameters(network))
+    if ghostify_report is not None:
+        facts["ghostify"] = ghostify_report.as_dict()
+    steps_per_epoch = data.loader.steps_per_epoch
+    learner = create_learner(config, world, device, network, collectives, steps_per_epoch)
+
+    # Training loop, and the files that it writes.
+    evaluate = _create_evaluate(config, world, learner, data, collectives)
+    writer = None
+    if folder is not None:
+        # On rank 0 only: source_commit() starts git.
+        facts |= {"commit": source_commit(), "hardware": describe_hardware(), "date": utc_now()}
+        state_facts = _state_facts(facts, settings, learner.updates_per_epoch)
+        writer = _create_writer(config, folder, data.num_classes, state_facts, resume)
+        folder.write_config(config.to_yaml())
+        folder.write_facts(facts)
+    trainer = _create_trainer(config, device, learner, data, collectives, evaluate, writer)
+    if resume is not None:
+        resume.restore(trainer, learner.updates_per_epoch)
+        _warn_of_random_masks(network)
+    if folder is not None:
+        _check_space(folder, trainer)
+    return TrainingRun(trainer, facts, folder)
+
+
+def _refuse_resume_opt(config: Config) -> None:
     if config.checkpoint.resume_opt and config.model.ckpt_path:
         raise ConfigError(
             "resume_opt: a .ckpt file doesn't hold what an exact continuation needs. Continue a "
             "stopped run with --resume auto (or --resume RUN_FOLDER), or leave resume_opt out to "
             "start a new run from the weights of --ckpt_path."
         )
-    collectives = Collectives(world.rank, world.size)
-    train_set, val_set = _open_sets(config)
+
+
+def _open_data(config: Config, world: World) -> _Data:
+    dataset, in_channels = config.dataset, config.model.in_channels
+    train_set = open_set(dataset, dataset.train_split, in_channels)
+    val_set = None
+    if config.system.val_while_train:
+        val_set = open_set(dataset, dataset.val_split, in_channels, train_set.classes or None)
     num_classes = check_splits(train_set, val_set, config.model.num_classes)
-    batches = _train_loader(config, train_set, num_classes, world)
-    settings = None
-    if session.folder is not None:
-        settings = settings_of(config, world, train_set, num_classes, batches.native)
-    run_folder = None if session.folder is None else session.folder.path
-    earlier = pick(config.checkpoint.resume, run_folder, settings, collectives)
-    # Masks of dropout are drawn from here on: a resumed run must not repeat those of its start.
-    done = 0 if earlier is None else earlier.facts["position"]["batches"]
-    ms.set_seed(config.system.seed + world.rank + done)
-    network, ghostified = _network(config, num_classes, train_set, start_weights=earlier is None)
-    parameters = count_parameters(network)
-    learner = create_learner(
-        config, world, session.device, network, collectives, batches.steps_per_epoch
+    loader = create_train_loader(config, train_set, num_classes, world)
+    return _Data(train_set, val_set, num_classes, loader)
+
+
+def _find_resume_point(
+    config: Config, world: World, folder: RunFolder | None, data: _Data, collectives: Collectives
+) -> tuple[dict[str, Any] | None, ResumePoint | None]:
+    """Return the settings that this run's states will hold, on rank 0, and what it resumes from."""
+    if folder is None:
+        return None, find_resume_point(config.checkpoint.resume, None, None, collectives)
+    settings = _resume_settings(config, world, data)
+    resume = find_resume_point(config.checkpoint.resume, folder.path, settings, collectives)
+    return settings, resume
+
+
+def _resume_settings(config: Config, world: World, data: _Data) -> dict[str, Any]:
+    """Collect the settings that decide whether a later run may continue this one."""
+    train_set = data.train_set
+    return {
+        **config.flat(),
+        "ranks": world.size,
+        "workers": config.workers,
+        "native_images": data.loader.native,
+        "classes": data.num_classes,
+        "class_names": list(train_set.classes),
+        "training_set": f"{len(train_set)} images, {fingerprint(train_set)[:16]}",
+    }
+
+
+def _training_facts(
+    config: Config, world: World, device: str, data: _Data, parameters: int
+) -> dict[str, Any]:
+    batch_size, accumulation = config.dataset.batch_size, config.train.gradient_accumulation_steps
+    return {
+        **run_facts(config, world, device, data.num_classes, parameters),
+        "train_images": len(data.train_set),
+        "val_images": None if data.val_set is None else len(data.val_set),
+        "steps_per_epoch": data.loader.steps_per_epoch,
+        "global_batch_size": batch_size * world.size * accumulation,
+    }
+
+
+def _state_facts(
+    facts: dict[str, Any], settings: dict[str, Any] | None, updates_per_epoch: int
+) -> dict[str, Any]:
+    """Collect what every saved state holds beside its progress and arrays."""
+    return {
+        "model": facts["model"],
+        "settings": settings,
+        "ranks": facts["ranks"],
+        "steps_per_epoch": facts["steps_per_epoch"],
+        "updates_per_epoch": updates_per_epoch,
+        "versions": facts["versions"],
+    }
+
+
+def _create_evaluate(
+    config: Config, world: World, learner: Learner, data: _Data, collectives: Collectives
+) -> Callable[[], Evaluation] | None:
+    """Create the function that evaluates the network in training; None if it isn't validated."""
+    if data.val_set is None:
+        return None
+    evaluator = Evaluator(
+        learner.step.model,
+        data.num_classes,
+        collectives,
+        graph_mode=config.system.mode == 0,
+        compile=learner.compile,
     )
-    step, schedule, ema = learner.step, learner.schedule, learner.ema
-    accumulation = config.train.gradient_accumulation_steps
-    updates = updates_per_epoch(batches.steps_per_epoch, accumulation)
-    evaluate = None
-    if val_set is not None:
-        evaluator = Evaluator(
-            *(step.model, num_classes, collectives),
-            *(config.system.mode == 0, learner.compile),
-        )
-        val_loader = _eval_loader(config, val_set, world)
+    loader = create_eval_loader(config, data.val_set, world)
+    return lambda: evaluator.run(loader.batches())
 
-        def evaluate() -> Evaluation:
-            return evaluator.run(val_loader.batches())
 
-    facts = _facts(config, world, session.device, num_classes, parameters)
-    facts.update(
-        train_images=len(train_set),
-        val_images=None if val_set is None else len(val_set),
-        steps_per_epoch=batches.steps_per_epoch,
-        **({} if ghostified is None else {"ghostify": ghostified.as_dict()}),
-        global_batch_size=config.dataset.batch_size * world.size * accumulation,
+def _create_writer(
+    config: Config,
+    folder: RunFolder,
+    num_classes: int,
+    state_facts: dict[str, Any],
+    resume: ResumePoint | None,
+) -> RunWriter:
+    """Open the files of the run folder; those of a run that isn't resumed are renamed."""
+    if resume is None or not resume.lies_in(folder.path):
+        for name in ("metrics.csv", FOLDER):
+            moved = folder.back_up(name)
+            if moved is not None:
+                _logger.info("%s of an earlier run kept as %s", name, moved)
+    checkpoint = config.checkpoint
+    writer = RunWriter(
+        metrics=MetricsLog(folder.path / "metrics.csv", num_classes),
+        events=EventsLog(folder.path / "events"),
+        checkpoints=CheckpointManager(
+            folder.path,
+            config.model.model,
+            checkpoint.keep_checkpoint_max,
+            checkpoint.ckpt_save_policy,
+            checkpoint.ckpt_save_interval,
+        ),
+        resume=ResumeFolder(folder.path / FOLDER),
+        facts=state_facts,
     )
-    saver = None
-    if session.folder is not None:
-        # Only here: source_commit() starts git, which has no business on eight ranks.
-        facts.update(commit=source_commit(), hardware=describe_hardware(), date=utc_now())
-        saver = open_saver(config, session.folder, num_classes, earlier)
-        session.folder.write_config(config.to_yaml())
-        session.folder.write_facts(facts)
-        saver.facts = {
-            "model": config.model.model,
-            "settings": settings,
-            "ranks": world.size,
-            "steps_per_epoch": batches.steps_per_epoch,
-            "updates_per_epoch": updates,
-            "versions": facts["versions"],
-        }
-
-    def bad_images() -> dict[str, str]:
-        return {**train_set.bad, **(val_set.bad if val_set is not None else {})}
-
-    trainer = Trainer(
-        *(step, batches, trainer_settings(config, session.device), schedule, collectives),
-        *(saver, evaluate, ema, bad_images, learner.compile),
-    )
-    if earlier is not None:
-        earlier.take_up(trainer, updates)
-        if _draws_masks(network):
-            _logger.warning(
-                "the network has dropout or stochastic depth, whose masks MindSpore draws inside "
-                "compiled kernels: the run goes on, but with other masks than it would have had"
-            )
-    if saver is not None and trainer.position.epoch < config.train.epoch_size:
-        weights = sum(p.size * p.itemsize for p in network.get_parameters())
-        check_space(session.folder.path, trainer.state.bytes, weights * (2 if ema else 1))
-    return TrainingRun(trainer, facts)
+    if resume is not None:
+        resume.restore_writer(writer)
+    return writer
 
 
-def validation(config: Config, world: World, session: Session) -> ValidationRun:
-    """Put a validation together; arguments and errors as for :func:`training`."""
-    if not config.model.ckpt_path and not config.model.pretrained:
-        raise ConfigError(
-            "validate.py needs weights: give --ckpt_path FILE.ckpt (train.py writes best.ckpt and "
-            "last.ckpt into its run folder), or --pretrained true for a model with published ones."
-        )
-    ms.set_seed(config.system.seed)
-    data = config.dataset
-    # Labels are those of the training split where it is there: a class that is missing in the
-    # validation split must not shift the others.
-    classes = class_names(data.dataset, data.data_dir, data.train_split)
-    val_set = _open(config, data.val_split, classes)
-    num_classes = check_splits(None, val_set, config.model.num_classes)
-    network, _ = _network(config, num_classes)
-    parameters = count_parameters(network)
-    fit_to_device(network, session.device)
-    library = speed_up(network, config, config.amp.val_amp_level, world, session.device)
-    network = mixed(network, config.amp.val_amp_level, config)
-    collectives = Collectives(world.rank, world.size)
-    compile_cell = compiler(config, session.device, collectives, library)
-    evaluator = Evaluator(network, num_classes, collectives, config.system.mode == 0, compile_cell)
-    facts = _facts(config, world, session.device, num_classes, parameters)
-    loader = _eval_loader(config, val_set, world)
-    facts.update(
-        checkpoint=config.model.ckpt_path,
-        ema=config.evaluate.use_ema,
-        batch_size=data.batch_size,
-        steps=loader.steps,
-    )
-    return ValidationRun(evaluator, loader, facts, classes or val_set.classes)
-
-
-def _open_sets(config: Config):
-    train_set = _open(config, config.dataset.train_split)
-    if not config.system.val_while_train:
-        return train_set, None
-    return train_set, _open(config, config.dataset.val_split, train_set.classes or None)
-
-
-def _open(config: Config, split: str, classes: tuple[str, ...] | None = None) -> Source:
-    data = config.dataset
-    return open_source(
-        data.dataset,
-        data.data_dir,
-        split,
-        download=data.dataset_download,
-        on_bad_image=data.on_bad_image,
-        in_channels=config.model.in_channels,
-        classes=classes,
-    )
-
-
-def _train_loader(config: Config, source: Source, num_classes: int, world: World) -> TrainLoader:
-    data, augment = config.dataset, config.augment
-    loader = TrainLoader(
-        source,
-        augment=augment,
-        num_classes=num_classes,
-        batch_size=data.batch_size,
-        rank=world.rank,
-        size=world.size,
-        seed=config.system.seed,
-        shuffle=data.shuffle,
-        num_samples=data.num_samples,
-        drop_remainder=data.drop_remainder,
-        one_hot=config.loss.loss.lower() == "bce",
-        workers=config.workers,
-        native=data.native_loader,
-        cache_mb=data.cache_images_mb,
-    )
-    _logger.info("%s", loader.backend_info)
-    return loader
-
-
-def _eval_loader(config: Config, source: Source, world: World) -> EvalLoader:
-    return EvalLoader(
-        source,
-        augment=config.augment,
-        batch_size=config.dataset.batch_size,
-        rank=world.rank,
-        size=world.size,
-        workers=config.workers,
-        native=config.dataset.native_loader,
-        cache_mb=config.dataset.cache_images_mb,
+def _create_trainer(
+    config: Config,
+    device: str,
+    learner: Learner,
+    data: _Data,
+    collectives: Collectives,
+    evaluate: Callable[[], Evaluation] | None,
+    writer: RunWriter | None,
+) -> Trainer:
+    return Trainer(
+        learner.step,
+        data.loader,
+        trainer_settings(config, device),
+        schedule=learner.schedule,
+        collectives=collectives,
+        writer=writer,
+        evaluate=evaluate,
+        ema=learner.ema,
+        bad_images=data.bad_images,
+        compile=learner.compile,
     )
 
 
-def _network(
-    config: Config, num_classes: int, train_set: Source | None = None, start_weights: bool = True
-) -> tuple[nn.Cell, GhostifyReport | None]:
-    calibration = None
-    if train_set is not None:
-
-        def calibration(images: int) -> Iterator[np.ndarray]:
-            data = config.dataset
-            return calibration_batches(
-                *(train_set, config.augment, images, data.batch_size, config.system.seed),
-                workers=config.workers,
-            )
-
-    return create_network(
-        config.model,
-        num_classes,
-        use_ema=config.evaluate.use_ema,
-        start_weights=start_weights,
-        calibration=calibration,
-    )
-
-
-def _draws_masks(network: nn.Cell) -> bool:
-    return any(
+def _warn_of_random_masks(network: nn.Cell) -> None:
+    """Warn if a resumed run differs from the whole run because the network has random masks."""
+    if any(
         isinstance(cell, nn.Dropout) and 0 < (cell.p or 0) < 1
         for _, cell in network.cells_and_names()
-    )
+    ):
+        _logger.warning(
+            "the network has dropout or stochastic depth, whose masks MindSpore draws inside "
+            "compiled kernels: the run goes on, but with other masks than it would have had"
+        )
 
 
-def _facts(config: Config, world: World, device: str, num_classes: int, parameters: int) -> dict:
-    return {
-        "model": config.model.model,
-        "recipe": Path(config.path).name if config.path else None,
-        "num_classes": num_classes,
-        "parameters": parameters,
-        "device": device,
-        "ranks": world.size,
-        "launcher": world.launcher,
-        "mode": "graph" if config.system.mode == 0 else "pynative",
-        "jit_level": config.system.jit_level or compat.default_jit_level(device),
-        "seed": config.system.seed,
-        "versions": compat.installed_versions(),
+def _check_space(folder: RunFolder, trainer: Trainer) -> None:
+    """Refuse a run folder without space for the files of the epochs that are left."""
+    if trainer.position.epoch < trainer.settings.epochs:
+        weights = sum(p.size * p.itemsize for p in trainer.step.model.get_parameters())
+        check_space(folder.path, trainer.state.nbytes, weights * (1 if trainer.ema is None else 2))
+
+
+def _outcome(summary: Summary) -> dict[str, Any]:
+    """Collect what ``run.json`` tells of a run that has ended."""
+    outcome: dict[str, Any] = {
+        "epochs": summary.epochs,
+        "best_top1": summary.best_top1,
+        "best_epoch": summary.best_epoch,
+        "seconds": round(summary.seconds, 3),
+        "compile_seconds": round(summary.compile_seconds, 3),
     }
+    if summary.stopped_by:
+        outcome["stopped_by"] = signal.Signals(summary.stopped_by).name
+    return outcome
+
+
+def _log_outcome(summary: Summary, folder: RunFolder) -> None:
+    _logger.info(
+        "%d epochs in %s, %.1f s of it compilation",
+        summary.epochs,
+        format_duration(summary.seconds),
+        summary.compile_seconds,
+    )
+    if summary.stopped_by:
+        _logger.info("everything is saved; the same command with --resume auto goes on from here")
+    if summary.best_top1 is not None:
+        _logger.info("best top1 %.2f %% in epoch %d", summary.best_top1, summary.best_epoch)
+    _logger.info("run folder: %s", folder.path)

@@ -19,7 +19,7 @@ from mindcv_ghost.analysis.complexity import (
     count_parameters,
     main,
 )
-from mindcv_ghost.registry import create_named_model
+from mindcv_ghost.registry import create_model_by_name, parse_model_args
 
 REFERENCE = Path(__file__).parents[1] / "facts" / "reference_counts.csv"
 with REFERENCE.open(encoding="utf-8", newline="") as file:
@@ -64,7 +64,7 @@ def test_every_registered_ghost_network_has_a_reference():
 @pytest.mark.parametrize("row", COUNTERPARTS)
 def test_counts_equal_the_references(row):
     name, *pairs = row["counterpart"].split(" ")
-    network = create_named_model(name, pairs)
+    network = create_model_by_name(name, parse_model_args(pairs))
     parameters = count_parameters(network)
     if "moving statistics" in row["variant"]:
         parameters += count_moving_statistics(network)

@@ -12,11 +12,11 @@ from mindspore import nn
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
-from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-from mindcv_ghost.engine.saver import DiskError, Saver, check_space
+from mindcv_ghost.engine.run_writer import DiskError, RunWriter, check_space
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
+from mindcv_ghost.report.evaluation import Evaluation
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage import atomic_file as files
@@ -103,7 +103,7 @@ def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
         accumulation_steps=accumulation,
     )
     updates = -(-STEPS // accumulation)
-    saver = Saver(
+    writer = RunWriter(
         MetricsLog(folder / "metrics.csv", CLASSES),
         EventsLog(folder / "events", enabled=False),
         CheckpointManager(folder, "linear", 2, "top_k", 1),
@@ -112,8 +112,14 @@ def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
     )
     settings = TrainerSettings(epochs=EPOCHS, steps=StepSettings(nan_patience=3, **steps))
     trainer = Trainer(
-        *(step, Batches(at), settings, schedule, Collectives(), saver),
-        *(lambda: evaluation(network), ema),
+        step,
+        Batches(at),
+        settings,
+        schedule=schedule,
+        collectives=Collectives(),
+        writer=writer,
+        evaluate=lambda: evaluation(network),
+        ema=ema,
     )
     return trainer, updates
 
@@ -121,8 +127,8 @@ def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
 def resume(folder, **how):
     trainer, updates = make(folder, **how)
     state = find_state("auto", folder)
-    trainer.saver.take_up(state.facts, state.path)
-    trainer.take_up(state.facts, state.read(trainer.state.wanted(1)), updates)
+    trainer.writer.restore(state.facts, state.path)
+    trainer.restore(state.facts, state.read(trainer.state.expected_arrays(1)), updates)
     return trainer
 
 
@@ -245,7 +251,7 @@ def test_between_epochs_the_schedule_s_place_follows_the_number_of_updates(tmp_p
     state = find_state("auto", tmp_path)
     facts = {**state.facts, "position": {"epoch": 1, "step": 0, "batches": 5}}
     done = again.step.updates_done
-    again.take_up(facts, state.read(again.state.wanted(1)), updates)
+    again.restore(facts, state.read(again.state.expected_arrays(1)), updates)
     before = 5  # six batches, one of which overflowed
     assert (done, again.step.updates_done) == (0, round(before * 3 / 5))
 
@@ -273,9 +279,9 @@ def test_a_full_disk_is_told_and_training_goes_on(tmp_path, monkeypatch, caplog)
     whole.run()
     failing(monkeypatch, times=(2, 3))
     trainer, _ = make(tmp_path / "full", save_every_steps=2)
-    from mindcv_ghost.engine import saver
+    from mindcv_ghost.engine import run_writer
 
-    saver._logger.propagate = True
+    run_writer._logger.propagate = True
     with caplog.at_level("WARNING"):
         trainer.run()
     told = [r.getMessage() for r in caplog.records if "NOT SAVED" in r.getMessage()]

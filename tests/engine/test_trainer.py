@@ -18,12 +18,12 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.divergence import TrainingDiverged
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
-from mindcv_ghost.engine.evaluator import Evaluation
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
-from mindcv_ghost.engine.saver import Saver
+from mindcv_ghost.engine.run_writer import RunWriter
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
 from mindcv_ghost.engine.trainer import Trainer, TrainerSettings
 from mindcv_ghost.errors import DataError
+from mindcv_ghost.report.evaluation import Evaluation
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
@@ -75,7 +75,7 @@ def make(folder, accuracies=(), step=None, ema_decay=None, mode=ms.GRAPH_MODE, *
     schedule = [0.1, 0.05, 0.025] * 100
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), schedule, "CPU")
     step = TrainStep(NetworkWithLoss(network, CrossEntropy()), optimizer, ema=ema, **(step or {}))
-    saver = Saver(
+    writer = RunWriter(
         MetricsLog(folder / "metrics.csv", CLASSES),
         EventsLog(folder / "events", enabled=False),
         CheckpointManager(folder, "linear", 2, "latest_k", 1),
@@ -89,7 +89,17 @@ def make(folder, accuracies=(), step=None, ema_decay=None, mode=ms.GRAPH_MODE, *
         report_folder=folder, **{k: settings.pop(k) for k in STEP_KEYS & {*settings}}
     )
     settings = TrainerSettings(steps=steps, **settings)
-    return Trainer(step, batches, settings, schedule, Collectives(), saver, evaluate, ema), batches
+    trainer = Trainer(
+        step,
+        batches,
+        settings,
+        schedule=schedule,
+        collectives=Collectives(),
+        writer=writer,
+        evaluate=evaluate,
+        ema=ema,
+    )
+    return trainer, batches
 
 
 def test_each_epoch_writes_a_row_and_ends_its_batches(tmp_path):

@@ -25,13 +25,13 @@ def slow_down_writing(seconds: float) -> None:
 def slow_down_steps(seconds: float) -> None:
     from mindcv_ghost.engine.epoch import EpochRun
 
-    ask = EpochRun._ask
+    ask = EpochRun._request
 
     def slow(self):
         time.sleep(seconds)
         ask(self)
 
-    EpochRun._ask = slow
+    EpochRun._request = slow
 
 
 def main(argv: list[str]) -> int:

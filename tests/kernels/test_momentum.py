@@ -12,9 +12,9 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.ema import EmaWeights
-from mindcv_ghost.engine.live_state import LiveState
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep
+from mindcv_ghost.engine.step_state import StepState
 from mindcv_ghost.kernels import make_momentum
 from mindcv_ghost.kernels.install import install
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool
@@ -134,10 +134,10 @@ def test_a_run_can_be_resumed_with_the_other_kind_of_operators_bit_for_bit(built
     train(start, range(4))
     train(rest, range(100, 103))  # memory that has been used before
     collectives = Collectives(0, 1)
-    LiveState(rest, collectives).put_back(LiveState(start, collectives).take(False), 1)
+    StepState(rest, collectives).restore(StepState(start, collectives).snapshot(False), 1)
     train(rest, range(4, 8))
-    kept = LiveState(whole, collectives)
-    assert_same(LiveState(rest, collectives).take(False), kept.take(False))
+    kept = StepState(whole, collectives)
+    assert_same(StepState(rest, collectives).snapshot(False), kept.snapshot(False))
 
 
 def test_optimizers_of_another_kind_stay_stock(built):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import PIL
 
-from mindcv_ghost.native_build import Recipe, Unavailable, built
+from mindcv_ghost.native_build import LibrarySpec, Unavailable, build_library
 
 __all__ = ["FLAGS", "SOURCES", "jpeg_libraries", "load", "loaded", "open_library"]
 
@@ -27,9 +27,9 @@ FLAGS = (
 )
 
 
-def recipe() -> Recipe:
+def recipe() -> LibrarySpec:
     """Say how the library is built."""
-    return Recipe(
+    return LibrarySpec(
         name="images",
         sources=SOURCES,
         flags=FLAGS,
@@ -56,7 +56,7 @@ def loaded() -> ctypes.CDLL | Unavailable:
     """As :func:`load`, but return the exception instead of raising it."""
     try:
         jpeg_libraries()
-        return open_library(built(recipe()))
+        return open_library(build_library(recipe()))
     except Unavailable as reason:
         return reason
 

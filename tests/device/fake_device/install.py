@@ -260,7 +260,7 @@ def note_end() -> None:
             state={
                 name: hashlib.sha256(p.asnumpy().tobytes()).hexdigest()[:16]
                 for name, p in parameters.items()
-                if name not in self.state.own
+                if name not in self.state.per_rank
             },
         )
         return summary

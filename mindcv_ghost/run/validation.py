@@ -1,0 +1,129 @@
+"""A validation: created from its configuration, run, and reported."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+from mindspore import nn
+
+from mindcv_ghost.analysis.complexity import count_parameters
+from mindcv_ghost.config import Config
+from mindcv_ghost.config.sections import EvaluateConfig, ModelConfig
+from mindcv_ghost.data import EvalLoader, check_splits, class_names
+from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.evaluator import Evaluator
+from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.launch.world import World
+from mindcv_ghost.report.evaluation import Evaluation, to_json, to_line, write_reports
+from mindcv_ghost.run.acceleration import create_compiler, use_native_kernels
+from mindcv_ghost.run.learner import adapt_to_device, apply_mixed_precision
+from mindcv_ghost.run.parts import (
+    create_eval_loader,
+    create_initial_network,
+    graph_settings,
+    log_facts,
+    open_set,
+    run_facts,
+)
+from mindcv_ghost.run.session import Session
+
+__all__ = ["ValidationRun", "create_validation"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ValidationRun:
+    """A validation that is ready to start.
+
+    Args:
+        evaluator: the network, ready to be evaluated.
+        loader: this rank's share of the validation set.
+        facts: what is validated, as :func:`run_facts` collects it.
+        class_names: in the order of the labels; () where the set has none.
+        evaluate: the recipe's section, with the files to write.
+    """
+
+    evaluator: Evaluator
+    loader: EvalLoader
+    facts: dict[str, Any]
+    class_names: tuple[str, ...]
+    evaluate: EvaluateConfig
+
+    def run(self) -> Evaluation:
+        """Evaluate the whole set; the result is the same on every rank."""
+        log_facts(self.facts)
+        return self.evaluator.run(self.loader.batches())
+
+    def report(self, evaluation: Evaluation) -> None:
+        """Write the files that the recipe asks for, log the result, and print it as JSON."""
+        per_class, confusion = self.evaluate.per_class, self.evaluate.confusion
+        write_reports(evaluation, self.class_names, per_class, confusion)
+        _logger.info("%s", to_line(evaluation))
+        print(to_json(evaluation, self.facts), flush=True)
+
+
+def create_validation(config: Config, world: World, session: Session) -> ValidationRun:
+    """Put a validation together; every rank has to call it.
+
+    Args:
+        config: the run's configuration.
+        world: this process among the ranks.
+        session: the device; the ranks have joined.
+
+    Raises:
+        UserError: if data, checkpoint or model can't be used.
+    """
+    _require_weights(config.model)
+    ms.set_seed(config.system.seed)
+
+    # Data. Labels are those of the training split if it is there: a class that is missing in the
+    # validation split must not shift the others.
+    dataset = config.dataset
+    classes = class_names(dataset.dataset, dataset.data_dir, dataset.train_split)
+    val_set = open_set(dataset, dataset.val_split, config.model.in_channels, classes)
+    num_classes = check_splits(None, val_set, config.model.num_classes)
+
+    # Network.
+    network, _ = create_initial_network(config, num_classes)
+    parameters = count_parameters(network)
+    evaluator = _create_evaluator(config, world, session.device, network, num_classes)
+
+    loader = create_eval_loader(config, val_set, world)
+    facts = {
+        **run_facts(config, world, session.device, num_classes, parameters),
+        "checkpoint": config.model.ckpt_path,
+        "ema": config.evaluate.use_ema,
+        "batch_size": dataset.batch_size,
+        "steps": loader.steps,
+    }
+    return ValidationRun(evaluator, loader, facts, classes or val_set.classes, config.evaluate)
+
+
+def _create_evaluator(
+    config: Config, world: World, device: str, network: nn.Cell, num_classes: int
+) -> Evaluator:
+    level, local_ranks = config.amp.val_amp_level, world.local_size
+    adapt_to_device(network, device)
+    library = use_native_kernels(network, config.system, device, level, local_ranks)
+    network = apply_mixed_precision(network, level, config.amp.cast_classes)
+    collectives = Collectives(world.rank, world.size)
+    settings = graph_settings(config, library)
+    return Evaluator(
+        network,
+        num_classes,
+        collectives,
+        graph_mode=config.system.mode == 0,
+        compile=create_compiler(config.system, device, collectives, settings),
+    )
+
+
+def _require_weights(model: ModelConfig) -> None:
+    if not model.ckpt_path and not model.pretrained:
+        raise ConfigError(
+            "validate.py needs weights: give --ckpt_path FILE.ckpt (train.py writes best.ckpt and "
+            "last.ckpt into its run folder), or --pretrained true for a model with published ones."
+        )
