@@ -12,7 +12,7 @@ import mindcv
 import numpy as np
 from mindspore import nn
 
-from mindcv_ghost.config.sections import ModelConfig
+from mindcv_ghost.config import ModelConfig
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.storage.checkpoint import load_weights, parameter_names
 from mindcv_ghost.surgery import GhostifyReport, ghostify

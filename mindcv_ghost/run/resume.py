@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.continuing import differences
+from mindcv_ghost.config.resume_rules import changed_keys
 from mindcv_ghost.data import Source, fingerprint
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.saver import Saver
@@ -93,7 +93,7 @@ def _facts_as_expected(where: object) -> Iterator[None]:
 def _suitable(state: StateFile, settings: dict) -> StateFile:
     with _facts_as_expected(state.path):
         before, position = state.facts["settings"], state.facts["position"]
-        other, between, loose = differences(before, settings)
+        other, between, loose = changed_keys(before, settings)
         step, steps = position["step"], state.facts["steps_per_epoch"]
         epoch, epochs = position["epoch"], before["epoch_size"]
         if not (0 <= epoch <= epochs and 0 <= step <= steps and position["batches"] >= 0):

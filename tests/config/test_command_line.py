@@ -1,4 +1,4 @@
-"""Words of the command line: forms, mistakes and what is said about them."""
+"""The command line: the forms of an option, mistakes and their messages."""
 
 from __future__ import annotations
 

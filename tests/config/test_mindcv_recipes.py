@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mindcv_ghost.config import load_config
-from mindcv_ghost.config.given import Given
-from mindcv_ghost.config.recipe_file import read_recipe
-from mindcv_ghost.config.table import KEYS, RENAMED
+from mindcv_ghost.config.keys import KEYS, RENAMED
+from mindcv_ghost.config.raw_value import RawValue
+from mindcv_ghost.config.recipe import read_recipe
 
 TABLE = Path(__file__).parents[1] / "facts" / "mindcv_recipe_values.csv"
 
@@ -37,12 +37,12 @@ def test_every_value_that_mindcvs_recipes_hold_is_legal(recipe):
         lines = [f"{key}: {texts[i]}" for key, texts in by_key().items() if i < len(texts)]
         read = read_recipe(recipe("\n".join(lines)))
         assert read.problems == []
-        for key, given in read.entries.items():
-            assert isinstance(given, Given)
+        for key, raw in read.values.items():
+            assert isinstance(raw, RawValue)
             if key in RENAMED:
-                assert given.value.lower() in RENAMED[key][1]
+                assert raw.value.lower() in RENAMED[key][1]
             else:
-                KEYS[key].kind.read(given)
+                KEYS[key].type.parse(raw)
 
 
 def by_key() -> dict[str, list[str]]:

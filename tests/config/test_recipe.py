@@ -7,7 +7,7 @@ import os
 import pytest
 
 from mindcv_ghost.config import load_config
-from mindcv_ghost.config.recipe_file import MAX_BYTES, MAX_NODES, read_recipe
+from mindcv_ghost.config.recipe import MAX_BYTES, MAX_NODES, read_recipe
 from mindcv_ghost.errors import ConfigError
 from tests.helpers.effort import calls_of, no_hang
 
@@ -243,6 +243,6 @@ def test_bases_in_a_diamond_are_read_once_and_a_tree_of_them_ends(recipe):
 def test_reading_a_recipe_never_makes_objects(tmp_path):
     path = tmp_path / "evil.yaml"
     path.write_text(f"model: !!python/object/apply:builtins.open [{tmp_path}/made, w]\n")
-    assert read_recipe(str(path)).entries
+    assert read_recipe(str(path)).values
     assert "isn't legal" in message_for(path)
     assert not (tmp_path / "made").exists()
