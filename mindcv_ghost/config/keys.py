@@ -240,7 +240,7 @@ class AugmentConfig:
     aug_repeats: int = _key(
         0,
         Int(0),
-        "augmented copies of each image in an epoch (repeated augmentation); 0 and 1 for one",
+        "repeated augmentation: times an image comes in a row, 0 and 1 for once",
     )
 
 

@@ -122,7 +122,7 @@ class Saver:
         """Go on where a state was saved."""
         self.newest = path
         self.checkpoints.take_up(facts["checkpoints"])
-        self.metrics.take_up(facts["metrics"])
+        self.metrics.restore(facts["metrics"])
 
     def _warn(self, what: str, error: OSError) -> None:
         reason = os.strerror(error.errno) if error.errno else str(error)

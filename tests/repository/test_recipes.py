@@ -9,8 +9,8 @@ import pytest
 
 from mindcv_ghost.config import load_config
 from mindcv_ghost.report import ReportError
-from tools.pages.recipes import list_recipes, read_recipe
-from tools.pages.record import read_json
+from mindcv_ghost.report.json_file import read_json
+from tools.pages.recipe_header import describe_recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "ghostnet"
@@ -73,7 +73,7 @@ def test_model_is_named_by_the_files_prefix(recipe):
 
 
 @each_recipe
-def test_head_comment_runs_this_very_recipe(recipe):
+def test_header_comment_runs_this_very_recipe(recipe):
     assert recipe.command.split()[recipe.command.split().index("--config") + 1] == str(
         recipe.path.relative_to(ROOT)
     )
@@ -91,7 +91,7 @@ def test_measured_accuracy_is_a_recorded_runs(recipe):
     recorded = [run for run in runs if run.get("recipe") == recipe.path.name]
     claimed = re.match(r"([\d.]+) % top-1.*\(measured", recipe.accuracy)
     if claimed or recorded:
-        # A head comment may neither promise what no run gave, nor stay behind a run.
+        # The header comment and the recorded runs have the same accuracy.
         assert claimed and float(claimed[1]) in [round(run["top1"], 1) for run in recorded]
 
 
@@ -134,11 +134,11 @@ def test_authors_recipe_is_multi_step_without_label_smoothing_at_256_images(name
     assert (flat["lr"], flat["decay_rate"], flat["warmup_epochs"]) == (0.1, 0.1, 0)
 
 
-def test_head_comment_without_hours_is_refused(tmp_path):
+def test_header_comment_without_hours_is_refused(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("# Title\n# Command: python train.py\n# Accuracy: not measured\nmodel: x\n")
     with pytest.raises(ReportError, match="missing: Hours"):
-        read_recipe(path)
+        describe_recipe(path)
 
 
 def _plain(value):
