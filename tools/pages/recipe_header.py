@@ -22,7 +22,6 @@ class DescribedRecipe:
 
     Args:
         path: the YAML file.
-        title: the first line of the header.
         command: the command that runs the recipe, on one line.
         hours: duration of the training, with the source of the number.
         accuracy: likewise.
@@ -30,7 +29,6 @@ class DescribedRecipe:
     """
 
     path: Path
-    title: str
     command: str
     hours: str
     accuracy: str
@@ -72,7 +70,7 @@ def describe_recipe(path: str | os.PathLike) -> DescribedRecipe:
             f"missing: {', '.join(missing) or 'all'}"
         )
     fields = {name.lower(): found[name].strip() for name in _FIELDS}
-    return DescribedRecipe(path, head[0].strip().rstrip("."), values=_values(path), **fields)
+    return DescribedRecipe(path, values=_values(path), **fields)
 
 
 def _values(path: Path) -> dict:
