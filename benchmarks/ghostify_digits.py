@@ -10,8 +10,8 @@ of its own, and parts that exist already aren't run again.
 
 Writes ``results/ghostify_digits.json`` and ``.csv`` and draws ``docs/ghostify_digits.png``.
 
-Predicted, after a trial with one seed: the fitted network starts above 90 % top-1, the random one at
-10 %, as by guessing, and the random one is still behind after three epochs. docs/ghostify.md has the
+Predicted, after a trial with one seed: the fitted network starts above 90 % top-1. The random one
+starts at 10 %, as by guessing, and is still behind after three epochs. docs/ghostify.md has the
 results.
 """
 

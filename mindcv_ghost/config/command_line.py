@@ -135,7 +135,7 @@ def _read_option(line: CommandLine, name: str, values: list[str] | None, words: 
             hint = f"; did you mean --{near}?"
             line.misspelt.add(near)
         else:
-            hint = "; --help lists them all"
+            hint = "; --help lists all options"
         line.problems.append(f"{quoted(name)}: there is no such option{hint}")
         return
     value_type = KEYS[key].type
@@ -171,11 +171,11 @@ def _stray_word(word: str, problems: Sequence[str]) -> str:
     text = quoted(word)
     if word.startswith("-") and len(word) > 1:
         near = nearest_key(word.lstrip("-"), problems) if len(word) > 2 else ""
-        return f"{text}: options start with two dashes" + (f": --{near}?" if near else "")
+        return f"{text}: an option starts with two dashes" + (f": --{near}?" if near else "")
     key, equals, _ = word.partition("=")
     if equals and key in KEYS:
-        return f"{text}: options start with two dashes: --{key}=..."
-    return f"{text}: belongs to no option (a text with spaces needs quotes)"
+        return f"{text}: an option starts with two dashes: --{key}=..."
+    return f"{text}: this word belongs to no option (text with spaces needs quotes)"
 
 
 def help_text(script: str) -> str:

@@ -104,7 +104,7 @@ class _Builder:
     def _report_unknown(self, name: str, raw: RawValue) -> None:
         near = nearest_key(name, self.problems)
         if isinstance(raw.value, dict) and any(key in KEYS for key in raw.value):
-            hint = "keys stand at the top level, without groups"
+            hint = "keys belong at the top level, not into groups"
             self.failed.update(raw.value)
         elif near:
             hint = f"did you mean {near}?"

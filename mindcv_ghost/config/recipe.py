@@ -6,7 +6,7 @@ same values.
 
 Whatever a file holds, reading it ends with values and problems, never with a traceback. A recipe
 with its bases is limited to :data:`MAX_BYTES` and :data:`MAX_NODES`, about half a second of work.
-YAML aliases aren't taken, because they can grow without bound.
+YAML aliases aren't supported, because they can grow without bound.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
         """
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            problem = "aliases (*name) aren't taken; write the value out, or use _base_"
+            problem = "aliases (*name) aren't supported; write the value out, or use _base_"
             raise _Refused(problem=problem, problem_mark=mark)
         self._depth += 1
         self.nodes += 1
@@ -112,7 +112,7 @@ class _Reader:
         real = os.path.realpath(path) if "\0" not in path else path
         if real in chain:
             names = " -> ".join(os.path.basename(p) for p in (*chain[chain.index(real) :], real))
-            self.problems.append(f"{where}: _base_ files build on each other in a circle: {names}")
+            self.problems.append(f"{where}: the _base_ files form a circle: {names}")
             return {}
         if real in self._read_files:
             return self._read_files[real]
@@ -180,10 +180,10 @@ class _Reader:
                 continue
             key = key_node.value
             if key_node.tag == _TAG + "merge":
-                self.problems.append(f"{path}:{line}: '<<' isn't taken; use _base_: file.yaml")
+                self.problems.append(f"{path}:{line}: '<<' isn't supported; use _base_: file.yaml")
             elif key in values:
                 self.problems.append(
-                    f"{path}:{line}: {quoted(key)} stands twice, first in line {first[key]}; "
+                    f"{path}:{line}: {quoted(key)} is set twice, first in line {first[key]}; "
                     "keep one"
                 )
             else:
@@ -198,7 +198,7 @@ class _Reader:
         if isinstance(node, yaml.MappingNode):
             return RawValue(self._mapping(path, node), where)
         if node.tag not in _SCALARS:
-            self.problems.append(f"{where}: the tag {quoted(_short(node.tag))} isn't taken")
+            self.problems.append(f"{where}: the tag {quoted(_short(node.tag))} isn't supported")
         plain = node.style is None
         number = plain and node.tag == _TAG + "int"
         return RawValue(node.value, where, plain=plain, number=number)
@@ -255,7 +255,7 @@ def _text_of(path: str, most: int) -> tuple[str, str]:
         with_bases = "" if most == MAX_BYTES else " with the _base_ files before it"
         return (
             "",
-            f"{_name(path)} is larger than {MAX_BYTES:,} bytes{with_bases}: that is no recipe",
+            f"{_name(path)} is larger than {MAX_BYTES:,} bytes{with_bases}: it can't be a recipe",
         )
     try:
         return data.decode("utf-8-sig"), ""
@@ -277,7 +277,7 @@ def _missing(path: str) -> str:
         names = []
     near = near_names(name, names, 3, 0.5) or names[:3]
     hint = ", ".join(os.path.join(folder, n) for n in near)
-    return f"there is no {_name(path)}" + (f"; near it: {hint}" if near else " in its folder")
+    return f"there is no {_name(path)}" + (f"; similar: {hint}" if near else " in its folder")
 
 
 def _recipes_in(folder: str) -> str:

@@ -44,7 +44,7 @@ def test_all_problems_of_recipe_and_command_line_come_in_one_numbered_message(re
             "ckpt_save_policy top_k (--ckpt_save_policy) with val_while_train false (default)",
             *("recipe.yaml:1: lr fast", "recipe.yaml:2: there is no key weigth_decay"),
             *("recipe.yaml:3: batch_size -8", "recipe.yaml:4: crop_pct 0 isn't legal"),
-            *("recipe.yaml:5: crop_pct stands twice", "recipe.yaml:7: cutmix_prob 2"),
+            *("recipe.yaml:5: crop_pct is set twice", "recipe.yaml:7: cutmix_prob 2"),
         ),
     ):
         assert part in line
