@@ -1,0 +1,1 @@
+"""Benchmarks of speed and memory against rivals; see README.md. ``make bench`` runs them."""

@@ -1,22 +1,24 @@
-"""How fast JPEGs become batches: our loader, timm's on Pillow, and MindSpore's own folder reader.
+"""Images/s from JPEGs to batches: our loader, timm's on Pillow, MindSpore's ImageFolderDataset.
 
 All read the same 500x375 photographs of about 90 kB and make normalised 224x224 batches of 64:
-random crop and flip for training, resize and centre crop for evaluation. timm decodes in worker
-processes with Pillow; the better of its two ways (with and without its prefetcher) counts.
-MindSpore's ImageFolderDataset runs MindSpore's C++ operations without our order and without the
-check that keeps MindSpore's decoder from files that kill it. Ours makes images by C++ of its own
-around libjpeg-turbo (``data/native``): evaluation has MindSpore's pixels to the last bit.
+random crop and flip for training, resize and centre crop for evaluation. timm decodes with Pillow
+in worker processes; it is measured with and without its prefetcher, and the better result counts.
+MindSpore's ImageFolderDataset runs MindSpore's C++ operations, without our order of images and
+without the check that protects MindSpore's decoder from files that crash it. Ours runs C++ of our
+own around libjpeg-turbo (``data/native``); in evaluation its pixels equal MindSpore's bit by bit.
 
-Images a second from the first batch to the last, so that no start counts; the loaders take turns
-and medians are compared. Nothing is kept decoded (``cache_mb`` is 0), as ImageNet couldn't be. A
-worker is a thread of ours, a process of timm's; beside its workers timm's prefetcher computes in
-the consumer's process, ours doesn't.
+The time counts from the first batch to the last, without the start. The loaders are measured in
+turn, and their medians are compared. Decoded images aren't kept (``cache_mb`` is 0), because
+ImageNet's wouldn't fit. A worker is a thread of our loader and a process of timm's. timm's
+prefetcher computes in the consumer's process in addition to the workers; our loader doesn't.
 
-Where an image's time goes, one thread, AMD EPYC (Zen 4): 0.50 ms undoing the Huffman code down to
-the crop's last row, 0.15 inverse transform, colours, 0.07 scaling, 0.04 floats into the batch, 0.03
-reading and checking the file, 0.03 the rest. Predicted from that: 1,200 images a second and worker,
-2.1 times timm's with one worker and 2.6 with two. Measured: 1,030 and 2.3 times, 2,270 and 3.3; in
-evaluation with two workers 1,940 and 3.8. Through MindSpore's pipeline it was 1.5 and 1.2 times.
+An image takes one thread of an AMD EPYC (Zen 4): 0.50 ms for Huffman decoding down to the crop's
+last row, 0.15 for inverse transform and colours, 0.07 for scaling, 0.04 for writing floats into the
+batch, 0.03 for reading and checking the file, 0.03 for the rest.
+
+Predicted from that: 1,200 images/s per worker, 2.1 times timm's with one worker and 2.6 times with
+two. Measured: 1,030 images/s and 2.3 times with one worker, 2,270 and 3.3 times with two; in
+evaluation with two workers 1,940 and 3.8 times. MindSpore's pipeline had reached 1.5 and 1.2 times.
 
     python benchmarks/data_loading.py [--workers 1 2] [--rounds 5]
 """
@@ -40,13 +42,13 @@ import mindspore.dataset as ds  # noqa: E402
 import mindspore.dataset.transforms as data_ops  # noqa: E402
 from mindcv.data import create_transforms  # noqa: E402
 
+from benchmarks.harness import TimeBudget, fail_if_left_out, medians_of_rounds, print_row  # noqa: E402
 from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import Allowance, alternate, print_row, tell_left_out  # noqa: E402
 from mindcv_ghost.data import Augment, EvalLoader, FolderSource, TrainLoader  # noqa: E402
 
 CLASSES, IMAGES_A_CLASS, BATCH, SIDE = 8, 112, 64, 224
 AUGMENT = Augment(color_jitter=None)
-# What stands in the rows, and which measures it is the better of.
+# Rival -> its measures, of which the best counts.
 RIVALS = {
     "MindSpore's ImageFolderDataset": ("ImageFolderDataset",),
     "timm's loader on Pillow": ("timm False", "timm True"),
@@ -54,7 +56,7 @@ RIVALS = {
 
 
 def speed(batches: Iterable) -> float:
-    """Images a second, from the first batch to the last."""
+    """Return the images/s from the first batch to the last."""
     images, started = 0, None
     for batch in batches:
         if started is None:
@@ -65,7 +67,7 @@ def speed(batches: Iterable) -> float:
 
 
 def ours(source: FolderSource, training: bool, workers: int) -> Iterable:
-    """Our loader's batches."""
+    """Return our loader's batches."""
     if training:
         loader = TrainLoader(
             source, AUGMENT, batch_size=BATCH, num_classes=CLASSES, workers=workers
@@ -77,9 +79,9 @@ def ours(source: FolderSource, training: bool, workers: int) -> Iterable:
 
 
 def folder_reader(folder: str, training: bool, workers: int) -> Iterable:
-    """MindSpore's own reader with MindCV's transforms."""
+    """Return the batches of MindSpore's ImageFolderDataset with MindCV's transforms."""
     dataset = ds.ImageFolderDataset(folder, shuffle=training, num_parallel_workers=workers)
-    no_jitter = {"color_jitter": None} if training else {}  # evaluation knows no such argument
+    no_jitter = {"color_jitter": None} if training else {}  # not an argument for evaluation
     ops = create_transforms("imagenet", image_resize=SIDE, is_training=training, **no_jitter)
     dataset = dataset.map(ops, "image", num_parallel_workers=workers)
     dataset = dataset.map(data_ops.TypeCast(ms.int32), "label", num_parallel_workers=1)
@@ -88,7 +90,7 @@ def folder_reader(folder: str, training: bool, workers: int) -> Iterable:
 
 
 def timm_loader(folder: str, training: bool, workers: int, prefetcher: bool) -> Iterable:
-    """timm's loader, on the CPU."""
+    """Return timm's loader on the CPU."""
     import torch
     from timm.data import ImageDataset, create_loader
 
@@ -108,7 +110,7 @@ def timm_loader(folder: str, training: bool, workers: int, prefetcher: bool) -> 
 
 
 def find_timm() -> bool:
-    """Whether timm can be imported; tests/helpers/needs_torch.py knows what it needs."""
+    """Return whether timm can be imported, as tests/helpers/needs_torch.py does it."""
     try:
         from tests.helpers.needs_torch import _imported
 
@@ -119,11 +121,11 @@ def find_timm() -> bool:
 
 
 def measures(source: FolderSource, folder: str, training: bool, workers: int) -> dict:
-    """What is to be measured in turn."""
+    """Return what is measured in turn: name -> function."""
     found: dict[str, Callable[[], float]] = {
         "ours": lambda: speed(ours(source, training, workers)),
     }
-    if find_timm():  # it has the goal, so it is measured first
+    if find_timm():  # first, because the goal is for its ratio
         for prefetcher in (False, True):
             found[f"timm {prefetcher}"] = lambda prefetcher=prefetcher: speed(
                 timm_loader(folder, training, workers, prefetcher)
@@ -143,15 +145,15 @@ def main() -> None:
         write_photographs(folder, CLASSES, IMAGES_A_CLASS)
         source = FolderSource(folder)
         cases = [(True, workers) for workers in args.workers] + [(False, max(args.workers))]
-        allowance, left_out = Allowance(), []
+        budget, left_out = TimeBudget(), []
         for number, (training, workers) in enumerate(cases):
             found = measures(source, folder, training, workers)
-            medians = alternate(found, args.rounds, allowance, len(cases) - number)
+            medians = medians_of_rounds(found, args.rounds, budget, len(cases) - number)
             kind = "training" if training else "evaluation"
             case = f"{kind}, {workers} worker{'s' if workers > 1 else ''}"
             for rival, ways in RIVALS.items():
                 ways = [way for way in ways if way in found]
-                # The better of two ways is known only once both are.
+                # Both ways have to be measured to know the better one.
                 if not all(way in medians for way in ways):
                     left_out.append(f"{case}, {rival}")
                 elif ways:
@@ -160,7 +162,7 @@ def main() -> None:
                     print_row(
                         "JPEG to batch", case, value, "images/s", rival, other, value / other, goal
                     )
-        tell_left_out(left_out)
+        fail_if_left_out(left_out)
 
 
 if __name__ == "__main__":

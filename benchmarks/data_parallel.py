@@ -1,10 +1,11 @@
-"""Two ranks of a core each against one rank with both cores, the same global batch of 64.
+"""Two ranks with a core each, compared with one rank with both cores; the global batch is 64.
 
-`mpirun -n 2`, batch 32 a rank, 128x128, gradients averaged over the ranks, against one process,
-batch 64, two threads. Both run the training step on data in memory; the all-reduce of the gradients
-alone is measured as well, for the model of scaling. Put together as train.py does; bound to cores,
-in turn. Predicted: 0.85 (an
-all-reduce of 56 MB takes 0.18 s, a step 1.2 s and more).
+`mpirun -n 2` with batch 32 per rank, 128x128, gradients averaged over the ranks, is compared with
+one process with batch 64 and two threads. Both run the training step on data in memory, built by
+the same code as train.py's, bound to cores, in turn. The all-reduce of the gradients is measured on
+its own as well, for the model of scaling.
+
+Predicted: 0.85 (an all-reduce of 56 MB takes 0.18 s, a step 1.2 s and more).
 
     python benchmarks/data_parallel.py [--rounds 3] [--model ghost_resnet50] [--side 128]
 """
@@ -22,23 +23,23 @@ from pathlib import Path
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import (  # noqa: E402
+from benchmarks.harness import (  # noqa: E402
     BIN,
-    Allowance,
-    alternate,
+    TimeBudget,
+    fail_if_left_out,
     launcher_environ,
+    medians_of_rounds,
     print_row,
     run_launcher,
     scratch_folder,
-    tell_left_out,
 )
+from benchmarks.photographs import write_photographs  # noqa: E402
 
 GLOBAL_BATCH, WARM_UP, STEPS = 64, 3, 8
 
 
 def rank(argv: list[str]) -> int:
-    """What each rank runs; rank 0 tells the median step and the median all-reduce."""
+    """Run one rank; rank 0 prints the median step and the median all-reduce."""
     from mindcv_ghost.config import load_config
     from mindcv_ghost.launch.world import detect
 
@@ -68,7 +69,7 @@ def rank(argv: list[str]) -> int:
         step.set_train()
         seconds = []
         for _ in range(WARM_UP + STEPS):
-            step.set_updates_done(0)  # the schedule is shorter
+            step.set_updates_done(0)  # the learning-rate schedule is shorter
             seconds.append(clocked(lambda: step(*inputs)[0].asnumpy()))
         answer = {"step": statistics.median(seconds[WARM_UP:]), "all_reduce": 0.0}
         answer["numbers"] = sum(int(w.size) for w in step.weights)
@@ -83,14 +84,14 @@ def rank(argv: list[str]) -> int:
 
 
 def clocked(call) -> float:
-    """Seconds of a call."""
+    """Return the seconds of a call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def measure(ranks: int, folder: Path, model: str, side: int, seen: list[dict]) -> float:
-    """Start the ranks; the seconds of a step. What rank 0 said is added to ``seen``."""
+    """Start the ranks; return the seconds of a step. Rank 0's answer is appended to ``seen``."""
     command = [sys.executable, __file__, "--rank", "--model", model]
     command += ["--data_dir", str(folder / "data"), "--image_resize", str(side)]
     command += ["--batch_size", str(GLOBAL_BATCH // ranks), "--epoch_size", "1"]
@@ -118,13 +119,13 @@ def main() -> None:
     one: list[dict] = []
     with scratch_folder() as folder:
         write_photographs(folder / "data" / "train", 4, GLOBAL_BATCH // 4)
-        medians = alternate(
+        medians = medians_of_rounds(
             {
                 "two": lambda: measure(2, folder, args.model, args.side, two),
                 "one": lambda: measure(1, folder, args.model, args.side, one),
             },
             args.rounds,
-            Allowance(),
+            TimeBudget(),
         )
     speeds = {name: GLOBAL_BATCH / seconds for name, seconds in medians.items()}
     case = f"{args.model}, global batch {GLOBAL_BATCH}, {args.side}x{args.side}"
@@ -138,7 +139,7 @@ def main() -> None:
         millions = two[0]["numbers"] / 1e6
         print_row("Data parallel", f"all-reduce of {millions:.2f} M float32, 2 ranks", reduced, "s")
     left_out = {"two": "2 ranks", "one": "1 rank with both cores"}
-    tell_left_out(words for name, words in left_out.items() if name not in speeds)
+    fail_if_left_out(words for name, words in left_out.items() if name not in speeds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How long from the start of train.py to its first step? First start, then a second and a third.
+"""Seconds from the start of train.py to its first step, without and with kept graphs.
 
-The first start has no kept graphs, those after it find them (compile_cache) and count alike.
-Measured at the log line of the first step, as a user sees it, and the compilation alone from
-run.json.
-Predicted: 5.5 and 1.4 s for the compilation; importing MindSpore (1.5 s), making the network and
-the first step itself stay.
+The first start finds no kept graphs (compile_cache). The second and the third find them and are
+treated alike. Measured until the log line of the first step, as a user sees it; run.json has the
+compilation alone.
+
+Predicted: 5.5 s and 1.4 s for the compilation. Importing MindSpore (1.5 s), building the network
+and the first step itself take as long in both.
 
     python benchmarks/first_step.py [--rounds 3] [--model ghost_resnet50] [--side 64]
 """
@@ -25,18 +26,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import (  # noqa: E402
-    Allowance,
-    in_turn,
+from benchmarks.harness import (  # noqa: E402
+    TimeBudget,
+    fail_if_left_out,
+    measure_rounds,
     print_row,
     scratch_folder,
-    tell_left_out,
 )
+from benchmarks.photographs import write_photographs  # noqa: E402
 
 
 def start(folder: Path, model: str, side: int, graphs: Path) -> tuple[float, float]:
-    """Seconds to the first step and of compilation, of a training of two steps."""
+    """Run a training of two steps; return the seconds to its first step and of compilation."""
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     command = [sys.executable, "-u", str(ROOT / "train.py"), "--model", model]
@@ -44,7 +45,7 @@ def start(folder: Path, model: str, side: int, graphs: Path) -> tuple[float, flo
     command += ["--batch_size", "16", "--epoch_size", "1", "--log_interval", "1"]
     command += ["--ckpt_save_dir", str(run), "--opt", "momentum", "--scheduler", "constant"]
     environ = dict(os.environ, PYTHONPATH=str(ROOT), MINDCV_GHOST_GRAPHS=str(graphs))
-    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users' Python keeps what it has compiled
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as for users, bytecode is kept
     started, first, text = time.perf_counter(), None, []
     process = subprocess.Popen(
         command,
@@ -60,7 +61,7 @@ def start(folder: Path, model: str, side: int, graphs: Path) -> tuple[float, flo
             if first is None and "step 1/" in line:
                 first = time.perf_counter() - started
         process.wait()
-    finally:  # it mustn't outlast the folder that it works in
+    finally:  # it may not outlive its folder
         process.kill()
     if process.returncode or first is None:
         raise SystemExit("train.py failed:\n" + "".join(text))
@@ -78,16 +79,16 @@ def main() -> None:
         write_photographs(folder / "data" / "train", 4, 8)
         graphs = folder / "graphs"
 
-        def anew() -> tuple[float, float]:
+        def without_graphs() -> tuple[float, float]:
             shutil.rmtree(graphs, ignore_errors=True)
             return start(folder, args.model, args.side, graphs)
 
-        again = functools.partial(start, folder, args.model, args.side, graphs)
-        starts = {"first": anew, "second": again, "third": again}
-        rounds = in_turn(starts, args.rounds, Allowance())
+        with_graphs = functools.partial(start, folder, args.model, args.side, graphs)
+        starts = {"first": without_graphs, "second": with_graphs, "third": with_graphs}
+        rounds = measure_rounds(starts, args.rounds, TimeBudget())
     rounds = [list(values.values()) for values in rounds if len(values) > 1]
     if not rounds:
-        tell_left_out(["the second start"])
+        fail_if_left_out(["the second start"])
     first = [statistics.median(column) for column in zip(*(starts[0] for starts in rounds))]
     later = [start for starts in rounds for start in starts[1:]]
     second = [statistics.median(column) for column in zip(*later)]

@@ -1,17 +1,18 @@
-"""Does a Ghost network that starts from a trained network (init="fit") beat one that doesn't?
+"""Compare ghostify's fitted initialisation (init="fit") with a random one, after fine-tuning.
 
-Trains MindCV's ResNet-18 on scikit-learn's handwritten digits, replaces all its convolutions but
-the stem's by Ghost modules, once with random weights and once with fitted ones (the stem and the
-classifier keep what they have learnt in both), and trains both on, with the same images in the same
-order and the same learning rates. Three seeds, a process a part; parts that are there are kept.
+Trains MindCV's ResNet-18 on scikit-learn's handwritten digits. Then replaces all its convolutions
+but the stem's by Ghost modules, once with random and once with fitted weights; the stem and the
+classifier keep their trained weights. Both networks are fine-tuned with the same images in the same
+order and the same learning rates. There are three seeds. Each part (seed and network) is a process
+of its own, and parts that exist already aren't run again.
 
     python benchmarks/ghostify_digits.py
 
 Writes ``results/ghostify_digits.json`` and ``.csv`` and draws ``docs/ghostify_digits.png``.
 
-Predicted, after a trial with one seed: fitted, it starts above 90 % top-1, where the random one
-guesses (10 %), and the random one is still behind after three epochs. For what came out see
-docs/ghostify.md.
+Predicted, after a trial with one seed: the fitted network starts above 90 % top-1. The random one
+starts at 10 %, as by guessing, and is still behind after three epochs. docs/ghostify.md has the
+results.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ MODEL, RATIO, CHEAP_KERNEL_SIZE = "resnet18", 2, 3
 SIDE, BATCH, CALIBRATION_IMAGES = 40, 32, 256
 TRAINING = {"epochs": 4, "lr": 0.02}
 FINE_TUNING = {"epochs": 3, "lr": 0.01}
-SHIFT = 3  # pixels that an image is moved by at most, up or down and sideways
+SHIFT = 3  # largest random shift of an image in either direction, in pixels
 
 
 def load_digits(folder: Path) -> dict[str, tuple[Any, Any]]:
-    """Images (N, 3, SIDE, SIDE), normalised, and labels, of train and val."""
+    """Return normalised images (N, 3, SIDE, SIDE) and labels (N,) of "train" and "val"."""
     import numpy as np
     from PIL import Image
 
@@ -59,8 +60,8 @@ def load_digits(folder: Path) -> dict[str, tuple[Any, Any]]:
     return digits
 
 
-def moved(images: Any, rng: Any) -> Any:
-    """Each image moved at random."""
+def shifted(images: Any, rng: Any) -> Any:
+    """Return the images, each shifted at random."""
     import numpy as np
 
     padded = np.pad(images, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
@@ -70,7 +71,7 @@ def moved(images: Any, rng: Any) -> Any:
 
 
 def top1(network: Any, images: Any, labels: Any) -> float:
-    """Accuracy in per cent."""
+    """Return the accuracy in percent."""
     import mindspore as ms
 
     network.set_train(False)
@@ -82,7 +83,7 @@ def top1(network: Any, images: Any, labels: Any) -> float:
 
 
 def train(network: Any, digits: dict, epochs: int, lr: float, seed: int) -> list[float]:
-    """Train with momentum and a cosine behind one epoch's warm-up; top-1 before and after each."""
+    """Train with momentum, an epoch of warm-up and cosine decay; return top-1 by epoch, from 0."""
     import mindcv
     import mindspore as ms
     import numpy as np
@@ -104,7 +105,7 @@ def train(network: Any, digits: dict, epochs: int, lr: float, seed: int) -> list
         order, started, losses = rng.permutation(len(images)), time.perf_counter(), []
         for number in range(steps):
             batch = order[number * BATCH : (number + 1) * BATCH]
-            loss, *_ = step(ms.Tensor(moved(images[batch], rng)), ms.Tensor(labels[batch]))
+            loss, *_ = step(ms.Tensor(shifted(images[batch], rng)), ms.Tensor(labels[batch]))
             losses.append(float(loss.asnumpy()))
         curve.append(top1(network, *digits["val"]))
         seconds = time.perf_counter() - started
@@ -114,7 +115,7 @@ def train(network: Any, digits: dict, epochs: int, lr: float, seed: int) -> list
 
 
 def run_part(part: str, seed: int, work: Path) -> dict[str, Any]:
-    """Train the network ("base"), or what ghostify makes of the trained one ("random", "fit")."""
+    """Train the network ("base"), or fine-tune the ghostified one ("random", "fit")."""
     import mindcv
     import mindspore as ms
     import numpy as np
@@ -148,7 +149,7 @@ def run_part(part: str, seed: int, work: Path) -> dict[str, Any]:
             RATIO,
             CHEAP_KERNEL_SIZE,
             init=part,
-            calibration=[moved(images[chosen], rng)],
+            calibration=[shifted(images[chosen], rng)],
             image_size=SIDE,
         )
         result["ghostify_seconds"] = round(time.perf_counter() - started, 1)
@@ -161,7 +162,7 @@ def run_part(part: str, seed: int, work: Path) -> dict[str, Any]:
 
 
 def collect(parts: list[dict[str, Any]]) -> None:
-    """Write the result, its CSV and its curve."""
+    """Write the result, its CSV and its picture."""
     commits = sorted({part["commit"] for part in parts})
     if len(commits) != 1 or commits[0].endswith("-dirty"):
         raise SystemExit(f"parts of commits {', '.join(commits)}: remove --work's and run again")
@@ -187,7 +188,7 @@ def collect(parts: list[dict[str, Any]]) -> None:
 
 
 def draw(result: dict[str, Any], png: str) -> None:
-    """Draw top-1 against the epoch: means as lines, the seeds as points."""
+    """Draw top-1 against the epoch: means as lines, single seeds as points."""
     from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure, save_png
 
     figure = new_figure(7.0, 4.2)
@@ -210,7 +211,7 @@ def draw(result: dict[str, Any], png: str) -> None:
 
 
 def main() -> None:
-    """Run the parts that are missing and write the result."""
+    """Run the missing parts and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/ghostify_digits"))
     parser.add_argument("--part", help=argparse.SUPPRESS)

@@ -1,13 +1,12 @@
-"""What does jit_level O0 save on the CPU? Ours is O0; the rival is MindSpore's default level.
+"""A training step on the CPU at jit_level O0, compared with MindSpore's default level.
 
-Trains MindCV's ResNet-50 by this project's step (learning rates as a list, momentum), a process a
-measurement, the two levels in turn, and prints the medians and their ratio.
+The step is this project's, with a list of learning rates and momentum, of MindCV's ResNet-50. Each
+measurement is a process of its own, and the levels take turns.
 
     python benchmarks/jit_level.py [--pairs 5] [--steps 8]
 
-Predicted: the default level takes about 1.6 times as long (0.40 s against 0.245 s a step had been
-measured for MindCV's own trainer, MindSpore 2.8.0, 2 cores). For what came out see
-docs/performance.md.
+Predicted: the default level takes about 1.6 times as long; with MindCV's own trainer a step had
+taken 0.40 s instead of 0.245 s (MindSpore 2.8.0, 2 cores). docs/performance.md has the results.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.rows import Allowance, alternate, print_row, tell_left_out  # noqa: E402
+from benchmarks.harness import TimeBudget, fail_if_left_out, medians_of_rounds, print_row  # noqa: E402
 
 os.environ.setdefault("GLOG_v", "3")
 
 
 def measure(level: str, steps: int) -> float:
-    """Median seconds of a training step at a level; ``default`` leaves MindSpore's choice."""
+    """Return the median seconds of a training step at a level; ``default`` is MindSpore's own."""
     import mindcv
     import mindspore as ms
     import numpy as np
@@ -58,7 +57,7 @@ def measure(level: str, steps: int) -> float:
 
 
 def main() -> None:
-    """Measure in turn, print medians and ratios."""
+    """Measure in turn; print a row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
@@ -75,8 +74,8 @@ def main() -> None:
 
     levels = ("O0", "default")
     measures = {level: functools.partial(in_a_process, level) for level in levels}
-    medians = alternate(measures, arguments.pairs, Allowance())
-    tell_left_out(level for level in levels if level not in medians)
+    medians = medians_of_rounds(measures, arguments.pairs, TimeBudget())
+    fail_if_left_out(level for level in levels if level not in medians)
     fast, slow = medians["O0"], medians["default"]
     case = "MindCV's ResNet-50 by our step, batch 16, 64x64, at O0"
     print_row("jit_level", case, fast, "s/step", "MindSpore's default level", slow, slow / fast)

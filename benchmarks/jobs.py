@@ -1,7 +1,7 @@
-"""What ``run_all.py`` runs, in the page's order, and how long each may take.
+"""What ``run_all.py`` runs, in the page's order, and how long each job may take.
 
-Together they stay below 20 minutes by what ``make bench`` needs for the page. Shares are for a
-round of fewest steps while others use the machine; while nobody does, most of them leave time over.
+With the time that ``make bench`` needs to write the page they stay below 20 minutes. A job's share
+is enough for its shortest round on a busy machine; on an idle machine most jobs leave time over.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class Job:
     """One program with its arguments.
 
     Args:
-        command: as it is typed behind ``python benchmarks/``.
-        seconds: its share of the 20 minutes; what those before it leave over, it may use as well.
-        quick: arguments that make a trial of it, with numbers that mean nothing.
-        last: run after the others, as it has more rounds to fill what they leave over.
+        command: what is typed after ``python benchmarks/``.
+        seconds: its share of the 20 minutes. It may also use what earlier jobs leave over.
+        quick: arguments for a trial, whose numbers mean nothing.
+        last: run after the others; it has more rounds, which fill the time that they leave over.
     """
 
     command: str
@@ -29,7 +29,7 @@ class Job:
 
     @property
     def script(self) -> str:
-        """The file's name without its ending."""
+        """The script's name without ``.py``."""
         return self.command.split()[0].removesuffix(".py")
 
 

@@ -1,6 +1,6 @@
-// What this machine can do at most: multiply-adds a second in registers, and bytes of memory.
+// Measures this machine's peaks: multiply-adds per second in registers, and memory bandwidth.
 //
-// Vectors are the compiler's own (vector_size), which it cuts to the processor's registers.
+// Vectors are the compiler's own (vector_size), which it splits into the processor's registers.
 
 #include <algorithm>
 #include <chrono>
@@ -30,7 +30,7 @@ volatile float sink;
 
 typedef float Vector __attribute__((vector_size(64)));
 
-// Chains of multiply-adds, none of which waits for another; operations a second of all threads.
+// Operations per second of all threads, with independent chains of multiply-adds.
 template <int kChains>
 double multiply_adds(int threads) {
   constexpr int64_t kRounds = 4000000;
@@ -52,7 +52,7 @@ double multiply_adds(int threads) {
 
 extern "C" {
 
-// Floating-point operations a second; the best of several tries and numbers of chains.
+// Floating-point operations per second; the best of several tries and numbers of chains.
 double peak_operations(int threads) {
   double best = 0;
   for (int i = 0; i < 3; ++i) {
@@ -62,7 +62,7 @@ double peak_operations(int threads) {
   return best;
 }
 
-// Bytes a second that are read, and that are read and written; the best of several tries.
+// Bytes per second, reading only, and reading and writing; the best of several tries.
 void peak_bandwidth(int threads, double* reading, double* copying) {
   const int64_t size = int64_t{1} << 26;  // floats: 256 MB, beyond any cache
   std::vector<float> from(size, 1.0f), to(size, 0.0f);
@@ -87,7 +87,7 @@ void peak_bandwidth(int threads, double* reading, double* copying) {
       float* out = to.data() + t * share;
       for (int64_t k = 0; k < share; ++k) out[k] = in[k] + 1.0f;
     });
-    // What is written goes past the caches here, and isn't read first.
+    // memcpy writes past the caches and doesn't read the destination first.
     const double moves = seconds_on(threads, [&](int t) {
       std::memcpy(to.data() + t * share, from.data() + t * share, share * sizeof(float));
     });

@@ -1,12 +1,12 @@
-"""A stand-in for MindCV 0.3.0's train.py, which its wheel doesn't hold.
+"""A replacement for MindCV 0.3.0's train.py, which its wheel doesn't contain.
 
-Written after that script (Apache-2.0) for one process and one recipe: the same calls of the
+It follows that script (Apache-2.0) for one process and one recipe: the same calls of the
 installed MindCV in the same order (create_dataset, create_transforms, create_loader, create_model,
 create_loss, create_scheduler, create_optimizer, create_trainer, StateMonitor with its
 SummaryRecord, Model.train), with the recipe's values and otherwise the script's defaults. Two
 things differ: jit_level, which the script sets to O2 for Ascend, is left at MindSpore's default;
 and num_parallel_workers, whose default 8 MindSpore refuses on a machine of fewer cores, is an
-argument. Prints the seconds of each epoch as StateMonitor has them.
+argument. StateMonitor writes the seconds of each epoch.
 
     python benchmarks/mindcv_train.py recipe.yaml
 """
@@ -20,7 +20,7 @@ import yaml
 
 
 def main(path: str) -> None:
-    """Train by a recipe."""
+    """Train with a recipe."""
     import mindspore as ms
     from mindcv.data import create_dataset, create_loader, create_transforms
     from mindcv.loss import create_loss

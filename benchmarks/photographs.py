@@ -1,4 +1,4 @@
-"""JPEG photographs as ImageNet's are: 500x375, about 90 kB, from scikit-learn's two samples."""
+"""JPEG photographs like ImageNet's (500x375, about 90 kB), made of scikit-learn's two samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["write_photographs"]
 
 
 def write_photographs(folder: str | os.PathLike, classes: int, images_a_class: int) -> None:
-    """Write ``folder/0/0.jpg`` and so on: crops at random places, all different."""
+    """Write ``folder/0/0.jpg`` and so on; each is another random crop."""
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(image) for image in load_sample_images().images]

@@ -1,7 +1,7 @@
-"""The least that a training step can take on a machine: its operations and its memory traffic.
+"""Lower limits of a training step's time on a machine, by its operations and memory traffic.
 
-Operations are multiplications and additions of convolutions and the classifier. Memory traffic is
-every tensor that a part of the step takes or gives, once; what stays inside a part costs nothing.
+Operations are the multiplications and additions of the convolutions and the classifier. Memory
+traffic counts each input and output of a part of the step once, and nothing within a part.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class MachineLimits:
-    """What all cores do together: operations a second, bytes of memory a second."""
+    """The peaks of all cores together: operations per second and bytes of memory per second."""
 
     operations: float
     bandwidth: float
 
     def seconds(self, operations: float, size: float) -> float:
-        """The least time of so many operations and bytes, side by side.
+        """Return the least time for operations and bytes that overlap.
 
         >>> MachineLimits(100.0, 10.0).seconds(200, 50)
         5.0
@@ -52,7 +52,7 @@ class MachineLimits:
 
 
 def measure_machine() -> MachineLimits:
-    """Measure this machine by ``limits.cc``, or with numpy where it can't be compiled."""
+    """Measure this machine's peaks by ``limits.cc``, or by numpy if there is no compiler."""
     from mindcv_ghost.kernels.library import FLAGS, threads_for
 
     threads = threads_for(1)
@@ -92,15 +92,15 @@ def _seconds(call) -> float:
 
 
 def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, float]]:
-    """Operations and bytes of each part of a Ghost-ResNet's training step.
+    """Return the operations and bytes of each part of a Ghost-ResNet's training step.
 
     Args:
-        network: as the zoo makes it, with stock operators.
-        batch: images.
-        side: pixels.
+        network: of the zoo, with stock operators.
+        batch: number of images.
+        side: of the images, in pixels.
 
     Returns:
-        Of each part of ``tools/pages/profile.py`` that has to do anything.
+        part -> (operations, bytes), for the parts of ``tools/pages/profile.py`` that have any.
     """
     from mindcv_ghost.analysis.complexity import count_macs
     from mindcv_ghost.layers import GhostModule
@@ -120,7 +120,9 @@ def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, fl
             continue
         operations, taken = 2 * layer.macs, math.prod(layer.input_shape)
         for part in (FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT):
-            if not (part == BACKWARD_INPUT and layer.input_shape[1] == 3):  # an image's
+            if not (
+                part == BACKWARD_INPUT and layer.input_shape[1] == 3
+            ):  # the stem's input needs no gradient
                 add(part, operations, taken + layer.activations, layer.parameters)
     for name, cell in network.cells_and_names():
         if isinstance(cell, GhostModule):
@@ -130,7 +132,7 @@ def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, fl
             shortcut = y if name.endswith(".conv3") else 0
             macs = 2 * depthwise.macs if depthwise else 0
             add(TAILS, macs, u.activations + y + shortcut)
-            # u, dy and with a shortcut y come in, du and with a shortcut its gradient go out.
+            # Inputs: u, dy and, with a shortcut, y. Outputs: du and, with one, its gradient.
             add(TAILS_BACKWARD, 2 * macs, 2 * u.activations + y + 2 * shortcut)
         elif isinstance(cell, GhostBottleneck):
             taken = math.prod(layers[f"{name}.conv1.primary.conv"].input_shape)
@@ -142,7 +144,7 @@ def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, fl
     last = layers[[name for name in layers if name.endswith(".conv3.primary.conv")][-1]]
     features = math.prod(last.output_shape[2:]) * dense.input_shape[1]
     add(HEAD, 6 * dense.macs, 2 * (features + dense.activations), 3 * dense.parameters)
-    # Momentum: the gradient, both ways the weight and its average.
+    # Momentum reads the gradient, and reads and writes the weight and its moment.
     add(OPTIMIZER, 0, 0, 5 * report.parameters)
     add(FINITE, 0, 0, report.parameters)
     return {part: (operations, size) for part, (operations, size) in parts.items()}

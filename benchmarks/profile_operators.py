@@ -1,4 +1,4 @@
-"""Which part of a training step an operator belongs to; a library that times our own by name."""
+"""Assign operators to the parts of a training step, and time the native operators by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.pages.profile import (
 
 __all__ = ["Timer", "compile_timer", "part_of_native", "part_of_stock"]
 
-# What MindSpore's operators of a Ghost module's, a block's or the stem's tail are to a reader.
+# Readable names of MindSpore's operators in the tail of a Ghost module, a block or the stem.
 _TAIL_WORDS = {
     "BatchNorm": "BN",
     "BatchNormGrad": "BN",
@@ -53,7 +53,7 @@ _CUSTOM = {
     "ghost_mean_backward": (HEAD, "ghost_mean"),
     "ghost_all_finite": (FINITE, "ghost_all_finite"),
 }
-# A call in the middle of each operator's name, with its clock; "path:name" is asked for by name.
+# Wraps each native operator under the same name; the times are queried by name.
 _TIMER = """
 #include <chrono>
 #include <cstdint>
@@ -93,27 +93,27 @@ extern "C" double timer_milliseconds(const char *name) { return spent()[name]; }
 
 
 class Timer:
-    """The library that times; its operators are called in place of those of the same name."""
+    """A library whose operators call the native ones of the same name and add up their time."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
         self._library, self._names = ctypes.CDLL(str(path)), names
         self._library.timer_milliseconds.restype = ctypes.c_double
 
     def reset(self) -> None:
-        """Forget the calls until now."""
+        """Set all times to zero."""
         self._library.timer_reset()
 
     def milliseconds(self) -> dict[str, float]:
-        """Time in each operator that was called."""
+        """Return the time in each operator that was called."""
         times = {n: self._library.timer_milliseconds(n.encode()) for n in self._names}
         return {name: value for name, value in times.items() if value}
 
 
 def compile_timer(folder: Path) -> Timer:
-    """Have every ``ops.Custom`` of this process that names one of our operators timed.
+    """Make every later ``ops.Custom`` of this process call a native operator through the timer.
 
     Args:
-        folder: for the library; has to last as long as the process's networks.
+        folder: for the library; it has to exist as long as the process's networks do.
 
     Raises:
         SystemExit: if there are no native operators here.
@@ -139,8 +139,8 @@ def compile_timer(folder: Path) -> Timer:
     custom = ops.Custom
 
     def timed(func: str, *arguments, **named):
-        place, _, name = func.rpartition(":")
-        if place == str(real.path) and name in names:
+        path_part, _, name = func.rpartition(":")
+        if path_part == str(real.path) and name in names:
             func = f"{path}:{name}"
         return custom(func, *arguments, **named)
 
@@ -149,7 +149,7 @@ def compile_timer(folder: Path) -> Timer:
 
 
 def part_of_native(name: str) -> tuple[str, str]:
-    """Part of the step and words for one of our operators.
+    """Return the part of the step, and the name to show, of a native operator.
 
     >>> part_of_native("ghost_tail_add_backward")
     ('Ghost and stem tails, backward', 'ghost_tail_add')
@@ -161,11 +161,11 @@ def part_of_native(name: str) -> tuple[str, str]:
 
 
 def part_of_stock(kind: str, scope: str) -> tuple[str, str]:
-    """Part of the step and words for one of MindSpore's operators.
+    """Return the part of the step, and the name to show, of a MindSpore operator.
 
     Args:
-        kind: its type, ``Conv2D``.
-        scope: its full name, which holds the cells it is in.
+        kind: its type, such as ``Conv2D``.
+        scope: its full name, which contains the names of its cells.
     """
     if "/updater-" in scope:
         if "/optimizer-" in scope:

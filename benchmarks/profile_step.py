@@ -1,15 +1,15 @@
-"""Where does a training step's time go, on stock and on native operators, and what must it take?
+"""Profile a training step on stock and on native operators, and compare it with the limit.
 
-MindSpore's profiler tells each operator's time; which of our own operators a ``Custom`` one is, it
-doesn't tell, so these are called through a library that times each by its name. Beside the times
-stands the physical limit: the multiply-adds at the peak of this machine's cores, or every tensor
-read and written once at its memory's peak, whichever takes longer. Both peaks are measured in the
-same run (``limits.cc``, with the operators' compiler and options).
+MindSpore's profiler gives each operator's time. For ours it only says ``Custom``, so these are
+called through a library that times each by name. The limit is the machine's: the multiply-adds at
+the peak of its cores, or every tensor read and written once at the peak of its memory, whichever
+takes longer. Both peaks are measured in the same run (``limits.cc``, with the operators' compiler
+and options).
 
     python benchmarks/profile_step.py [--batch 32] [--side 128] [--steps 4]
 
-writes benchmarks/profile.csv, from which docs/performance.md is made, and prints a row for each of
-the two. Predicted before it was written: native operators take three times the limit.
+writes benchmarks/profile.csv, the source of docs/performance.md, and prints a row for stock and one
+for native operators. Predicted: native operators take three times the limit.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ from pathlib import Path
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.harness import (  # noqa: E402
+    ROOT,
+    TimeBudget,
+    fail_if_left_out,
+    measure_rounds,
+    print_row,
+    provenance,
+)
 from benchmarks.profile_limits import MachineLimits, limits_of_parts, measure_machine  # noqa: E402
 from benchmarks.profile_operators import compile_timer, part_of_native, part_of_stock  # noqa: E402
-from benchmarks.rows import (  # noqa: E402
-    ROOT,
-    Allowance,
-    in_turn,
-    print_row,
-    tell_left_out,
-    where_and_when,
-)
-from benchmarks.train_step import _mindspore as training_step  # noqa: E402
+from benchmarks.train_step import mindspore_step as training_step  # noqa: E402
 from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
 from tools.pages.profile import BETWEEN, COLUMNS  # noqa: E402
 
 MODEL, WARM_UP = "ghost_resnet50", 3
-ANALYSIS = 10  # seconds, rather more than the profiler's analysis and the limits take
+ANALYSIS = 10  # seconds; more than the profiler's analysis and the limits take
 
 
-def profile(who: str, batch: int, side: int, steps: int, share: Allowance) -> dict:
+def profile(who: str, batch: int, side: int, steps: int, share: TimeBudget) -> dict:
     """Profile ghost_resnet50's training step in this process.
 
     Args:
         who: ``native`` or ``stock``.
-        batch: images.
-        side: pixels.
-        steps: steps to take the mean of; fewer if not so many fit into the share.
-        share: of the time, for all that is done here.
+        batch: number of images.
+        side: of the images, in pixels.
+        steps: number of steps to average; fewer are taken if the share is too short.
+        share: the time for everything that is done here.
 
     Returns:
-        ``seconds`` of a step without the profiler; ``milliseconds``, of a step with it, as a list
-        of part, operator and time; for native operators the ``limits`` of the parts.
+        ``seconds`` of a step without the profiler; ``milliseconds`` of a step with it, as a list
+        of (part, operator, time); ``limits``, the operations and bytes of each part.
     """
     import mindcv
     import mindspore as ms
@@ -79,7 +79,7 @@ def profile(who: str, batch: int, side: int, steps: int, share: Allowance) -> di
         for _ in range(WARM_UP - 1):
             step()
         last = seconds(1)
-        # They are taken twice, without the profiler and with it.
+        # The steps are run twice, without the profiler and with it.
         steps = int(max(1, min(steps, (share.left() - ANALYSIS) / (2 * last))))
         plain = seconds(steps)
         profiler = ms.Profiler(output_path=str(folder / "profile"), start_profile=False)
@@ -96,7 +96,7 @@ def profile(who: str, batch: int, side: int, steps: int, share: Allowance) -> di
 
 
 def _grouped(folder: Path, native: dict[str, float], steps: int, whole: float) -> list:
-    """Milliseconds of a step by part and operator; what is in none of them is ``between``."""
+    """Return the milliseconds of a step by part and operator; the rest is ``BETWEEN``."""
     times: Counter = Counter()
     for path in folder.rglob("cpu_op_detail_info_*.csv"):
         with open(path, newline="", encoding="utf-8") as file:
@@ -107,14 +107,14 @@ def _grouped(folder: Path, native: dict[str, float], steps: int, whole: float) -
     for name, milliseconds in native.items():
         times[part_of_native(name)] += milliseconds / steps
     if not times:
-        raise SystemExit("MindSpore's profiler has told nothing")
+        raise SystemExit("MindSpore's profiler reported no operator")
     times[BETWEEN, "starting operators"] = max(0.0, whole - sum(times.values()))
     return [[*part, milliseconds] for part, milliseconds in times.items()]
 
 
 def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: str) -> None:
     """Write the CSV: limits, then stock operators, then native ones."""
-    facts = {**where_and_when(), "case": case}
+    facts = {**provenance(), "case": case}
     facts["peak_gflops"] = f"{machine.operations / 1e9:.4g}"
     facts["peak_gbytes"] = f"{machine.bandwidth / 1e9:.4g}"
     rows = []
@@ -144,34 +144,34 @@ def main() -> None:
     arguments = parser.parse_args()
     batch, side, _ = sizes = (arguments.batch, arguments.side, arguments.steps)
     if arguments.only:
-        share = Allowance(arguments.share)
+        share = TimeBudget(arguments.share)
         print("answer " + json.dumps(profile(arguments.only, *sizes, share)))
         return
-    allowance = Allowance()
+    budget = TimeBudget()
     machine = measure_machine()
-    # Native operators first: the limits come from there. Stock ones may have what these leave.
+    # Native operators first, because they give the limits. Stock ones get the time that is left.
     measures = {
-        "native": lambda: _run("native", sizes, allowance.left() / 2),
-        "stock": lambda: _run("stock", sizes, allowance.left()),
+        "native": lambda: _run("native", sizes, budget.left() / 2),
+        "stock": lambda: _run("stock", sizes, budget.left()),
     }
-    answers = next(iter(in_turn(measures, 1, allowance)), {})
+    answers = next(iter(measure_rounds(measures, 1, budget)), {})
     left_out = [f"{who} operators" for who in measures if who not in answers]
     if "native" not in answers:
-        tell_left_out(left_out)
+        fail_if_left_out(left_out)
     case = (
         f"ghost_resnet50, training, {arguments.batch} images of {arguments.side}x{arguments.side}"
     )
-    if not left_out:  # the page's table needs both
+    if not left_out:  # the page's table needs stock and native
         write(arguments.csv, machine, answers, case)
     work = answers["native"]["limits"].values()
     limit = sum(machine.seconds(operations, size) for operations, size in work)
-    for who in reversed(answers):  # stock operators are the page's "before"
+    for who in reversed(answers):  # stock first, as on the page
         seconds = answers[who]["seconds"]
         print_row(
             *("Limit of a step", f"{case}, {who} operators", seconds, "s"),
             *("the machine's peaks", limit, limit / seconds),
         )
-    tell_left_out(left_out)
+    fail_if_left_out(left_out)
 
 
 def _run(who: str, sizes: tuple[int, int, int], share: float) -> dict:

@@ -1,12 +1,12 @@
-"""What a training step costs under this release of MindSpore, on stock and on native operators.
+"""Seconds of a training step under another release of MindSpore, on stock and native operators.
 
-For releases beside the one that `make bench` runs under: run it by a Python that has another one.
+`make bench` measures only the release that is installed. Run this by a Python that has another one.
 2.9 and 2.10 compute dense convolutions with a slow kernel, which the native operators don't use.
 
     /path/to/another/venv/bin/python benchmarks/releases.py [--batch 4] [--side 128]
 
-adds its rows to benchmarks/releases.csv, in place of this release's former ones; the README's
-sentences are made from it. Predicted: a native step costs what it costs under 2.8.
+replaces this release's rows in benchmarks/releases.csv, the source of the README's table.
+Predicted: a native step takes as long as under 2.8.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.rows import ROOT, where_and_when  # noqa: E402
+from benchmarks.harness import ROOT, provenance  # noqa: E402
 from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
 from tools.pages.releases import COLUMNS  # noqa: E402
 
 
 def measure(who: str, steps: int, batch: int, side: int) -> float:
-    """Seconds of a step in a process of its own."""
+    """Return the seconds of a step, measured in a process of its own."""
     command = [sys.executable, str(ROOT / "benchmarks" / "train_step.py"), "--only", who]
     command += ["--case", "training", f"--steps={steps}", f"--batch={batch}", f"--side={side}"]
     environ = dict(os.environ, PYTHONPATH=str(ROOT))
@@ -40,13 +40,13 @@ def measure(who: str, steps: int, batch: int, side: int) -> float:
 
 
 def main() -> None:
-    """Measure both, write the rows."""
+    """Measure stock and native operators; write their rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "releases.csv")
     args = parser.parse_args()
-    release, facts = metadata.version("mindspore"), where_and_when()
+    release, facts = metadata.version("mindspore"), provenance()
     rows: list[dict] = []
     if args.csv.is_file():
         with open(args.csv, newline="", encoding="utf-8") as file:

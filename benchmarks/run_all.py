@@ -1,10 +1,10 @@
-"""Run the benchmarks and write what they print to results.csv; ``make bench`` does this.
+"""Run the benchmarks and write their rows to results.csv; ``make bench`` does this.
 
     python benchmarks/run_all.py [--only first_step start_up] [--quick --results trial.csv]
 
-``jobs.py`` lists them, with the time that each may take. Each is told when it has to have ended,
-and leaves out what doesn't fit. One that leaves rows out, fails or takes longer is written down as
-failed; its rows of the latest run that had them stay, with their own commit and date.
+``jobs.py`` lists them and the time that each may take. Each knows its deadline and leaves out what
+doesn't fit. A job that leaves rows out, fails or takes longer is recorded as failed. Rows that it
+didn't measure anew are kept, with the commit and date of the run that measured them.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.harness import DEADLINE, NOTE, provenance  # noqa: E402
 from benchmarks.jobs import JOBS, Job  # noqa: E402
-from benchmarks.rows import ENDS_AT, NOTE, where_and_when  # noqa: E402
 from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
 from tools.pages.benchmarks import COLUMNS, FAILED, meets  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results.csv"
-# Seconds after the end it was told until a job is killed: to print its rows and to end what it has
-# started. The next job's time is shorter by what it uses of them.
-TO_END = 6
+# Seconds from a job's deadline until it is killed, in which it prints its rows and ends its
+# processes. They are taken from the next job's time.
+GRACE_SECONDS = 6
 
 
 def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
-    """Run one; gives its rows, those before an early end as well, and what went wrong."""
+    """Run a job; return its rows, also if it ended early, and its problem or ""."""
     script, *arguments = job.command.split()
     path = ROOT / "benchmarks" / script
     if not path.is_file():
         return [], "there is no such benchmark"
     rows: list[dict] = []
-    ends_at = time.monotonic() + seconds
-    # A file for the errors: nobody reads them while it runs, and a pipe would fill up.
+    deadline = time.monotonic() + seconds
+    # A file for standard error: nobody reads it while the job runs, and a pipe would fill up.
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
             [sys.executable, str(path), *arguments, *more],
@@ -54,7 +54,7 @@ def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "PYTHONUNBUFFERED": "1",
-                ENDS_AT: str(ends_at),
+                DEADLINE: str(deadline),
             },
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -65,10 +65,10 @@ def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
         reader.start()
         problem = ""
         try:
-            process.wait(max(0.0, ends_at + TO_END - time.monotonic()))
+            process.wait(max(0.0, deadline + GRACE_SECONDS - time.monotonic()))
         except subprocess.TimeoutExpired:
             problem = f"took longer than {seconds:.0f} s"
-        finally:  # whatever ends this program ends what it has started
+        finally:  # also if this program is stopped
             _kill(process)
         reader.join(10)
         if process.returncode and not problem:
@@ -91,7 +91,7 @@ def _collect(lines, rows: list[dict]) -> None:
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """End a program and all that it has started, and wait for it."""
+    """Kill a program and the processes that it has started; wait for it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -100,13 +100,13 @@ def _kill(process: subprocess.Popen) -> None:
 def merged(
     old: list[dict], new: list[dict], job: Job, problem: str, facts: dict[str, str]
 ) -> list[dict]:
-    """Rows after a job.
+    """Return all rows after a job.
 
     Args:
-        old: rows until now.
-        new: those that the job has printed; they take the places of its old ones.
+        old: the rows before it.
+        new: the rows that the job has printed, which replace its old ones.
         job: the job.
-        problem: what went wrong, if anything did; then old rows that it hasn't measured anew stay.
+        problem: its problem or "". If there is one, old rows that weren't measured anew are kept.
         facts: machine, versions, commit and date of this run.
     """
     names = ("benchmark", "case", "rival", "unit")
@@ -129,7 +129,7 @@ def merged(
 
 
 def write(path: Path, rows: list[dict]) -> None:
-    """Write results.csv whole."""
+    """Write results.csv atomically."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -140,22 +140,24 @@ def write(path: Path, rows: list[dict]) -> None:
 
 
 def main() -> int:
-    """Run what was asked for; the exit status is 1 if anything went wrong."""
+    """Run the jobs; return the exit status, 1 if a job failed."""
     scripts = list(dict.fromkeys(job.script for job in JOBS))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=scripts, default=scripts)
-    parser.add_argument("--quick", action="store_true", help="see whether all work, in minutes")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="what to bring up to date")
+    parser.add_argument(
+        "--quick", action="store_true", help="only try whether all jobs work; takes minutes"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file to update")
     args = parser.parse_args()
     if args.quick and args.results.resolve() == RESULTS:
         parser.error("--quick measures nothing worth keeping: give it another file with --results")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the finally above
-    facts = where_and_when("torch", "timm")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the finally in run()
+    facts = provenance("torch", "timm")
     rows: list[dict] = []
     if args.results.is_file():
         with open(args.results, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    # Rows of a job that is no more can't be measured again.
+    # Drop rows of jobs that no longer exist.
     rows = [row for row in rows if row.get("command") in {job.command for job in JOBS}]
     failed, allowed, begun = [], 0.0, time.monotonic()
     jobs = [job for job in JOBS if job.script in args.only]

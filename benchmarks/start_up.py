@@ -1,12 +1,12 @@
-"""How long from the start to the first AllReduce of 2 ranks? The rival: msrun, plain init().
+"""Seconds from the launcher's start to the first AllReduce of 2 ranks, compared with msrun.
 
-Ours is `mpirun -n 2` with mindcv_ghost.launch.cluster, the rival `msrun` with MindSpore's own
-init() and nothing else. Both in turn; medians and the slowest are compared.
+Ours is `mpirun -n 2` with mindcv_ghost.launch.cluster; the rival is `msrun` with MindSpore's own
+init(). They are measured in turn, and the medians and the slowest starts are compared.
 
     python benchmarks/start_up.py [--pairs 10]
 
-Predicted: equal, as both import MindSpore (3 s) and register with a scheduler. For what came out
-see docs/performance.md.
+Predicted: equal, because both import MindSpore (3 s) and register with a scheduler.
+docs/performance.md has the results.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.rows import (  # noqa: E402
+from benchmarks.harness import (  # noqa: E402
     BIN,
-    Allowance,
-    in_turn,
+    TimeBudget,
+    fail_if_left_out,
     launcher_environ,
+    measure_rounds,
     print_row,
     run_launcher,
     scratch_folder,
-    tell_left_out,
 )
 
 
 def first_all_reduce(started: float) -> None:
-    """Add up over the ranks, tell rank 0's time since the launcher was started."""
+    """Run an AllReduce; rank 0 prints the seconds since the launcher was started."""
     import mindspore as ms
     from mindspore import communication, nn, ops
 
@@ -53,7 +53,7 @@ def first_all_reduce(started: float) -> None:
 
 
 def ours(argv: list[str]) -> int:
-    """A rank under this project's launching."""
+    """Run a rank that this project's launch package joins to the cluster."""
     from mindcv_ghost.launch.cluster import join
     from mindcv_ghost.launch.world import detect
 
@@ -63,7 +63,7 @@ def ours(argv: list[str]) -> int:
 
 
 def plain(started: str) -> None:
-    """A rank under MindSpore's own."""
+    """Run a rank that MindSpore's own init() joins to the cluster."""
     os.environ.setdefault("GLOG_v", "3")
     import mindspore as ms
 
@@ -73,7 +73,7 @@ def plain(started: str) -> None:
 
 
 def measure(launcher: str) -> float:
-    """Start two ranks, return the seconds that rank 0 told."""
+    """Start two ranks; return the seconds that rank 0 printed."""
     if launcher == "mpirun":
         command = [BIN / "mpirun", "--oversubscribe", "-n", 2, sys.executable]
     else:
@@ -93,15 +93,15 @@ def measure(launcher: str) -> float:
 
 
 def main() -> None:
-    """Measure in turn, print the rows."""
+    """Measure in turn; print the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10)
     pairs = parser.parse_args().pairs
     launchers = ("mpirun", "msrun")
     measures = {name: functools.partial(measure, name) for name in launchers}
-    found = [each for each in in_turn(measures, pairs, Allowance()) if len(each) == 2]
+    found = [each for each in measure_rounds(measures, pairs, TimeBudget()) if len(each) == 2]
     if not found:
-        tell_left_out(["msrun"])
+        fail_if_left_out(["msrun"])
     seconds = {name: [each[name] for each in found] for name in launchers}
     mine, other = statistics.median(seconds["mpirun"]), statistics.median(seconds["msrun"])
     case = "launcher to first AllReduce of 2 ranks, mpirun"

@@ -1,15 +1,16 @@
-"""What is left of the bare step's speed in a whole training from JPEGs, and in MindCV's?
+"""Images/s of a whole train.py on JPEGs, compared with its bare step and with MindCV's train.py.
 
-1. Our train.py on a folder of JPEGs against its own step, put together by the same code, on one
-   batch that stays in memory: what reading, decoding, logging and checkpoints cost.
-   Ghost-ResNet-50.
-2. Our train.py against MindCV 0.3.0's with the same recipe, MindCV's own ResNet-50. MindCV's wheel
-   has no train.py: the rival is ``mindcv_train.py`` here, a stand-in that makes the script's calls
-   of the installed MindCV, its StateMonitor and Model.train among them.
+1. Our train.py on a folder of JPEGs, compared with its own step on one batch that stays in memory:
+   the difference is the cost of reading, decoding, logging and checkpoints. Ghost-ResNet-50.
+2. Our train.py, compared with MindCV 0.3.0's with the same recipe. MindCV's ResNet-50. MindCV's
+   wheel has no train.py: ``mindcv_train.py`` replaces it. It makes the same calls of the installed
+   MindCV, including StateMonitor and Model.train.
 
-Images a second of an epoch after the first, so that neither start nor compilation counts; each in a
-process of its own, in turn. Predicted: 0.95 of the bare step; 3 times MindCV's (0.25 against 0.75 s
-a step of ResNet-50, batch 16, 64x64, because SummaryRecord's process polls on a core of its own).
+Epochs after the first count, so that neither start nor compilation does. Each program is a process
+of its own; they are measured in turn.
+
+Predicted: 0.95 of the bare step; 3 times MindCV's (a step of ResNet-50, batch 16, 64x64, takes 0.25
+instead of 0.75 s, because SummaryRecord's process polls and needs a core).
 
     python benchmarks/train_loop.py [--rounds 2]
 """
@@ -30,21 +31,21 @@ os.environ.setdefault("GLOG_v", "3")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.photographs import write_photographs  # noqa: E402
-from benchmarks.rows import (  # noqa: E402
-    Allowance,
-    alternate,
+from benchmarks.harness import (  # noqa: E402
+    TimeBudget,
+    fail_if_left_out,
+    medians_of_rounds,
     print_row,
     scratch_folder,
-    tell_left_out,
 )
+from benchmarks.photographs import write_photographs  # noqa: E402
 
 CLASSES, IMAGES_A_CLASS, EPOCHS = 4, 64, 3
 WARM_UP, STEPS = 4, 10
 
 
 def recipe(folder: Path, model: str, batch: int, side: int) -> dict:
-    """Values that both programs take."""
+    """Return the recipe for both programs."""
     return {
         "model": model,
         "data_dir": str(folder / "data"),
@@ -72,7 +73,7 @@ def recipe(folder: Path, model: str, batch: int, side: int) -> dict:
 
 
 def start(script: Path, recipe_file: Path, run: Path, *more: str) -> subprocess.CompletedProcess:
-    """Run a script to its end."""
+    """Run a script until it ends."""
     environ = dict(os.environ, PYTHONPATH=str(ROOT), GLOG_v="3")
     done = subprocess.run(
         [sys.executable, script, *more, str(recipe_file)],
@@ -87,7 +88,7 @@ def start(script: Path, recipe_file: Path, run: Path, *more: str) -> subprocess.
 
 
 def write_recipe(values: dict, run: Path) -> Path:
-    """The recipe as a file in a run folder that is made here."""
+    """Create a run folder; write the recipe into it and return its path."""
     import yaml
 
     run.mkdir(parents=True)
@@ -97,7 +98,7 @@ def write_recipe(values: dict, run: Path) -> Path:
 
 
 def ours(values: dict, run: Path) -> float:
-    """Images a second of our train.py: the median epoch after the first."""
+    """Return the images/s of our train.py: the median of the epochs after the first."""
     start(ROOT / "train.py", write_recipe(values, run), run, "--config")
     with open(run / "out" / "metrics.csv", newline="") as file:
         speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
@@ -105,7 +106,7 @@ def ours(values: dict, run: Path) -> float:
 
 
 def mindcv(values: dict, run: Path) -> float:
-    """Images a second of the stand-in for MindCV's: StateMonitor writes each epoch's seconds."""
+    """Return the images/s of MindCV's training; StateMonitor writes each epoch's seconds."""
     start(ROOT / "benchmarks" / "mindcv_train.py", write_recipe(values, run), run)
     lines = (run / "out" / "result.log").read_text().splitlines()
     place = lines[0].split().index("TrainTime")
@@ -115,13 +116,13 @@ def mindcv(values: dict, run: Path) -> float:
 
 
 def bare(values: dict, run: Path) -> float:
-    """Images a second of the same step in a process of its own, on a batch in memory."""
+    """Return the images/s of the same step on a batch in memory, in a process of its own."""
     out = start(Path(__file__), write_recipe(values, run), run, "--bare").stdout
     return float(out.strip().splitlines()[-1])
 
 
 def measure_bare(recipe_file: str) -> float:
-    """Put a training together as train.py does, and run its step on its first batch alone."""
+    """Build a training as train.py does; return the images/s of its step on the first batch."""
     from mindcv_ghost.config import load_config
     from mindcv_ghost.launch.world import detect
     from mindcv_ghost.run.session import open_session
@@ -149,7 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--bare", help=argparse.SUPPRESS)
-    parser.add_argument("--small", action="store_true", help="see whether it works, in a minute")
+    parser.add_argument(
+        "--small", action="store_true", help="only try whether it works; takes a minute"
+    )
     args = parser.parse_args()
     if args.bare:
         print(measure_bare(args.bare))
@@ -164,7 +167,7 @@ def main() -> None:
             (bare, ghost, "the bare step on a batch in memory", ">= 0.93"),
             (mindcv, resnet, "MindCV 0.3's train.py (a stand-in)", ">= 3"),
         )
-        allowance, left_out = Allowance(), []
+        budget, left_out = TimeBudget(), []
         for number, (program, network, rival, goal) in enumerate(comparisons):
             values = recipe(folder, *network)
             programs = {
@@ -173,13 +176,13 @@ def main() -> None:
             }
             model, batch, side = network
             case = f"{model}, batch {batch}, {side}x{side}, from JPEGs of 90 kB"
-            medians = alternate(programs, args.rounds, allowance, len(comparisons) - number)
+            medians = medians_of_rounds(programs, args.rounds, budget, len(comparisons) - number)
             if len(medians) < 2:
                 left_out.append(rival)
                 continue
             value, other = medians["ours"], medians["rival"]
             print_row("Whole train.py", case, value, "images/s", rival, other, value / other, goal)
-        tell_left_out(left_out)
+        fail_if_left_out(left_out)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""A network on the CPU with native operators: how fast, against whom, in how much memory?
+"""Time and memory of a step on the CPU with native operators, compared with rivals.
 
-A process a rival; all of them stay and take a turn of a few steps in each round while the others
-wait, so that a machine that others slow down for seconds slows all of them. Every row is the median
-over the rounds of the ratio within a round, printed as one JSON object. Where the time that
-`run_all.py` gives is too short, rounds are left out, then rivals, those without a goal first.
+Ours and each rival are a process. In each round every process takes a turn of a few steps while the
+others wait, so that a machine that is busy for some seconds slows all of them. A row, printed as
+JSON, has the median over the rounds of the ratio within a round. If the time that `run_all.py`
+gives is too short, rounds are left out first, then rivals, beginning with those without a goal.
 
     python benchmarks/train_step.py [--model ghost_resnet50] [--rounds 15] [--steps 3] [--batch 32]
                                     [--side 128]
 
-Rivals: the same network on MindSpore's stock operators, the same network in PyTorch with
-channels-last memory (for inference with BN folded into the convolutions where they follow each
-other; networks but Ghost-ResNet-50 are timm's), and, for Ghost-ResNet-50, MindCV's resnet50.
-Training is forward, backward and momentum; inference is the network in evaluation. What a turn
-counts is the median of its steps: of one step alone, the caches are still the rivals'.
+Rivals: the same network on MindSpore's stock operators; the same network in PyTorch with
+channels-last memory, timm's except for Ghost-ResNet-50 (for inference BN is folded into the
+convolution before it); and, for Ghost-ResNet-50, MindCV's resnet50. Training is forward, backward
+and momentum; inference is the network in evaluation mode. The median of a turn's steps counts,
+because a turn's first step finds the rivals' data in the caches.
 
-Predicted: a step 2.8 times as fast as on stock operators, 1.5 times PyTorch, 1.9 times MindCV's
-resnet50; inference 1.4 times PyTorch; 0.7 of the memory. Of ghostnetv2_100 at 224x224 a step twice
-as fast as PyTorch's, and inference 1.2 times. For what came out see docs/performance.md.
+Predicted: a step is 2.8 times as fast as on stock operators, 1.5 times as fast as PyTorch's and 1.9
+times as fast as MindCV's resnet50, with 0.7 of the memory; inference is 1.4 times as fast as
+PyTorch's. A step of ghostnetv2_100 at 224x224 is twice as fast as PyTorch's, inference 1.2 times.
+docs/performance.md has the results.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from pathlib import Path
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.rows import Allowance, OutOfTime, in_turn, tell_left_out  # noqa: E402
+from benchmarks.harness import OutOfTime, TimeBudget, fail_if_left_out, measure_rounds  # noqa: E402
 
 WARM_UP = 2  # steps of a process before its first turn
-LEAST_ROUNDS = 2  # that there has to be time for when one more rival is started
+MIN_ROUNDS = 2  # a rival is started only if there is time for so many rounds
 
-# case, rival, what is compared, least ratio (of the rival's value to ours) that is aimed at
+# model -> rows of (case, rival, what is compared, goal for the ratio of the rival's value to ours)
 ROWS = {
     "ghost_resnet50": (
         ("training", "stock", "seconds", 2.8),
@@ -73,10 +74,10 @@ ROWS = {
 }
 UNITS = {
     "seconds": "seconds a step",
-    "processor": "processor seconds a step",  # of all cores, waiting loops included
+    "processor": "processor seconds a step",  # of all cores, including busy waiting
     "megabytes": "MB",
 }
-WHAT = {"seconds": "", "processor": ", processor time", "megabytes": ", memory"}
+CASE_SUFFIX = {"seconds": "", "processor": ", processor time", "megabytes": ", memory"}
 NAMES = {
     "stock": "the same network on MindSpore's operators",
     "torch": "the same network in PyTorch, channels last",
@@ -84,13 +85,13 @@ NAMES = {
 }
 
 
-def take_turns(who: str, case: str, model: str, steps: int, batch: int, side: int) -> None:
-    """A rival's process: a turn for each line that comes in, and a line of JSON for each.
+def serve_turns(who: str, case: str, model: str, steps: int, batch: int, side: int) -> None:
+    """Run a process that takes a turn for each line on standard input and answers with JSON.
 
-    A first line says what a step takes. Memory is what the process grew by from the data to its
-    peak.
+    Its first line has the seconds of a step. Memory is the process's growth from before the first
+    step to its peak.
     """
-    make = _torch if who == "torch" else _mindspore
+    make = torch_step if who == "torch" else mindspore_step
     step = make(who, case, model, batch, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     warm_up = [clock_step(step) for _ in range(WARM_UP)]
@@ -107,14 +108,14 @@ def take_turns(who: str, case: str, model: str, steps: int, batch: int, side: in
 
 
 def clock_step(step: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and processor seconds of all threads."""
+    """Return a step's seconds, and the processor seconds of all threads."""
     started, used = time.perf_counter(), time.process_time()
     step()
     return time.perf_counter() - started, time.process_time() - used
 
 
-class Contestant:
-    """A process that takes a turn when it is asked to, and waits in between.
+class TimedProcess:
+    """A process that takes a turn when it is asked to, and waits otherwise.
 
     Args:
         who: "native" or one of ``NAMES``.
@@ -132,8 +133,8 @@ class Contestant:
             raise
 
     def turn(self) -> dict[str, float]:
-        """What a turn took: ``seconds``, ``processor`` and ``megabytes``."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended; how, the answer says
+        """Take a turn; return its ``seconds``, ``processor`` and ``megabytes``."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended: _answer raises
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return self._answer()
@@ -151,40 +152,43 @@ class Contestant:
         raise SystemExit(f"{self._process.args} ended with status {self._process.wait()}")
 
 
-def start(
+def start_processes(
     order: list[str],
-    begin: Callable[[str], Contestant],
+    begin: Callable[[str], TimedProcess],
     steps: int,
-    allowance: Allowance,
+    budget: TimeBudget,
     comparisons: int = 1,
-) -> dict[str, Contestant]:
-    """Start those, in this order, whom there is time for.
+) -> dict[str, TimedProcess]:
+    """Start the processes that there is time for.
 
     Args:
-        order: ours first.
-        begin: starts one.
-        steps: of a turn.
-        allowance: of the script.
-        comparisons: how many are still to come, this one among them: it gets its share.
+        order: "native" and the rivals, the most important first.
+        begin: starts a process.
+        steps: steps of a turn.
+        budget: of the script.
+        comparisons: number of comparisons to come, including this one, which share the time.
+
+    Returns:
+        name -> process.
     """
-    share, came = allowance.left() / comparisons, allowance.clock()
-    started: dict[str, Contestant] = {}
+    share, began = budget.left() / comparisons, budget.clock()
+    started: dict[str, TimedProcess] = {}
     longest = 0.0
     for who in order:
-        begun = allowance.clock()
-        a_round = steps * sum(each.step_seconds for each in started.values())
-        if started and begun - came + longest + LEAST_ROUNDS * a_round > share:
+        now = budget.clock()
+        round_seconds = steps * sum(each.step_seconds for each in started.values())
+        if started and now - began + longest + MIN_ROUNDS * round_seconds > share:
             break
         try:
-            with allowance.enforced():
+            with budget.enforced():
                 started[who] = begin(who)
         except OutOfTime:
             break
-        longest = max(longest, allowance.clock() - begun)
+        longest = max(longest, budget.clock() - now)
     return started
 
 
-def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
+def mindspore_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
     import mindcv
     import mindspore as ms
     import numpy as np
@@ -219,7 +223,7 @@ def _mindspore(who: str, case: str, model: str, batch: int, side: int) -> Callab
     return lambda: step(image, label)[0].asnumpy()
 
 
-def _torch(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
+def torch_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
     from tests.helpers.needs_torch import torch_and_timm
 
     torch, timm = torch_and_timm()
@@ -261,7 +265,7 @@ def _torch(who: str, case: str, model: str, batch: int, side: int) -> Callable[[
 
 
 def main() -> None:
-    """Measure in turn; print a row for each rival and case."""
+    """Measure in turn; print the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("rounds", 15), ("steps", 3), ("batch", 32), ("side", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -271,35 +275,35 @@ def main() -> None:
     arguments = parser.parse_args()
     model, steps = arguments.model, arguments.steps
     if arguments.only:
-        take_turns(arguments.only, arguments.case, model, steps, arguments.batch, arguments.side)
+        serve_turns(arguments.only, arguments.case, model, steps, arguments.batch, arguments.side)
         return
     rows = ROWS.get(model, ROWS["other"])
     cases = (arguments.case,) if arguments.case else ("training", "inference")
-    allowance, left_out = Allowance(), []
+    budget, left_out = TimeBudget(), []
     for number, case in enumerate(cases):
-        order, comparisons = everybody(rows, case), len(cases) - number
+        order, comparisons = measuring_order(rows, case), len(cases) - number
         options = [f"--case={case}", f"--model={model}", f"--steps={steps}"]
         options += [f"--batch={arguments.batch}", f"--side={arguments.side}"]
         with contextlib.ExitStack() as stack:
 
-            def begin(who: str, options=options, stack=stack) -> Contestant:
-                return stack.enter_context(contextlib.closing(Contestant(who, options)))
+            def begin(who: str, options=options, stack=stack) -> TimedProcess:
+                return stack.enter_context(contextlib.closing(TimedProcess(who, options)))
 
-            contestants = start(order, begin, steps, allowance, comparisons)
-            turns = {who: each.turn for who, each in contestants.items()}
-            rounds = in_turn(turns, arguments.rounds, allowance, comparisons)
+            processes = start_processes(order, begin, steps, budget, comparisons)
+            turns = {who: each.turn for who, each in processes.items()}
+            rounds = measure_rounds(turns, arguments.rounds, budget, comparisons)
         for row_case, rival, unit, goal in rows:
             both = [each for each in rounds if "native" in each and rival in each]
             if row_case == case and both:
                 print(json.dumps(_row(case, rival, unit, goal, both, arguments)), flush=True)
         left_out += [NAMES[who] for who in order[1:] if not any(who in each for each in rounds)]
-    tell_left_out(left_out)
+    fail_if_left_out(left_out)
 
 
-def everybody(rows: tuple, case: str) -> list[str]:
-    """Ours, then the rivals in the order in which they are measured: those with a goal first.
+def measuring_order(rows: tuple, case: str) -> list[str]:
+    """Return "native" and the rivals in the order of measuring: rivals with a goal first.
 
-    >>> everybody(ROWS["other"], "training")
+    >>> measuring_order(ROWS["other"], "training")
     ['native', 'torch', 'stock']
     """
     rivals = sorted((row for row in rows if row[0] == case), key=lambda row: row[3] is None)
@@ -311,7 +315,7 @@ def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arg
     size = f"{arguments.batch} images of {arguments.side}x{arguments.side}"
     return {
         "benchmark": "One step",
-        "case": f"{arguments.model}, {case}, {size}{WHAT[unit]}",
+        "case": f"{arguments.model}, {case}, {size}{CASE_SUFFIX[unit]}",
         "value": round(statistics.median(each["native"][unit] for each in rounds), 4),
         "unit": UNITS[unit],
         "rival": NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else ""),

@@ -1,21 +1,26 @@
-"""Configuration: a recipe file and the command line, checked as one, in sections for the engine.
+"""Configuration: a recipe file and the command line become one checked :class:`Config`.
 
-:func:`load_config` is what every script calls. Keys, types and defaults are MindCV's. Nothing here
-imports MindSpore, and nothing looks at data or checkpoints: these are checked where they are used.
+The scripts call :func:`load_config`. It returns all keys' values in sections, or raises one error
+that lists all problems. It doesn't look at data or checkpoints, and doesn't import MindSpore.
 
-- ``sections.py`` is the table of keys, ``table.py`` finds them by name;
-- ``recipe_file.py`` (YAML) and ``command_line.py`` tell what was written where (``given.py``);
-- ``kinds.py``, ``mapping.py`` and ``auto_augment.py`` read a value, ``rules.py`` looks at several;
-- ``loading.py`` joins all of it into a ``Config`` (``settings.py``).
+Start with ``keys.py``, the table of all keys. A value goes this way: ``recipe.py`` (YAML) or
+``command_line.py`` make a ``raw_value.py``, its key's type (``value_types.py``) parses it,
+``loading.py`` overrides the default with it and applies ``rules.py``; it ends in a section of
+``config.py``. ``resume_rules.py`` compares the configuration with that of a run to be resumed.
 """
 
-from mindcv_ghost.config.loading import load_config
-from mindcv_ghost.config.sections import (
+from mindcv_ghost.config.config import Config
+from mindcv_ghost.config.keys import (
+    ADDITIONS,
+    DEVIATIONS,
+    KEYS,
+    SECTIONS,
     AmpConfig,
     AugmentConfig,
     CheckpointConfig,
     DatasetConfig,
     EvaluateConfig,
+    Key,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
@@ -23,8 +28,7 @@ from mindcv_ghost.config.sections import (
     SystemConfig,
     TrainConfig,
 )
-from mindcv_ghost.config.settings import Config
-from mindcv_ghost.config.table import ADDITIONS, DEVIATIONS, KEYS, SECTIONS, Key
+from mindcv_ghost.config.loading import load_config
 
 __all__ = [
     "ADDITIONS",

@@ -1,19 +1,21 @@
-"""The grammar of ``auto_augment``, as MindCV's ``auto_augment.py`` reads it.
+"""The syntax of the key ``auto_augment``, as MindCV's ``auto_augment.py`` parses it.
 
-A policy and its settings are joined by dashes, each setting a name followed by a number:
-``randaug-m9-n2-mstd0.5-inc1``. MindCV checks it when the data set is built, with a bare assertion.
+A dash joins a policy and its settings. A setting is a name followed by a number:
+``randaug-m9-n2-mstd0.5-inc1``. MindCV checks the text only when the data set is built, by an
+assertion without a message.
 """
 
 from __future__ import annotations
 
 import re
 
-from mindcv_ghost.config.given import Wrong
+from mindcv_ghost.config.raw_value import IllegalValue
+from mindcv_ghost.errors import did_you_mean
 
 __all__ = ["check_auto_augment", "notices_of_auto_augment"]
 
 _INTEGER, _NUMBER = r"\d+", r"\d+(\.\d*)?"
-# policy -> setting -> (what it must match, meaning)
+# policy -> setting -> (pattern of its number, meaning)
 _POLICIES: dict[str, dict[str, tuple[str, str]]] = {
     "randaug": {
         "m": (_INTEGER, "magnitude"),
@@ -37,7 +39,7 @@ _POLICIES: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def _settings(text: str) -> list[tuple[str, str]]:
-    """Split everything behind the policy into names and numbers; the number may be missing."""
+    """Return the settings after the policy as (name, number); the number may be ""."""
     settings = []
     for part in text.split("-")[1:]:
         name, number, _ = (re.split(r"(\d.*)", part, maxsplit=1) + ["", ""])[:3]
@@ -46,34 +48,34 @@ def _settings(text: str) -> list[tuple[str, str]]:
 
 
 def check_auto_augment(text: str) -> None:
-    """Refuse what MindCV couldn't read.
+    """Check that MindCV can parse a policy.
+
+    Args:
+        text: the key's value.
 
     Raises:
-        Wrong: with what is legal.
+        IllegalValue: if it can't; says what is legal.
 
     >>> check_auto_augment("randaug-m9-mstd0.5-inc1")
     """
     policy = text.split("-")[0]
     if policy not in _POLICIES:
-        import difflib
-
-        near = difflib.get_close_matches(policy.lower(), _POLICIES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise Wrong(f"a policy of {', '.join(_POLICIES)}, as randaug-m7-mstd0.5{hint}")
+        hint = did_you_mean(policy, _POLICIES)
+        raise IllegalValue(f"a policy of {', '.join(_POLICIES)}, as randaug-m7-mstd0.5{hint}")
     legal = _POLICIES[policy]
     for name, number in _settings(text):
         if not number:
-            continue  # MindCV skips it: a notice
+            continue  # MindCV ignores it: see notices_of_auto_augment
         if name not in legal or len(number) > 12:
             names = ", ".join(f"{key} ({meaning})" for key, (_, meaning) in legal.items())
-            raise Wrong(f"{policy} with {names}; {name + number!r} is none of these")
+            raise IllegalValue(f"{policy} with {names}; {name + number!r} is none of these")
         pattern, meaning = legal[name]
         if not re.fullmatch(pattern, number):
-            raise Wrong(f"{policy} with {name} followed by its {meaning}, not {number!r}")
+            raise IllegalValue(f"{policy} with {name} followed by its {meaning}, not {number!r}")
 
 
 def notices_of_auto_augment(text: str) -> list[str]:
-    """Name what MindCV accepts and then doesn't do.
+    """Return a notice for each setting that MindCV accepts but doesn't do as written.
 
     >>> notices_of_auto_augment("randaug-m9-inc0")
     ["auto_augment 'randaug-m9-inc0': MindCV takes inc0 for inc1; leave it out for 0"]
@@ -85,6 +87,6 @@ def notices_of_auto_augment(text: str) -> list[str]:
         elif (name, number) == ("inc", "0"):
             notices.append(f"auto_augment {text!r}: MindCV takes inc0 for inc1; leave it out for 0")
         elif name == "mstd" and float(number) != 0.5:
-            # Its hparams.setdefault("magnitude_std", 0.5) comes before the setting is read.
+            # MindCV calls hparams.setdefault("magnitude_std", 0.5) before it parses the setting.
             notices.append(f"auto_augment {text!r}: MindCV's mstd is 0.5, whatever is given")
     return notices

@@ -1,7 +1,7 @@
-"""The command line: words to what was given for which key, and ``--help``.
+"""Read the command line: the raw value of each key. Also the text of ``--help``.
 
-Not argparse: it stops at the first problem, takes abbreviations, and knows no list that is either
-``0.08 1.0`` or ``0.08,1.0``.
+argparse isn't used: it stops at the first problem, accepts abbreviations, and doesn't take a list
+both as ``0.08 1.0`` and as ``0.08,1.0``.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mindcv_ghost.config.given import Given, shown
-from mindcv_ghost.config.kinds import Nullable
-from mindcv_ghost.config.mapping import Mapping
-from mindcv_ghost.config.table import KEYS, SECTIONS, Key
+from mindcv_ghost.config.keys import KEYS, SECTIONS, Key
+from mindcv_ghost.config.raw_value import RawValue, quoted
+from mindcv_ghost.config.value_types import KeywordArguments, Nullable
+from mindcv_ghost.errors import near_names
 
 __all__ = [
-    "MAX_WORDS",
-    "MOST_PROBLEMS",
+    "MAX_PROBLEMS",
     "CommandLine",
-    "guessed_key",
     "help_text",
+    "nearest_key",
     "read_command_line",
 ]
 
-MAX_WORDS = 10_000  # 150,000 unknown options took 8.5 s to name the nearest of each
-MOST_PROBLEMS = 50  # that a message lists
+MAX_PROBLEMS = 50
+"""How many problems a message lists."""
+
+_MAX_WORDS = 10_000
 _NUMBER = re.compile(r"-(\d|\.\d)|-\.?(inf|nan)", re.IGNORECASE)
-# What other programs call these keys; not accepted, but named.
-_ELSEWHERE = {
+# Other programs' names of keys. They aren't accepted, but the message names the key.
+_FOREIGN_NAMES = {
     **{"epochs": "epoch_size", "num_epochs": "epoch_size", "learning_rate": "lr"},
     **{"workers": "num_parallel_workers", "num_workers": "num_parallel_workers"},
     **{"optimizer": "opt", "wd": "weight_decay", "arch": "model"},
@@ -45,55 +46,59 @@ _ELSEWHERE = {
 
 @dataclass
 class CommandLine:
-    """What the command line says.
+    """The options of a command line.
 
     Attributes:
-        entries: key -> what was given for it, the last one if it was given twice.
+        values: key -> its raw value; the last one if an option is repeated.
         config: the recipe file, or "".
-        wants: "help", "version" or "".
-        problems: lines that say which option is wrong, and why.
-        meant: keys that misspelt options come near to.
+        print_only: "help" or "version" if that was asked for, else "".
+        problems: lines for the user, each with its option.
+        misspelt: keys that a misspelt option probably stands for.
     """
 
-    entries: dict[str, Given] = field(default_factory=dict)
+    values: dict[str, RawValue] = field(default_factory=dict)
     config: str = ""
-    wants: str = ""
+    print_only: str = ""
     problems: list[str] = field(default_factory=list)
-    meant: set[str] = field(default_factory=set)
+    misspelt: set[str] = field(default_factory=set)
 
 
-def nearest_key(name: str) -> str:
-    """Guess which key was meant; "" if nothing comes near.
+def nearest_key(name: str, problems: Sequence[str] = ()) -> str:
+    """Return the key that a misspelt name probably stands for, or "".
+
+    Args:
+        name: what was given.
+        problems: the problems so far. If they are more than a message lists, the search is
+            left out: it takes 0.3 ms, and 150,000 unknown options took 8.5 s.
 
     >>> nearest_key("weigth_decay"), nearest_key("batch"), nearest_key("epochs")
     ('weight_decay', 'batch_size', 'epoch_size')
     """
-    import difflib
-
+    if len(problems) >= MAX_PROBLEMS:
+        return ""
     name = name[:100].strip().lower().replace("-", "_")
     if name in KEYS:
         return name
-    if name in _ELSEWHERE:
-        return _ELSEWHERE[name]
-    near = difflib.get_close_matches(name, [*KEYS, "_base_"], n=1, cutoff=0.6)
+    if name in _FOREIGN_NAMES:
+        return _FOREIGN_NAMES[name]
+    near = near_names(name, [*KEYS, "_base_"])
     if near:
         return near[0]
     starts = [key for key in KEYS if name and key.startswith(name)]
     return starts[0] if starts else ""
 
 
-def guessed_key(name: str, problems: Sequence[str]) -> str:
-    """``nearest_key``, or "" once there are as many problems as are listed: it takes 0.3 ms."""
-    return nearest_key(name) if len(problems) < MOST_PROBLEMS else ""
-
-
 def read_command_line(argv: Sequence[str]) -> CommandLine:
-    """Read ``--key value``, ``--key=value``, bare booleans and lists of words."""
+    """Read ``--key value``, ``--key=value``, booleans without a value, and lists of words.
+
+    Args:
+        argv: the command line without the program's name.
+    """
     line = CommandLine()
     words = list(argv)
-    if len(words) > MAX_WORDS:
+    if len(words) > _MAX_WORDS:
         line.problems.append(
-            f"the command line has {len(words):,} words, more than {MAX_WORDS:,}; a recipe "
+            f"the command line has {len(words):,} words, more than {_MAX_WORDS:,}; a recipe "
             "(--config FILE) can say more"
         )
         return line
@@ -101,86 +106,90 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if name in ("-h", "--help"):
-            line.wants = line.wants or "help"
+            line.print_only = line.print_only or "help"
         elif name == "--version":
-            line.wants = line.wants or "version"
+            line.print_only = line.print_only or "version"
         elif name in ("-c", "--config"):
-            values = [value] if equals else _take(words, many=False)
+            values = [value] if equals else _take_values(words, several=False)
             if values and values[0]:
                 line.config = values[0]
             else:
                 line.problems.append(f"{name}: needs a YAML file")
         elif name.startswith("--"):
-            _option(line, name, [value] if equals else None, words)
+            _read_option(line, name, [value] if equals else None, words)
         else:
-            line.problems.append(_stray(word, line.problems))
+            line.problems.append(_stray_word(word, line.problems))
     return line
 
 
-def _option(line: CommandLine, name: str, values: list[str] | None, words: list[str]) -> None:
-    """Add one option; ``values`` is None unless it came as ``--key=value``."""
+def _read_option(line: CommandLine, name: str, values: list[str] | None, words: list[str]) -> None:
+    """Add an option to ``line``; take its values from ``words`` unless it was ``--key=value``."""
     key = name[2:].replace("-", "_")
     if key not in KEYS:
         if values is None:
-            _take(words, many=True)
-        near = guessed_key(key, line.problems)
-        if key.startswith("no_") and key[3:] in KEYS and KEYS[key[3:]].kind.flag:
+            _take_values(words, several=True)
+        near = nearest_key(key, line.problems)
+        if key.startswith("no_") and key[3:] in KEYS and KEYS[key[3:]].type.is_flag:
             hint = f"; write --{key[3:]} false"
         elif near in KEYS:
             hint = f"; did you mean --{near}?"
-            line.meant.add(near)
+            line.misspelt.add(near)
         else:
-            hint = "; --help lists them all"
-        line.problems.append(f"{shown(name)}: there is no such option{hint}")
+            hint = "; --help lists all options"
+        line.problems.append(f"{quoted(name)}: there is no such option{hint}")
         return
-    kind = KEYS[key].kind
+    value_type = KEYS[key].type
     option = f"--{key}"
     if values is None:
-        values = _take(words, kind.many)
-        if not values and kind.flag:
+        values = _take_values(words, value_type.takes_list)
+        if not values and value_type.is_flag:
             values = ["true"]
         elif not values:
-            line.problems.append(f"{option}: needs a value: {kind.legal}")
+            line.problems.append(f"{option}: needs a value: {value_type.legal}")
             return
-    if isinstance(kind, Mapping):
-        given = Given([Given(value, option) for value in values], option)
+    if isinstance(value_type, KeywordArguments):
+        arguments = [RawValue(value, option) for value in values]
+        before = line.values[key].value if key in line.values else []
+        if isinstance(before, list):  # a repeated option adds arguments
+            arguments = [*before, *arguments]
+        line.values[key] = RawValue(arguments, option)
     else:  # [0.08, 1.0] may come as two words
-        given = Given(" ".join(values), option)
-    before = line.entries.get(key)
-    if before is not None and isinstance(kind, Mapping):
-        given = Given([*before.value, *given.value], option)
-    line.entries[key] = given
+        line.values[key] = RawValue(" ".join(values), option)
 
 
-def _take(words: list[str], many: bool) -> list[str]:
-    """Take the values that follow an option: one, or all up to the next option."""
+def _take_values(words: list[str], several: bool) -> list[str]:
+    """Remove and return an option's values: the next word, or all up to the next option."""
     taken: list[str] = []
-    while words and (many or not taken):
+    while words and (several or not taken):
         if words[0].startswith("-") and len(words[0]) > 1 and not _NUMBER.match(words[0]):
             break
         taken.append(words.pop(0))
     return taken
 
 
-def _stray(word: str, problems: Sequence[str]) -> str:
-    text = shown(word)
+def _stray_word(word: str, problems: Sequence[str]) -> str:
+    text = quoted(word)
     if word.startswith("-") and len(word) > 1:
-        near = guessed_key(word.lstrip("-"), problems) if len(word) > 2 else ""
-        return f"{text}: options start with two dashes" + (f": --{near}?" if near else "")
+        near = nearest_key(word.lstrip("-"), problems) if len(word) > 2 else ""
+        return f"{text}: an option starts with two dashes" + (f": --{near}?" if near else "")
     key, equals, _ = word.partition("=")
     if equals and key in KEYS:
-        return f"{text}: options start with two dashes: --{key}=..."
-    return f"{text}: belongs to no option (a text with spaces needs quotes)"
+        return f"{text}: an option starts with two dashes: --{key}=..."
+    return f"{text}: this word belongs to no option (text with spaces needs quotes)"
 
 
 def help_text(script: str) -> str:
-    """Compose what ``--help`` prints."""
+    """Return what ``--help`` prints.
+
+    Args:
+        script: "train" or "validate".
+    """
     lines = [
         f"usage: {script}.py [--config RECIPE.yaml] [--key value ...]",
         "",
-        "The command line outweighs the recipe, the recipe the defaults. Lists are written as",
-        "--scale 0.08 1.0, booleans as --ema true, 'nothing' as null. A recipe may start with",
-        "_base_: other.yaml and state only what differs.",
+        "The command line overrides the recipe, and the recipe overrides the defaults. Lists are",
+        "written as --scale 0.08 1.0, booleans as --ema true, no value as null. A recipe may start",
+        "with _base_: other.yaml and set only the keys that differ.",
         "",
         f"  {'-c, --config FILE':<32}recipe (YAML)",
         f"  {'-h, --help':<32}print this",
@@ -191,7 +200,7 @@ def help_text(script: str) -> str:
         for key in KEYS.values():
             if key.section != section:
                 continue
-            text = f"{key.help}: {key.kind.legal} (default {_default(key)})"
+            text = f"{key.help}: {key.type.legal} (default {_default(key)})"
             first, *rest = textwrap.wrap(text, 66, break_on_hyphens=False)
             lines.append(f"  --{key.name:<30}{first}")
             lines += [f"{'':<34}{part}" for part in rest]
@@ -199,6 +208,6 @@ def help_text(script: str) -> str:
 
 
 def _default(key: Key) -> str:
-    if key.default is None and isinstance(key.kind, Nullable):
-        return key.kind.word
-    return shown(key.default)
+    if key.default is None and isinstance(key.type, Nullable):
+        return key.type.word
+    return quoted(key.default)

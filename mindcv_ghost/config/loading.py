@@ -1,4 +1,4 @@
-"""From the command line and the recipe it names to one checked configuration."""
+"""Combine defaults, recipe and command line into one checked :class:`Config`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mindcv_ghost.config.command_line import (
-    MOST_PROBLEMS,
-    guessed_key,
+    MAX_PROBLEMS,
     help_text,
+    nearest_key,
     read_command_line,
 )
-from mindcv_ghost.config.given import Given, Wrong, shown
-from mindcv_ghost.config.recipe_file import read_recipe
+from mindcv_ghost.config.config import Config
+from mindcv_ghost.config.keys import KEYS, RENAMED, SECTIONS
+from mindcv_ghost.config.raw_value import IllegalValue, RawValue, quoted
+from mindcv_ghost.config.recipe import read_recipe
 from mindcv_ghost.config.rules import INTERPOLATIONS, check_rules, notices_of
-from mindcv_ghost.config.settings import Config
-from mindcv_ghost.config.table import KEYS, RENAMED, SECTIONS
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.version import __version__
 
@@ -27,119 +27,122 @@ __all__ = ["load_config"]
 
 
 def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Config:
-    """Read the command line and the recipe it names.
+    """Load the recipe that the command line names, and the command line's own options.
 
-    Precedence: command line, recipe, the recipe's ``_base_`` files, default. An option given twice
-    takes its last value; ``model_args`` are merged by name through all layers.
+    The command line overrides the recipe, the recipe its ``_base_`` files, and these the defaults.
+    Of a repeated option the last value counts. ``model_args`` are merged by name instead.
 
     Args:
         argv: the command line without the program's name; None: ``sys.argv[1:]``.
-        script: "train" or "validate"; training's rules don't bind validation.
+        script: "train" or "validate"; rules about training don't apply to validation.
 
     Raises:
-        ConfigError: with all problems, each with its place and its remedy.
+        ConfigError: lists all problems, each with its place and its remedy.
         SystemExit: with status 0, after printing help or version.
     """
     line = read_command_line(sys.argv[1:] if argv is None else argv)
-    if line.wants:
+    if line.print_only:
         with suppress(BrokenPipeError):  # --help | head
-            text = help_text(script) if line.wants == "help" else f"mindcv_ghost {__version__}"
+            text = help_text(script) if line.print_only == "help" else f"mindcv_ghost {__version__}"
             print(text, flush=True)
         raise SystemExit(0)
-    reading = _Reading(problems=line.problems, wrong=line.meant)
+    builder = _Builder(line.problems, line.misspelt)
     if line.config:
         recipe = read_recipe(line.config)
-        reading.problems += recipe.problems
-        reading.add(reading.known(recipe.entries))
-    reading.add(line.entries)
-    reading.settle_interpolation()
-    reading.settle_start()
-    reading.contradictions(script)
-    if reading.problems:
-        raise ConfigError(_listing(reading.problems))
-    reading.notices += notices_of(reading.values, script)
-    config = reading.config(line.config)
-    return replace(config, notices=config.notices + _worker_notice(config))
+        builder.problems += recipe.problems
+        builder.override(builder.current_keys(recipe.values))
+    builder.override(line.values)
+    builder.resolve_interpolation()
+    builder.resolve_initial_weights()
+    builder.check_rules(script)
+    if builder.problems:
+        raise ConfigError(_message(builder.problems))
+    builder.notices += notices_of(builder.values, script)
+    config = builder.build(line.config)
+    return replace(config, notices=config.notices + _workers_notice(config))
 
 
 @dataclass
-class _Reading:
-    """Values as layer upon layer is read, and what was found on the way.
+class _Builder:
+    """Starts with the defaults; recipe and command line override them in turn.
 
     Attributes:
-        problems: lines for the user, each with place and remedy.
-        wrong: keys that no rule should speak of, because they weren't understood.
+        problems: lines for the user, each with its place and its remedy.
+        failed: keys whose value couldn't be read; rules about them aren't checked.
         notices: lines to log.
         values: key -> value.
-        places: explicit key -> where it stands.
+        places: key that was set -> where.
     """
 
     problems: list[str]
-    wrong: set[str]
+    failed: set[str]
     notices: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(
         default_factory=lambda: {key.name: key.default for key in KEYS.values()}
     )
     places: dict[str, str] = field(default_factory=dict)
 
-    def known(self, entries: dict[str, Given]) -> dict[str, Given]:
-        """Keep a recipe's keys that exist; translate old ones, and report the others."""
-        known = {name: given for name, given in entries.items() if name in KEYS}
-        for name, given in entries.items():
+    def current_keys(self, values: dict[str, RawValue]) -> dict[str, RawValue]:
+        """Return a recipe's values by current keys; renamed keys are translated.
+
+        Keys that don't exist become problems.
+        """
+        known = {name: raw for name, raw in values.items() if name in KEYS}
+        for name, raw in values.items():
             if name in KEYS:
                 continue
-            if name == "config":  # MindCV's own record of a run holds it
+            if name == "config":  # MindCV writes it into its record of a run
                 self.notices.append(
-                    f"{given.where}: config is ignored in a recipe; _base_ builds on another"
+                    f"{raw.where}: config is ignored in a recipe; _base_ builds on another"
                 )
             elif name in RENAMED:
-                self._translate(name, given, known)
+                self._translate(name, raw, known)
             else:
-                self._unknown(name, given)
+                self._report_unknown(name, raw)
         return known
 
-    def _unknown(self, name: str, given: Given) -> None:
-        near = guessed_key(name, self.problems)
-        if isinstance(given.value, dict) and any(key in KEYS for key in given.value):
-            hint = "keys stand at the top level, without groups"
-            self.wrong.update(given.value)
+    def _report_unknown(self, name: str, raw: RawValue) -> None:
+        near = nearest_key(name, self.problems)
+        if isinstance(raw.value, dict) and any(key in KEYS for key in raw.value):
+            hint = "keys belong at the top level, not into groups"
+            self.failed.update(raw.value)
         elif near:
             hint = f"did you mean {near}?"
-            self.wrong.add(near)
+            self.failed.add(near)
         else:
             hint = "--help lists all keys"
-        self.problems.append(f"{given.where}: there is no key {shown(name)}; {hint}")
+        self.problems.append(f"{raw.where}: there is no key {quoted(name)}; {hint}")
 
-    def _translate(self, old: str, given: Given, known: dict[str, Given]) -> None:
+    def _translate(self, old: str, raw: RawValue, known: dict[str, RawValue]) -> None:
         new, meanings = RENAMED[old]
-        word = given.value.lower() if isinstance(given.value, str) else ""
+        word = raw.value.lower() if isinstance(raw.value, str) else ""
         if word not in meanings:
-            self.problems.append(f"{given.where}: {old} is true or false; today it is {new}")
+            self.problems.append(f"{raw.where}: {old} is true or false; today it is {new}")
         elif new in known:
-            self.notices.append(f"{given.where}: {old} is ignored, {new} is set as well")
+            self.notices.append(f"{raw.where}: {old} is ignored, {new} is set as well")
         else:
-            known[new] = Given(meanings[word], given.where)
-            self.notices.append(f"{given.where}: {old}: {word} is today's {new}: {meanings[word]}")
+            known[new] = RawValue(meanings[word], raw.where)
+            self.notices.append(f"{raw.where}: {old}: {word} is today's {new}: {meanings[word]}")
 
-    def add(self, layer: dict[str, Given]) -> None:
-        """Read a layer over those before it."""
-        for name, given in layer.items():
+    def override(self, values: dict[str, RawValue]) -> None:
+        """Parse values and let them override those before; illegal ones become problems."""
+        for name, raw in values.items():
             key = KEYS[name]
             try:
-                value = key.kind.read(given)
-            except Wrong as wrong:
-                what = shown(given) if given.where.startswith("--") else f"{name} {shown(given)}"
-                default = "" if key.default in (None, {}) else f" (default {shown(key.default)})"
-                self.problems.append(f"{given.where}: {what} isn't legal; give {wrong}{default}")
-                self.wrong.add(name)
+                value = key.type.parse(raw)
+            except IllegalValue as illegal:
+                what = quoted(raw) if raw.where.startswith("--") else f"{name} {quoted(raw)}"
+                default = "" if key.default in (None, {}) else f" (default {quoted(key.default)})"
+                self.problems.append(f"{raw.where}: {what} isn't legal; give {illegal}{default}")
+                self.failed.add(name)
                 continue
             if isinstance(value, dict):
                 value = {**self.values[name], **value}
             self.values[name] = value
-            self.places[name] = given.where
+            self.places[name] = raw.where
 
-    def settle_interpolation(self) -> None:
-        """Spell the interpolation; like MindCV's, an unknown one is bilinear, but that is said."""
+    def resolve_interpolation(self) -> None:
+        """Write the interpolation in lower case. As in MindCV an unknown one becomes bilinear."""
         asked = self.values["interpolation"]
         where = self.places.get("interpolation", "")
         if asked.lower() == "antialias":
@@ -149,18 +152,18 @@ class _Reading:
             )
         elif asked.lower() not in INTERPOLATIONS:
             self.notices.append(
-                f"{where}: interpolation {shown(asked)} is unknown: bilinear is used, as in "
+                f"{where}: interpolation {quoted(asked)} is unknown: bilinear is used, as in "
                 f"MindCV; legal are {', '.join(INTERPOLATIONS)}"
             )
         known = asked.lower() in INTERPOLATIONS
         self.values["interpolation"] = asked.lower() if known else "bilinear"
 
-    def settle_start(self) -> None:
+    def resolve_initial_weights(self) -> None:
         """Let the command line choose between ``pretrained`` and ``ckpt_path``.
 
-        The record of a fine-tuned run says ``pretrained: true``; validating its checkpoint by
-        ``--ckpt_path`` shouldn't need ``--pretrained false`` as well. Both from one place is an
-        error, see the rules.
+        The saved configuration of a fine-tuned run has ``pretrained: true``. Validating its
+        checkpoint with ``--ckpt_path`` shouldn't need ``--pretrained false`` as well. If recipe or
+        command line set both, it is an error (rules.py).
         """
         if not (self.values["pretrained"] and self.values["ckpt_path"]):
             return
@@ -171,18 +174,18 @@ class _Reading:
             self.values[other] = KEYS[other].default
             self.notices.append(f"{self.places[other]}: {other} is ignored, --{chosen} is given")
 
-    def contradictions(self, script: str) -> None:
-        """Report keys that don't go together."""
+    def check_rules(self, script: str) -> None:
+        """Add a problem for each contradiction between keys."""
         for keys, remedy in check_rules(self.values, script):
-            if self.wrong.isdisjoint(keys):
-                given = " with ".join(
-                    f"{key} {shown(self.values[key])} ({self.places.get(key, 'default')})"
+            if self.failed.isdisjoint(keys):
+                found = " with ".join(
+                    f"{key} {quoted(self.values[key])} ({self.places.get(key, 'default')})"
                     for key in keys
                 )
-                self.problems.append(f"{given}: {remedy}")
+                self.problems.append(f"{found}: {remedy}")
 
-    def config(self, path: str) -> Config:
-        """Assemble the sections."""
+    def build(self, path: str) -> Config:
+        """Return the configuration; ``path`` is the recipe's."""
         sections = {
             section: cls(
                 **{k.name: self.values[k.name] for k in KEYS.values() if k.section == section}
@@ -197,26 +200,26 @@ class _Reading:
         )
 
 
-def _listing(problems: list[str]) -> str:
-    # A file's name may hold bytes that aren't UTF-8, which a log can't.
+def _message(problems: list[str]) -> str:
+    # A file's name may contain bytes that aren't UTF-8, which can't be logged.
     problems = [p.encode("utf-8", "backslashreplace").decode("utf-8") for p in problems]
     problems.sort(key=_line_number)
     if len(problems) == 1:
         return problems[0]
     lines = [f"{len(problems)} problems in the configuration:"]
-    lines += [f"  {i}. {text}" for i, text in enumerate(problems[:MOST_PROBLEMS], 1)]
-    if len(problems) > MOST_PROBLEMS:
-        lines.append(f"  ... and {len(problems) - MOST_PROBLEMS} more")
+    lines += [f"  {i}. {text}" for i, text in enumerate(problems[:MAX_PROBLEMS], 1)]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"  ... and {len(problems) - MAX_PROBLEMS} more")
     return "\n".join(lines)
 
 
 def _line_number(problem: str) -> tuple[str, int]:
-    """Sort a file's problems by line; the command line's come first, as they were found."""
+    """Sort key: problems of the command line first, in their order, then a file's by line."""
     found = re.match(r"(.+?):(\d+): ", problem)
     return (found[1], int(found[2])) if found else ("", 0)
 
 
-def _worker_notice(config: Config) -> tuple[str, ...]:
+def _workers_notice(config: Config) -> tuple[str, ...]:
     asked = config.dataset.num_parallel_workers
     if asked is None or asked <= config.workers:
         return ()

@@ -1,8 +1,7 @@
-"""Rules between keys, which no key can check alone.
+"""Rules about several keys together, which no key's type can check.
 
-Each rule reads the flat values and yields problems (nothing can come of it) or notices (MindCV
-goes on, perhaps with a warning, and so do we). Rules about training don't bind validate.py, which
-reads the same recipes.
+A problem is an error. A notice is logged, and the run goes on, as MindCV's does. Rules about
+training don't apply to validate.py, which loads the same recipes.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from mindcv_ghost.config.auto_augment import notices_of_auto_augment
 
 __all__ = ["INTERPOLATIONS", "check_rules", "notices_of"]
 
-Values = dict[str, Any]
-Rule = Callable[[Values], Iterator[tuple[tuple[str, ...], str]]]
+Values = dict[str, Any]  # all keys by name
+Problem = tuple[tuple[str, ...], str]  # the keys that contradict each other, the remedy
 
-# vision.RandomCropDecodeResize of MindSpore 2.8 takes these; ANTIALIAS wants a PIL image.
+# MindSpore 2.8's vision.RandomCropDecodeResize takes these; ANTIALIAS needs a PIL image.
 INTERPOLATIONS = ("bilinear", "linear", "bicubic", "cubic", "nearest", "area", "pilcubic")
 
 
-def _sources(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+def _images_and_weights(v: Values) -> Iterator[Problem]:
     if v["pretrained"] and v["ckpt_path"]:
         yield (
             ("pretrained", "ckpt_path"),
@@ -43,7 +42,7 @@ def _sources(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
         )
 
 
-def _batches(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+def _batches(v: Values) -> Iterator[Problem]:
     for key in ("mixup", "cutmix"):
         if v[key] and v["batch_size"] % 2 and v["batch_size"] > 1:
             yield (
@@ -65,7 +64,7 @@ def _batches(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("loss", "aug_splits"), "jsd compares augmentation splits: set aug_splits: 3"
 
 
-def _learning_rate(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+def _learning_rate(v: Values) -> Iterator[Problem]:
     name = v["scheduler"]
     falling = ("cosine_decay", "warmup_cosine_decay", "one_cycle", "cyclic")
     if name in falling and v["min_lr"] > v["lr"] > 0:
@@ -88,7 +87,7 @@ def _learning_rate(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("use_nesterov", "momentum"), "Nesterov's momentum needs one: set momentum: 0.9"
 
 
-def _checkpoints(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
+def _checkpoints(v: Values) -> Iterator[Problem]:
     if v["ckpt_save_policy"] == "top_k" and not v["val_while_train"]:
         yield (
             ("ckpt_save_policy", "val_while_train"),
@@ -97,15 +96,16 @@ def _checkpoints(v: Values) -> Iterator[tuple[tuple[str, ...], str]]:
         )
 
 
-_ALWAYS: tuple[Rule, ...] = (_sources,)
-_TRAINING: tuple[Rule, ...] = (_batches, _learning_rate, _checkpoints)
+_Rule = Callable[[Values], Iterator[Problem]]
+_ALWAYS: tuple[_Rule, ...] = (_images_and_weights,)
+_TRAINING: tuple[_Rule, ...] = (_batches, _learning_rate, _checkpoints)
 
 
-def check_rules(values: Values, script: str) -> list[tuple[tuple[str, ...], str]]:
-    """Return every contradiction: the keys that take part, and how to mend it.
+def check_rules(values: Values, script: str) -> list[Problem]:
+    """Return all contradictions between keys.
 
     Args:
-        values: all keys, read.
+        values: all keys by name, parsed.
         script: "train" or "validate".
     """
     rules = _ALWAYS + (_TRAINING if script == "train" else ())
@@ -113,7 +113,12 @@ def check_rules(values: Values, script: str) -> list[tuple[tuple[str, ...], str]
 
 
 def notices_of(values: Values, script: str) -> list[str]:
-    """Return what MindCV accepts too, but doesn't do as written."""
+    """Return a line for each key that, as in MindCV, has no effect or another one than expected.
+
+    Args:
+        values: all keys by name, parsed.
+        script: "train" or "validate".
+    """
     notices = notices_of_auto_augment(values["auto_augment"]) if values["auto_augment"] else []
     if script != "train":
         return notices

@@ -96,7 +96,7 @@ def read(argv: Sequence[str]) -> Asked:
     device = own.pop("device", "")
     if device:
         rest += ["--device_target", device]
-    given = frozenset(read_command_line(rest).entries)
+    given = frozenset(read_command_line(rest).values)
     return Asked(config=load_config(rest, script="train"), given=given, **own)
 
 

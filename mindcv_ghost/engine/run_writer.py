@@ -136,7 +136,7 @@ class RunWriter:
         """
         self._newest = path
         self.checkpoints.restore(facts["checkpoints"])
-        self.metrics.take_up(facts["metrics"])
+        self.metrics.restore(facts["metrics"])
 
     def _warn(self, what: str, error: OSError) -> None:
         reason = os.strerror(error.errno) if error.errno else str(error)

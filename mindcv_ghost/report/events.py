@@ -1,8 +1,8 @@
-"""TensorBoard events through tensorboardX, where it is installed.
+"""TensorBoard events, written by tensorboardX where it is installed.
 
-MindSpore's own ``SummaryRecord`` isn't used: it starts a process that polls a queue in a loop and
-eats a core (measured with MindSpore 2.8.0 on 2 CPU cores: 0.25 -> 0.86 s a training step merely by
-its being there).
+MindSpore's own ``SummaryRecord`` isn't used. It starts a process that polls a queue in a loop and
+needs a core: with MindSpore 2.8.0 on 2 CPU cores a training step took 0.86 s instead of 0.25 s as
+soon as a ``SummaryRecord`` existed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 __all__ = ["EventsLog"]
 
@@ -27,7 +30,7 @@ class EventsLog:
 
     def __init__(self, folder: str | os.PathLike, enabled: bool = True) -> None:
         self.folder = Path(folder)
-        self._writer = None
+        self._writer: Any = None  # tensorboardX's EventsWriter, made with the first value
         self._tensorboard = _find_tensorboard() if enabled else None
 
     def __enter__(self) -> EventsLog:
@@ -36,23 +39,19 @@ class EventsLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def active(self) -> bool:
-        """Whether values are written."""
-        return self._tensorboard is not None
-
     def scalars(self, step: int, values: dict[str, float | None]) -> None:
-        """Write ``{"train/loss": 0.5, ...}`` for ``step``; None isn't written.
+        """Write one value per tag, such as ``{"train/loss": 0.5}``.
 
         Args:
-            step: the horizontal axis in TensorBoard: steps or epochs, the same for a tag always.
-            values: by tag.
+            step: the position on TensorBoard's horizontal axis: a step or an epoch. A tag should
+                always use the same unit.
+            values: tag -> value; None isn't written.
         """
         if self._tensorboard is None:
             return
         try:
             if self._writer is None:
-                self.folder.mkdir(exist_ok=True)  # not its parents: see files.replacing
+                self.folder.mkdir(exist_ok=True)  # not its parents: see storage/atomic_file.py
                 self._writer = self._tensorboard.writer(str(self.folder / "events"))
             for tag, value in values.items():
                 if value is not None:
@@ -65,7 +64,7 @@ class EventsLog:
             )
 
     def close(self) -> None:
-        """End the event file; calling it twice is harmless."""
+        """Close the event file. It may be called twice."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()
@@ -73,9 +72,9 @@ class EventsLog:
 
 
 class _TensorBoard:
-    """What is needed of tensorboardX.
+    """The parts of tensorboardX that are used.
 
-    Not its SummaryWriter: that one writes in a thread, which a full disk ends, and the training
+    Its SummaryWriter isn't: it writes in a thread. A full disk ends that thread, and the training
     then waits for ever to put an event into the thread's queue (tensorboardX 2.6).
     """
 
@@ -88,18 +87,20 @@ class _TensorBoard:
         self._scalar = summary.scalar
 
     def event(self, tag: str, value: float, step: int) -> object:
+        """Return an event that holds one value."""
         return self._event(
             wall_time=time.time(), step=step, summary=self._scalar(tag, value, display_name=tag)
         )
 
 
 @contextlib.contextmanager
-def _without_torch():
-    """Hide PyTorch from tensorboardX, which loads it where it is installed: 2 s for nothing."""
+def _without_torch() -> Iterator[None]:
+    """Keep tensorboardX from importing PyTorch, which takes 2 s and isn't needed."""
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None
+    # None makes `import torch` raise ImportError.
+    sys.modules["torch"] = cast(ModuleType, None)
     try:
         yield
     finally:
@@ -111,7 +112,7 @@ def _find_tensorboard() -> _TensorBoard | None:
         return _TensorBoard()
     except ImportError:
         return None
-    except Exception as error:  # a protobuf that doesn't suit it raises TypeError
+    except Exception as error:  # an incompatible protobuf raises TypeError
         logging.getLogger(__name__).warning(
             "tensorboardX is installed but can't be imported (%s): no TensorBoard events", error
         )

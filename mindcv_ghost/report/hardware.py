@@ -1,20 +1,21 @@
-"""Say in a line what machine this is: a result without it means little."""
+"""Describe the machine in one line, to be kept with a measured result."""
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
+
+from mindcv_ghost.compat import usable_cores
 
 __all__ = ["describe_hardware"]
 
 
 def describe_hardware(cpuinfo: str = "/proc/cpuinfo") -> str:
-    """Name the processor and the cores that this process may use.
+    """Return the processor's name and the number of cores that this process may use.
 
     Args:
-        cpuinfo: where Linux tells the processor's name.
+        cpuinfo: the file in which Linux gives the processor's name.
 
     >>> describe_hardware("/nowhere").split(",")[-1].strip().split()[-1].rstrip("s")
     'core'
@@ -24,8 +25,5 @@ def describe_hardware(cpuinfo: str = "/proc/cpuinfo") -> str:
     except OSError:
         names = []
     name = re.sub(r"\s+", " ", names[0]).strip() if names else platform.machine() or "unknown CPU"
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux has it
-        cores = os.cpu_count() or 1
+    cores = usable_cores()
     return f"{name}, {cores} core{'s' if cores != 1 else ''}"

@@ -1,4 +1,4 @@
-"""The run's numbers as ``metrics.csv``: a row an epoch, safe on the disk before the next begins."""
+"""``metrics.csv``: one row per epoch, synced to the disk before the next epoch begins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WHOLE_NUMBERS = ("epoch", "step")
 
 
 def topk_name(num_classes: int) -> str:
-    """Name the second accuracy: top-5 says nothing where there are fewer than five classes.
+    """Name the second accuracy: top-5, or top-k of all classes if there are fewer than five.
 
     >>> topk_name(1000), topk_name(10), topk_name(3)
     ('top5', 'top5', 'top3')
@@ -26,7 +26,7 @@ def topk_name(num_classes: int) -> str:
 
 
 def columns(num_classes: int) -> tuple[str, ...]:
-    """Name the columns of ``metrics.csv`` for a task with ``num_classes`` classes.
+    """Return the columns of ``metrics.csv`` for a task with ``num_classes`` classes.
 
     >>> columns(3)[4:7]
     ('val_loss', 'top1', 'top3')
@@ -41,20 +41,20 @@ def columns(num_classes: int) -> tuple[str, ...]:
 
 
 class MetricsLog:
-    """Append epochs to ``metrics.csv``; what was appended survives a crash of the machine.
+    """Appends epochs to ``metrics.csv``. Rows that were appended survive a crash of the machine.
 
-    The file is replaced as a whole each time: it has some hundred bytes an epoch, and so it never
-    holds half a row.
+    Each row replaces the whole file atomically, so that the file never holds half a row. An epoch
+    adds about a hundred bytes.
 
     Args:
-        path: the CSV file; created with its folder and its header, or continued.
-        num_classes: classes of the task, which name the top-k column.
+        path: the CSV file. It is created with its folder and header, or appended to.
+        num_classes: classes of the task, which determine the top-k column.
 
     Attributes:
-        text: the whole file, as it should be.
+        text: the whole file's text, also if the disk didn't take the last rows.
 
     Raises:
-        ReportError: if the file exists with another header (named beside ours), or isn't text.
+        ReportError: if the file exists and has another header, or isn't text.
     """
 
     def __init__(self, path: str | os.PathLike, num_classes: int) -> None:
@@ -65,15 +65,15 @@ class MetricsLog:
         self._open()
 
     def append(self, **values: float | int | None) -> None:
-        """Write one epoch and wait until the disk has it.
+        """Write one epoch and sync it to the disk.
 
         Args:
-            **values: by column name (``epoch=3, loss=0.5, ...``), and ``topk`` for the top-k column
-                whatever its k. Missing or None: not measured in this epoch, an empty cell.
+            **values: column -> value (``epoch=3, loss=0.5, ...``); ``topk`` stands for the top-k
+                column of any k. A value that is missing or None becomes an empty cell.
 
         Raises:
-            TypeError: if a name is no column, which is a mistake in the calling code.
-            OSError: if the disk doesn't take it; the row comes with the next that it takes.
+            TypeError: if a name isn't a column.
+            OSError: if the disk doesn't take the row. It is then written with the next one.
         """
         if "topk" in values:
             topk = values.pop("topk")
@@ -88,15 +88,22 @@ class MetricsLog:
         self.write()
 
     def write(self) -> None:
-        """Write all rows anew, also those that a full disk didn't take when they came.
+        """Write all rows, including those that a full disk didn't take before.
 
         Raises:
-            OSError: if the disk doesn't take them now; the file is then as before.
+            OSError: if the disk doesn't take them. The file is then unchanged.
         """
         write_bytes(self.path, self.text.encode())
 
-    def take_up(self, text: str) -> None:
-        """Go on behind the rows of an earlier run: ``text`` is that run's :attr:`text`."""
+    def restore(self, text: str) -> None:
+        """Replace the file by that of the run that is resumed.
+
+        Args:
+            text: that run's :attr:`text`.
+
+        Raises:
+            ReportError: if it has another header.
+        """
         header = ",".join(self.columns)
         if text.split("\n", 1)[0] != header:
             raise _other_header(self.path, text[:200].split("\n", 1)[0], header)
@@ -109,28 +116,29 @@ class MetricsLog:
         text = _read(self.path) if self.path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
         if not whole:
-            # Also a file whose header was cut: it holds no row yet.
+            # A killed process may leave a part of the header.
             if text and not header.startswith(text):
                 raise _other_header(self.path, text, header)
             whole = header + "\n"
         found = whole.split("\n", 1)[0].rstrip("\r")
         if found != header:
             raise _other_header(self.path, found, header)
-        # A last row that a kill has cut is left out: the next must not be glued to it.
+        # A last row without a line end is incomplete and is dropped.
         self.text = whole
         self.write()
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]:
-    """Read ``metrics.csv`` back: one dict an epoch, None where a cell is empty.
-
-    A last row without its line end was cut while it was written and is left out.
+    """Read ``metrics.csv``.
 
     Args:
-        path: the CSV file.
+        path: the CSV file. A last row without a line end is incomplete and is left out.
+
+    Returns:
+        one dict per epoch: column -> value, None for an empty cell.
 
     Raises:
-        ReportError: if there is no such file, or it isn't one of ``MetricsLog``'s.
+        ReportError: if there is no such file, or :class:`MetricsLog` didn't write it.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,7 +162,9 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]
 
 
 def last_run(rows: list[dict]) -> list[dict]:
-    """Keep the rows since the epochs last began anew: the latest of several runs into one folder.
+    """Return the rows of the last run, if several runs were written into one folder.
+
+    A run begins where the epoch number doesn't increase.
 
     >>> last_run([{"epoch": 1}, {"epoch": 2}, {"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
     [{'epoch': 1}, {'epoch': 2}, {'epoch': 3}]
@@ -171,7 +181,7 @@ def _cell(name: str, value: float | int | None) -> str:
         return ""
     if name in _WHOLE_NUMBERS:
         return str(int(value))
-    # Eight digits keep what a float32 holds; repr() would show the noise of its conversion.
+    # Eight digits keep a float32's precision; repr() would add the digits of its conversion.
     return f"{float(value):.8g}"
 
 

@@ -1,20 +1,19 @@
-"""Pictures of a run: the learning curve and the confusion matrix; and the per-class table.
+"""Pictures of a run: learning curve and confusion matrix. Also the table of classes (CSV).
 
     python -m mindcv_ghost.report.plots runs/demo/metrics.csv learning_curve.png
 
-matplotlib is optional (the ``demo`` extra). Colours are Okabe and Ito's, which people who are
-colour-blind can tell apart; lines differ in style and marker too.
+matplotlib is optional (the ``demo`` extra). The colours are Okabe and Ito's, which colour-blind
+people can tell apart. Lines also differ in style and marker.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,10 @@ from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
 __all__ = [
-    "chart_digest",
-    "draw_from",
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
     "main",
     "new_figure",
     "plot_confusion",
@@ -38,16 +39,16 @@ __all__ = [
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 
-# Beyond these, names or numbers on a confusion matrix run into each other.
-_MOST_NAMES, _MOST_NUMBERS = 40, 15
+# With more classes the names or the numbers of a confusion matrix would overlap.
+_MAX_NAMED, _MAX_NUMBERED = 40, 15
 
 
 def plot_learning_curve(metrics_csv: str | os.PathLike, png: str | os.PathLike) -> None:
     """Draw loss and accuracy against the epoch.
 
     Args:
-        metrics_csv: what ``MetricsLog`` wrote; of several runs into it, the last is drawn.
-        png: the picture.
+        metrics_csv: a run's ``metrics.csv``. If it holds several runs, the last is drawn.
+        png: the picture to write.
 
     Raises:
         ReportError: if the metrics can't be read or hold no epoch, or matplotlib isn't installed.
@@ -60,7 +61,7 @@ def plot_learning_curve(metrics_csv: str | os.PathLike, png: str | os.PathLike) 
     _line(losses, rows, "loss", "training", BLUE, "o-")
     _line(losses, rows, "val_loss", "validation", ORANGE, "s--")
     losses.set(xlabel="epoch", ylabel="loss")
-    _widen(losses)
+    _use_log_scale_if_wide(losses)
     topk = [name for name in rows[0] if name.startswith("top") and name != "top1"]
     _line(accuracies, rows, "top1", "top-1", BLUE, "o-")
     for name in topk:
@@ -79,16 +80,16 @@ def plot_confusion(
     class_names: Sequence[str],
     png: str | os.PathLike,
 ) -> None:
-    """Draw which classes are taken for which.
+    """Draw a confusion matrix, coloured by the share of each true class.
 
     Args:
         matrix: counts, ``(classes, classes)``; a row is a true class, a column a predicted one.
-        class_names: one a class, or empty for numbers.
-        png: the picture. Names are written for up to 40 classes, counts for up to 15; of more
-            classes the pairs most often taken for each other are listed.
+        class_names: one per class; empty: the classes' numbers are drawn instead.
+        png: the picture to write. It has names for up to 40 classes and counts for up to 15. For
+            more than 40 classes it lists the most frequent confusions.
 
     Raises:
-        ValueError: if the matrix isn't square, or the names are not one a class.
+        ValueError: if the matrix isn't square, or the number of names isn't that of the classes.
         ReportError: if matplotlib isn't installed.
     """
     counts = np.asarray(matrix)
@@ -98,23 +99,23 @@ def plot_confusion(
     if len(names) != len(counts):
         raise ValueError(f"{len(names)} class names for {len(counts)} classes")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    if len(counts) <= _MOST_NAMES:
+    if len(counts) <= _MAX_NAMED:
         size = min(12.0, 4.5 + 0.2 * len(counts))
         figure = new_figure(size, size * 0.9)
         axes = figure.subplots()
-        picture = _shade(axes, shares)
-        _add_scale(figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03))
-        _name_ticks(axes, names)
+        image = _draw_cells(axes, shares)
+        _label_colour_bar(figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03))
+        _label_ticks(axes, names)
     else:
         figure = new_figure(12.0, 8.0)
         axes, side = figure.subplots(1, 2, width_ratios=(8, 4))
-        _shade(axes, shares)
-        _point_out_worst(axes, side, counts, shares, names)
+        _draw_cells(axes, shares)
+        _list_worst(axes, side, counts, shares, names)
     accuracy = 100 * np.trace(counts) / max(counts.sum(), 1)
     right = f"{np.trace(counts):,} of {counts.sum():,} images right ({accuracy:.2f} %)"
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(right, size=10)
-    if len(counts) <= _MOST_NUMBERS:
+    if len(counts) <= _MAX_NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.3 else "black"
             axes.text(column, row, f"{count}" if count else "", ha="center", va="center",
@@ -128,13 +129,13 @@ def write_per_class(
     confusion: Sequence[Sequence[int]] | np.ndarray,
     unreadable: Sequence[int] | np.ndarray | None = None,
 ) -> None:
-    """Write a CSV row a class: ``class, images, correct, top1, unreadable``.
+    """Write a CSV with a row per class: ``class, images, correct, top1, unreadable``.
 
     Args:
-        path: the CSV file.
-        class_names: one a class.
+        path: the CSV file to write.
+        class_names: one per class.
         confusion: counts of the readable images, ``(classes, classes)``; a row is a true class.
-        unreadable: images of each class that can't be read, ``(classes,)``: they belong to
+        unreadable: number of unreadable images per class, ``(classes,)``. They are included in
             ``images`` and count as wrong. None: there are none.
 
     Raises:
@@ -156,7 +157,11 @@ def write_per_class(
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Make an empty white figure of that many inches, without matplotlib's global state.
+    """Return an empty white figure; matplotlib's global state isn't used.
+
+    Args:
+        width: in inches.
+        height: in inches.
 
     Raises:
         ReportError: if matplotlib isn't installed.
@@ -174,19 +179,15 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_png(
-    figure: Any, png: str | os.PathLike, dpi: int = 120, source: str | os.PathLike | None = None
-) -> None:
-    """Write the figure whole or not at all; the same figure gives the same bytes always.
+def save_png(figure: Any, png: str | os.PathLike, dpi: int = 120) -> None:
+    """Write a figure atomically. Equal figures give equal files.
 
-    It is written with a palette of 256 colours: no difference is seen, and it takes a third.
+    The file has a palette of 256 colours, which looks the same and takes a third of the bytes.
 
     Args:
-        figure: as :func:`new_figure` makes them.
-        png: the picture.
-        dpi: dots an inch.
-        source: the file that it was drawn from, whose digest the picture then ends with, so that
-            a stale one can be told. Readers of PNG stop at its end chunk, before that.
+        figure: a figure of :func:`new_figure`.
+        png: the picture to write; its folder is created.
+        dpi: dots per inch.
     """
     from PIL import Image  # matplotlib needs Pillow
 
@@ -196,36 +197,30 @@ def save_png(
     out = io.BytesIO()
     image.save(out, format="png", optimize=True)
     Path(png).parent.mkdir(parents=True, exist_ok=True)
-    digest = b"" if source is None else b"mindcv_ghost results " + chart_digest(source).encode()
-    write_bytes(png, out.getvalue() + digest)
+    write_bytes(png, out.getvalue())
 
 
-def chart_digest(source: str | os.PathLike) -> str:
-    """What a picture of this file ends with."""
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
-
-
-def _shade(axes: Any, shares: np.ndarray) -> Any:
-    # The root of the share: one image in a hundred gone astray has to be seen beside a full cell.
+def _draw_cells(axes: Any, shares: np.ndarray) -> Any:
+    # The square root makes a cell of 1 % visible beside one of 100 %.
     return axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
 
 
-def _add_scale(bar: Any) -> None:
+def _label_colour_bar(bar: Any) -> None:
     marks = (0.0, 0.01, 0.1, 0.25, 0.5, 1.0)
     bar.set_ticks([mark**0.5 for mark in marks], labels=[f"{mark:.0%}" for mark in marks])
     bar.set_label("share of the true class's images")
 
 
-def _name_ticks(axes: Any, names: list[str]) -> None:
+def _label_ticks(axes: Any, names: list[str]) -> None:
     upright = max(len(name) for name in names) <= max(2, 24 // len(names))
     axes.set_xticks(range(len(names)), labels=names, rotation=0 if upright else 90)
     axes.set_yticks(range(len(names)), labels=names)
 
 
-def _point_out_worst(
+def _list_worst(
     axes: Any, side: Any, counts: np.ndarray, shares: np.ndarray, names: list[str]
 ) -> None:
-    """Mark and list the worst confusions: of a thousand classes, a cell is one pixel."""
+    """Mark and list the worst confusions: with a thousand classes a cell is only one pixel."""
     wrong = np.where(np.eye(len(counts), dtype=bool), 0.0, shares)
     rows, columns = np.nonzero(wrong > 0.1)
     axes.scatter(columns, rows, s=30 * wrong[rows, columns], c=ORANGE, linewidths=0)
@@ -243,7 +238,7 @@ def _line(axes: Any, rows: list[dict], column: str, label: str, colour: str, sty
     points = [(row["epoch"], row[column]) for row in rows if row[column] is not None]
     if not points:
         return
-    # Markers on every epoch of a long run would hide its line.
+    # At most 20 markers: more would hide the line of a long run.
     every = max(1, len(points) // 20)
     epochs, values = zip(*points)
     axes.plot(
@@ -251,11 +246,11 @@ def _line(axes: Any, rows: list[dict], column: str, label: str, colour: str, sty
     )
 
 
-def _widen(axes: Any) -> None:
-    """Take a logarithmic axis for losses far apart.
+def _use_log_scale_if_wide(axes: Any) -> None:
+    """Make the vertical axis logarithmic if the largest value is above 30 times the smallest.
 
-    Before BN's running statistics have settled, the first validation's loss can be a thousand times
-    the others; on a linear axis nothing else would be seen.
+    Until BN's running statistics have settled, the validation loss can be a thousand times that of
+    later epochs, which a linear axis would draw as a flat line.
     """
     values = np.concatenate([line.get_ydata() for line in axes.lines] or [np.ones(1)])
     values = values[np.isfinite(values)]
@@ -278,27 +273,15 @@ def _finish_axes(axes: Any) -> None:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
 
 
-def draw_from(argv: Sequence[str] | None, module: str, source: str, draw: Callable) -> int:
-    """The command line of a module that draws one file's picture; return the exit status.
-
-    Args:
-        argv: without the program's name; None for the process's.
-        module: behind ``mindcv_ghost.report.``.
-        source: what the file is, for the help.
-        draw: called with the file and the picture.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m mindcv_ghost.report.{module}")
-    parser.add_argument("source", help=source)
-    parser.add_argument("png", help="where the picture goes")
-    arguments = parser.parse_args(argv)
-    draw(arguments.source, arguments.png)
-    return 0
-
-
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw a learning curve from the command line; return the exit status."""
-    return draw_from(argv, "plots", "metrics.csv of a run folder", plot_learning_curve)
+    parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.plots")
+    parser.add_argument("source", help="metrics.csv of a run folder")
+    parser.add_argument("png", help="where the picture goes")
+    arguments = parser.parse_args(argv)
+    plot_learning_curve(arguments.source, arguments.png)
+    return 0
 
 
 if __name__ == "__main__":

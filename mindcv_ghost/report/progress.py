@@ -1,4 +1,4 @@
-"""Where a run is: a bar on a terminal, plain lines elsewhere; rank 0 alone."""
+"""Progress of an epoch: a bar on a terminal, plain lines elsewhere; on rank 0 only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 __all__ = ["Progress", "format_duration"]
 
@@ -14,7 +15,7 @@ _REFRESH_SECONDS = 0.5
 
 
 def format_duration(seconds: float | None) -> str:
-    """Write a duration as hours:minutes:seconds; ``-`` where it isn't known.
+    """Format a duration as hours:minutes:seconds; ``-`` if it isn't known.
 
     >>> format_duration(3723), format_duration(59.6), format_duration(200000), format_duration(None)
     ('1:02:03', '0:01:00', '55:33:20', '-')
@@ -26,23 +27,23 @@ def format_duration(seconds: float | None) -> str:
 
 
 class Progress:
-    """Show the steps of one epoch: loss, learning rate, images/s, and the time left of the run.
+    """Shows the steps of one epoch: loss, learning rate, images/s and the run's remaining time.
 
-    On a terminal a tqdm bar, on standard error, which vanishes with its epoch; elsewhere a log line
-    every ``log_interval`` steps and at the epoch's end. The log file gets the lines in both cases.
-    The first step of an object is left out of the speed: it may hold the compilation of the graph.
+    A terminal gets a tqdm bar on standard error, which is removed after the epoch. Otherwise there
+    is a log line every ``log_interval`` steps and at the end of the epoch. The log file gets these
+    lines in both cases. The speed leaves out the first step, which may compile the graph.
 
     Args:
         total_steps: steps in this epoch.
         epoch: this epoch, from 1.
         epochs: epochs of the whole run.
         enabled: False on every rank but 0: ``update`` then does nothing.
-        done_steps: steps that an earlier process has done, in an epoch that was stopped.
-        images_per_step: of all ranks together; 0: no images/s.
+        done_steps: steps of this epoch that were done before the run was resumed.
+        images_per_step: of all ranks together; 0: don't show images/s.
         log_interval: steps between lines.
-        between_epochs_seconds: what an epoch costs beside its steps (validation, saving), so that
-            the time left counts it.
-        terminal: True or False to force the bar or the lines; None: what standard error is.
+        between_epochs_seconds: time per epoch for validation and saving, which the remaining time
+            includes.
+        terminal: True for the bar, False for lines; None: the bar if standard error is a terminal.
         clock: returns seconds; for tests.
     """
 
@@ -70,7 +71,7 @@ class Progress:
         self._logger = logging.getLogger(__name__)
         self._first_step: int | None = None
         self._first_time = self._shown_time = 0.0
-        self._bar = None
+        self._bar: Any = None  # a tqdm
         if enabled and (sys.stderr.isatty() if terminal is None else terminal):
             self._bar = _make_bar(total_steps, f"epoch {epoch}/{epochs}")
 
@@ -83,14 +84,14 @@ class Progress:
     def update(
         self, loss: float | Callable[[], float], lr: float | Callable[[], float], steps: int = 1
     ) -> None:
-        """Count ``steps`` more; show them if it is time.
+        """Count finished steps, and show them if it is time.
 
         Args:
-            loss: of the latest step, or a function without arguments that fetches it: called only
-                when it will be shown, since a fetch waits for the device. It must not talk to other
-                ranks: only rank 0 calls it.
-            lr: the learning rate of the latest step, or such a function.
-            steps: finished since the last call (sink mode finishes many at once).
+            loss: of the latest step, or a function that returns it. The function is called only
+                if the loss is shown, because fetching it waits for the device. It may not
+                communicate with other ranks, because only rank 0 calls it.
+            lr: the learning rate of the latest step, or a function that returns it.
+            steps: steps finished since the last call (many at once in sink mode).
         """
         if not self.enabled:
             return
@@ -113,14 +114,14 @@ class Progress:
             self._bar.set_postfix_str(values)
 
     def close(self) -> None:
-        """Take the bar away; calling it twice is harmless."""
+        """Remove the bar. It may be called twice."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     @property
     def images_per_second(self) -> float | None:
-        """Speed from the first step to the latest; None before there are two."""
+        """Speed from the first step to the latest; None before the second step."""
         seconds = self._step_seconds(self._clock())
         return self._images_per_step / seconds if seconds and self._images_per_step else None
 
@@ -148,14 +149,14 @@ def _number(value: float | Callable[[], float]) -> float:
     return float(value() if callable(value) else value)
 
 
-def _make_bar(total: int, label: str) -> object:
+def _make_bar(total: int, label: str) -> Any:
     from tqdm import tqdm
 
     class Bar(tqdm):
-        # tqdm's watching thread would live on in processes that the data pipeline forks.
+        # 0: without tqdm's monitor thread, because the data pipeline forks this process.
         monitor_interval = 0
 
-    # A terminal may not tell its size (0 x 0, as under some launchers); tqdm then shows nothing.
+    # Under some launchers a terminal's size is 0 x 0. tqdm would then show nothing.
     try:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Say what came out of a run and where everything lies: the end of ``make demo``.
+"""Summarise a run: its result, and where its files are. ``make demo`` ends with it.
 
 python -m mindcv_ghost.report.show runs/demo
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
-from tools.pages.record import read_json
 
 __all__ = ["describe_run", "main"]
 
@@ -31,13 +31,13 @@ _FILES = (
 
 
 def describe_run(run_folder: str) -> str:
-    """Compose the lines.
+    """Return the summary of a run folder, several lines.
 
     Args:
-        run_folder: what train.py wrote; with ``validate.json`` if the run was validated.
+        run_folder: train.py's run folder; it holds ``validate.json`` if the run was validated.
 
     Raises:
-        ReportError: if there is no run in it.
+        ReportError: if it isn't a run folder, or holds no finished epoch.
     """
     folder = Path(run_folder)
     facts = read_json(folder / "run.json")
@@ -68,7 +68,7 @@ def _accuracy(validation: dict) -> str:
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
-    """Show a run from the command line; return the exit status."""
+    """Print the summary of a run folder; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mindcv_ghost.report.show")
     parser.add_argument("run_folder", help="ckpt_save_dir of a training")
     print(describe_run(parser.parse_args(argv).run_folder))

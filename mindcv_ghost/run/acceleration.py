@@ -9,7 +9,7 @@ from typing import Any
 from mindspore import nn
 
 from mindcv_ghost import compat
-from mindcv_ghost.config.sections import SystemConfig
+from mindcv_ghost.config.keys import SystemConfig
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import compile_uncached
 from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder

@@ -12,7 +12,7 @@ from mindspore import nn
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.sections import (
+from mindcv_ghost.config.keys import (
     AmpConfig,
     LossConfig,
     OptimizerConfig,

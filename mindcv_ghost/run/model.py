@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mindspore import nn
 
-from mindcv_ghost.config.sections import ModelConfig
+from mindcv_ghost.config import ModelConfig
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.registry import create_model_by_name
 from mindcv_ghost.storage.checkpoint import load_weights, parameter_names

@@ -14,7 +14,7 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.sections import DatasetConfig
+from mindcv_ghost.config.keys import DatasetConfig
 from mindcv_ghost.data import EvalLoader, Source, TrainLoader, calibration_batches, open_source
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.run.model import create_network

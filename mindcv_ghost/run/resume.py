@@ -1,7 +1,7 @@
 """Which state a run resumes from, and which settings may have changed since it was saved.
 
 A state is saved at the end of each epoch and, on request, between two updates of an epoch. It holds
-the settings of its run (``config.continuing`` sorts the keys into the groups of this table):
+the settings of its run (``config.resume_rules`` sorts the keys into the groups of this table):
 
 ============================== ============================== ===================================
 setting that has changed       state at the end of an epoch   state within an epoch
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindcv_ghost.config.continuing import differences
+from mindcv_ghost.config.resume_rules import changed_keys
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.run_writer import RunWriter
 from mindcv_ghost.engine.trainer import Trainer
@@ -125,7 +125,7 @@ def _matching_state(file: StateFile, settings: dict[str, Any]) -> StateFile:
     """
     with _invalid_facts_as_errors(file.path):
         _check_facts(file.facts)
-        other, between_epochs, inexact = differences(file.facts["settings"], settings)
+        other, between_epochs, inexact = changed_keys(file.facts["settings"], settings)
     if other:
         raise CheckpointError(
             f"{file.path} is of another run, which this recipe can't continue:\n  "

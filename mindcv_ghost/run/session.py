@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.sections import SystemConfig
+from mindcv_ghost.config.keys import SystemConfig
 from mindcv_ghost.launch.cluster import join
 from mindcv_ghost.launch.environment import device_id, leftover_variables
 from mindcv_ghost.launch.processes import launcher_environment

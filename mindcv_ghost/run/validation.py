@@ -11,7 +11,7 @@ from mindspore import nn
 
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.sections import EvaluateConfig, ModelConfig
+from mindcv_ghost.config.keys import EvaluateConfig, ModelConfig
 from mindcv_ghost.data import EvalLoader, check_splits, class_names
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.evaluator import Evaluator

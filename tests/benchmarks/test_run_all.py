@@ -1,4 +1,4 @@
-"""make bench: within 20 minutes, a row for what fails, other programs' rows as they were."""
+"""``make bench`` takes at most 20 minutes, records failures, and keeps rows not measured anew."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run_all
+from benchmarks.harness import DEADLINE, NOTE
 from benchmarks.jobs import JOBS, Job
-from benchmarks.rows import ENDS_AT, NOTE
 from tools.pages.benchmarks import COLUMNS, FAILED, benchmark_tables, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     monkeypatch.setattr(run_all, "JOBS", (ONE, TWO))
     monkeypatch.setattr(run_all, "RESULTS", tmp_path / "benchmarks" / "results.csv")
-    monkeypatch.setattr(run_all, "where_and_when", lambda *_: FACTS)
+    monkeypatch.setattr(run_all, "provenance", lambda *_: FACTS)
 
     def write(name: str, text: str) -> None:
         (tmp_path / "benchmarks" / f"{name}.py").write_text(text)
@@ -49,7 +49,7 @@ def run(monkeypatch, *arguments: str) -> int:
     return run_all.main()
 
 
-def test_every_row_says_how_it_was_made_where_and_whether_its_goal_is_met(place, monkeypatch):
+def test_every_row_has_its_command_its_provenance_and_whether_its_goal_is_met(place, monkeypatch):
     assert run(monkeypatch) == 0
     assert [(r["benchmark"], r["command"], r["met"]) for r in results()] == [
         ("One step", "one.py --side 1", "no"),
@@ -58,10 +58,10 @@ def test_every_row_says_how_it_was_made_where_and_whether_its_goal_is_met(place,
     assert all(row[name] == value for row in results() for name, value in FACTS.items())
 
 
-def test_what_fails_is_written_down_and_its_former_rows_stay(place, monkeypatch, capsys):
+def test_a_failure_is_recorded_and_earlier_rows_are_kept(place, monkeypatch, capsys):
     run(monkeypatch)
     place("one", "import sys\nprint('a line')\nsys.exit('no memory left')")
-    monkeypatch.setattr(run_all, "where_and_when", lambda *_: {**FACTS, "commit": "def"})
+    monkeypatch.setattr(run_all, "provenance", lambda *_: {**FACTS, "commit": "def"})
     assert run(monkeypatch) == 1
     rows = results()
     assert [(r["benchmark"], r["commit"]) for r in rows] == [
@@ -78,20 +78,18 @@ def test_what_fails_is_written_down_and_its_former_rows_stay(place, monkeypatch,
     assert [row["benchmark"] for row in results()] == ["One step", "Other"]
 
 
-def test_rows_from_before_an_early_end_count(place, monkeypatch):
+def test_rows_printed_before_a_failure_are_kept(place, monkeypatch):
     place("one", f"print({json.dumps(json.dumps(ROW))}, flush=True)\nraise SystemExit('late')")
     assert run(monkeypatch, "--only", "one") == 1
     assert [row["benchmark"] for row in results()] == ["One step", FAILED]
 
 
-def test_a_program_that_takes_too_long_is_ended_with_all_it_has_started(
-    place, monkeypatch, tmp_path
-):
+def test_a_program_that_takes_too_long_is_killed_with_its_processes(place, monkeypatch, tmp_path):
     code = "import subprocess, sys; child = subprocess.Popen(['sleep', '60'])\n"
     code += f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid)); child.wait()"
     place("two", code)
     monkeypatch.setattr(run_all, "JOBS", (Job("two.py", 2, ""),))
-    monkeypatch.setattr(run_all, "TO_END", 0.5)
+    monkeypatch.setattr(run_all, "GRACE_SECONDS", 0.5)
     started = time.monotonic()
     assert run(monkeypatch) == 1
     assert time.monotonic() - started < 30
@@ -101,14 +99,14 @@ def test_a_program_that_takes_too_long_is_ended_with_all_it_has_started(
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
-def test_what_earlier_programs_leave_over_later_ones_may_use(place, monkeypatch):
+def test_later_programs_may_use_the_time_that_earlier_ones_leave_over(place, monkeypatch):
     place("two", "import time; time.sleep(3)\n" + f"print({json.dumps(json.dumps(ROW))})")
     monkeypatch.setattr(run_all, "JOBS", (Job("one.py", 60, ""), Job("two.py", 1, "")))
     assert run(monkeypatch) == 0
 
 
-def test_every_program_is_told_when_it_has_to_have_ended(place, monkeypatch, tmp_path):
-    code = f"import os; open(__file__ + '.end', 'w').write(os.environ[{ENDS_AT!r}])\n"
+def test_every_program_gets_its_deadline(place, monkeypatch, tmp_path):
+    code = f"import os; open(__file__ + '.end', 'w').write(os.environ[{DEADLINE!r}])\n"
     for name in ("one", "two"):
         place(name, code + f"print({json.dumps(json.dumps(ROW))})")
     before = time.monotonic()
@@ -119,9 +117,9 @@ def test_every_program_is_told_when_it_has_to_have_ended(place, monkeypatch, tmp
         assert before + seconds <= end <= after + seconds
 
 
-def test_a_program_that_leaves_rows_out_ends_a_little_late_and_isnt_killed(place, monkeypatch):
+def test_a_program_may_end_a_few_seconds_after_its_deadline(place, monkeypatch):
     code = "import os, sys, time\n"
-    code += f"time.sleep(max(0, float(os.environ[{ENDS_AT!r}]) - time.monotonic()))\n"
+    code += f"time.sleep(max(0, float(os.environ[{DEADLINE!r}]) - time.monotonic()))\n"
     code += f"print({json.dumps(json.dumps(ROW))}); sys.exit('no time was left for: b')"
     place("two", code)
     monkeypatch.setattr(run_all, "JOBS", (Job("two.py", 1, ""),))
@@ -129,9 +127,7 @@ def test_a_program_that_leaves_rows_out_ends_a_little_late_and_isnt_killed(place
     assert [row["case"] for row in results()] == ["c", "exit status 1: no time was left for: b"]
 
 
-def test_programs_that_fill_what_others_leave_over_run_last_and_stay_in_their_place(
-    place, monkeypatch, capsys
-):
+def test_last_programs_run_last_but_keep_their_place_in_the_results(place, monkeypatch, capsys):
     monkeypatch.setattr(run_all, "JOBS", (Job("one.py", 20, "", last=True), TWO))
     assert run(monkeypatch) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("1/", "2/"))]
@@ -139,7 +135,7 @@ def test_programs_that_fill_what_others_leave_over_run_last_and_stay_in_their_pl
     assert [row["command"] for row in results()] == ["one.py", "two.py"]
 
 
-def test_notes_of_programs_are_shown_and_are_no_rows(place, monkeypatch, capsys):
+def test_notes_are_shown_and_are_not_rows(place, monkeypatch, capsys):
     place(
         "two",
         f"print({NOTE!r} + 'two rounds')\nprint('else')\nprint({json.dumps(json.dumps(ROW))})",
@@ -151,14 +147,14 @@ def test_notes_of_programs_are_shown_and_are_no_rows(place, monkeypatch, capsys)
     assert len(results()) == 1
 
 
-def test_rows_of_programs_that_are_no_more_go(place, monkeypatch):
+def test_rows_of_removed_programs_are_dropped(place, monkeypatch):
     run(monkeypatch)
     monkeypatch.setattr(run_all, "JOBS", (Job("one.py --side 2", 20, ""), TWO))
     assert run(monkeypatch, "--only", "two") == 0
     assert [row["command"] for row in results()] == ["two.py"]
 
 
-def test_a_trial_never_overwrites_results(place, monkeypatch, capsys):
+def test_a_quick_run_never_overwrites_results(place, monkeypatch, capsys):
     with pytest.raises(SystemExit) as refusal:
         run(monkeypatch, "--quick")
     assert refusal.value.code == 2
@@ -166,8 +162,8 @@ def test_a_trial_never_overwrites_results(place, monkeypatch, capsys):
     assert not run_all.RESULTS.exists()
 
 
-def test_the_programs_exist_are_explained_and_fit_into_twenty_minutes():
-    assert sum(job.seconds for job in JOBS) + run_all.TO_END <= 20 * 60 - 20  # for the page
+def test_the_programs_exist_are_in_the_readme_and_fit_into_twenty_minutes():
+    assert sum(job.seconds for job in JOBS) + run_all.GRACE_SECONDS <= 20 * 60 - 20  # for the page
     readme = (ROOT / "benchmarks" / "README.md").read_text()
     assert len({job.command for job in JOBS}) == len(JOBS) >= 10
     for job in JOBS:
@@ -175,7 +171,7 @@ def test_the_programs_exist_are_explained_and_fit_into_twenty_minutes():
         assert f"`{job.script}.py`" in readme
 
 
-def test_the_projects_results_are_of_programs_that_are_still_run():
+def test_the_committed_results_are_of_current_programs():
     with open(ROOT / "benchmarks" / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["command"] for row in rows} <= {job.command for job in JOBS}

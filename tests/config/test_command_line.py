@@ -1,4 +1,4 @@
-"""Words of the command line: forms, mistakes and what is said about them."""
+"""The command line: the forms of an option, mistakes and their messages."""
 
 from __future__ import annotations
 
@@ -80,17 +80,17 @@ def test_unknown_option_and_abbreviation_are_refused_with_the_nearest(word, near
 
 
 def test_option_near_nothing_points_to_help(refused):
-    assert refused(None, "--zzz") == "--zzz: there is no such option; --help lists them all"
+    assert refused(None, "--zzz") == "--zzz: there is no such option; --help lists all options"
 
 
 def test_single_dash_and_stray_words_are_refused(refused):
     assert refused(None, "-lr", "0.1") == (
         "2 problems in the configuration:\n"
-        "  1. -lr: options start with two dashes: --lr?\n"
-        "  2. 0.1: belongs to no option (a text with spaces needs quotes)"
+        "  1. -lr: an option starts with two dashes: --lr?\n"
+        "  2. 0.1: this word belongs to no option (text with spaces needs quotes)"
     )
-    assert "lr=0.1: options start with two dashes: --lr=..." in refused(None, "lr=0.1")
-    assert "images: belongs to no option" in refused(None, "--data_dir", "my", "images")
+    assert "lr=0.1: an option starts with two dashes: --lr=..." in refused(None, "lr=0.1")
+    assert "images: this word belongs to no option" in refused(None, "--data_dir", "my", "images")
 
 
 def test_option_without_its_value_says_what_it_takes(refused):

@@ -1,4 +1,4 @@
-"""Recipe and command line together: precedence, all problems at once, and the record of a run."""
+"""Recipe and command line together: precedence, all problems in one error, saving as YAML."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from mindcv_ghost.config import Config, load_config
-from mindcv_ghost.config.settings import usable_cores
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_command_line_outweighs_recipe_which_outweighs_default(load):
+def test_command_line_overrides_recipe_which_overrides_default(load):
     config = load("lr: 0.1\nepoch_size: 5\n", "--lr", "0.2")
     assert config.scheduler.lr == 0.2
     assert config.train.epoch_size == 5
@@ -45,26 +44,26 @@ def test_all_problems_of_recipe_and_command_line_come_in_one_numbered_message(re
             "ckpt_save_policy top_k (--ckpt_save_policy) with val_while_train false (default)",
             *("recipe.yaml:1: lr fast", "recipe.yaml:2: there is no key weigth_decay"),
             *("recipe.yaml:3: batch_size -8", "recipe.yaml:4: crop_pct 0 isn't legal"),
-            *("recipe.yaml:5: crop_pct stands twice", "recipe.yaml:7: cutmix_prob 2"),
+            *("recipe.yaml:5: crop_pct is set twice", "recipe.yaml:7: cutmix_prob 2"),
         ),
     ):
         assert part in line
 
 
-def test_many_problems_are_cut_short(refused):
+def test_a_message_lists_at_most_50_problems(refused):
     message = refused("".join(f"key{i}: 1\n" for i in range(80)))
     assert message.startswith("80 problems in the configuration:")
     assert message.endswith("... and 30 more")
     assert len(message.splitlines()) == 52
 
 
-def test_long_values_are_cut_short(refused):
+def test_long_values_are_shortened_in_messages(refused):
     message = refused("lr: " + "x" * 10_000)
     assert len(message) < 300 and "(10000 characters)" in message
 
 
-def test_workers_are_what_the_process_has_and_clamped_with_one_notice(load, monkeypatch):
-    monkeypatch.setattr("mindcv_ghost.config.settings.usable_cores", lambda: 2)
+def test_workers_are_at_most_the_usable_cores_and_a_notice_says_so(load, monkeypatch):
+    monkeypatch.setattr("mindcv_ghost.config.config.usable_cores", lambda: 2)
     quiet = "decay_epochs: 87\n"
     assert load(quiet).workers == 2
     assert load(quiet).notices == ()
@@ -72,21 +71,21 @@ def test_workers_are_what_the_process_has_and_clamped_with_one_notice(load, monk
     config = load(quiet + "num_parallel_workers: 8")
     assert config.workers == 2
     assert config.notices == ("num_parallel_workers 8 -> 2: this process has 2 cores",)
-    # What was asked for stays, for the machine that the recipe is for.
+    # The key keeps its value, for the machine that the recipe was written for.
     assert config.dataset.num_parallel_workers == 8
     assert "num_parallel_workers: 8\n" in config.to_yaml()
     assert "num_parallel_workers: null\n" in load("").to_yaml()
-    monkeypatch.setattr("mindcv_ghost.config.settings.usable_cores", lambda: 1)
+    monkeypatch.setattr("mindcv_ghost.config.config.usable_cores", lambda: 1)
     assert load(quiet + "num_parallel_workers: 3").notices == (
         "num_parallel_workers 3 -> 1: this process has 1 core",
     )
 
 
-def test_there_is_at_least_one_core():
-    assert usable_cores() >= 1
+def test_there_is_at_least_one_worker(load):
+    assert load("").workers >= 1
 
 
-def test_record_of_a_run_repeats_it(recipe, tmp_path):
+def test_saved_configuration_loads_as_an_equal_one(recipe, tmp_path):
     path = recipe(
         """\
         model: ghost_resnet50
@@ -117,7 +116,7 @@ def test_record_of_a_run_repeats_it(recipe, tmp_path):
     assert again.path == str(written) != first.path
 
 
-def test_record_is_grouped_and_readable_by_any_yaml_parser():
+def test_saved_configuration_has_sections_and_is_plain_yaml():
     import yaml
 
     text = load_config(["--lr", "1e-5"]).to_yaml()
@@ -135,7 +134,7 @@ def test_configuration_cannot_be_changed():
         config.scheduler.lr = 1.0
 
 
-def test_same_requests_are_equal_wherever_they_come_from(load):
+def test_configurations_of_equal_values_are_equal_whatever_set_them(load):
     assert load("lr: 0.5") == load_config(["--lr", "0.5"])
     assert load("lr: 0.5") != load_config(["--lr", "0.25"])
 

@@ -1,8 +1,8 @@
-"""MindCV's own recipes run unchanged: every value that they hold, and whole ones.
+"""MindCV's own recipes load unchanged: each of their values, and whole recipes.
 
-``mindcv_recipe_values.csv`` counts what the recipes of MindCV main say (Apache-2.0); the whole
-recipes below are composed for the test, in the manner of those for a ConvNet, a vision transformer
-and a mobile network.
+``mindcv_recipe_values.csv`` has the values of the recipes of MindCV main (Apache-2.0) and their
+counts. The recipes below were written for this test, in the style of MindCV's for a ConvNet, a
+vision transformer and a mobile network.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mindcv_ghost.config import load_config
-from mindcv_ghost.config.given import Given
-from mindcv_ghost.config.recipe_file import read_recipe
-from mindcv_ghost.config.table import KEYS, RENAMED
+from mindcv_ghost.config.keys import KEYS, RENAMED
+from mindcv_ghost.config.raw_value import RawValue
+from mindcv_ghost.config.recipe import read_recipe
 
 TABLE = Path(__file__).parents[1] / "facts" / "mindcv_recipe_values.csv"
 
@@ -23,7 +23,7 @@ with TABLE.open(encoding="utf-8") as file:
     ROWS = list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
-def test_table_counts_as_many_models_as_recipes():
+def test_the_facts_are_of_174_recipes():
     counted = {key: 0 for key in ("model", "lr", "opt")}
     for row in ROWS:
         if row["key"] in counted:
@@ -31,18 +31,18 @@ def test_table_counts_as_many_models_as_recipes():
     assert counted["model"] == counted["lr"] == counted["opt"] == 174
 
 
-def test_every_value_that_mindcvs_recipes_hold_is_legal(recipe):
-    """One file a key at a time would take seconds; the reader is asked directly."""
+def test_every_value_in_mindcvs_recipes_is_legal(recipe):
+    """Tested with read_recipe and the types, because load_config per value would take seconds."""
     for i in range(max(map(len, by_key().values()))):
         lines = [f"{key}: {texts[i]}" for key, texts in by_key().items() if i < len(texts)]
         read = read_recipe(recipe("\n".join(lines)))
         assert read.problems == []
-        for key, given in read.entries.items():
-            assert isinstance(given, Given)
+        for key, raw in read.values.items():
+            assert isinstance(raw, RawValue)
             if key in RENAMED:
-                assert given.value.lower() in RENAMED[key][1]
+                assert raw.value.lower() in RENAMED[key][1]
             else:
-                KEYS[key].kind.read(given)
+                KEYS[key].type.parse(raw)
 
 
 def by_key() -> dict[str, list[str]]:
@@ -176,12 +176,12 @@ aux_factor: 0.1
 
 @pytest.mark.parametrize("text", [CONVNET, TRANSFORMER, MOBILE], ids=["convnet", "vit", "mobile"])
 @pytest.mark.parametrize("script", ["train", "validate"])
-def test_whole_recipe_in_mindcvs_manner_loads_and_repeats(text, script, load):
+def test_a_recipe_in_mindcvs_style_loads_and_survives_saving(text, script, load):
     config = load(text, script=script)
     assert load(config.to_yaml(), script=script) == config
 
 
-def test_values_of_a_recipe_arrive_as_mindcv_means_them(load):
+def test_values_of_a_recipe_mean_what_they_mean_in_mindcv(load):
     config = load(TRANSFORMER)
     assert config.optimizer.opt == "adamw"
     assert config.loss.loss == "CE"

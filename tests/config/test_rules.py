@@ -37,12 +37,12 @@ def test_contradiction_names_both_keys_where_they_stand_and_the_remedy(text, par
 
 
 @pytest.mark.parametrize(("text", "parts"), CONTRADICTIONS)
-def test_rules_of_training_do_not_bind_validation(text, parts, load):
+def test_rules_about_training_do_not_apply_to_validation(text, parts, load):
     load(text, script="validate")
 
 
 @pytest.mark.parametrize(("text", "parts"), ALWAYS)
-def test_rules_of_data_and_weights_bind_validation_too(text, parts, refused):
+def test_rules_about_data_and_weights_apply_to_validation(text, parts, refused):
     assert parts[0] in refused(text, script="validate")
 
 
@@ -51,7 +51,7 @@ def test_contradiction_between_recipe_and_option_names_both(refused):
     assert "recipe.yaml:1) with batch_size 7 (--batch_size): " in message
 
 
-def test_key_that_was_not_understood_takes_part_in_no_rule(refused):
+def test_no_rule_is_checked_for_a_key_that_could_not_be_read(refused):
     message = refused("ckpt_save_policy: top_k\nval_while_trian: true\n")
     assert len(message.splitlines()) == 1
     assert "did you mean val_while_train?" in message
@@ -81,7 +81,7 @@ def test_pretrained_and_checkpoint_both_on_the_command_line_are_refused(refused)
         ["--num_samples", "8", "--aug_repeats", "0"],
     ],
 )
-def test_what_goes_together_is_taken(words):
+def test_keys_that_do_not_contradict_each_other_are_legal(words):
     load_config(words)
 
 
@@ -101,7 +101,7 @@ def test_what_goes_together_is_taken(words):
         ("config: a.yaml", "config is ignored in a recipe"),
     ],
 )
-def test_what_mindcv_accepts_but_does_otherwise_is_a_notice(text, part, load):
+def test_a_key_that_has_no_or_another_effect_is_a_notice(text, part, load):
     notices = load(text).notices
     assert [part in notice for notice in notices].count(True) == 1
     assert all("\n" not in notice for notice in notices)

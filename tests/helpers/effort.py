@@ -1,4 +1,4 @@
-"""How much work something is, counted; a clock would tell how busy the machine is."""
+"""Measure work by counting calls, because time depends on how busy the machine is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 
 def calls_of(function: Callable[[], Any]) -> int:
-    """Call ``function`` and count the calls, of Python's functions and C's, that it makes."""
+    """Return how many calls of Python and C functions a call of ``function`` makes."""
     calls = 0
 
     def count(frame, event, argument):
@@ -26,7 +26,7 @@ def calls_of(function: Callable[[], Any]) -> int:
 
 @contextlib.contextmanager
 def no_hang(seconds: int = 60):
-    """Fail what would wait for ever, as opening a pipe does; a busy machine gets there in time."""
+    """Fail a block that doesn't end, such as one that opens a pipe without a writer."""
 
     def fail(*_):
         raise AssertionError(f"no end in {seconds} s")

@@ -1,4 +1,4 @@
-"""PyTorch and timm for the tests that compare with them."""
+"""Import PyTorch and timm for tests that compare with them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import ModuleType
 
 import pytest
 
-# timm imports torchvision, whose wheel from PyPI is built for another PyTorch than the CPU's and
-# looks for its operators ("operator torchvision::nms does not exist"). None of them is used here.
+# timm imports torchvision. Its wheel from PyPI isn't built for PyTorch's CPU build: the import fails
+# ("operator torchvision::nms does not exist") unless these operators are declared. None is called.
 _OPERATORS = ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 _OPERATORS += ("deform_conv2d", "_roi_align_backward", "_roi_pool_backward")
 _OPERATORS += ("_ps_roi_align_backward", "_ps_roi_pool_backward", "_deform_conv2d_backward")
 
 
 def torch_and_timm() -> tuple[ModuleType, ModuleType]:
-    """Import both, or skip the test; under MINDCV_GHOST_NEEDS_TORCH=1 fail instead."""
+    """Return both modules, or skip the test. With MINDCV_GHOST_NEEDS_TORCH=1 fail instead."""
     try:
         return _imported()
     except ImportError as problem:
@@ -29,13 +29,13 @@ def torch_and_timm() -> tuple[ModuleType, ModuleType]:
 def _imported() -> tuple[ModuleType, ModuleType]:
     import torch
 
-    global _library  # the declarations live as long as it does
+    global _library  # deleting it would delete the declarations
     try:
         _library = torch.library.Library("torchvision", "DEF")
         for name in _OPERATORS:
             _library.define(f"{name}(Tensor a, Tensor b) -> Tensor")
     except RuntimeError:
-        pass  # a torchvision that fits has declared them
+        pass  # this torchvision has declared them itself
     import timm
 
     torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""The layers once more, in plain NumPy and float64, to hold the networks against."""
+"""A reference implementation of the layers in NumPy and float64."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 
 def max_pool(x: np.ndarray) -> np.ndarray:
-    """3x3, stride 2, padded by one on all sides with what never wins."""
+    """3x3, stride 2, padded by one -inf on all sides."""
     return _windows(pad(x, 1, -np.inf), 3, 2).max(axis=(4, 5))
 
 
@@ -64,7 +64,7 @@ def ghost_module(
     act: bool = True,
     training: bool = False,
 ) -> np.ndarray:
-    """Paper, equation 3; a prefix "" or one that ends in a dot."""
+    """Equation 3 of the paper; ``prefix`` is "" or ends in a dot."""
     primary = parameters[f"{prefix}primary.conv.weight"]
     maps = conv2d(x, primary, stride)
     maps = batch_norm(maps, parameters, f"{prefix}primary.bn", training)
@@ -80,7 +80,7 @@ def ghost_module(
 def ghost_resnet(
     images: np.ndarray, parameters: Arrays, depths: tuple[int, ...], bottleneck: bool
 ) -> np.ndarray:
-    """The whole network's logits in evaluation, by the names of its parameters."""
+    """Return the logits of a Ghost-ResNet in evaluation mode; parameters are found by name."""
     x = conv2d(images, parameters["conv1.weight"], stride=2)
     x = max_pool(relu(batch_norm(x, parameters, "bn1", training=False)))
     for stage, depth in enumerate(depths):

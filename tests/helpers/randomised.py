@@ -1,4 +1,4 @@
-"""Networks with nothing left at a value, like BN's zeros and ones, that hides a mistake."""
+"""Random parameters: default values such as BN's zeros and ones would hide mistakes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mindspore import Tensor, nn
 
 
 def randomise(network: nn.Cell, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw every parameter and moving statistic anew; return them by name, in float64."""
+    """Set all parameters and running statistics to random values; return these, in float64."""
     random = np.random.RandomState(seed)
     drawn = {}
     for name, parameter in network.parameters_dict().items():

@@ -1,4 +1,4 @@
-"""A Ghost network that compiles in a second, for tests that start real scripts many times over."""
+"""A Ghost network that compiles in a second, for tests that start the scripts many times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["register_tiny"]
 
 
 def register_tiny(name: str) -> None:
-    """Put it into MindCV's registry: a Ghost module, a pool and a classifier for 32x32 images."""
+    """Register it with MindCV: a Ghost module, a pool and a classifier, for 32x32 images."""
     from mindcv.models.registry import register_model
     from mindspore import nn
 

@@ -1,4 +1,4 @@
-"""TensorBoard events where tensorboardX is, silence where it isn't."""
+"""TensorBoard events are written where tensorboardX is installed; elsewhere nothing happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mindcv_ghost.report.events import EventsLog
 def test_scalars_reach_an_event_file(tmp_path):
     pytest.importorskip("tensorboardX")
     with EventsLog(tmp_path / "events") as events:
-        assert events.active
         events.scalars(44, {"train/loss": 0.5, "val/top1": None})
     (file,) = (tmp_path / "events").iterdir()
     content = file.read_bytes()
@@ -23,7 +22,7 @@ def test_nothing_happens_without_tensorboardx(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with EventsLog(tmp_path / "events") as events:
         events.scalars(1, {"loss": 0.5})
-    assert not events.active and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_ranks_write_nothing(tmp_path):

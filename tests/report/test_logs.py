@@ -1,4 +1,4 @@
-"""Who logs what, where."""
+"""Which rank logs what, and where."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_rank_0_writes_plain_lines_to_stdout_and_file(tmp_path, capsys):
     assert (tmp_path / "run" / "train.log").read_text() == out
 
 
-def test_warnings_say_so(tmp_path, capsys):
+def test_warnings_are_marked(tmp_path, capsys):
     setup_logging(tmp_path).warning("8 workers, 2 cores")
     assert re.fullmatch(LINE + "warning: 8 workers, 2 cores\n", capsys.readouterr().out)
 
 
-def test_other_ranks_are_silent_and_leave_no_file_without_a_worry(tmp_path, capsys):
+def test_other_ranks_are_silent_and_have_no_file_without_warnings(tmp_path, capsys):
     setup_logging(tmp_path, rank=3).info("epoch 1")
     assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
@@ -53,7 +53,7 @@ def test_other_ranks_without_a_folder_are_silent(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_log_file_is_continued_and_nothing_is_printed_twice(tmp_path, capsys):
+def test_log_file_is_appended_to_and_no_line_is_printed_twice(tmp_path, capsys):
     for line in ("first", "second"):
         setup_logging(tmp_path).info(line)
     assert capsys.readouterr().out.count("second") == 1
@@ -67,7 +67,7 @@ def test_file_only_records_stay_off_the_console(tmp_path, capsys):
     assert "detail" in (tmp_path / "validate.log").read_text()
 
 
-def test_root_handlers_do_not_repeat_a_line(tmp_path, caplog):
+def test_the_root_logger_gets_no_line(tmp_path, caplog):
     setup_logging(tmp_path).info("once")
     assert caplog.records == []
 

@@ -1,4 +1,4 @@
-"""metrics.csv keeps every epoch that ended, and refuses a file that isn't its own."""
+"""metrics.csv keeps every finished epoch; another file's header is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mindcv_ghost.report.metrics import MetricsLog, last_run, read_metrics
 HEADER = "epoch,step,loss,lr,val_loss,top1,top5,images_per_second,epoch_seconds,compile_seconds"
 
 
-def test_header_is_written_once_over_several_openings(tmp_path):
+def test_header_is_written_once_however_often_the_file_is_opened(tmp_path):
     path = tmp_path / "run" / "metrics.csv"
     for epoch in (1, 2):
         MetricsLog(path, 10).append(epoch=epoch, step=44 * epoch, loss=0.5, lr=0.1)
@@ -57,7 +57,7 @@ def test_a_single_class_has_no_second_accuracy(tmp_path):
     assert read_metrics(log.path)[0]["top1"] == 100.0
 
 
-def test_other_header_is_refused_and_both_are_named(tmp_path):
+def test_another_header_is_refused_and_the_message_has_both(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,accuracy\n1,0.5\n")
     with pytest.raises(ReportError) as caught:
@@ -81,7 +81,7 @@ def test_binary_file_is_refused(tmp_path):
         MetricsLog(path, 10)
 
 
-def test_row_cut_by_a_kill_is_dropped_and_the_next_one_is_whole(tmp_path):
+def test_an_incomplete_row_is_dropped_and_the_next_one_is_whole(tmp_path):
     path = tmp_path / "metrics.csv"
     MetricsLog(path, 10).append(epoch=1, step=44, loss=0.5)
     with open(path, "a") as file:
@@ -91,7 +91,7 @@ def test_row_cut_by_a_kill_is_dropped_and_the_next_one_is_whole(tmp_path):
     assert [row["loss"] for row in read_metrics(path)] == [0.5, 0.25]
 
 
-def test_header_cut_by_a_kill_is_written_again(tmp_path):
+def test_an_incomplete_header_is_written_again(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text(HEADER[:20])
     MetricsLog(path, 10)
@@ -107,7 +107,7 @@ def test_every_row_is_synced_to_the_disk(tmp_path, monkeypatch):
     assert len(synced) == 4  # the file and its folder, twice
 
 
-def test_unknown_metric_is_a_mistake(tmp_path):
+def test_an_unknown_column_is_a_type_error(tmp_path):
     with pytest.raises(TypeError, match="los"):
         MetricsLog(tmp_path / "metrics.csv", 10).append(epoch=1, los=0.5)
 
@@ -134,7 +134,7 @@ def test_nan_loss_survives_the_file(tmp_path):
     assert loss != loss
 
 
-def test_only_the_last_of_two_runs_into_one_folder_is_shown():
+def test_last_run_returns_the_last_of_two_runs_in_one_file():
     rows = [{"epoch": e} for e in (1, 2, 3, 1, 2)]
     assert last_run(rows) == [{"epoch": 1}, {"epoch": 2}]
     assert last_run([]) == []

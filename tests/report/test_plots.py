@@ -1,4 +1,4 @@
-"""Pictures for any number of classes, and a per-class table that counts what couldn't be read."""
+"""What the pictures show, for any number of classes; and the table of classes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,39 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mindcv_ghost.report import ReportError, plots
 from mindcv_ghost.report.metrics import MetricsLog
 
-PNG = b"\x89PNG\r\n\x1a\n"
+
+def pixels_of(png):
+    """RGB, shape (height, width, 3)."""
+    return np.asarray(Image.open(png).convert("RGB")).astype(int)
 
 
-def size_of(png):
-    content = png.read_bytes()
-    assert content.startswith(PNG)
-    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+def rgb_of(colour):
+    """Red, green and blue of #RRGGBB."""
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def count_of(pixels, colour):
+    """How many pixels have about this colour."""
+    return int((np.abs(pixels - rgb_of(colour)).max(axis=-1) <= 8).sum())
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved; they are still written."""
+    pytest.importorskip("matplotlib")
+    saved, write = [], plots.save_png
+
+    def save(figure, png, *arguments):
+        saved.append(figure)
+        write(figure, png, *arguments)
+
+    monkeypatch.setattr(plots, "save_png", save)
+    return saved
 
 
 @pytest.fixture
@@ -27,64 +49,66 @@ def metrics(tmp_path):
     return log.path
 
 
-def test_learning_curve_shows_loss_and_both_accuracies(metrics, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    drawn = {}
-
-    def look(figure, png, dpi=120):
-        for axes in figure.axes:
-            for line in axes.lines:
-                drawn[line.get_label()] = [tuple(map(float, point)) for point in line.get_xydata()]
-
-    monkeypatch.setattr(plots, "save_png", look)
+def test_learning_curve_shows_loss_and_both_accuracies(metrics, tmp_path, figures):
     plots.plot_learning_curve(metrics, tmp_path / "curve.png")
+    drawn = {
+        line.get_label(): [tuple(map(float, point)) for point in line.get_xydata()]
+        for axes in figures[0].axes
+        for line in axes.lines
+    }
     assert drawn == {
         "training": [(1.0, 2.0), (2.0, 1.0)],
         "validation": [(2.0, 1.5)],
         "top-1": [(2.0, 50.0)],
         "top-3": [(2.0, 90.0)],
     }
+    titles = [axes.get_title() for axes in figures[0].axes]
+    assert titles == ["", "best top-1: 50.00 % (epoch 2)"]
 
 
-def test_learning_curve_comes_by_one_command(metrics, tmp_path, capsys):
+def test_the_command_draws_the_curve_into_the_file(metrics, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     png = tmp_path / "curve.png"
     assert plots.main([str(metrics), str(png)]) == 0
-    width, height = size_of(png)
-    assert width > 800 and height > 300
+    pixels = pixels_of(png)
+    left, right = np.array_split(pixels, 2, axis=1)
+    # Left: the training loss as a line in blue, the only validation loss as a marker in orange.
+    assert count_of(left, plots.BLUE) > 3 * count_of(left, plots.ORANGE) > 30
+    # Right: a marker for either accuracy of the only validated epoch, and one in the legend.
+    assert count_of(right, plots.BLUE) > 10 and count_of(right, plots.ORANGE) > 10
+    # The training loss falls from epoch 1, at the top left, to epoch 2, at the bottom right.
+    rows, columns = np.nonzero(np.abs(left - rgb_of(plots.BLUE)).max(axis=-1) <= 8)
+    assert rows[columns.argmin()] < left.shape[0] / 4 < left.shape[0] * 3 / 4 < rows.max()
+    assert columns[rows.argmax()] - columns.min() > left.shape[1] / 2
     assert plots.main([str(tmp_path / "nothing.csv"), str(png)]) == 2
     assert capsys.readouterr().err.startswith("error: no metrics file")
 
 
-def test_curve_of_a_run_that_was_never_validated_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
+def test_a_run_without_validation_has_empty_accuracy_axes(tmp_path, figures):
     log = MetricsLog(tmp_path / "metrics.csv", 10)
     log.append(epoch=1, step=1, loss=float("nan"))
     plots.plot_learning_curve(log.path, tmp_path / "curve.png")
-    size_of(tmp_path / "curve.png")
+    losses, accuracies = figures[0].axes
+    assert [line.get_label() for line in losses.lines] == ["training"]
+    assert not accuracies.lines and [t.get_text() for t in accuracies.texts] == ["not measured"]
 
 
 @pytest.mark.parametrize("first, scale", [(2139.0, "log"), (2.5, "linear")])
-def test_one_huge_loss_does_not_flatten_the_curve(tmp_path, monkeypatch, first, scale):
-    pytest.importorskip("matplotlib")
-    scales = []
-    monkeypatch.setattr(
-        plots, "save_png", lambda figure, png, dpi=120: scales.append(figure.axes[0].get_yscale())
-    )
+def test_losses_far_apart_get_a_logarithmic_axis(tmp_path, figures, first, scale):
     log = MetricsLog(tmp_path / "metrics.csv", 10)
     for epoch, val_loss in enumerate([first, 0.6, 0.5], start=1):
         log.append(epoch=epoch, step=epoch, loss=1.0 / epoch, val_loss=val_loss)
     plots.plot_learning_curve(log.path, tmp_path / "curve.png")
-    assert scales == [scale]
+    assert figures[0].axes[0].get_yscale() == scale
 
 
-def test_no_epoch_is_no_curve(tmp_path):
+def test_metrics_without_an_epoch_are_an_error(tmp_path):
     log = MetricsLog(tmp_path / "metrics.csv", 10)
     with pytest.raises(ReportError, match="no epoch yet"):
         plots.plot_learning_curve(log.path, tmp_path / "curve.png")
 
 
-def test_missing_matplotlib_says_what_to_install(metrics, tmp_path, monkeypatch):
+def test_without_matplotlib_the_message_says_what_to_install(metrics, tmp_path, monkeypatch):
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ReportError, match="pip install matplotlib"):
@@ -93,39 +117,61 @@ def test_missing_matplotlib_says_what_to_install(metrics, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 40, 41, 1000])
-def test_confusion_is_drawn_for_any_number_of_classes(tmp_path, classes):
-    pytest.importorskip("matplotlib")
+def test_confusion_is_drawn_for_any_number_of_classes(tmp_path, figures, classes):
     matrix = np.eye(classes, dtype=int) * 9
     matrix[0, 1] = 3
-    png = tmp_path / "confusion.png"
-    plots.plot_confusion(matrix, [f"class {i}" for i in range(classes)], png)
-    width, height = size_of(png)
+    names = [f"class {i}" for i in range(classes)]
+    plots.plot_confusion(matrix, names, tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    (image,) = axes.images
+    shares = np.asarray(image.get_array()) ** 2
+    assert shares.shape == (classes, classes)
+    assert np.allclose(shares[0, :2], [0.75, 0.25]) and shares[1, 1] == 1 and shares[1, 0] == 0
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    assert (ticks == names) == (classes <= 40)
+    cells = {t.get_position(): t.get_text() for t in axes.texts if t.get_text()}
+    counts = {(i, i): "9" for i in range(classes)} | {(1, 0): "3"}  # (column, row)
+    assert cells == (counts if classes <= 15 else {})
+    assert axes.get_title().startswith(f"{9 * classes:,} of {9 * classes + 3:,} images right")
+    # The picture isn't larger than a screen.
+    height, width, _ = pixels_of(tmp_path / "confusion.png").shape
     assert 400 < width < 2500 and 400 < height < 2500
 
 
-def test_confusion_names_the_worst_pair_of_a_thousand_classes(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    texts = []
-    monkeypatch.setattr(
-        plots,
-        "save_png",
-        lambda figure, png, dpi=120: texts.extend(
-            text.get_text() for axes in figure.axes for text in axes.texts
-        ),
-    )
+def test_a_confusion_cell_is_the_darker_the_larger_its_share(tmp_path, figures):
+    counts = np.array([[97, 1, 2, 0], [5, 75, 15, 5], [10, 40, 50, 0], [0, 0, 0, 100]])
+    plots.plot_confusion(counts, [], tmp_path / "confusion.png")
+    figure = figures[0]
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int).sum(axis=-1)
+    brightness = {}
+    for (row, column), count in np.ndenumerate(counts):
+        # Near a corner of the cell, where its number isn't.
+        x, y = axes.transData.transform((column - 0.4, row - 0.4))
+        brightness.setdefault(count, set()).add(int(drawn[len(drawn) - 1 - int(y), int(x)]))
+    ordered = [brightness[count] for count in sorted(brightness)]
+    assert all(max(darker) < min(lighter) for lighter, darker in zip(ordered, ordered[1:]))
+
+
+def test_confusion_lists_the_worst_pair_of_a_thousand_classes(tmp_path, figures):
     matrix = np.eye(1000, dtype=int) * 40
     matrix[7, 9] = 10
     plots.plot_confusion(matrix, [f"n{i}" for i in range(1000)], tmp_path / "c.png")
-    assert "10 of 50  n7 → n9" in texts[0]
+    cells, side = figures[0].axes
+    assert "10 of 50  n7 → n9" in side.texts[0].get_text()
+    (dots,) = cells.collections
+    assert dots.get_offsets().tolist() == [[9, 7]]  # column, row
 
 
-def test_confusion_of_an_empty_class_and_without_names_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
+def test_a_class_without_images_and_without_a_name_is_drawn_empty(tmp_path, figures):
     plots.plot_confusion([[0, 0], [1, 3]], [], tmp_path / "c.png")
-    size_of(tmp_path / "c.png")
+    axes = figures[0].axes[0]
+    assert np.allclose(np.asarray(axes.images[0].get_array()) ** 2, [[0, 0], [0.25, 0.75]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
-def test_wrong_shapes_are_refused(tmp_path):
+def test_wrong_shapes_are_value_errors(tmp_path):
     with pytest.raises(ValueError, match="square"):
         plots.plot_confusion([[1, 2]], ["a"], tmp_path / "c.png")
     with pytest.raises(ValueError, match="1 class names for 2 classes"):

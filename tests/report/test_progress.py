@@ -1,4 +1,4 @@
-"""Plain lines off a terminal, a bar on one, nothing on the other ranks."""
+"""Rank 0 shows a bar on a terminal and plain lines elsewhere; other ranks show nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mindcv_ghost.report.progress import Progress
 
 
 class Clock:
-    """Two seconds a step."""
+    """A clock that advances by two seconds per call."""
 
     def __init__(self):
         self.now = 0.0
@@ -39,24 +39,24 @@ def run(progress, steps, loss=2.34564, lr=0.04):
         progress.update(loss, lr)
 
 
-def test_lines_come_every_interval_and_at_the_end(lines):
+def test_a_line_is_logged_every_interval_and_at_the_end(lines):
     with Progress(7, 3, 90, images_per_step=64, log_interval=3, terminal=False) as progress:
         run(progress, 7)
     heads = [line.split(" loss")[0] for line in lines()]
     assert heads == ["epoch 3/90 step 3/7", "epoch 3/90 step 6/7", "epoch 3/90 step 7/7"]
 
 
-def test_speed_and_time_left_leave_the_first_step_out(lines):
+def test_speed_and_remaining_time_leave_out_the_first_step(lines):
     progress = Progress(10, 1, 2, images_per_step=64, log_interval=5, terminal=False, clock=Clock())
     progress.update(9.0, 0.1)
-    progress._clock.now += 100.0  # what the first step's compilation would add stays before it
+    progress._clock.now += 100.0  # as if the first step had compiled the graph
     progress._first_time += 100.0
     run(progress, 4)
     # 2 s a step: 32 images/s; 5 steps of this epoch and 10 of the next are left: 30 s
     assert lines() == ["epoch 1/2 step 5/10 loss 2.3456 lr 0.0400 32.0 images/s eta 0:00:30"]
 
 
-def test_time_left_counts_the_work_between_epochs(lines):
+def test_remaining_time_includes_the_work_between_epochs(lines):
     progress = Progress(
         2, 1, 3, log_interval=2, terminal=False, between_epochs_seconds=10.0, clock=Clock()
     )
@@ -64,12 +64,12 @@ def test_time_left_counts_the_work_between_epochs(lines):
     assert lines()[-1].endswith("eta 0:00:38")  # 2 epochs x 2 steps x 2 s + 3 x 10 s
 
 
-def test_unknown_speed_is_a_dash_not_a_guess(lines):
+def test_unknown_speed_is_shown_as_a_dash(lines):
     Progress(1, 1, 1, images_per_step=8, terminal=False).update(1.0, 1e-5)
     assert lines() == ["epoch 1/1 step 1/1 loss 1.0000 lr 1.00e-05 - images/s eta -"]
 
 
-def test_loss_is_fetched_only_when_shown(lines):
+def test_loss_is_fetched_only_if_it_is_shown(lines):
     fetched = []
     progress = Progress(100, 1, 1, log_interval=50, terminal=False)
     for step in range(100):
@@ -78,7 +78,7 @@ def test_loss_is_fetched_only_when_shown(lines):
     assert len(lines()) == 2
 
 
-def test_many_steps_at_once_make_one_line(lines):
+def test_many_steps_at_once_give_one_line(lines):
     Progress(100, 1, 1, log_interval=10, terminal=False).update(1.0, 0.1, steps=100)
     assert len(lines()) == 1
 
@@ -102,8 +102,8 @@ logger.info("epoch 1/2 done")
 """
 
 
-def test_terminal_gets_a_bar_and_whole_lines_beside_it(tmp_path):
-    # This terminal doesn't tell its size, which tqdm alone answers by showing nothing.
+def test_a_terminal_gets_a_bar_and_unbroken_log_lines(tmp_path):
+    # This terminal has the size 0 x 0, for which tqdm by default shows nothing.
     master, slave = pty.openpty()
     script = [sys.executable, "-c", BAR_SCRIPT, str(tmp_path)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

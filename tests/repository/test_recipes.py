@@ -1,4 +1,4 @@
-"""Every recipe loads, says where its numbers come from, and stands on the model page."""
+"""Every recipe loads, names the sources of its numbers, and is on the model page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from mindcv_ghost.config import load_config
 from mindcv_ghost.report import ReportError
-from tools.pages.recipes import list_recipes, read_recipe
-from tools.pages.record import read_json
+from mindcv_ghost.report.json_file import read_json
+from tools.pages.recipe_header import describe_recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "ghostnet"
@@ -24,7 +24,7 @@ def load(recipe, *argv):
     return load_config(["--config", str(recipe.path), *argv])
 
 
-def test_there_are_the_recipes_that_were_promised():
+def test_the_main_recipes_exist():
     names = {recipe.path.name for recipe in RECIPES}
     assert {
         "ghost_resnet18_cifar10.yaml",
@@ -51,7 +51,7 @@ def test_every_model_has_a_recipe_and_every_recipe_a_model():
 
 
 @each_recipe
-def test_recipe_loads_and_means_what_it_says(recipe):
+def test_recipe_loads_with_the_values_that_it_sets(recipe):
     config = load(recipe)
     flat = config.flat()
     different = {
@@ -63,7 +63,7 @@ def test_recipe_loads_and_means_what_it_says(recipe):
 
 
 @each_recipe
-def test_sink_mode_is_left_to_those_who_try_it_until_it_was_seen_on_a_device(recipe):
+def test_sink_mode_is_off_because_it_has_not_been_tried_on_a_device(recipe):
     assert load(recipe).flat()["dataset_sink_mode"] is False
 
 
@@ -73,7 +73,7 @@ def test_model_is_named_by_the_files_prefix(recipe):
 
 
 @each_recipe
-def test_head_comment_runs_this_very_recipe(recipe):
+def test_header_comment_runs_this_very_recipe(recipe):
     assert recipe.command.split()[recipe.command.split().index("--config") + 1] == str(
         recipe.path.relative_to(ROOT)
     )
@@ -86,12 +86,12 @@ def test_hours_and_accuracy_name_their_source(recipe):
 
 
 @each_recipe
-def test_measured_accuracy_is_a_recorded_runs(recipe):
+def test_measured_accuracy_is_that_of_a_recorded_run(recipe):
     runs = [read_json(path) for path in sorted((ROOT / "results").glob("*.json"))]
     recorded = [run for run in runs if run.get("recipe") == recipe.path.name]
     claimed = re.match(r"([\d.]+) % top-1.*\(measured", recipe.accuracy)
     if claimed or recorded:
-        # A head comment may neither promise what no run gave, nor stay behind a run.
+        # The header comment and the recorded runs have the same accuracy.
         assert claimed and float(claimed[1]) in [round(run["top1"], 1) for run in recorded]
 
 
@@ -100,7 +100,7 @@ def test_recipe_is_on_the_model_page(recipe):
     assert f"[{recipe.path.name}]({recipe.path.name})" in PAGE
 
 
-def test_model_page_names_no_recipe_that_is_not_there():
+def test_every_recipe_that_the_model_page_names_exists():
     names = {recipe.path.name for recipe in RECIPES}
     assert set(re.findall(r"[\w/]*?(\w+\.yaml)", PAGE)) == names
 
@@ -134,11 +134,11 @@ def test_authors_recipe_is_multi_step_without_label_smoothing_at_256_images(name
     assert (flat["lr"], flat["decay_rate"], flat["warmup_epochs"]) == (0.1, 0.1, 0)
 
 
-def test_head_comment_without_hours_is_refused(tmp_path):
+def test_header_comment_without_hours_is_refused(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("# Title\n# Command: python train.py\n# Accuracy: not measured\nmodel: x\n")
     with pytest.raises(ReportError, match="missing: Hours"):
-        read_recipe(path)
+        describe_recipe(path)
 
 
 def _plain(value):

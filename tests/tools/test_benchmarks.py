@@ -1,4 +1,4 @@
-"""The performance page says what results.csv holds, where we lose as well."""
+"""The performance page shows results.csv, also where a rival is faster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.plots import chart_digest
 from tools.pages.benchmarks import (
     COLUMNS,
     benchmark_tables,
@@ -18,6 +17,7 @@ from tools.pages.benchmarks import (
     read_results,
     scaling_table,
 )
+from tools.pages.charts import digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = {"command": "a.py", "machine": "a CPU, 2 cores", "versions": "x 1", "commit": "abc"}
@@ -51,7 +51,7 @@ def results(tmp_path):
     return path
 
 
-def test_a_lost_comparison_stands_in_bold_and_an_unmet_goal_says_no(results):
+def test_a_ratio_below_1_is_bold_and_a_missed_goal_says_no(results):
     text = benchmark_tables(read_results(results))
     assert "| training, 1 worker | 800 images/s | timm | 400 | 2.00 | >= 2 | yes |" in text
     assert "| **0.75** | – | – |" in text
@@ -70,7 +70,7 @@ def test_a_lost_comparison_stands_in_bold_and_an_unmet_goal_says_no(results):
         ("", 1.0, 1.0, ""),
     ],
 )
-def test_goals_are_for_the_ratio_and_without_one_for_the_value(goal, ratio, value, met):
+def test_a_goal_is_for_the_ratio_or_without_a_rival_for_the_value(goal, ratio, value, met):
     assert meets(goal, ratio, value) == met
 
 
@@ -92,7 +92,7 @@ def test_scaling_follows_the_ring_formula(results):
     assert "0.40 GB/s" in text  # 10 M x 4 bytes in 0.1 s
 
 
-def test_without_the_measurements_there_is_no_model_of_scaling():
+def test_without_measurements_the_tables_say_not_measured():
     assert scaling_table([]) == "not measured\n" == benchmark_tables([])
 
 
@@ -106,26 +106,26 @@ def test_an_all_reduce_longer_than_its_step_is_an_error(results):
 @pytest.mark.parametrize(
     "damage", [lambda t: t.replace("800", "fast"), lambda t: t.replace("value", "worth", 1)]
 )
-def test_a_damaged_file_is_told_with_its_line(results, damage):
+def test_a_damaged_file_is_refused_with_its_line(results, damage):
     results.write_text(damage(results.read_text()))
     with pytest.raises(ReportError, match="line 2"):
         read_results(results)
 
 
-def test_the_chart_carries_the_digest_of_its_results(results, tmp_path):
+def test_the_chart_ends_with_the_digest_of_its_results(results, tmp_path):
     pytest.importorskip("matplotlib")
     assert main([str(results), str(tmp_path / "chart.png")]) == 0
     data = (tmp_path / "chart.png").read_bytes()
-    assert data.startswith(b"\x89PNG") and data.endswith(chart_digest(results).encode())
+    assert data.startswith(b"\x89PNG") and data.endswith(digest_of(results).encode())
     draw_chart(results, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == data
 
 
-def test_the_projects_chart_is_of_the_projects_results():
+def test_the_committed_chart_is_of_the_committed_results():
     rows = read_results(ROOT / "benchmarks" / "results.csv")
     png = ROOT / "docs" / "performance.png"
     if not any(row["ratio"] is not None for row in rows):
         assert not png.exists()
         return
-    digest = chart_digest(ROOT / "benchmarks" / "results.csv")
+    digest = digest_of(ROOT / "benchmarks" / "results.csv")
     assert png.read_bytes().endswith(digest.encode()), "stale: make bench draws it anew"

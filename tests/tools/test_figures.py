@@ -1,4 +1,4 @@
-"""The Ghost module's figure: real filters, the same bytes every time."""
+"""The Ghost module's figure has computed feature maps, and drawing it again gives equal bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def test_figure_is_the_same_every_time(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_ghosts_are_made_of_their_intrinsic_maps_alone():
+def test_each_ghost_map_depends_on_its_intrinsic_map_only():
     _, intrinsic, ghosts = figures._maps()
     assert len(intrinsic) == len(ghosts) == 4
-    # Where an intrinsic map is empty all around, a 3x3 operation finds nothing either.
+    # A 3x3 filter of zeros gives zeros.
     for one, ghost in zip(intrinsic, ghosts):
         assert ghost[:3].max() == 0.0 and one[:5].max() == 0.0
         assert np.abs(one - ghost).max() > 0.1

@@ -1,4 +1,4 @@
-"""What a step costs under each release of MindSpore, as the README has it."""
+"""The README's table of a training step's time under each release of MindSpore."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_each_release_has_both_times_and_their_ratio(file):
     assert "4 images of 128x128, a CPU, commit abc." in text
 
 
-def test_without_a_file_nothing_is_claimed(tmp_path):
+def test_without_a_file_the_table_says_not_measured(tmp_path):
     assert releases_table(read_releases(tmp_path / "none.csv")) == "not measured\n"
 
 
-def test_a_damaged_file_is_told_with_its_line(file):
+def test_a_damaged_file_is_refused_with_its_line(file):
     file.write_text(file.read_text().replace("0.5", "fast", 1))
     with pytest.raises(ReportError, match="line 2"):
         read_releases(file)

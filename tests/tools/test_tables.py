@@ -9,7 +9,7 @@ import pytest
 
 from mindcv_ghost.report import ReportError
 from tools.pages import tables
-from tools.pages.record import record_run
+from tools.pages.record_run import record_run
 from tools.pages.zoo_tables import ghostify_digits_rows, ghostify_digits_sentence
 
 ROOT = Path(__file__).resolve().parents[2]

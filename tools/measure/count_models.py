@@ -1,4 +1,4 @@
-"""Count the zoo's networks for the pages: results/complexity.json.
+"""Count parameters, MACs and activations of the model zoo: results/complexity.json.
 
 python -m tools.measure.count_models
 """
@@ -24,7 +24,7 @@ MODELS = [f"ghost_resnet{depth}" for depth in (18, 34, 50, 101, 152)]
 
 
 def zoo() -> list[str]:
-    """Names of this package's models and of MindCV's GhostNets."""
+    """Return the names of this package's models and of MindCV's GhostNets."""
     return [
         name
         for name in mindcv.list_models()
@@ -43,13 +43,13 @@ def count(name: str, ratio: int) -> dict:
         "parameters": report.parameters,
         "moving_statistics": report.moving_statistics,
         "macs": report.macs,
-        # Of the classifier, which comes last: other numbers of classes follow from it.
+        # Input of the classifier, the last layer: gives the counts for other numbers of classes.
         "features": report.layers[-1].input_shape[-1],
     }
 
 
 def count_registered(name: str) -> dict:
-    """Count a model as it comes, for the classes and the images that it is made for."""
+    """Count a model with its default number of classes and input size."""
     config = registry.get_pretrained_cfg(name)
     shape = tuple(config.get("input_size", (3, 224, 224)))
     classes = config["num_classes"]
@@ -66,7 +66,7 @@ def count_registered(name: str) -> dict:
 
 
 def count_row(row: dict) -> dict:
-    """Count what a row of the paper's tables is compared with."""
+    """Count the network that a row of the paper's tables is compared with."""
     network = mindcv_ghost.create_model(row["model"], **row["options"])
     report = count_macs(network, (1, 3, row["side"], row["side"]))
     options = {"model": row["model"], "options": row["options"], "side": row["side"]}
@@ -85,7 +85,7 @@ def _numbers(report: ComplexityReport) -> dict:
 
 
 def main() -> int:
-    """Count all and write the file."""
+    """Count all networks and write the file; return the exit status."""
     paper = json.loads((RESULTS / "paper_tables.json").read_text(encoding="utf-8"))
     rows = [row for table in paper["tables"] for row in table["rows"]]
     result = {

@@ -1,4 +1,4 @@
-"""Put Ghost modules into every convolutional network that MindCV lists: results/ghostify.json.
+"""Ghostify every convolutional network that MindCV lists: results/ghostify.json.
 
 python -m tools.measure.ghostify_models
 """
@@ -19,19 +19,19 @@ from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.surgery import ghostify
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "ghostify.json"
-# MindCV's networks of attention or of linear layers: their convolutions, if any, cut patches.
+# MindCV's networks of attention or linear layers. Their only convolutions, if any, embed patches.
 NOT_CNNS = (
     *("cait", "cmt", "coat", "convit", "crossvit", "halonet", "mae", "mlp_mixer", "mobilevit"),
     *("edgenext", "pit", "poolformer", "pvt", "repmlp", "swin", "visformer", "vit", "volo", "xcit"),
 )
 RATIO = 2
-# Of the images that a network is looked at with. What is replaced doesn't depend on it down to
-# this size; VGG's classifier wants maps of 7x7.
+# Side of the images that ghostify runs a network on. Smaller ones would change what is replaced;
+# VGG's classifier needs feature maps of 7x7.
 SIDE, VGG_SIDE = 96, 224
 
 
 def cnns() -> list[str]:
-    """MindCV's own convolutional networks; this package's aren't registered with the host's."""
+    """Return MindCV's own convolutional networks, one of each family first."""
     from mindcv.models import registry
 
     names = [
@@ -43,17 +43,17 @@ def cnns() -> list[str]:
     families: dict[str, list[str]] = {}
     for name in names:
         families.setdefault(_family(name), []).append(name)
-    # One of each family first: a run that is cut short has still seen all of them.
+    # A run that is stopped early has then tried every family.
     rounds = itertools.zip_longest(*families.values())
     return [name for one_of_each in rounds for name in one_of_each if name]
 
 
 def attempt(name: str) -> dict:
-    """Replace what can be replaced in one network; say what came of it."""
+    """Ghostify one network; return its row: what was replaced, or why nothing was."""
     row = {"model": name, "family": _family(name)}
     try:
         network = mindcv.create_model(name)
-    except Exception as problem:  # MindCV's own, whatever it is
+    except Exception as problem:  # MindCV raises errors of any type
         why = str(problem).splitlines()[0]
         return {
             **row,
@@ -82,8 +82,8 @@ def _family(name: str) -> str:
 
 
 def main() -> int:
-    """Try all and write the file."""
-    # Values of weights don't count here, and drawing truncated ones takes minutes in all.
+    """Ghostify all networks and write the file; return the exit status."""
+    # The weights don't matter here, and truncated normal numbers take minutes to draw.
     initializer.TruncatedNormal._initialize = initializer.Normal._initialize
     rows = []
     for name in cnns():

@@ -1,8 +1,9 @@
-"""Time the inference of networks of the zoo for docs/models.md: results/throughput.json.
+"""Measure the images/s of networks of the zoo, for docs/models.md: results/throughput.json.
 
 python -m tools.measure.time_models [MODEL ...]
 
-Graph mode, random images in memory, the machine otherwise idle. Compiling isn't counted.
+Inference in graph mode on random images in memory; compilation isn't counted. Run it on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mindcv_ghost.storage.provenance import source_commit, utc_now
 OUT = Path(__file__).resolve().parents[2] / "results" / "throughput.json"
 BATCH_SIZE = 8
 RUNS = 7
-# One of each family and size of block; the whole zoo would take an hour to compile.
+# One of each family and kind of block. The whole zoo would take an hour to compile.
 MODELS = [
     *("ghost_resnet18", "ghost_resnet50", "ghost_resnet50_s4", "ghost_resnet56_cifar"),
     *("ghost_vgg16_cifar", "ghostnet_100", "ghostnetv2_100", "ghostnetv3_100", "repghostnet_100"),
@@ -38,7 +39,7 @@ MODELS = [
 
 
 def images_per_second(name: str) -> float:
-    """Median over :data:`RUNS` batches, after two that aren't counted."""
+    """Return the median over :data:`RUNS` batches, after two for warm-up."""
     config = registry.get_pretrained_cfg(name)
     shape = tuple(config.get("input_size", (3, 224, 224)))
     network = mindcv_ghost.create_model(name, num_classes=config["num_classes"]).set_train(False)
@@ -53,7 +54,7 @@ def images_per_second(name: str) -> float:
 
 
 def main() -> int:
-    """Time the models, write the file."""
+    """Time the models and write the file; return the exit status."""
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
     rows = []
     for name in sys.argv[1:] or MODELS:

@@ -1,9 +1,9 @@
-"""The performance page's tables and chart, from ``benchmarks/results.csv``.
+"""The performance page's tables and chart of the benchmarks, from ``benchmarks/results.csv``.
 
     python -m tools.pages.benchmarks benchmarks/results.csv docs/performance.png
 
-``benchmarks/run_all.py`` writes that file; ``tables.py`` fills the tables in. The chart carries the
-file's digest, so that a stale one can be told.
+``benchmarks/run_all.py`` writes that file, ``tables.py`` puts the tables into the page, and this
+command draws the chart.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, draw_from, new_figure, save_png
-from tools.pages.records import read_rows
+from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure
+from tools.pages.benchmark_rows import read_rows
+from tools.pages.charts import chart_main, save_chart
 
 __all__ = [
     "COLUMNS",
@@ -30,18 +31,18 @@ __all__ = [
 
 COLUMNS = ("benchmark", "case", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
 COLUMNS += ("command", "machine", "versions", "commit", "date")
-FAILED = "Failed"  # the benchmark of rows that say that a command has failed, and how
+FAILED = "Failed"  # in the column "benchmark": the command failed, and "case" says how
 NOT_MEASURED = "not measured\n"
 _DEVICES = (8, 64, 512)
 
 
 def meets(goal: str, ratio: float | None, value: float) -> str:
-    """Say "yes" or "no", or nothing where there is no goal.
+    """Return "yes" or "no", or "" if there is no goal.
 
     Args:
         goal: ``>= 2`` or ``<= 0.3``.
-        ratio: to the rival; what the goal is for if there is one.
-        value: what it is for otherwise.
+        ratio: to the rival, which the goal is for; None if there is no rival.
+        value: the measured value, which the goal is for otherwise.
 
     Raises:
         ReportError: if the goal can't be read.
@@ -59,10 +60,10 @@ def meets(goal: str, ratio: float | None, value: float) -> str:
 
 
 def read_results(path: str | os.PathLike) -> list[dict]:
-    """Read the rows; none if there is no such file.
+    """Read results.csv; return no rows if there is no such file.
 
     Raises:
-        ReportError: if a row isn't as ``run_all.py`` writes them.
+        ReportError: if ``run_all.py`` can't have written a row.
     """
 
     def convert(row: dict) -> None:
@@ -75,9 +76,9 @@ def read_results(path: str | os.PathLike) -> list[dict]:
 
 
 def benchmark_tables(rows: Sequence[dict]) -> str:
-    """A table a benchmark; what is behind its rival, or misses its goal, says so in bold.
+    """Return a table per benchmark; a ratio below 1 and a missed goal are bold.
 
-    What has failed comes last, with its command.
+    Failed commands come last.
     """
     parts = []
     for name in dict.fromkeys(row["benchmark"] for row in rows if row["benchmark"] != FAILED):
@@ -94,15 +95,15 @@ def benchmark_tables(rows: Sequence[dict]) -> str:
         machines = sorted({(row["machine"], row["versions"], row["commit"]) for row in chosen})
         notes = [f"{m}; {v}; commit {c}." for m, v, c in machines]
         parts.append(f"**{name}**\n\n" + "\n".join(lines) + "\n\n" + " ".join(notes) + "\n")
-    lost = [row for row in rows if row["benchmark"] == FAILED]
-    if lost:
-        lines = [f"- `{row['command']}` ({row['date']}): {row['case']}" for row in lost]
+    failed = [row for row in rows if row["benchmark"] == FAILED]
+    if failed:
+        lines = [f"- `{row['command']}` ({row['date']}): {row['case']}" for row in failed]
         parts.append(f"**{FAILED}**\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts) or NOT_MEASURED
 
 
 def scaling_table(rows: Sequence[dict]) -> str:
-    """What the measured step, all-reduce and loader come to on more devices; see the page."""
+    """Return the table that projects step, all-reduce and loader to more devices; see the page."""
     step = _find(rows, "Data parallel", "2 ranks of a core")
     reduce = _find(rows, "Data parallel", "all-reduce")
     loader = _find(rows, "JPEG to batch", "training, 1 worker")
@@ -140,7 +141,7 @@ def _find(rows: Sequence[dict], benchmark: str, words: str) -> dict | None:
 
 
 def draw_chart(results: str | os.PathLike, png: str | os.PathLike) -> None:
-    """Draw every ratio to a rival as a bar, with its goal.
+    """Draw each ratio to a rival as a bar, and its goal as a mark.
 
     Raises:
         ReportError: if there is no ratio to draw, or no matplotlib.
@@ -162,13 +163,13 @@ def draw_chart(results: str | os.PathLike, png: str | os.PathLike) -> None:
     names = [f"{row['benchmark']}: {row['case']}\nagainst {row['rival']}" for row in rows]
     axes.set_yticks(list(places), names, fontsize=6)
     axes.set_xlabel("times as good as the rival (black: the goal)")
-    save_png(figure, png, source=results)
+    save_chart(figure, png, results)
 
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw the chart; return the exit status."""
-    return draw_from(argv, "benchmarks", "benchmarks/results.csv", draw_chart)
+    return chart_main(argv, "benchmarks", "benchmarks/results.csv", draw_chart)
 
 
 if __name__ == "__main__":

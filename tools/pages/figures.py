@@ -1,9 +1,9 @@
-"""Draw the Ghost module beside the convolution it replaces (the model page's figure).
+"""Draw the Ghost module beside the convolution that it replaces (the model page's figure).
 
     python -m tools.pages.figures configs/ghostnet/ghost_module.png
 
-The maps in it are computed, not painted: a picture is filtered as a convolution would, and each
-ghost map really is a 3x3 operation on the intrinsic map that it comes from.
+The feature maps in it are computed: a picture is filtered by four primary kernels, and each ghost
+map is an intrinsic map filtered by a 3x3 kernel, twice.
 Source: arXiv 1911.11907, section 3.1.
 """
 
@@ -21,11 +21,12 @@ from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure, save_png
 __all__ = ["draw_ghost_module", "main"]
 
 INK = "#1A1A1A"
-_TILE = 0.62  # a map's side; everything is laid out in inches
-_STEP = 0.72  # from one map of a column to the next
-_MIDDLE = 3.95  # height of every column's centre
+# Lengths are in inches.
+_TILE = 0.62  # side of a map
+_STEP = 0.72  # from a map of a column to the next
+_MIDDLE = 3.95  # height of a column's centre
 
-# 3x3 kernels. The costly branch finds different things; the cheap one makes likenesses of them.
+# 3x3 kernels. The primary ones find different features; the cheap ones vary these slightly.
 _PRIMARY = (
     ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)),
     ((-1, -2, -1), (0, 0, 0), (1, 2, 1)),
@@ -82,7 +83,7 @@ def _draw_ghost(axes: Any, channels: list, intrinsic: list, ghosts: list) -> Non
         cheap = outputs[len(intrinsic) + i]
         _arrow(axes, start, outputs[i], BLUE)
         _arrow(axes, start, cheap, ORANGE)
-        share = 0.625  # the lines cross at 0.25, 0.5 and 0.75
+        share = 0.625  # between two crossings of the lines, which are at 0.25, 0.5 and 0.75
         x, y = (a + (b - a) * share for a, b in zip(start, cheap))
         box = {"boxstyle": "circle,pad=0.16", "fc": "white", "ec": ORANGE, "lw": 1.3}
         axes.text(x, y, f"Φ$_{i + 1}$", size=12, color=INK, ha="center", va="center", bbox=box,
@@ -97,19 +98,19 @@ def _draw_ghost(axes: Any, channels: list, intrinsic: list, ghosts: list) -> Non
 
 
 def _maps() -> tuple[list, list, list]:
-    """Compute the pictures on the maps: three input channels, four intrinsic, four ghost maps."""
+    """Compute the feature maps: three input channels, four intrinsic and four ghost maps."""
     picture = _ghost_picture(56)
-    channels = [_unit(picture * a + b) for a, b in ((0.9, 0.0), (0.7, 0.15), (0.5, 0.3))]
-    intrinsic = [_unit(np.abs(_filter(picture, kernel))) for kernel in _PRIMARY]
+    channels = [_scale_to_one(picture * a + b) for a, b in ((0.9, 0.0), (0.7, 0.15), (0.5, 0.3))]
+    intrinsic = [_scale_to_one(np.abs(_filter(picture, kernel))) for kernel in _PRIMARY]
     ghosts = [
-        _unit(np.abs(_filter(_filter(one, kernel), kernel)))
+        _scale_to_one(np.abs(_filter(_filter(one, kernel), kernel)))
         for one, kernel in zip(intrinsic, _CHEAP)
     ]
     return channels, intrinsic, ghosts
 
 
 def _ghost_picture(size: int) -> np.ndarray:
-    """Return a ghost, 1 where it is and 0 elsewhere, shaded from top to bottom."""
+    """Return the picture of a ghost, shaded from 1 at its top, on a background of 0."""
     y, x = np.mgrid[0:size, 0:size] / (size - 1)
     head = (x - 0.5) ** 2 + (y - 0.42) ** 2 < 0.3**2
     hem = 0.84 + 0.05 * np.cos((x - 0.2) / 0.6 * 6 * np.pi)
@@ -130,14 +131,14 @@ def _filter(picture: np.ndarray, kernel: tuple) -> np.ndarray:
     )
 
 
-def _unit(picture: np.ndarray) -> np.ndarray:
+def _scale_to_one(picture: np.ndarray) -> np.ndarray:
     return picture / max(float(picture.max()), 1e-9)
 
 
 def _column(
     axes: Any, x: float, maps: list, colours: str | list[str], name: str, count: str
 ) -> list[tuple[float, float]]:
-    """Draw maps below each other and what they are; return the middle of each one's left edge."""
+    """Draw a column of maps with its label; return the middle of each map's left edge."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 

@@ -2,8 +2,9 @@
 
     python -m tools.pages.profile benchmarks/profile.csv docs/performance_profile.png
 
-``benchmarks/profile_step.py`` writes that file; ``tables.py`` fills the tables in. A step has
-parts, a part has operators, stock ones or native ones; the physical limit is a part's.
+``benchmarks/profile_step.py`` writes that file, ``tables.py`` puts the tables into the page, and
+this command draws the chart. A step is divided into parts. A part has a time for each of its
+operators, stock (MindSpore's) and native, and one limit, which the machine's peaks set.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
-from mindcv_ghost.report.plots import BLUE, GREEN, GREY, draw_from, new_figure, save_png
-from tools.pages.records import read_rows
+from mindcv_ghost.report.plots import BLUE, GREEN, GREY, new_figure
+from tools.pages.benchmark_rows import read_rows
+from tools.pages.charts import chart_main, save_chart
 
 __all__ = [
     "COLUMNS",
@@ -44,19 +46,19 @@ BETWEEN = "Between operators"
 PARTS = (FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT, TAILS, TAILS_BACKWARD, SUMS, HEAD, OPTIMIZER)
 PARTS += (FINITE, COPIES, BETWEEN)
 
-_WHOSE = ("stock", "native", "limit")
+_KINDS = ("stock", "native", "limit")
 NOT_MEASURED = "not measured\n"
 
 
 def read_profile(path: str | os.PathLike) -> list[dict]:
-    """Read the rows, times and sizes as numbers; none if there is no such file.
+    """Read profile.csv; return no rows if there is no such file.
 
     Raises:
-        ReportError: if a row isn't as ``profile_step.py`` writes them.
+        ReportError: if ``profile_step.py`` can't have written a row.
     """
 
     def convert(row: dict) -> None:
-        for name, values in (("operators", _WHOSE), ("part", PARTS)):
+        for name, values in (("operators", _KINDS), ("part", PARTS)):
             if row[name] not in values:
                 raise ValueError(f"{name} is {row[name]!r}, not {', '.join(values)}")
         for name in ("ms", "gflop", "mbytes", "peak_gflops", "peak_gbytes"):
@@ -66,18 +68,18 @@ def read_profile(path: str | os.PathLike) -> list[dict]:
 
 
 def part_table(rows: Sequence[dict]) -> str:
-    """A row a part: time on stock and native operators, the limit, and what sets it."""
+    """Return a table with a row per part: stock and native time, the limit, and what sets it."""
     if not rows:
         return NOT_MEASURED
     lines = ["| part of a step | stock (ms) | native (ms) | limit (ms) | set by | native / limit |"]
     lines.append("| --- " * 6 + "|")
-    totals = dict.fromkeys(_WHOSE, 0.0)
+    totals = dict.fromkeys(_KINDS, 0.0)
     for part in PARTS:
-        times = {whose: _time(rows, whose, part) for whose in _WHOSE}
+        times = {kind: _time(rows, kind, part) for kind in _KINDS}
         if not any(times.values()):
             continue
-        for whose, time in times.items():
-            totals[whose] += time
+        for kind, time in times.items():
+            totals[kind] += time
         lines.append(_line(part, times, _bound(rows, part)))
     lines.append(_line("**all**", totals, "–"))
     first = rows[0]
@@ -91,12 +93,12 @@ def part_table(rows: Sequence[dict]) -> str:
 
 
 def operator_table(rows: Sequence[dict]) -> str:
-    """A row an operator that takes a millisecond or more, stock and native apart."""
+    """Return a table with a row per operator that takes a millisecond or more."""
     found = [row for row in rows if row["operators"] != "limit" and row["ms"] >= 1]
     if not found:
         return NOT_MEASURED
     lines = ["| operators | part of a step | operator | ms |", "| --- " * 4 + "|"]
-    order = [(whose, part) for whose in _WHOSE for part in PARTS]
+    order = [(kind, part) for kind in _KINDS for part in PARTS]
     for row in sorted(found, key=lambda r: (order.index((r["operators"], r["part"])), -r["ms"])):
         cells = (row["operators"], row["part"], row["operator"], f"{row['ms']:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -104,18 +106,18 @@ def operator_table(rows: Sequence[dict]) -> str:
 
 
 def chart_link(rows: Sequence[dict], page: str) -> str:
-    """The picture beside the page of that name, once there is something to draw."""
+    """Return the link to the chart of a page, if anything was measured."""
     if not rows:
         return NOT_MEASURED
     return f"![Time by part of a step, and the limit]({page}_profile.png)\n"
 
 
-def _time(rows: Sequence[dict], whose: str, part: str) -> float:
-    return sum(r["ms"] for r in rows if (r["operators"], r["part"]) == (whose, part))
+def _time(rows: Sequence[dict], kind: str, part: str) -> float:
+    return sum(r["ms"] for r in rows if (r["operators"], r["part"]) == (kind, part))
 
 
 def _bound(rows: Sequence[dict], part: str) -> str:
-    """What sets a part's limit, and how much of it there is."""
+    """Return what sets a part's limit: its operations or the bytes that it moves."""
     for row in rows:
         if (row["operators"], row["part"]) == ("limit", part):
             if row["gflop"] / row["peak_gflops"] >= row["mbytes"] / 1e3 / row["peak_gbytes"]:
@@ -132,21 +134,21 @@ def _line(part: str, times: dict[str, float], bound: str) -> str:
 
 
 def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
-    """Draw each part's three times as bars.
+    """Draw each part's stock time, native time and limit as bars.
 
     Raises:
         ReportError: if there is nothing to draw, or no matplotlib.
     """
     rows = read_profile(profile)
-    parts = [part for part in PARTS if any(_time(rows, whose, part) for whose in _WHOSE)]
+    parts = [part for part in PARTS if any(_time(rows, kind, part) for kind in _KINDS)]
     if not parts:
         raise ReportError(f"{profile} holds nothing to draw")
     figure = new_figure(9.0, 1.2 + 0.55 * len(parts))
     axes = figure.subplots()
-    for shift, (whose, colour) in enumerate(zip(_WHOSE, (GREY, BLUE, GREEN))):
+    for shift, (kind, colour) in enumerate(zip(_KINDS, (GREY, BLUE, GREEN))):
         places = [len(parts) - n - 0.27 * (shift - 1) for n in range(len(parts))]
-        times = [_time(rows, whose, part) for part in parts]
-        label = "limit" if whose == "limit" else f"{whose} operators"
+        times = [_time(rows, kind, part) for part in parts]
+        label = "limit" if kind == "limit" else f"{kind} operators"
         axes.barh(places, times, height=0.25, color=colour, label=label)
         for place, time in zip(places, times):
             axes.text(time, place, f" {time:.0f}" if time else "", va="center", fontsize=7)
@@ -154,13 +156,13 @@ def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
     axes.set_xlabel("milliseconds of a step")
     axes.set_title(rows[0]["case"], size=9)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    save_png(figure, png, source=profile)
+    save_chart(figure, png, profile)
 
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw the chart; return the exit status."""
-    return draw_from(argv, "profile", "benchmarks/profile.csv", draw_chart)
+    return chart_main(argv, "profile", "benchmarks/profile.csv", draw_chart)
 
 
 if __name__ == "__main__":

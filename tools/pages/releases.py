@@ -1,11 +1,11 @@
-"""What a training step costs under releases of MindSpore, from ``benchmarks/releases.csv``."""
+"""The README's table of a training step's time by MindSpore release, from ``releases.csv``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-from tools.pages.records import read_rows
+from tools.pages.benchmark_rows import read_rows
 
 __all__ = ["COLUMNS", "read_releases", "releases_table"]
 
@@ -14,10 +14,10 @@ COLUMNS += ("date",)
 
 
 def read_releases(path: str | os.PathLike) -> list[dict]:
-    """Read the rows that ``benchmarks/releases.py`` writes; none if there is no such file.
+    """Read benchmarks/releases.csv; return no rows if there is no such file.
 
     Raises:
-        ReportError: if a row isn't as that writes them.
+        ReportError: if ``benchmarks/releases.py`` can't have written a row.
     """
 
     def convert(row: dict) -> None:
@@ -27,7 +27,7 @@ def read_releases(path: str | os.PathLike) -> list[dict]:
 
 
 def releases_table(rows: Sequence[dict]) -> str:
-    """A row a release: a step on stock and on native operators, and their ratio."""
+    """Return a table with a row per release: a stock and a native step, and their ratio."""
     if not rows:
         return "not measured\n"
     lines = ["| MindSpore | stock operators (s a step) | native operators (s a step) | ratio |"]

@@ -1,15 +1,16 @@
-"""Write the tables of the model page and the README from recorded results, never by hand.
+"""Write the tables of the pages from recorded results, so that no number is typed by hand.
 
-    python -m tools.pages.tables           # bring them up to date
-    python -m tools.pages.tables --check   # exit status 1 if they aren't
+    python -m tools.pages.tables           # update the pages
+    python -m tools.pages.tables --check   # exit status 1 if a page is out of date
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
-``chart``, ``profile``, ``profile_operators``, ``profile_chart`` and ``releases``. Sources:
-``results/*.json`` (by their ``kind``: run, complexity, throughput, paper, paper_tables, ghostify,
-ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``, and the
-recipes' head comments.
+``chart``, ``profile``, ``profile_operators``, ``profile_chart`` and ``releases``.
+
+The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
+ghostify, ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``,
+and the recipes' header comments.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from pathlib import Path
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
-from tools.pages.recipes import Recipe, list_recipes
-from tools.pages.record import read_json
+from tools.pages.recipe_header import DescribedRecipe, list_recipes
 from tools.pages.releases import read_releases, releases_table
 from tools.pages.zoo_tables import (
     GHOSTIFY_HEAD,
@@ -50,7 +51,7 @@ _MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
 
 
 class Sources:
-    """Everything that the tables are made from.
+    """All results that the tables are made from.
 
     Args:
         root: the project's folder.
@@ -89,7 +90,7 @@ class Sources:
                 )
 
     def counted(self, model: str, ratio: int) -> dict | None:
-        """Find a model's counts at 224x224 with 1000 classes."""
+        """Return a model's counts at 224x224 with 1000 classes, if it was counted."""
         for entry in self.complexity:
             if (entry["model"], entry["ratio"]) == (model, ratio):
                 return entry
@@ -97,7 +98,7 @@ class Sources:
 
 
 def results_table(sources: Sources, page: Path) -> str:
-    """One table a data set, in MindCV's columns; a recipe without a recorded run says so."""
+    """Return a table per data set, with MindCV's columns and a row per recipe and run."""
     parts = []
     for dataset, title in _DATASETS.items():
         recipes = [recipe for recipe in sources.recipes if recipe.dataset == dataset]
@@ -113,7 +114,7 @@ def results_table(sources: Sources, page: Path) -> str:
     return "\n".join(parts)
 
 
-def _run_row(run: dict, recipe: Recipe, sources: Sources, page: Path) -> tuple:
+def _run_row(run: dict, recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple:
     topk = f"{run['topk']:.2f}" + ("" if run["k"] == 5 else f" (top-{run['k']})")
     batch = f"{run['infer_batch_size']}"
     batch += f" x {run['infer_ranks']}" if run["infer_ranks"] > 1 else ""
@@ -133,7 +134,7 @@ def _run_row(run: dict, recipe: Recipe, sources: Sources, page: Path) -> tuple:
     )
 
 
-def _unmeasured_row(recipe: Recipe, sources: Sources, page: Path) -> tuple:
+def _unmeasured_row(recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple:
     ratio = (recipe.values.get("model_args") or {}).get("ratio", 2)
     entry = sources.counted(recipe.model, ratio)
     parameters = "–"
@@ -150,7 +151,7 @@ def _unmeasured_row(recipe: Recipe, sources: Sources, page: Path) -> tuple:
 
 
 def runs_list(sources: Sources, page: Path) -> str:
-    """What each measured row stands on."""
+    """Return a list of the recorded runs: versions, machine, commit."""
     lines = []
     for run in sources.runs:
         versions = ", ".join(f"{name} {number}" for name, number in sorted(run["versions"].items()))
@@ -163,7 +164,7 @@ def runs_list(sources: Sources, page: Path) -> str:
 
 
 def paper_table(sources: Sources, page: Path) -> str:
-    """The paper's own numbers, apart from ours and named so."""
+    """Return the table of the paper's own numbers."""
     head = ("Model (the paper's)", "Top-1 (%)", "Top-5 (%)", "Weights (M)", "FLOPs (B)")
     keys = ("name", "top1", "top5", "params_m", "flops_b")
     rows = [tuple(row[key] for key in keys) for row in sources.paper["rows"]]
@@ -171,7 +172,7 @@ def paper_table(sources: Sources, page: Path) -> str:
 
 
 def counts_table(sources: Sources, page: Path) -> str:
-    """Parameters and multiply-adds of what this package builds, beside the paper's."""
+    """Return the table of our networks' parameters and multiply-adds beside the paper's."""
     head = (
         "Model",
         "ratio",
@@ -200,7 +201,7 @@ def counts_table(sources: Sources, page: Path) -> str:
 
 
 def classifier_sentence(sources: Sources, page: Path) -> str:
-    """What the parameters would be if the classifier were a Ghost module too."""
+    """Return how many parameters there would be if the classifier were a Ghost module, too."""
     words = []
     for ratio in (2, 4):
         entry = sources.counted("ghost_resnet50", ratio)
@@ -226,7 +227,7 @@ def with_ghosted_classifier(parameters: int, features: int, classes: int, ratio:
 
 
 def recipes_table(sources: Sources, page: Path) -> str:
-    """The recipes with what their head comments promise."""
+    """Return the table of recipes, with what their header comments say."""
     rows = [
         (
             _link(recipe.path.name, recipe.path, page),
@@ -242,7 +243,7 @@ def recipes_table(sources: Sources, page: Path) -> str:
 
 
 def digits_sentence(sources: Sources, page: Path) -> str:
-    """The quick start's result."""
+    """Return the quick start's result in a sentence."""
     runs = [run for run in sources.runs if run["dataset"] == "digits"]
     if not runs:
         return f"The quick start's result: {NOT_MEASURED}.\n"
@@ -256,24 +257,24 @@ def digits_sentence(sources: Sources, page: Path) -> str:
 
 
 def models_table(sources: Sources, page: Path) -> str:
-    """Every registered model, as it comes."""
+    """Return the table of all registered models."""
     rows = models_rows(sources.registered, sources.recipes, page, sources.throughput)
     return _table(MODEL_HEAD, rows)
 
 
 def throughput_words(sources: Sources, page: Path) -> str:
-    """What the throughputs were measured on."""
+    """Return how the images/s of the models table were measured."""
     return throughput_sentence(sources.throughput)
 
 
 def ghostify_table(sources: Sources, page: Path) -> str:
-    """What ghostify does to MindCV's convolutional networks."""
+    """Return the table of MindCV's convolutional networks before and after ghostify."""
     rows = ghostify_rows(sources.ghostify)
     return f"{ghostify_sentence(sources.ghostify)}\n{_table(GHOSTIFY_HEAD, rows)}"
 
 
 def ghostify_digits_table(sources: Sources, page: Path) -> str:
-    """What a fitted start is worth, on the digits."""
+    """Return the table that compares fitted with random initialisation on the digits."""
     sentence = ghostify_digits_sentence(sources.ghostify_digits)
     if not sources.ghostify_digits["parts"]:
         return sentence
@@ -282,13 +283,13 @@ def ghostify_digits_table(sources: Sources, page: Path) -> str:
 
 
 def all_paper_tables(sources: Sources, page: Path) -> str:
-    """The paper's tables, ours beside them."""
+    """Return the paper's tables with our numbers beside its own."""
     tables = paper_tables(sources.paper_tables, sources.paper_rows)
     return "\n".join(f"**{title}**\n\n{_table(PAPER_HEAD, rows)}" for title, rows in tables)
 
 
 def chart(sources: Sources, page: Path) -> str:
-    """The picture beside the page, once there is something to draw."""
+    """Return the link to the page's chart, if anything was measured."""
     if not any(row["ratio"] is not None for row in sources.benchmarks):
         return "not measured\n"
     return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
@@ -318,21 +319,21 @@ _SECTIONS = {
 
 
 def fill(page: Path, text: str, sources: Sources) -> str:
-    """Return a page's text with its tables made anew.
+    """Return a page's text with up-to-date tables.
 
     Args:
-        page: where the text stands: links are relative to it.
+        page: the page's path, which links are relative to.
         text: Markdown with markers.
-        sources: what to fill in.
+        sources: the results.
 
     Raises:
         ReportError: if a marker has no end, or an unknown name.
     """
     marked = {match.group(1) for match in _MARKED.finditer(text)}
-    lost = set(re.findall(r"<!-- (\w+):(?:begin|end) -->", text)) - marked
-    if lost:
+    unpaired = set(re.findall(r"<!-- (\w+):(?:begin|end) -->", text)) - marked
+    if unpaired:
         raise ReportError(
-            f"{page}: {', '.join(sorted(lost))} needs both :begin and :end, each once"
+            f"{page}: {', '.join(sorted(unpaired))} needs both :begin and :end, each once"
         )
     unknown = marked - set(_SECTIONS)
     if unknown:
@@ -343,14 +344,14 @@ def fill(page: Path, text: str, sources: Sources) -> str:
     def table(match: re.Match) -> str:
         name = match.group(1)
         body = _SECTIONS[name](sources, page)
-        # Without the empty lines, some Markdown readers take the table for part of the comment.
+        # Without the empty lines some Markdown readers make the table a part of the comment.
         return f"<!-- {name}:begin -->\n\n{body}\n<!-- {name}:end -->"
 
     return _MARKED.sub(table, text)
 
 
 def pages(root: str | os.PathLike) -> list[Path]:
-    """List the pages that hold tables."""
+    """Return the pages that have markers."""
     root = Path(root)
     found = [root / "README.md", *sorted(root.glob("configs/*/README.md"))]
     found += sorted(root.glob("docs/*.md"))
@@ -372,7 +373,7 @@ def _table(head: tuple, rows: list[tuple]) -> str:
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
-    """Bring the tables up to date, or check that they are; return the exit status."""
+    """Update the pages, or check that they are up to date; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.pages.tables")
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 if stale")
     parser.add_argument("--root", default=".", help="the project's folder")

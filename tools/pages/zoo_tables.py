@@ -1,4 +1,4 @@
-"""The tables of docs/models.md, docs/paper_tables.md and docs/ghostify.md, from results/*.json."""
+"""The rows of the tables in docs/models.md, docs/paper_tables.md and docs/ghostify.md."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PAPER_HEAD += ("FLOPs (M), paper", "ours", "difference", "reason")
 
 
 def models_rows(registered: list[dict], recipes: list, page: Path, throughput: dict) -> list[tuple]:
-    """One row a registered model.
+    """Return one row per registered model.
 
     Args:
         registered: entries of ``results/complexity.json``.
-        recipes: the recipes, as :func:`tools.pages.recipes.list_recipes` reads them.
-        page: the page that links to them.
+        recipes: the recipes, as :func:`tools.pages.recipe_header.list_recipes` reads them.
+        page: the page, which links are relative to.
         throughput: ``results/throughput.json``.
 
     Raises:
@@ -70,11 +70,11 @@ def models_rows(registered: list[dict], recipes: list, page: Path, throughput: d
 
 
 def paper_tables(paper: dict, counted: list[dict]) -> list[tuple[str, list[tuple]]]:
-    """Every table of the paper as its title and its rows, ours beside the paper's.
+    """Return the title and the rows of each of the paper's tables, with our numbers.
 
     Args:
         paper: ``results/paper_tables.json``.
-        counted: what was counted for its rows, in their order.
+        counted: our counts for its rows, in the same order.
 
     Raises:
         ReportError: if a row wasn't counted, or differs from the paper without a reason, or has a
@@ -92,8 +92,8 @@ def _paper_row(row: dict, ours: dict | None, table: dict) -> tuple:
     if ours is None or asked != {key: ours[key] for key in asked}:
         raise ReportError(f"{row['name']}: not counted; run python -m tools.measure.count_models")
     macs = ours["convolution_macs" if table["macs"] == "convolutions" else "macs"]
-    parameters, parameters_agree = _beside(row["params_m"], ours["parameters"] / 1e6)
-    operations, operations_agree = _beside(row["macs_m"], macs / 1e6)
+    parameters, parameters_agree = _compare(row["params_m"], ours["parameters"] / 1e6)
+    operations, operations_agree = _compare(row["macs_m"], macs / 1e6)
     agree = parameters_agree and operations_agree
     if agree == bool(row["reason"]):
         raise ReportError(
@@ -105,15 +105,18 @@ def _paper_row(row: dict, ours: dict | None, table: dict) -> tuple:
             row["reason"] or "agrees")  # fmt: skip
 
 
-def _beside(paper: str, ours: float) -> tuple[tuple[str, str, str], bool]:
-    """The paper's number, ours with two digits more, their difference; whether ours rounds to it.
+def _compare(paper: str, ours: float) -> tuple[tuple[str, str, str], bool]:
+    """Compare a number of the paper with ours.
 
-    >>> _beside("7.7", 7.650474)
+    Returns:
+        (the paper's, ours with two more digits, the difference), and whether ours rounds to it.
+
+    >>> _compare("7.7", 7.650474)
     (('7.7', '7.650', '-0.050'), True)
-    >>> _beside("2200", 2151.02)
+    >>> _compare("2200", 2151.02)
     (('2200', '2,151', '-49'), True)
     """
-    # Trailing noughts of a whole number (2.2 billion as 2200 million) aren't digits of it.
+    # Trailing zeros of a whole number aren't significant: 2200 million stands for 2.2 billion.
     decimals = len(paper.partition(".")[2])
     if not decimals and paper.endswith("00"):
         decimals = -2
@@ -123,7 +126,7 @@ def _beside(paper: str, ours: float) -> tuple[tuple[str, str, str], bool]:
 
 
 def throughput_sentence(throughput: dict) -> str:
-    """What the images a second were measured on."""
+    """Return how the images/s were measured."""
     if not throughput["models"]:
         return "Images a second: not measured.\n"
     return (
@@ -135,7 +138,7 @@ def throughput_sentence(throughput: dict) -> str:
 
 
 def ghostify_sentence(ghostify: dict) -> str:
-    """How many of MindCV's networks can be ghostified."""
+    """Return how many of MindCV's networks can be ghostified."""
     rows = ghostify["models"]
     if not rows:
         return "Not measured.\n"
@@ -147,7 +150,7 @@ def ghostify_sentence(ghostify: dict) -> str:
 
 
 def ghostify_rows(ghostify: dict) -> list[tuple]:
-    """One row a network: what was replaced, parameters before and after, or why not."""
+    """Return one row per network: replaced convolutions and parameters, or why none."""
     rows = []
     for row in ghostify["models"]:
         if not row["replaced"]:
@@ -166,7 +169,7 @@ def ghostify_rows(ghostify: dict) -> list[tuple]:
 
 
 def ghostify_digits_sentence(result: dict) -> str:
-    """How benchmarks/ghostify_digits.py measured."""
+    """Return how benchmarks/ghostify_digits.py measured."""
     if not result["parts"]:
         return "Not measured.\n"
     seeds = {part["seed"] for part in result["parts"]}
@@ -183,7 +186,7 @@ def ghostify_digits_sentence(result: dict) -> str:
 
 
 def ghostify_digits_rows(result: dict) -> tuple[tuple, list[tuple]]:
-    """Head and rows: the network as trained, and top-1 of either start after each epoch."""
+    """Return the head and the rows: top-1 after each epoch for either initialisation."""
     epochs = result["fine_tuning"]["epochs"]
     head = ("Network", "Params (M)", "MACs (M)", "at the start")
     head += tuple(f"epoch {epoch}" for epoch in range(1, epochs + 1))

@@ -1,4 +1,4 @@
-"""The table of keys against MindCV's."""
+"""The table of keys, compared with MindCV's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from mindcv_ghost.config import ADDITIONS, DEVIATIONS, KEYS, SECTIONS, Config, load_config
-from mindcv_ghost.config.kinds import Bool, Either, Float, Int, Nullable, Numbers, OneOrMore, Text
+from mindcv_ghost.config.value_types import (
+    Bool,
+    Either,
+    Float,
+    Int,
+    Nullable,
+    NumberList,
+    OneOrList,
+    Text,
+)
 
 FACTS = Path(__file__).parents[1] / "facts" / "mindcv_config_keys.csv"
 
@@ -19,29 +28,29 @@ with FACTS.open(encoding="utf-8") as file:
     ROWS = [row for row in csv.DictReader(line for line in file if not line.startswith("#"))]
 MINDCV = {row["key"]: row for row in ROWS if row["key"] != "config"}
 
-# MindCV's type -> kinds that take at least what it takes
+# MindCV's type -> our types that accept at least the same values
 TYPES = {
     "int": (Int,),
     "float": (Float,),
     "str": (Text, Int, Either),
     "str2bool": (Bool,),
     "bool": (Bool,),
-    "tuple": (Numbers,),
-    "list": (Numbers,),
+    "tuple": (NumberList,),
+    "list": (NumberList,),
 }
 
 
-def innermost(kind):
-    while isinstance(kind, (Nullable, OneOrMore)):
-        kind = kind.kind if isinstance(kind, Nullable) else kind.one
-    return kind
+def innermost(value_type):
+    while isinstance(value_type, (Nullable, OneOrList)):
+        value_type = value_type.inner if isinstance(value_type, Nullable) else value_type.one
+    return value_type
 
 
 def plain(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def test_every_key_of_mindcv_exists_and_no_other_but_the_additions():
+def test_keys_are_mindcvs_and_the_additions():
     assert set(KEYS) == set(MINDCV) | set(ADDITIONS)
     assert not set(MINDCV) & set(ADDITIONS)
     assert set(DEVIATIONS) <= set(MINDCV)
@@ -57,40 +66,39 @@ def test_default_is_mindcvs_unless_it_is_a_deviation(name):
 
 @pytest.mark.parametrize("name", sorted(MINDCV))
 def test_type_is_mindcvs(name):
-    assert isinstance(innermost(KEYS[name].kind), TYPES[MINDCV[name]["mindcv_type"]])
+    assert isinstance(innermost(KEYS[name].type), TYPES[MINDCV[name]["mindcv_type"]])
 
 
 @pytest.mark.parametrize("name", sorted(n for n in MINDCV if MINDCV[n]["choices"]))
-def test_choices_hold_all_of_mindcvs(name):
-    assert set(MINDCV[name]["choices"].split("|")) <= set(KEYS[name].kind.choices)
+def test_choices_include_all_of_mindcvs(name):
+    assert set(MINDCV[name]["choices"].split("|")) <= set(KEYS[name].type.choices)
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
-def test_default_is_legal_and_written_so_that_it_reads_the_same(name, tmp_path):
+def test_default_is_legal_and_survives_saving(name, tmp_path):
     line = next(line for line in Config().to_yaml().splitlines() if line.startswith(f"{name}:"))
     path = tmp_path / "one.yaml"
     path.write_text(line, encoding="utf-8")
-    # batch_size and others have no part in a rule at their defaults.
     config = load_config(["--config", str(path)])
     assert config.flat()[name] == KEYS[name].default
     assert config.explicit == {name}
 
 
-def test_without_words_everything_has_its_default():
+def test_an_empty_command_line_gives_the_defaults():
     assert load_config([]) == Config()
     assert load_config([]).flat() == {name: key.default for name, key in KEYS.items()}
 
 
-def test_sections_hold_each_key_once():
+def test_each_key_is_in_one_section():
     config = Config()
     for name, key in KEYS.items():
         holders = [s for s in SECTIONS if hasattr(getattr(config, s), name)]
         assert holders == [key.section]
 
 
-def test_every_key_says_what_it_is_and_what_is_legal():
+def test_every_key_has_a_help_text_and_describes_its_legal_values():
     for key in KEYS.values():
-        assert key.help and key.kind.legal, key.name
+        assert key.help and key.type.legal, key.name
 
 
 def test_help_names_every_key_within_the_width_of_a_terminal(capsys):
@@ -103,7 +111,7 @@ def test_help_names_every_key_within_the_width_of_a_terminal(capsys):
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_help_comes_even_if_something_else_is_wrong(capsys):
+def test_help_is_printed_even_if_another_option_is_wrong(capsys):
     with pytest.raises(SystemExit) as ended:
         load_config(["--lr", "abc", "-h"], script="validate")
     assert ended.value.code == 0

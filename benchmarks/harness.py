@@ -1,7 +1,8 @@
-"""What benchmarks share: rows (one line of JSON each, for ``run_all.py``), turns, launching.
+"""What the benchmarks share: printing rows, measuring in rounds within a time budget, launching.
 
-``run_all.py`` tells a benchmark through ``ENDS_AT`` in its environment when it has to have ended.
-``Allowance`` keeps to that: what can't be measured by then is left out, the rest is printed.
+A row is one line of JSON, which ``run_all.py`` collects. ``run_all.py`` sets each benchmark's
+deadline in the environment variable ``DEADLINE``. :class:`TimeBudget` keeps it: what can't be
+measured in time is left out, and the rows that were measured are printed.
 """
 
 from __future__ import annotations
@@ -25,25 +26,27 @@ from typing import TypeVar
 
 __all__ = [
     "BIN",
-    "ENDS_AT",
+    "DEADLINE",
     "NOTE",
     "ROOT",
-    "Allowance",
+    "TimeBudget",
     "OutOfTime",
-    "alternate",
-    "in_turn",
+    "medians_of_rounds",
+    "measure_rounds",
     "launcher_environ",
     "print_row",
     "run_launcher",
     "scratch_folder",
-    "tell_left_out",
-    "where_and_when",
+    "fail_if_left_out",
+    "provenance",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent  # mpirun and msrun are there
-ENDS_AT = "MINDCV_GHOST_BENCHMARK_ENDS_AT"  # by time.monotonic(), which is the whole system's
-NOTE = "note: "  # what a line begins with that run_all.py shows, beside the rows
+DEADLINE = (
+    "MINDCV_GHOST_BENCHMARK_DEADLINE"  # a variable; by time.monotonic(), which all processes share
+)
+NOTE = "note: "  # run_all.py shows lines that begin with this
 Value = TypeVar("Value")
 
 
@@ -60,14 +63,14 @@ def print_row(
     """Print a row.
 
     Args:
-        benchmark: its name, a table on the page of performance.
+        benchmark: its name, which is also its table's on the performance page.
         case: what was measured, in words.
-        value: what came out, ours.
+        value: our value.
         unit: of ``value`` and ``rival_value``: "images/s", "s", "s/step".
-        rival: what was measured beside it, in the same run.
-        rival_value: what came out for the rival.
-        ratio: how many times as good ours is; above 1 it is ahead of the rival.
-        goal: what ``ratio`` (or without one, ``value``) was to reach: ">= 2" or "<= 0.33".
+        rival: what it is compared with, measured in the same run.
+        rival_value: the rival's value.
+        ratio: how many times as good as the rival ours is; above 1 ours is better.
+        goal: for ``ratio``, or for ``value`` if there is no rival: ">= 2" or "<= 0.33".
     """
     row = {
         "benchmark": benchmark,
@@ -83,16 +86,16 @@ def print_row(
 
 
 class OutOfTime(Exception):
-    """Raised within a measurement when the allowance is over."""
+    """Raised within a measurement at the deadline."""
 
 
-class Allowance:
+class TimeBudget:
     """The time that a benchmark may take.
 
     Args:
-        seconds: from now on; ``None``: those that ``run_all.py`` gives this process, without end
-            if a person has started it.
-        clock: for tests.
+        seconds: from now; None: until the deadline that ``run_all.py`` has set, or without a limit
+            if the benchmark was started by hand.
+        clock: returns seconds; for tests.
     """
 
     def __init__(
@@ -100,19 +103,19 @@ class Allowance:
     ) -> None:
         self.clock = clock
         if seconds is None:
-            self._ends_at = float(os.environ.get(ENDS_AT, math.inf))
+            self._deadline = float(os.environ.get(DEADLINE, math.inf))
         else:
-            self._ends_at = clock() + seconds
+            self._deadline = clock() + seconds
 
     def left(self) -> float:
-        """Seconds that are left."""
-        return max(0.0, self._ends_at - self.clock())
+        """Return the seconds that are left."""
+        return max(0.0, self._deadline - self.clock())
 
     @contextlib.contextmanager
     def enforced(self) -> Iterator[None]:
-        """Raise ``OutOfTime`` in the block when the time is over, in the main thread.
+        """Raise ``OutOfTime`` in the block, in the main thread, at the deadline.
 
-        ``subprocess.run`` ends its program on the way; see ``run_launcher`` for those of ranks.
+        ``subprocess.run`` then kills its program. For launchers see :func:`run_launcher`.
         """
         left = self.left()
         if left == math.inf:
@@ -120,18 +123,18 @@ class Allowance:
             return
         if not left:
             raise OutOfTime
-        former = signal.signal(signal.SIGALRM, _raise_out_of_time)
+        previous = signal.signal(signal.SIGALRM, _raise_out_of_time)
         signal.setitimer(signal.ITIMER_REAL, left)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, former)
+            signal.signal(signal.SIGALRM, previous)
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for the block; what a program that is just being ended still writes may stay."""
+    """Yield a temporary folder. Files that a killed program is still writing may remain."""
     folder = tempfile.mkdtemp()
     try:
         yield Path(folder)
@@ -140,9 +143,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def run_launcher(command: list[str], **options) -> subprocess.CompletedProcess:
-    """Run mpirun or msrun; gives its output.
+    """Run mpirun or msrun; return its output and status.
 
-    When time is over it may end its ranks before it is killed, as they would go on without it.
+    At the deadline it is terminated first and killed 3 s later, so that it can end its ranks.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options) as process:
@@ -157,32 +160,35 @@ def run_launcher(command: list[str], **options) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
-def in_turn(
+def measure_rounds(
     measures: dict[str, Callable[[], Value]],
     rounds: int,
-    allowance: Allowance,
+    budget: TimeBudget,
     comparisons: int = 1,
 ) -> list[dict[str, Value]]:
-    """What each measure gave in each round; in turn, so that a busy machine slows all of them.
+    """Measure each of several programs once per round, so that a busy machine slows all alike.
 
     Args:
-        measures: what is left out for lack of time is at the end of these.
-        rounds: at most so many; none is begun for which less time is left than the longest took.
-            One that takes longer all the same is broken off: what it has measured is in the list.
-        allowance: of the script.
-        comparisons: how many are still to come, this one among them. Rounds after the first have
-            to fit into this one's share of what is left.
+        measures: name -> function that measures. If time is short, the last ones are left out.
+        rounds: number of rounds at most. A round begins only if there is time for one as long as
+            the longest so far. A round that takes longer is stopped.
+        budget: of the script.
+        comparisons: number of comparisons to come, including this one. Rounds after the first have
+            to fit into this one's share of the remaining time.
+
+    Returns:
+        per round, what each function returned; a round that was stopped lacks some.
     """
-    share, begun = allowance.left() / comparisons, allowance.clock()
+    share, began = budget.left() / comparisons, budget.clock()
     done: list[dict[str, Value]] = []
     longest = 0.0
     while len(done) < rounds:
-        started = allowance.clock()
-        if done and started - begun + longest > share:
+        started = budget.clock()
+        if done and started - began + longest > share:
             break
         values: dict[str, Value] = {}
         try:
-            with allowance.enforced():
+            with budget.enforced():
                 for name, measure in measures.items():
                     values[name] = measure()
         except OutOfTime:
@@ -190,33 +196,36 @@ def in_turn(
                 done.append(values)
             break
         done.append(values)
-        longest = max(longest, allowance.clock() - started)
-    whole = sum(len(values) == len(measures) for values in done)
-    if whole < rounds:
-        print(f"{NOTE}{whole} whole rounds of {rounds}, no time for more", flush=True)
+        longest = max(longest, budget.clock() - started)
+    complete = sum(len(values) == len(measures) for values in done)
+    if complete < rounds:
+        print(f"{NOTE}{complete} complete rounds of {rounds}, no time for more", flush=True)
     return done
 
 
-def alternate(
+def medians_of_rounds(
     measures: dict[str, Callable[[], float]],
     rounds: int,
-    allowance: Allowance,
+    budget: TimeBudget,
     comparisons: int = 1,
 ) -> dict[str, float]:
-    """Median of each measure over the whole rounds; see ``in_turn``.
+    """Return each measure's median over the complete rounds; see :func:`measure_rounds`.
 
-    If not even the first was whole, what it has measured.
+    If no round is complete, return what the first one measured.
     """
-    done = in_turn(measures, rounds, allowance, comparisons)
-    whole = [values for values in done if len(values) == len(measures)] or done
-    names = [name for name in measures if whole and name in whole[0]]
-    return {name: statistics.median(values[name] for values in whole) for name in names}
+    done = measure_rounds(measures, rounds, budget, comparisons)
+    counted = [values for values in done if len(values) == len(measures)] or done
+    names = [name for name in measures if counted and name in counted[0]]
+    return {name: statistics.median(values[name] for values in counted) for name in names}
 
 
-def tell_left_out(what: Iterable[str]) -> None:
-    """End a script that has printed its rows as failed if there was no time for some of them.
+def fail_if_left_out(what: Iterable[str]) -> None:
+    """End a script that has printed its rows with an error if rows had to be left out.
 
-    ``run_all.py`` then keeps these rows of an earlier run, and the page says why.
+    ``run_all.py`` then keeps the rows of an earlier run, and the page names the failure.
+
+    Args:
+        what: names of what was left out.
     """
     names = list(what)
     if names:
@@ -227,11 +236,11 @@ def _raise_out_of_time(*_) -> None:
     raise OutOfTime
 
 
-def where_and_when(*rivals: str) -> dict[str, str]:
-    """What every recorded row carries: ``machine``, ``versions``, ``commit`` and ``date``.
+def provenance(*rivals: str) -> dict[str, str]:
+    """Return what every recorded row has: ``machine``, ``versions``, ``commit`` and ``date``.
 
     Args:
-        rivals: packages whose versions count as well, where they are installed.
+        rivals: further packages whose versions are recorded, if they are installed.
     """
     from mindcv_ghost import compat
     from mindcv_ghost.report.hardware import describe_hardware
@@ -250,7 +259,7 @@ def where_and_when(*rivals: str) -> dict[str, str]:
 
 
 def launcher_environ() -> dict[str, str]:
-    """For mpirun and msrun: this tree's package, this Python's programs, any user."""
+    """Return the environment for mpirun and msrun: this tree, this Python's programs, any user."""
     return dict(
         os.environ,
         PYTHONPATH=str(ROOT),

@@ -1,4 +1,4 @@
-"""What a recipe says about itself in its head comment, for the model page and the tests."""
+"""Read a recipe's header comment: its command, hours and accuracy, for the model page."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ import yaml
 
 from mindcv_ghost.report import ReportError
 
-__all__ = ["Recipe", "list_recipes", "read_recipe"]
+__all__ = ["DescribedRecipe", "describe_recipe", "list_recipes"]
 
 _FIELDS = ("Command", "Hours", "Accuracy")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A recipe file as the model page shows it.
+class DescribedRecipe:
+    """A recipe file with its header comment.
 
     Args:
         path: the YAML file.
-        title: the first line of its head comment.
-        command: how it is meant to be run, on one line.
-        hours: of the whole training, with the source of the number.
+        command: the command that runs the recipe, on one line.
+        hours: duration of the training, with the source of the number.
         accuracy: likewise.
-        values: its keys, those of its ``_base_`` included.
+        values: key -> value, including those of its ``_base_``.
     """
 
     path: Path
-    title: str
     command: str
     hours: str
     accuracy: str
@@ -45,16 +43,16 @@ class Recipe:
         return self.values["dataset"]
 
 
-def list_recipes(folder: str | os.PathLike) -> list[Recipe]:
-    """Read all recipes of a folder, by name."""
-    return [read_recipe(path) for path in sorted(Path(folder).glob("*.yaml"))]
+def list_recipes(folder: str | os.PathLike) -> list[DescribedRecipe]:
+    """Read all recipes of a folder, sorted by name."""
+    return [describe_recipe(path) for path in sorted(Path(folder).glob("*.yaml"))]
 
 
-def read_recipe(path: str | os.PathLike) -> Recipe:
-    """Read one recipe.
+def describe_recipe(path: str | os.PathLike) -> DescribedRecipe:
+    """Read a recipe and its header comment.
 
     Raises:
-        ReportError: if its head comment lacks one of ``Command:``, ``Hours:``, ``Accuracy:``.
+        ReportError: if the header lacks one of ``Command:``, ``Hours:``, ``Accuracy:``.
     """
     path = Path(path)
     head = []
@@ -62,17 +60,17 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         if not line.startswith("#"):
             break
         head.append(line[1:].rstrip())
-    # A command goes on behind a backslash, as in a shell.
+    # A backslash continues the command on the next line, as in a shell.
     text = re.sub(r"\s*\\\n\s*", " ", "\n".join(head))
     found = dict(re.findall(r"^\s*(\w+):\s+(.+)$", text, re.MULTILINE))
     missing = [name for name in _FIELDS if name not in found]
     if not head or missing:
         raise ReportError(
-            f"{path}: the head comment must say {', '.join(name + ':' for name in _FIELDS)}; "
+            f"{path}: the header comment must say {', '.join(name + ':' for name in _FIELDS)}; "
             f"missing: {', '.join(missing) or 'all'}"
         )
     fields = {name.lower(): found[name].strip() for name in _FIELDS}
-    return Recipe(path, head[0].strip().rstrip("."), values=_values(path), **fields)
+    return DescribedRecipe(path, values=_values(path), **fields)
 
 
 def _values(path: Path) -> dict:

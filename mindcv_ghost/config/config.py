@@ -1,12 +1,14 @@
-"""What a run was asked for: the sections as one value, and its record as a recipe."""
+"""The checked configuration of a run: all sections in one value, which can be saved as a recipe."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindcv_ghost.config.sections import (
+from mindcv_ghost.compat import usable_cores
+from mindcv_ghost.config.keys import (
+    KEYS,
+    SECTIONS,
     AmpConfig,
     AugmentConfig,
     CheckpointConfig,
@@ -19,30 +21,18 @@ from mindcv_ghost.config.sections import (
     SystemConfig,
     TrainConfig,
 )
-from mindcv_ghost.config.table import KEYS, SECTIONS
 from mindcv_ghost.version import __version__
 
-__all__ = ["Config", "usable_cores"]
-
-
-def usable_cores() -> int:
-    """Count the processor cores that this process may use.
-
-    Open MPI binds each of two ranks to a core of its own, so this can be less than the machine has.
-    """
-    try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # macOS and Windows
-        return os.cpu_count() or 1
+__all__ = ["Config"]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that was asked for, checked. Two are equal if they ask for the same.
+    """All keys' values, checked. Two configurations are equal if all their values are.
 
     Attributes:
         path: the recipe file, or "".
-        notices: lines to log once, about what is done otherwise than written.
+        notices: lines to log once, about keys that aren't followed as written.
         explicit: keys that the recipe or the command line sets.
     """
 
@@ -63,20 +53,20 @@ class Config:
 
     @property
     def workers(self) -> int:
-        """Reading threads that this process can have: as asked, but at most one a core.
+        """Number of loader threads: ``num_parallel_workers``, but at most one a usable core.
 
         MindSpore refuses more threads than the machine has cores. ``num_parallel_workers`` itself
-        stays as asked, so that ``config.yaml`` serves on another machine.
+        isn't changed, so that ``config.yaml`` is right on another machine.
         """
         cores = usable_cores()
         return min(self.dataset.num_parallel_workers or cores, cores)
 
     def flat(self) -> dict[str, Any]:
-        """Return all keys with their values, as in a recipe."""
+        """Return the values of all keys by name, without sections."""
         return {key.name: getattr(getattr(self, key.section), key.name) for key in KEYS.values()}
 
     def to_yaml(self) -> str:
-        """Write a recipe of every key, from which ``--config`` makes an equal configuration."""
+        """Return a recipe of all keys, which ``--config`` loads as an equal configuration."""
         values = self.flat()
         lines = [f"# every setting of a run of mindcv_ghost {__version__}"]
         for section in SECTIONS:
@@ -88,7 +78,7 @@ class Config:
 
 
 def _yaml_text(value: Any) -> str:
-    """Write a value on one line, so that reading it gives the same again.
+    """Format a value as one line of YAML that loads as the same value.
 
     >>> _yaml_text((0.08, 1e-05)), _yaml_text("1e-5"), _yaml_text(None)
     ('[0.08, 1.0e-05]', '"1e-5"', 'null')
@@ -100,7 +90,7 @@ def _yaml_text(value: Any) -> str:
     if isinstance(value, str):
         import yaml
 
-        # Quoted whatever it is: unquoted text that looks like a number would come back as one.
+        # Quoted, because text that looks like a number would load as a number.
         text = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
         return text.strip()
     if isinstance(value, (list, tuple)):
@@ -109,5 +99,5 @@ def _yaml_text(value: Any) -> str:
         pairs = ", ".join(f"{name}: {_yaml_text(item)}" for name, item in value.items())
         return "{" + pairs + "}"
     text = repr(value)
-    # PyYAML, and so MindCV, takes 1e-05 for text.
+    # PyYAML, and so MindCV, reads 1e-05 as text, and 1.0e-05 as a number.
     return text.replace("e", ".0e", 1) if "e" in text and "." not in text else text

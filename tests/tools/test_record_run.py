@@ -1,4 +1,4 @@
-"""A recorded result says what ran where, and only what can be repeated is recorded."""
+"""A recorded result has accuracy, speed and provenance, and only a reproducible run is recorded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.report import ReportError, show
-from tools.pages import record
+from mindcv_ghost.report import ReportError
+from tools.pages import record_run
 
 
 def change(path, **values):
@@ -19,7 +19,7 @@ def change(path, **values):
 
 def test_result_holds_accuracy_speed_and_provenance(run_folder, tmp_path):
     out = tmp_path / "results" / "digits.json"
-    record.record_run(run_folder, out)
+    record_run.record_run(run_folder, out)
     result = json.loads(out.read_text())
     expected = {
         "kind": "run",
@@ -49,62 +49,45 @@ def test_result_holds_accuracy_speed_and_provenance(run_folder, tmp_path):
 
 
 @pytest.mark.parametrize("commit", [None, "0123456789ab-dirty"])
-def test_run_that_no_commit_holds_is_refused(run_folder, tmp_path, commit):
+def test_run_with_uncommitted_changes_is_refused(run_folder, tmp_path, commit):
     change(run_folder / "run.json", commit=commit)
     with pytest.raises(ReportError, match="nobody could repeat it"):
-        record.record_run(run_folder, tmp_path / "x.json")
+        record_run.record_run(run_folder, tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()
-    record.record_run(run_folder, tmp_path / "x.json", allow_dirty=True)
+    record_run.record_run(run_folder, tmp_path / "x.json", allow_dirty=True)
     assert (tmp_path / "x.json").exists()
 
 
 def test_unfinished_run_is_refused(run_folder, tmp_path):
     change(run_folder / "run.json", epochs=...)
     with pytest.raises(ReportError, match="only a finished run"):
-        record.record_run(run_folder, tmp_path / "x.json")
+        record_run.record_run(run_folder, tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("name", ["run.json", "validate.json", "metrics.csv", "config.yaml"])
 def test_missing_file_is_named(run_folder, tmp_path, name, capsys):
     (run_folder / name).unlink()
-    assert record.main([str(run_folder), "--out", str(tmp_path / "x.json")]) == 2
+    assert record_run.main([str(run_folder), "--out", str(tmp_path / "x.json")]) == 2
     assert str(run_folder / name) in capsys.readouterr().err
 
 
 def test_missing_fact_is_named(run_folder):
     change(run_folder / "run.json", hardware=..., seed=...)
     with pytest.raises(ReportError, match="lacks seed, hardware"):
-        record.compose(run_folder)
+        record_run.collect_result(run_folder)
 
 
-def test_broken_validation_is_named(run_folder):
+def test_damaged_validation_is_named(run_folder):
     (run_folder / "validate.json").write_text("top1 98\n")
     with pytest.raises(ReportError, match="validate.json is not JSON"):
-        record.compose(run_folder)
+        record_run.collect_result(run_folder)
     (run_folder / "validate.json").write_text('{"top1": 98.0}')
     with pytest.raises(ReportError, match="lacks images, ms_per_step"):
-        record.compose(run_folder)
+        record_run.collect_result(run_folder)
 
 
-def test_recorded_log_does_not_tell_whose_disk_it_was(run_folder, tmp_path, monkeypatch):
+def test_recorded_log_has_no_local_paths(run_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (run_folder / "train.log").write_text(f"run folder: {Path.cwd()}/runs/demo\n")
-    record.record_run(run_folder, tmp_path / "x.json")
+    record_run.record_run(run_folder, tmp_path / "x.json")
     assert (tmp_path / "x_log.txt").read_text() == "run folder: runs/demo\n"
-
-
-def test_end_of_the_demo_tells_result_and_places(run_folder, capsys):
-    assert show.main([str(run_folder)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [
-        "ghost_resnet50: 11,925,002 parameters, 2 epochs in 0:05:12 on 2 x CPU",
-        "top-1 98.06 %, top-5 100.00 % of 360 validation images",
-    ]
-    places = dict(line.strip().split("  ", 1) for line in lines[2:])
-    assert places["best checkpoint"].strip() == str(run_folder / "best.ckpt")
-    assert "learning curve" not in places
-
-
-def test_folder_without_a_run_is_said_to_be_so(tmp_path, capsys):
-    assert show.main([str(tmp_path)]) == 2
-    assert "run.json" in capsys.readouterr().err

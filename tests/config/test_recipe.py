@@ -7,7 +7,7 @@ import os
 import pytest
 
 from mindcv_ghost.config import load_config
-from mindcv_ghost.config.recipe_file import MAX_BYTES, MAX_NODES, read_recipe
+from mindcv_ghost.config.recipe import MAX_BYTES, MAX_NODES, read_recipe
 from mindcv_ghost.errors import ConfigError
 from tests.helpers.effort import calls_of, no_hang
 
@@ -23,7 +23,7 @@ def test_empty_and_comment_only_recipes_change_nothing(load):
         assert load(text) == load_config([])
 
 
-def test_byte_order_mark_and_windows_line_ends_are_taken(tmp_path):
+def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
     path = tmp_path / "windows.yaml"
     path.write_bytes(b"\xef\xbb\xbflr: 0.5\r\nema: true\r\n")
     config = load_config(["-c", str(path)])
@@ -40,25 +40,28 @@ def test_unknown_key_is_named_with_its_line_and_the_nearest_key(refused):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("lr: 0.1\nema: true\nlr: 0.2\n", ["yaml:3: lr stands twice, first in line 1; keep one"]),
+        ("lr: 0.1\nema: true\nlr: 0.2\n", ["yaml:3: lr is set twice, first in line 1; keep one"]),
         ("- lr\n- ema\n", ["yaml:1: a recipe is lines of 'key: value'", "this is a list"]),
         ("just words\n", ["yaml:1: a recipe is lines of 'key: value'", "the text just words"]),
         ("lr: [0.1\nema: true\n", ["recipe.yaml:2: not YAML (column"]),
         ("lr: 0.1\n\tema: true\n", ["recipe.yaml:2: not YAML (column 1)", "'\\t'"]),
         ("lr: 'abc\n", ["not YAML", "quoted scalar"]),
         ("lr: 0.1\n---\nlr: 0.2\n", ["recipe.yaml:2: not YAML", "another document"]),
-        ("scale: &a [0.1, 1.0]\nre_scale: *a\n", ["recipe.yaml:2: aliases (*name) aren't taken"]),
+        (
+            "scale: &a [0.1, 1.0]\nre_scale: *a\n",
+            ["recipe.yaml:2: aliases (*name) aren't supported"],
+        ),
         ("a: &a {lr: 1}\n<<: *a\n", ["recipe.yaml:2: aliases"]),
-        ("<<: {lr: 1}\n", ["recipe.yaml:1: '<<' isn't taken; use _base_"]),
+        ("<<: {lr: 1}\n", ["recipe.yaml:1: '<<' isn't supported; use _base_"]),
         ("[a, b]: 3\n", ["recipe.yaml:1: a key is a word, this is a sequence"]),
         ("lr: !!python/object/apply:os.system ['true']\n", ["recipe.yaml:1: lr"]),
-        ("model: !!binary aGk=\n", ["recipe.yaml:1: the tag !!binary isn't taken"]),
-        ("model: !local x\n", ["recipe.yaml:1: the tag !local isn't taken"]),
+        ("model: !!binary aGk=\n", ["recipe.yaml:1: the tag !!binary isn't supported"]),
+        ("model: !local x\n", ["recipe.yaml:1: the tag !local isn't supported"]),
         ("model: !z!x y\n", ["recipe.yaml:1: not YAML", "undefined tag handle"]),
         ('model: "\\UFFFFFFFF"\n', ["recipe.yaml:1: not YAML"]),
         ("%YAML 9.9\n---\nlr: 1\n", ["recipe.yaml:1: not YAML", "incompatible"]),
         ("lr: [[[[[[[[1]]]]]]]]\n", ["recipe.yaml:1: nested deeper than 6 levels"]),
-        ("optimizer:\n  opt: sgd\n", ["there is no key optimizer; keys stand at the top level"]),
+        ("optimizer:\n  opt: sgd\n", ["there is no key optimizer; keys belong at the top level"]),
         ("? \n: 3\n", ["recipe.yaml:2: there is no key ''"]),
         ("true: 3\n", ["recipe.yaml:1: there is no key true"]),
         ("help: true\n", ["recipe.yaml:1: there is no key help"]),
@@ -90,7 +93,7 @@ def test_missing_file_is_refused_with_files_near_it(tmp_path):
     message = message_for(tmp_path / "ghost_resnet50_ascent.yaml")
     assert message == (
         f"--config: there is no {tmp_path}/ghost_resnet50_ascent.yaml; "
-        f"near it: {tmp_path}/ghost_resnet50_ascend.yaml"
+        f"similar: {tmp_path}/ghost_resnet50_ascend.yaml"
     )
     assert "no folder" in message_for(tmp_path / "nowhere" / "x.yaml")
     assert "is a folder; give a YAML file, as" in message_for(tmp_path)
@@ -106,10 +109,10 @@ def test_unreadable_file_says_why(tmp_path):
 def test_file_beyond_250_kilobytes_is_refused_without_parsing_it(tmp_path):
     path = tmp_path / "weights.yaml"
     path.write_bytes(b"lr: 0.1\n" + b"#" * MAX_BYTES)
-    assert "is larger than 250,000 bytes: that is no recipe" in message_for(path)
+    assert "is larger than 250,000 bytes: it can't be a recipe" in message_for(path)
 
 
-def test_a_pipe_or_an_endless_device_is_refused_at_once(tmp_path):
+def test_a_pipe_or_an_endless_device_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "child.yaml").write_text("_base_: pipe.yaml\n")
     for path in ("/dev/zero", tmp_path / "pipe.yaml", tmp_path / "child.yaml"):
@@ -117,7 +120,7 @@ def test_a_pipe_or_an_endless_device_is_refused_at_once(tmp_path):
             assert "is a pipe or a device; give a YAML file" in message_for(path)
 
 
-def test_bases_share_the_bytes_and_values_of_one_recipe(recipe):
+def test_a_recipe_and_its_bases_share_one_limit_of_bytes_and_values(recipe):
     """50 files of 0.8 MB took 23 s: a budget of a file each lets them all be read."""
     for i in range(49):
         recipe(f"_base_: b{i + 1}.yaml\n" + "#\n" * 100_000, f"b{i}.yaml")
@@ -159,7 +162,7 @@ def test_a_text_longer_than_any_path_is_refused(refused):
         *("text", "digits", "numbers", "directives", "cycle", "integer"),
     ],
 )
-def test_bomb_ends_in_a_short_message_after_little_work(text, tmp_path):
+def test_a_yaml_bomb_gives_a_short_message_after_little_work(text, tmp_path):
     path = tmp_path / "bomb.yaml"
     path.write_text(text)
     messages = []
@@ -167,13 +170,13 @@ def test_bomb_ends_in_a_short_message_after_little_work(text, tmp_path):
     assert len(messages[0]) < 20_000
 
 
-def test_too_many_values_are_counted(tmp_path):
+def test_too_many_values_are_refused(tmp_path):
     path = tmp_path / "many.yaml"
     path.write_text("mean: [" + "1, " * (MAX_NODES + 1) + "]")
     assert f"{path}:1: more than {MAX_NODES} values" in message_for(path)
 
 
-def test_base_is_overridden_by_what_builds_on_it(recipe):
+def test_a_recipe_overrides_its_base(recipe):
     recipe("lr: 0.1\nepoch_size: 10\nmodel: resnet18\n", "base.yaml")
     path = recipe("_base_: base.yaml\nlr: 0.2\n", "child.yaml")
     config = load_config(["-c", path, "--model", "resnet34"])
@@ -209,19 +212,19 @@ def test_problems_of_a_base_name_the_base(recipe):
     )
 
 
-def test_missing_base_names_file_and_line_that_ask_for_it(recipe):
+def test_a_missing_base_is_reported_with_the_line_that_names_it(recipe):
     path = recipe("lr: 0.1\n_base_: nothing.yaml\n", "child.yaml")
     message = message_for(path)
     assert message.startswith(f"{path}:2: _base_: there is no ")
-    assert "nothing.yaml; near it: " in message and "child.yaml" in message
+    assert "nothing.yaml; similar: " in message and "child.yaml" in message
 
 
-def test_circle_of_bases_is_refused_with_its_members(recipe):
+def test_a_circle_of_bases_is_refused_with_its_files(recipe):
     recipe("_base_: two.yaml\n", "one.yaml")
     path = recipe("_base_: one.yaml\n", "two.yaml")
-    assert "build on each other in a circle: two.yaml -> one.yaml -> two.yaml" in message_for(path)
+    assert "form a circle: two.yaml -> one.yaml -> two.yaml" in message_for(path)
     itself = recipe("_base_: self.yaml\n", "self.yaml")
-    assert "in a circle: self.yaml -> self.yaml" in message_for(itself)
+    assert "form a circle: self.yaml -> self.yaml" in message_for(itself)
 
 
 def test_base_that_is_no_file_name_is_refused(recipe):
@@ -240,9 +243,9 @@ def test_bases_in_a_diamond_are_read_once_and_a_tree_of_them_ends(recipe):
     assert "more than 50 _base_ files" in message_for(recipe("_base_: c0.yaml\n", "c.yaml"))
 
 
-def test_reading_a_recipe_never_makes_objects(tmp_path):
+def test_reading_a_recipe_never_creates_python_objects(tmp_path):
     path = tmp_path / "evil.yaml"
     path.write_text(f"model: !!python/object/apply:builtins.open [{tmp_path}/made, w]\n")
-    assert read_recipe(str(path)).entries
+    assert read_recipe(str(path)).values
     assert "isn't legal" in message_for(path)
     assert not (tmp_path / "made").exists()

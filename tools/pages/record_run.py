@@ -1,9 +1,9 @@
-"""Turn a finished run's folder into a recorded result: one JSON file, its log and its metrics.
+"""Record a finished run as a result: a JSON file, its log and its metrics.
 
-    python -m tools.pages.record runs/demo --out results/ghost_resnet50_digits.json
+    python -m tools.pages.record_run runs/demo --out results/ghost_resnet50_digits.json
 
-The folder holds ``run.json`` (what ran where), ``config.yaml``, ``metrics.csv`` and ``train.log``
-from train.py, and ``validate.json``, the last line of validate.py's output.
+The run folder holds train.py's ``run.json`` (facts of the run and the machine), ``config.yaml``,
+``metrics.csv`` and ``train.log``, and ``validate.json``, the last line of validate.py's output.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import yaml
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.storage.atomic_file import write_text
 
-__all__ = ["compose", "main", "read_json", "record_run"]
+__all__ = ["collect_result", "main", "record_run"]
 
 _FACTS = ("model", "recipe", "num_classes", "parameters", "device", "ranks", "mode", "seed")
 _PROVENANCE = ("versions", "commit", "date", "hardware")
@@ -37,36 +38,36 @@ def record_run(
     Args:
         run_folder: of a finished training that was validated.
         out: the JSON file, e.g. ``results/ghost_resnet50_digits.json``.
-        allow_dirty: accept a run of files that no commit holds.
+        allow_dirty: accept a run with uncommitted changes.
 
     Returns:
-        what was written.
+        the JSON file's content.
 
     Raises:
-        ReportError: if something of the run is missing, or no commit is known that repeats it.
+        ReportError: if a file of the run is missing, or no commit can reproduce it.
     """
     folder, out = Path(run_folder), Path(out)
-    result = compose(folder)
+    result = collect_result(folder)
     commit = result["commit"]
     if (not commit or commit.endswith("-dirty")) and not allow_dirty:
         raise ReportError(
             f"{folder} was run from commit {commit or 'unknown'}: nobody could repeat it. Commit, "
-            "run again and record that run (or say --allow_dirty)."
+            "run again and record that run (or give --allow_dirty)."
         )
     log = out.with_name(out.stem + "_log.txt")
     metrics = out.with_name(out.stem + "_metrics.csv")
     result["log"], result["metrics"] = log.name, metrics.name
-    write_text(log, _without_places(_text(folder / "train.log")))
+    write_text(log, _without_local_paths(_text(folder / "train.log")))
     write_text(metrics, _text(folder / "metrics.csv"))
     write_text(out, json.dumps(result, indent=2, sort_keys=True) + "\n")
     return result
 
 
-def compose(run_folder: str | os.PathLike) -> dict:
-    """Gather a run's result from its folder.
+def collect_result(run_folder: str | os.PathLike) -> dict:
+    """Collect a run's result from its folder.
 
     Args:
-        run_folder: see the module's head.
+        run_folder: see the module's docstring.
 
     Raises:
         ReportError: if a file or a fact in it is missing.
@@ -101,22 +102,6 @@ def compose(run_folder: str | os.PathLike) -> dict:
     }
 
 
-def read_json(path: str | os.PathLike) -> dict:
-    """Read an object from a JSON file.
-
-    Raises:
-        ReportError: if there is none.
-    """
-    text = _text(Path(path))
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ReportError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ReportError(f"{path} holds no JSON object")
-    return value
-
-
 def _accuracy(validation: dict, path: Path) -> dict:
     topk = [name for name in validation if re.fullmatch(r"top[2-5]", name)]
     needed = ("top1", "images", "ms_per_step", "batch_size", "ranks")
@@ -146,21 +131,23 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _without_places(text: str) -> str:
-    """Take out where on somebody's disk it ran; the rest of the log stays as it is."""
-    for place in (Path.cwd(), Path.home()):
-        if len(place.parts) > 1:
-            text = text.replace(f"{place}{os.sep}", "")
+def _without_local_paths(text: str) -> str:
+    """Remove the working and the home folder from paths in the log."""
+    for folder in (Path.cwd(), Path.home()):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}{os.sep}", "")
     return text
 
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Record a run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.pages.record")
+    parser = argparse.ArgumentParser(prog="python -m tools.pages.record_run")
     parser.add_argument("run_folder", help="ckpt_save_dir of a finished, validated run")
     parser.add_argument("--out", required=True, help="the JSON file, e.g. results/NAME.json")
-    parser.add_argument("--allow_dirty", action="store_true", help="also what no commit holds")
+    parser.add_argument(
+        "--allow_dirty", action="store_true", help="accept a run with uncommitted changes"
+    )
     arguments = parser.parse_args(argv)
     result = record_run(arguments.run_folder, arguments.out, allow_dirty=arguments.allow_dirty)
     print(f"{arguments.out}: top-1 {result['top1']:.2f} %; now python -m tools.pages.tables")

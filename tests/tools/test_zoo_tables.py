@@ -1,12 +1,13 @@
-"""The counts on the model page are those of the networks that this package builds."""
+"""The recorded counts are those of the networks that this package builds."""
 
 from __future__ import annotations
 
 import pytest
 
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.json_file import read_json
 from tests.tools.test_tables import ROOT
-from tools.pages.record import read_json
+from tools.measure.count_models import count, count_registered, count_row, zoo
 from tools.pages.zoo_tables import paper_tables
 
 FILE = read_json(ROOT / "results" / "complexity.json")
@@ -20,21 +21,17 @@ def test_every_depth_is_counted_for_both_ratios():
 
 
 def test_recorded_counts_are_those_of_the_network():
-    from tools.measure.count_models import count
-
     assert count("ghost_resnet18", 4) in COUNTED
 
 
-def test_every_model_is_counted_and_some_are_what_they_were():
-    from tools.measure.count_models import count_registered, count_row, zoo
-
+def test_every_model_is_counted_and_two_counts_are_reproduced():
     assert [entry["model"] for entry in FILE["registered"]] == zoo()
     assert count_registered("ghost_resnet20_cifar") in FILE["registered"]
     row = {"model": "ghost_vgg16_cifar", "options": {"num_classes": 10, "ratio": 3}, "side": 32}
     assert count_row(row) in FILE["paper_rows"]
 
 
-def test_row_that_differs_without_a_reason_is_refused():
+def test_row_of_the_paper_that_differs_needs_a_reason():
     paper = read_json(ROOT / "results" / "paper_tables.json")
     rows = [title_and_rows[1] for title_and_rows in paper_tables(paper, FILE["paper_rows"])]
     assert sum(len(table) for table in rows) == len(FILE["paper_rows"]) == 20

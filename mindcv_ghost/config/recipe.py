@@ -1,10 +1,12 @@
-"""Recipe files: YAML to what was written where, ``_base_`` files first.
+"""Read a recipe file (YAML) and its ``_base_`` files: the raw value of each key, with its line.
 
-Only the structure is YAML's; the text of each value is read by its key's kind, so that ``1e-5``
-(text for PyYAML, which wants ``1.0e-5``) is a number, and a file and the command line refuse the
-same things. A document of any content gives problems, never a traceback, and a recipe with its
-bases can't cost more than :data:`MAX_BYTES` and :data:`MAX_NODES` nodes, about half a second:
-aliases, which can grow without bound, aren't taken.
+YAML gives only the structure. The key's type parses the text of a value, so that ``1e-5`` is a
+number (for PyYAML it is text; it wants ``1.0e-5``), and recipes and the command line refuse the
+same values.
+
+Whatever a file holds, reading it ends with values and problems, never with a traceback. A recipe
+with its bases is limited to :data:`MAX_BYTES` and :data:`MAX_NODES`, about half a second of work.
+YAML aliases aren't supported, because they can grow without bound.
 """
 
 from __future__ import annotations
@@ -15,53 +17,59 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from mindcv_ghost.config.given import Given, shown
+from mindcv_ghost.config.raw_value import RawValue, quoted
+from mindcv_ghost.errors import near_names
 
 __all__ = ["MAX_BYTES", "MAX_NODES", "Recipe", "read_recipe"]
 
-# 100 times the longest recipe of this package; 50 bases of a megabyte each took 23 s.
+# 100 times the longest recipe of this package. Reading 50 bases of a megabyte each took 23 s.
 MAX_BYTES = 250_000
 MAX_NODES = 10_000
 _MAX_DEPTH = 6
 _MAX_FILES = 50
 _TAG = "tag:yaml.org,2002:"
-# What else YAML 1.1 makes of unquoted words; a key's kind decides what they are.
+# Types that YAML 1.1 gives to scalars; the key's type parses them anew.
 _SCALARS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "timestamp", "value")}
 
 
 @dataclass
 class Recipe:
-    """The settings of a file and its bases.
+    """The values of a recipe file and its bases.
 
     Attributes:
-        entries: key -> what was written, the file over its bases.
-        problems: lines that say where and what is wrong.
+        values: key -> its raw value; the file overrides its bases.
+        problems: lines for the user, each with its place.
     """
 
-    entries: dict[str, Given] = field(default_factory=dict)
+    values: dict[str, RawValue] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """Something of YAML that a recipe has no use for."""
+    """A YAML feature that recipes don't support."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes (never objects), with bounds.
+    """Composes YAML nodes, never Python objects, up to the limits.
 
     Args:
         stream: the document.
-        nodes: how many there were in the files before.
+        nodes: how many nodes the files before it had.
     """
 
     def __init__(self, stream: str, nodes: int) -> None:
         super().__init__(stream)
         self._depth, self.nodes = 0, nodes
 
-    def compose_node(self, parent, index):  # type: ignore[no-untyped-def]
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        """Compose a node and count it (PyYAML calls this for each).
+
+        Raises:
+            _Refused: for an alias, or beyond a limit.
+        """
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            problem = "aliases (*name) aren't taken; write the value out, or use _base_"
+            problem = "aliases (*name) aren't supported; write the value out, or use _base_"
             raise _Refused(problem=problem, problem_mark=mark)
         self._depth += 1
         self.nodes += 1
@@ -75,49 +83,52 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_recipe(path: str, where: str = "--config") -> Recipe:
-    """Read a recipe file and the files that it builds on.
+    """Read a recipe file and its ``_base_`` files.
 
     Args:
         path: the file.
-        where: what asked for it, for the message if it can't be read.
+        where: the option or line that names it, for the message if it can't be read.
     """
     reader = _Reader()
-    recipe = Recipe()
-    recipe.entries = reader.resolve(path, where, ())
-    recipe.problems = reader.problems
-    return recipe
+    return Recipe(reader.resolve(path, where, ()), reader.problems)
 
 
 class _Reader:
-    """Reads a tree of files, each once."""
+    """Reads a recipe and its bases, each file once."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self._done: dict[str, dict[str, Given]] = {}
+        self._read_files: dict[str, dict[str, RawValue]] = {}
         self._bytes = self._nodes = 0
 
-    def resolve(self, path: str, where: str, chain: tuple[str, ...]) -> dict[str, Given]:
-        """Return a file's settings over those of its bases."""
+    def resolve(self, path: str, where: str, chain: tuple[str, ...]) -> dict[str, RawValue]:
+        """Return a file's values, which override those of its bases.
+
+        Args:
+            path: the file.
+            where: the option or line that names it.
+            chain: the files whose ``_base_`` led here.
+        """
         real = os.path.realpath(path) if "\0" not in path else path
         if real in chain:
             names = " -> ".join(os.path.basename(p) for p in (*chain[chain.index(real) :], real))
-            self.problems.append(f"{where}: _base_ files build on each other in a circle: {names}")
+            self.problems.append(f"{where}: the _base_ files form a circle: {names}")
             return {}
-        if real in self._done:
-            return self._done[real]
-        if len(self._done) + len(chain) >= _MAX_FILES:
+        if real in self._read_files:
+            return self._read_files[real]
+        if len(self._read_files) + len(chain) >= _MAX_FILES:
             self.problems.append(f"{where}: more than {_MAX_FILES} _base_ files")
             return {}
         own = self._read(path, where)
-        entries: dict[str, Given] = {}
-        for base in _bases(own.pop("_base_", None), self.problems):
-            base_path = os.path.join(os.path.dirname(path), base.value)
-            _overlay(entries, self.resolve(base_path, base.where, (*chain, real)))
-        _overlay(entries, own)
-        self._done[real] = entries
-        return entries
+        values: dict[str, RawValue] = {}
+        for base, base_where in _bases(own.pop("_base_", None), self.problems):
+            base_path = os.path.join(os.path.dirname(path), base)
+            _override(values, self.resolve(base_path, base_where, (*chain, real)))
+        _override(values, own)
+        self._read_files[real] = values
+        return values
 
-    def _read(self, path: str, where: str) -> dict[str, Given]:
+    def _read(self, path: str, where: str) -> dict[str, RawValue]:
         text, problem = _text_of(path, MAX_BYTES - self._bytes)
         if problem:
             self.problems.append(f"{where}: {problem}")
@@ -137,8 +148,8 @@ class _Reader:
             )
             return {}
         except (ValueError, OverflowError, RecursionError) as error:
-            # PyYAML's scanner: chr() of an escape like "\UFFFFFFFF", int() of a %YAML version.
-            # A loader that failed in its first read has no mark yet.
+            # PyYAML's scanner raises these, for chr() of an escape like "\UFFFFFFFF" and int() of a
+            # %YAML version. A loader that failed in its first read has no mark yet.
             line = loader.get_mark().line + 1 if loader is not None else 1
             self.problems.append(f"{path}:{line}: not YAML: {error}")
             return {}
@@ -146,21 +157,21 @@ class _Reader:
             if loader is not None:
                 self._nodes = loader.nodes
                 loader.dispose()
-        return self._entries(path, root)
+        return self._document(path, root)
 
-    def _entries(self, path: str, root: yaml.Node | None) -> dict[str, Given]:
+    def _document(self, path: str, root: yaml.Node | None) -> dict[str, RawValue]:
         if root is None or (root.tag == _TAG + "null" and root.value == ""):
             return {}
         if not isinstance(root, yaml.MappingNode):
             self.problems.append(
                 f"{path}:{_line(root)}: a recipe is lines of 'key: value', as 'batch_size: 128'; "
-                f"this is {_kind_of(root)}"
+                f"this is {_describe(root)}"
             )
             return {}
         return self._mapping(path, root)
 
-    def _mapping(self, path: str, root: yaml.MappingNode) -> dict[str, Given]:
-        entries: dict[str, Given] = {}
+    def _mapping(self, path: str, root: yaml.MappingNode) -> dict[str, RawValue]:
+        values: dict[str, RawValue] = {}
         first: dict[str, int] = {}
         for key_node, value_node in root.value:
             line = _line(key_node)
@@ -169,61 +180,62 @@ class _Reader:
                 continue
             key = key_node.value
             if key_node.tag == _TAG + "merge":
-                self.problems.append(f"{path}:{line}: '<<' isn't taken; use _base_: file.yaml")
-            elif key in entries:
+                self.problems.append(f"{path}:{line}: '<<' isn't supported; use _base_: file.yaml")
+            elif key in values:
                 self.problems.append(
-                    f"{path}:{line}: {shown(key)} stands twice, first in line {first[key]}; "
+                    f"{path}:{line}: {quoted(key)} is set twice, first in line {first[key]}; "
                     "keep one"
                 )
             else:
                 first[key] = line
-                entries[key] = self._given(path, value_node)
-        return entries
+                values[key] = self._raw_value(path, value_node)
+        return values
 
-    def _given(self, path: str, node: yaml.Node) -> Given:
+    def _raw_value(self, path: str, node: yaml.Node) -> RawValue:
         where = f"{path}:{_line(node)}"
         if isinstance(node, yaml.SequenceNode):
-            return Given([self._given(path, item) for item in node.value], where)
+            return RawValue([self._raw_value(path, item) for item in node.value], where)
         if isinstance(node, yaml.MappingNode):
-            return Given(self._mapping(path, node), where)
+            return RawValue(self._mapping(path, node), where)
         if node.tag not in _SCALARS:
-            self.problems.append(f"{where}: the tag {shown(_short(node.tag))} isn't taken")
-        quoted = node.style is not None
-        number = not quoted and node.tag == _TAG + "int"
-        return Given(node.value, where, plain=not quoted, number=number)
+            self.problems.append(f"{where}: the tag {quoted(_short(node.tag))} isn't supported")
+        plain = node.style is None
+        number = plain and node.tag == _TAG + "int"
+        return RawValue(node.value, where, plain=plain, number=number)
 
 
-def _overlay(below: dict[str, Given], above: dict[str, Given]) -> None:
-    """Put one layer of settings over another; mappings (``model_args``) are merged by name."""
-    for key, given in above.items():
+def _override(below: dict[str, RawValue], above: dict[str, RawValue]) -> None:
+    """Override values in place; mappings such as ``model_args`` are merged by name."""
+    for key, raw in above.items():
         under = below.get(key)
-        if under and isinstance(under.value, dict) and isinstance(given.value, dict):
-            given = Given({**under.value, **given.value}, given.where)
-        below[key] = given
+        if under and isinstance(under.value, dict) and isinstance(raw.value, dict):
+            raw = RawValue({**under.value, **raw.value}, raw.where)
+        below[key] = raw
 
 
-def _bases(given: Given | None, problems: list[str]) -> list[Given]:
-    if given is None:
+def _bases(raw: RawValue | None, problems: list[str]) -> list[tuple[str, str]]:
+    """Return the files that ``_base_`` names, each with the place that names it."""
+    if raw is None:
         return []
-    items = given.value if isinstance(given.value, list) else [given]
+    items = raw.value if isinstance(raw.value, list) else [raw]
     bases = []
     for item in items:
         if isinstance(item.value, str) and item.value.strip():
-            bases.append(Given(item.value.strip(), f"{item.where}: _base_"))
+            bases.append((item.value.strip(), f"{item.where}: _base_"))
         else:
             problems.append(f"{item.where}: _base_ is a file's name or a list of them")
     return bases
 
 
 def _text_of(path: str, most: int) -> tuple[str, str]:
-    """Return a file's text, and what is wrong with it ("" if nothing).
+    """Return a file's text, and why it can't be read ("" if it can).
 
     Args:
         path: the file.
-        most: bytes it may have, after those that bases had.
+        most: number of bytes that the files before it have left over.
     """
     try:
-        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        # O_NONBLOCK: opening a pipe without a writer would block for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -231,7 +243,7 @@ def _text_of(path: str, most: int) -> tuple[str, str]:
                     f"{_name(path)} is a pipe or a device; give a YAML file (every process of a "
                     "job reads it)"
                 )
-            raw = file.read(most + 1)
+            data = file.read(most + 1)
     except FileNotFoundError:
         return "", _missing(path)
     except IsADirectoryError:
@@ -239,25 +251,23 @@ def _text_of(path: str, most: int) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return "", f"{_name(path)} can't be read: {reason}"
-    if len(raw) > most:
+    if len(data) > most:
         with_bases = "" if most == MAX_BYTES else " with the _base_ files before it"
         return (
             "",
-            f"{_name(path)} is larger than {MAX_BYTES:,} bytes{with_bases}: that is no recipe",
+            f"{_name(path)} is larger than {MAX_BYTES:,} bytes{with_bases}: it can't be a recipe",
         )
     try:
-        return raw.decode("utf-8-sig"), ""
+        return data.decode("utf-8-sig"), ""
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         return "", (
-            f"{_name(path)} isn't UTF-8 text: byte 0x{raw[error.start]:02x} in line {line}. "
+            f"{_name(path)} isn't UTF-8 text: byte 0x{data[error.start]:02x} in line {line}. "
             "Save it as UTF-8"
         )
 
 
 def _missing(path: str) -> str:
-    import difflib
-
     folder, name = os.path.split(path)
     if not os.path.isdir(folder or "."):
         return f"there is no {_name(path)}: no folder {_name(folder)}, seen from {os.getcwd()}"
@@ -265,9 +275,9 @@ def _missing(path: str) -> str:
         names = sorted(n for n in os.listdir(folder or ".") if n.endswith((".yaml", ".yml")))
     except OSError:
         names = []
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
+    near = near_names(name, names, 3, 0.5) or names[:3]
     hint = ", ".join(os.path.join(folder, n) for n in near)
-    return f"there is no {_name(path)}" + (f"; near it: {hint}" if near else " in its folder")
+    return f"there is no {_name(path)}" + (f"; similar: {hint}" if near else " in its folder")
 
 
 def _recipes_in(folder: str) -> str:
@@ -300,5 +310,5 @@ def _short(tag: str) -> str:
     return tag.replace(_TAG, "!!")
 
 
-def _kind_of(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else f"the text {shown(node.value)}"
+def _describe(node: yaml.Node) -> str:
+    return "a list" if isinstance(node, yaml.SequenceNode) else f"the text {quoted(node.value)}"

@@ -1,4 +1,4 @@
-"""Rows that the benchmarks wrote to a CSV file."""
+"""Read a CSV file that a benchmark wrote."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["read_rows"]
 def read_rows(
     path: str | os.PathLike, columns: tuple[str, ...], convert: Callable[[dict], None]
 ) -> list[dict]:
-    """Read the rows; none if there is no such file.
+    """Read the rows of a file; return none if there is no such file.
 
     Args:
         path: the file.
         columns: its columns, in order.
-        convert: checks a row and makes numbers of its texts, in place; raises TypeError or
-            ValueError for what can't be.
+        convert: checks a row and converts its numbers from text, in place. It raises TypeError or
+            ValueError for an illegal row.
 
     Raises:
-        ReportError: if a row isn't as it should be; names the line.
+        ReportError: if a row is illegal; names its line.
     """
     path = Path(path)
     if not path.is_file():

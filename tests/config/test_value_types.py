@@ -1,4 +1,4 @@
-"""What each kind of value takes and refuses, in a recipe and on the command line alike."""
+"""What each type of value accepts and refuses, in a recipe and on the command line alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from mindcv_ghost.config import load_config
 from mindcv_ghost.errors import ConfigError
 
-TAKEN = [
+ACCEPTED = [
     ("lr", "1e-5", 1e-5),  # text for PyYAML
     ("lr", "1", 1.0),
     ("lr", ".5", 0.5),
@@ -124,15 +124,15 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("key", "text", "value"), TAKEN)
-def test_recipe_value_is_read(key, text, value, load):
+@pytest.mark.parametrize(("key", "text", "value"), ACCEPTED)
+def test_recipe_value_is_parsed(key, text, value, load):
     found = load(f"{key}: {text}").flat()[key]
     assert found == value
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(("key", "text", "value"), TAKEN)
-def test_option_value_is_read_as_in_a_recipe(key, text, value):
+@pytest.mark.parametrize(("key", "text", "value"), ACCEPTED)
+def test_option_value_is_parsed_as_in_a_recipe(key, text, value):
     words = [f"--{key}", text.strip("'")]
     assert load_config(words).flat()[key] == value
     assert load_config([f"--{key}={words[1]}"]).flat()[key] == value
@@ -148,9 +148,9 @@ def test_recipe_value_is_refused_with_line_key_and_what_is_legal(key, text, refu
     assert len(message) < 700
 
 
-# Lists and mappings of YAML, quotes, and brackets around one number, which the command line takes.
-YAML_ALONE = ("'", '"', "{")
-OPTIONS = [row for row in REFUSED if row[1][:1] not in YAML_ALONE and row != ("lr", "[0.1]")]
+# Not YAML's mappings and quotes; and the command line accepts brackets around one number.
+YAML_ONLY = ("'", '"', "{")
+OPTIONS = [row for row in REFUSED if row[1][:1] not in YAML_ONLY and row != ("lr", "[0.1]")]
 
 
 @pytest.mark.parametrize(("key", "text"), OPTIONS)
@@ -185,14 +185,14 @@ def test_command_line_bytes_that_are_not_utf8_are_refused_and_printable():
     str(caught.value).encode("utf-8")
 
 
-def test_folder_names_of_any_script_are_taken(load):
+def test_folder_names_in_any_script_are_legal(load):
     for name in ("/data/画像", "./мои данные", "/données/été", "a: b # c", "~/x", "-", "C:\\x"):
         assert load_config(["--data_dir=" + name]).dataset.data_dir == name
         config = load_config(["--data_dir=" + name])
         assert load(config.to_yaml()).dataset.data_dir == name
 
 
-def test_model_args_take_the_types_they_look_like(load):
+def test_model_args_get_the_types_that_they_look_like(load):
     text = "model_args: {ratio: 4, drop: 1e-3, deep: true, act: relu, blocks: [3, 4, 6], a: null}"
     values = {
         "ratio": 4,
@@ -215,7 +215,7 @@ def test_model_args_quoted_text_stays_text(load):
     assert load(config.to_yaml()).model.model_args == config.model.model_args
 
 
-def test_model_args_name_the_option_for_what_is_a_key_already(refused):
+def test_model_args_may_not_repeat_a_key(refused):
     assert "num_classes is an option of its own: --num_classes" in refused(
         None, "--model_args", "num_classes=5"
     )

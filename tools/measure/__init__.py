@@ -1,0 +1,1 @@
+"""Measure the model zoo, each module one file of ``results/``: counts, ghostify, images/s."""
