@@ -143,8 +143,6 @@ def check_model_exists(name: str) -> None:
     """Raise a ConfigError if MindCV's registry has no such model, this package's included."""
     import mindcv
 
-    import mindcv_ghost  # noqa: F401  (registers its models)
-
     if not mindcv.is_model(name):
         hint = did_you_mean(name, mindcv.list_models()) or "."
         raise ConfigError(f"there is no model {name!r}{hint} mindcv.list_models() names them all.")

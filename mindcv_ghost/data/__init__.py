@@ -13,7 +13,37 @@ and the ``imagenet`` command don't need MindSpore, and start in milliseconds.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers, which don't run __getattr__
+    from mindcv_ghost.data.pipeline.backend import Batches
+    from mindcv_ghost.data.pipeline.calibration import calibration_batches
+    from mindcv_ghost.data.pipeline.loader import EvalLoader, TrainLoader
+    from mindcv_ghost.data.sets.arrays import ArraySource
+    from mindcv_ghost.data.sets.image_folder import FolderSource
+    from mindcv_ghost.data.sets.sources import (
+        Source,
+        check_splits,
+        class_names,
+        fingerprint,
+        open_source,
+    )
+    from mindcv_ghost.data.transforms.augment import Augment
+
+__all__ = [
+    "ArraySource",
+    "Augment",
+    "Batches",
+    "EvalLoader",
+    "FolderSource",
+    "Source",
+    "TrainLoader",
+    "calibration_batches",
+    "check_splits",
+    "class_names",
+    "fingerprint",
+    "open_source",
+]
 
 _HOMES = {
     "ArraySource": "sets.arrays",
@@ -29,7 +59,6 @@ _HOMES = {
     "fingerprint": "sets.sources",
     "open_source": "sets.sources",
 }
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,15 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.keys import DatasetConfig
-from mindcv_ghost.data import EvalLoader, Source, TrainLoader, calibration_batches, open_source
+from mindcv_ghost.config.keys import AugmentConfig, DatasetConfig
+from mindcv_ghost.data import (
+    Augment,
+    EvalLoader,
+    Source,
+    TrainLoader,
+    calibration_batches,
+    open_source,
+)
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.run.model import create_network
 from mindcv_ghost.surgery import GhostifyReport
@@ -56,6 +64,11 @@ def open_set(
     )
 
 
+def create_augment(section: AugmentConfig) -> Augment:
+    """Hand the recipe's section to ``data``, which knows no configuration."""
+    return Augment(**dataclasses.asdict(section))
+
+
 def create_train_loader(
     config: Config, source: Source, num_classes: int, world: World
 ) -> TrainLoader:
@@ -63,7 +76,7 @@ def create_train_loader(
     dataset = config.dataset
     loader = TrainLoader(
         source,
-        augment=config.augment,
+        augment=create_augment(config.augment),
         num_classes=num_classes,
         batch_size=dataset.batch_size,
         rank=world.rank,
@@ -77,7 +90,7 @@ def create_train_loader(
         native=dataset.native_loader,
         cache_mb=dataset.cache_images_mb,
     )
-    _logger.info("%s", loader.maker)
+    _logger.info("%s", loader.backend_info)
     return loader
 
 
@@ -85,7 +98,7 @@ def create_eval_loader(config: Config, source: Source, world: World) -> EvalLoad
     """Create the loader of this rank's share of the validation set."""
     return EvalLoader(
         source,
-        augment=config.augment,
+        augment=create_augment(config.augment),
         batch_size=config.dataset.batch_size,
         rank=world.rank,
         size=world.size,
@@ -115,9 +128,10 @@ def create_initial_network(
     """
 
     def calibration(images: int) -> Iterator[np.ndarray]:
+        assert train_set is not None
         return calibration_batches(
             train_set,
-            config.augment,
+            create_augment(config.augment),
             images,
             config.dataset.batch_size,
             config.system.seed,

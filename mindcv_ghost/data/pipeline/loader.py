@@ -34,7 +34,7 @@ class TrainLoader:
 
     Args:
         source: the training split.
-        augment: settings of the transforms (an ``Augment`` or a Config's section of its fields).
+        augment: settings of the transforms.
         batch_size: images a batch on this rank.
         num_classes: width of one-hot and mixed labels.
         rank: this rank's number, from 0.

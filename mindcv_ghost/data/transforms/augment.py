@@ -13,7 +13,7 @@ _IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Augment:
-    """Settings of the transforms; the ``augment`` section of a Config has the same fields."""
+    """Settings of the transforms, named as the keys of MindCV's recipes."""
 
     image_resize: int | tuple[int, int] = 224
     scale: tuple[float, float] = (0.08, 1.0)
