@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
-# timm imports torchvision. Its wheel from PyPI isn't built for PyTorch's CPU build: the import fails
-# ("operator torchvision::nms does not exist") unless these operators are declared. None is called.
+# timm imports torchvision. Its wheel from PyPI isn't built for PyTorch's CPU build, so the import
+# fails ("operator torchvision::nms does not exist") unless these operators are declared. None of
+# them is called.
 _OPERATORS = ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 _OPERATORS += ("deform_conv2d", "_roi_align_backward", "_roi_pool_backward")
 _OPERATORS += ("_ps_roi_align_backward", "_ps_roi_pool_backward", "_deform_conv2d_backward")
