@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and resumed ends as one that never was, bit for bit."""
+"""A run that is stopped anywhere and resumed gives the results of a whole run, bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mindcv_ghost.storage.resume_folder import ResumeFolder, find_state
 from .networks import CLASSES, CrossEntropy
 
 STEPS, EPOCHS, WIDTH = 5, 3, 16
-# Momentum is what all other tests here have; of the rest one of MindSpore's and one of MindCV's.
+# The other tests here use momentum; these are one optimizer of MindSpore and one of MindCV.
 OPTIMIZERS = ("adamw", "adan")
 MORE_OPTIMIZERS = ("momentum", "sgd", "rmsprop", "lion", "nadam", "adagrad")
 BATCHES = tuple(range(EPOCHS * STEPS))
@@ -34,16 +34,17 @@ BATCHES = tuple(range(EPOCHS * STEPS))
 
 @pytest.fixture(autouse=True)
 def graph_mode():
-    # In PyNative mode MindSpore 2.8 itself isn't exact: of 25 equal runs of this network, several
-    # had losses that differ in the last bit.
+    # In PyNative mode MindSpore 2.8 isn't reproducible: of 25 equal runs of this network, several
+    # had losses that differed in the last bit.
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
 class Wide(nn.Cell):
     """``(N, 16) -> (N, 16)``.
 
-    Sixteen, because MindSpore 2.8 tries other splits of a kernel in its first calls on the CPU, and
-    exp, log and sqrt round the last few elements of a split that isn't a multiple of 8 otherwise.
+    The width is a multiple of 8 because MindSpore 2.8 tries different splits of a kernel in its
+    first calls on the CPU, and exp, log and sqrt round the elements after a split's last multiple
+    of 8 differently.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ def batch(seed: int) -> tuple[ms.Tensor, ms.Tensor]:
 
 
 class Batches:
-    """Other batches each epoch, one of which overflows; calls ``at`` before each."""
+    """Different batches in each epoch, one of which overflows; calls ``at`` before each batch."""
 
     steps_per_epoch = STEPS
     images_per_epoch = WIDTH * STEPS
@@ -84,7 +85,7 @@ class Batches:
 
 
 def evaluation(network) -> Evaluation:
-    """Accuracies that follow from the weights, so that the best epoch can't be guessed."""
+    """Accuracies that are computed from the weights, so that a wrong best epoch is noticed."""
     correct = int(np.nan_to_num(network.classifier.weight.asnumpy()).clip(0).sum() * 1000) % 100
     zero = np.zeros((CLASSES, CLASSES), int)
     return Evaluation(100, correct, 100, CLASSES, 0.5, 0, 1.0, 0.0, zero, zero[0])
@@ -133,7 +134,7 @@ def resume(folder, **how):
 
 
 def outcome(trainer, folder) -> tuple:
-    """What must not differ: every array, the rows without their clocks, the files that stay."""
+    """What must be equal: all arrays, the rows without their times, the checkpoints' names."""
     arrays = {name: p.asnumpy().tobytes() for name, p in trainer.state.parameters.items()}
     rows = [line.split(",")[:7] for line in (folder / "metrics.csv").read_text().splitlines()]
     return arrays, rows, sorted(path.name for path in folder.glob("*.ckpt"))
@@ -158,7 +159,7 @@ def stop_at(trainer, place):
         pytest.param(2, 2, BATCHES, id="2-2 every batch", marks=pytest.mark.slow),
     ],
 )
-def test_a_stop_anywhere_changes_nothing(tmp_path, accumulation, in_flight, stops):
+def test_a_stop_after_any_batch_changes_nothing(tmp_path, accumulation, in_flight, stops):
     how = {"accumulation": accumulation, "in_flight": in_flight}
     (tmp_path / "whole").mkdir()
     whole, _ = make(tmp_path / "whole", **how)
@@ -182,7 +183,7 @@ def test_a_stop_anywhere_changes_nothing(tmp_path, accumulation, in_flight, stop
 @pytest.mark.parametrize(
     "opt", [*OPTIMIZERS, *(pytest.param(opt, marks=pytest.mark.slow) for opt in MORE_OPTIMIZERS)]
 )
-def test_every_optimizer_s_state_is_kept(tmp_path, opt):
+def test_the_state_of_every_optimizer_is_saved(tmp_path, opt):
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     whole, _ = make(tmp_path / "whole", opt=opt)
@@ -196,13 +197,13 @@ def test_every_optimizer_s_state_is_kept(tmp_path, opt):
 
 
 class Killed(BaseException):
-    """What a SIGKILL is to a process."""
+    """Stands in for a SIGKILL."""
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(20))
-def test_a_death_anywhere_even_within_a_save_changes_nothing(tmp_path, seed, monkeypatch):
-    """Three deaths a run, at random batches or after a random number of written pieces."""
+def test_kills_at_any_batch_or_within_a_save_change_nothing(tmp_path, seed, monkeypatch):
+    """Three kills per run, at random batches or after a random number of written pieces."""
     draw = np.random.default_rng(seed)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -242,7 +243,7 @@ def test_a_death_anywhere_even_within_a_save_changes_nothing(tmp_path, seed, mon
     assert outcome(trainer, folder)[:2] == outcome(whole, tmp_path / "whole")[:2]
 
 
-def test_between_epochs_the_schedule_s_place_follows_the_number_of_updates(tmp_path):
+def test_the_schedule_position_is_converted_if_an_epoch_has_another_number_of_updates(tmp_path):
     trainer, _ = make(tmp_path, accumulation=1)
     stop_at(trainer, (1, 0))
     trainer.run()
@@ -257,7 +258,7 @@ def test_between_epochs_the_schedule_s_place_follows_the_number_of_updates(tmp_p
 
 
 def failing(monkeypatch, times):
-    """A disk that doesn't take the next ``times`` states."""
+    """Simulate a disk that is full at the given saves of a state, counted from 1."""
     calls = []
     real = files.write_bytes
 
@@ -272,7 +273,7 @@ def failing(monkeypatch, times):
     return calls
 
 
-def test_a_full_disk_is_told_and_training_goes_on(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_is_logged_and_training_goes_on(tmp_path, monkeypatch, caplog):
     for name in ("whole", "full"):
         (tmp_path / name).mkdir()
     whole, _ = make(tmp_path / "whole")
@@ -290,7 +291,7 @@ def test_a_full_disk_is_told_and_training_goes_on(tmp_path, monkeypatch, caplog)
     assert outcome(trainer, tmp_path / "full") == outcome(whole, tmp_path / "whole")
 
 
-def test_the_third_save_in_a_row_that_fails_ends_the_run(tmp_path, monkeypatch):
+def test_the_third_failed_save_in_a_row_ends_the_run(tmp_path, monkeypatch):
     failing(monkeypatch, times=(2, 4, 5, 6))
     trainer, _ = make(tmp_path, save_every_steps=2)
     with pytest.raises(DiskError, match="3rd save in a row.*--resume auto"):
@@ -298,7 +299,7 @@ def test_the_third_save_in_a_row_that_fails_ends_the_run(tmp_path, monkeypatch):
     assert find_state("auto", tmp_path).facts["position"]["batches"] == 5
 
 
-def test_a_last_state_that_is_not_saved_is_no_success(tmp_path, monkeypatch):
+def test_a_run_whose_last_state_cant_be_saved_fails(tmp_path, monkeypatch):
     failing(monkeypatch, times=(3,))
     trainer, _ = make(tmp_path)
     with pytest.raises(DiskError, match="ends without its last state"):
@@ -306,7 +307,7 @@ def test_a_last_state_that_is_not_saved_is_no_success(tmp_path, monkeypatch):
     assert find_state("auto", tmp_path).facts["position"]["epoch"] == 2
 
 
-def test_rows_that_a_full_disk_did_not_take_come_with_the_next(tmp_path, monkeypatch):
+def test_rows_that_a_full_disk_refused_are_written_with_the_next(tmp_path, monkeypatch):
     from mindcv_ghost.report import metrics
 
     real, calls = metrics.write_bytes, []
@@ -323,7 +324,7 @@ def test_rows_that_a_full_disk_did_not_take_come_with_the_next(tmp_path, monkeyp
     assert [row[0] for row in outcome(trainer, tmp_path)[1]] == ["epoch", "1", "2", "3"]
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_non_finite_weights_are_not_saved(tmp_path):
     from mindcv_ghost.engine.divergence import TrainingDiverged
 
     trainer, _ = make(tmp_path)

@@ -1,4 +1,4 @@
-"""The loop around the step: what it measures, when it stops, what it writes."""
+"""The training loop: what it measures, when it stops, what it writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEP_KEYS = {"save_every_steps", "save_every_minutes", "nan_patience", "in_fligh
 
 
 class Batches:
-    """Five batches of four; each epoch the same."""
+    """Five batches of four images, the same in each epoch."""
 
     steps_per_epoch = STEPS
     images_per_epoch = 4 * STEPS
@@ -121,20 +121,20 @@ def test_the_logged_rate_is_that_of_the_latest_update(tmp_path):
     assert read_metrics(tmp_path / "metrics.csv")[0]["lr"] == pytest.approx(0.05)  # the 5th
 
 
-def test_the_last_group_of_an_epoch_may_be_short(tmp_path):
+def test_the_last_accumulated_group_of_an_epoch_may_be_short(tmp_path):
     trainer, _ = make(tmp_path, step={"accumulation_steps": 2}, epochs=2)
     trainer.run()
     assert trainer.step.updates_done == 6
 
 
-def test_the_interval_thins_validations_but_not_the_last(tmp_path):
+def test_val_interval_skips_validations_but_never_the_last(tmp_path):
     trainer, _ = make(tmp_path, accuracies=(50, 60, 70), epochs=5, val_interval=2)
     trainer.run()
     rows = read_metrics(tmp_path / "metrics.csv")
     assert [row["top1"] for row in rows] == [None, 50, None, 60, 70]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+def test_a_nan_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     trainer, batches = make(tmp_path, epochs=3)
     epoch = batches.epoch
     bad = (Tensor(np.full((4, 4), np.nan, np.float32)), Tensor(np.zeros(4, np.int32)))
@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_pat
     assert report["images"][0] == "epoch 1 step 0 image 0"
 
 
-def test_a_loss_scale_gets_its_chance_before_a_run_stops(tmp_path):
+def test_a_dynamic_loss_scale_may_fall_before_the_run_stops(tmp_path):
     scale = LossScale(4.0, dynamic=True)
     trainer, batches = make(tmp_path, epochs=1, nan_patience=2, step={"loss_scale": scale})
     huge = (Tensor(np.full((4, 4), np.inf, np.float32)), Tensor(np.zeros(4, np.int32)))
@@ -170,10 +170,11 @@ def iter_of(items):
 
 
 class ShapeQueue:
-    """The queue in which MindSpore keeps the shapes of the batches that it has sent.
+    """Simulates the queue in which MindSpore keeps the shapes of the batches that it has sent.
 
-    It holds 128, and sending waits while it is full (``train/dataset_helper.py`` of MindSpore 2.8
-    makes it for ``sink_size=1``; only ``connect_network_with_dataset`` takes something out).
+    It holds 128 shapes, and sending blocks while it is full (MindSpore 2.8,
+    ``train/dataset_helper.py``, makes it for ``sink_size=1``). Only
+    ``connect_network_with_dataset`` takes something out.
     """
 
     def __init__(self, monkeypatch) -> None:
@@ -195,7 +196,7 @@ class ShapeQueue:
                 queue.made.append("released")
 
         class Sunk(nn.Cell):
-            """What stands between the queue and the step; graphs fetch within it."""
+            """The network that MindSpore connects to the queue; it fetches a batch itself."""
 
             def __init__(self, step) -> None:
                 super().__init__(auto_prefix=False)
@@ -206,7 +207,7 @@ class ShapeQueue:
                 queue.compiled.append(self.phase)
 
             def __call__(self):
-                # A device without a batch waits for ever; so would this test.
+                # A device without a batch would wait for ever.
                 assert queue.waiting < 128, "nothing is sent any more: 128 shapes are waiting"
                 queue.waiting += 1
                 queue.calls.append(self.phase)
@@ -222,7 +223,7 @@ class ShapeQueue:
         monkeypatch.setattr(feeds.ms, "connect_network_with_dataset", connect)
 
 
-def test_sink_mode_goes_on_beyond_the_128_batches_whose_shapes_mindspore_queues(
+def test_sink_mode_trains_on_more_than_the_128_batches_whose_shapes_mindspore_queues(
     tmp_path, monkeypatch
 ):
     queue = ShapeQueue(monkeypatch)
@@ -233,7 +234,7 @@ def test_sink_mode_goes_on_beyond_the_128_batches_whose_shapes_mindspore_queues(
     assert trainer.step.updates_done == 300
 
 
-def test_sink_mode_compiles_what_it_runs_once_in_training_mode_and_times_it(tmp_path, monkeypatch):
+def test_sink_mode_compiles_once_in_training_mode_and_measures_the_time(tmp_path, monkeypatch):
     queue = ShapeQueue(monkeypatch)
     monkeypatch.setattr(feeds.time, "perf_counter", itertools.count().__next__)
     trainer, _ = make(tmp_path, epochs=2, sink=True)
@@ -244,7 +245,7 @@ def test_sink_mode_compiles_what_it_runs_once_in_training_mode_and_times_it(tmp_
     assert [row["compile_seconds"] for row in rows] == [1, 0]
 
 
-def test_sink_mode_ends_at_the_batch_that_could_not_be_made(tmp_path, monkeypatch):
+def test_sink_mode_stops_at_the_batch_that_could_not_be_made(tmp_path, monkeypatch):
     queue = ShapeQueue(monkeypatch)
     trainer, batches = make(tmp_path, epochs=2, sink=True)
     batches.failing = 7
@@ -254,8 +255,8 @@ def test_sink_mode_ends_at_the_batch_that_could_not_be_made(tmp_path, monkeypatc
     assert queue.made[1:] == ["stopped", "released"]
 
 
-def test_a_single_batch_that_is_left_is_handed_over_by_the_host(tmp_path, monkeypatch):
-    """MindSpore makes no queue of shapes for one batch, and that tells when it has been made."""
+def test_a_single_remaining_batch_is_fed_by_the_host(tmp_path, monkeypatch):
+    """MindSpore makes no queue of shapes for a single batch, and sink mode needs that queue."""
     queue = ShapeQueue(monkeypatch)
     trainer, batches = make(tmp_path, epochs=1, sink=True)
     trainer.position.step = trainer.position.batches = STEPS - 1
@@ -281,8 +282,8 @@ def test_bad_images_are_named_once(tmp_path, caplog):
         pytest.param(ms.PYNATIVE_MODE, 2, id="pynative-2"),
     ],
 )
-def test_validating_with_averaged_weights_leaves_training_alone(tmp_path, mode, accumulation):
-    """With ``Parameter.set_data`` three of these four learnt nothing after a validation."""
+def test_validating_with_averaged_weights_doesnt_change_training(tmp_path, mode, accumulation):
+    """With ``Parameter.set_data`` three of these four stopped learning after a validation."""
     ended = []
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
@@ -300,5 +301,5 @@ def test_validating_with_averaged_weights_leaves_training_alone(tmp_path, mode, 
     assert ended[0] == ended[1]
 
 
-def test_updates_are_counted_up():
+def test_a_short_group_counts_as_an_update():
     assert trainer_module.updates_per_epoch(7, 3) == math.ceil(7 / 3)
