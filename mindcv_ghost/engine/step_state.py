@@ -40,7 +40,7 @@ class StepState:
             p.name: p for p in step.get_parameters() if not p.name.startswith(_NOT_SAVED)
         }
         trained = {p.name for p in step.weights}
-        buffers = [p.name for p in step.network.get_parameters() if p.name not in trained]
+        buffers = [p.name for p in step.network_with_loss.get_parameters() if p.name not in trained]
         averages = [f"ema.{name}" for name in buffers]
         self.per_rank = [name for name in (*buffers, *averages) if name in self.parameters]
 
