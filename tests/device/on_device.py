@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 
 
-def answer_the_doctor(device: str) -> None:
-    """The doctor asks for devices in a process of its own, which isn't on this one."""
+def answer_device_query(device: str) -> None:
+    """Answer for the child process in which the doctor lists devices: it isn't on a fake device."""
     from fake_device.settings import Settings
 
     from mindcv_ghost.doctor import devices
 
     count = Settings.read(device, os.environ).devices or 0
     answer = {"version": "2.8.0", "devices": {device: count * [["fake", 32 * 10**9]]}}
-    devices.ask_mindspore = lambda: (answer, "")
+    devices.query_mindspore = lambda: (answer, "")
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     if device != "CPU" and os.environ.get("MS_ROLE") != "MS_SCHED":
         after_import("mindspore", lambda: install(Settings.read(device, os.environ)))
         after_import("mindcv_ghost.engine.trainer", note_end)
-        after_import("mindcv_ghost.doctor.devices", lambda: answer_the_doctor(device))
+        after_import("mindcv_ghost.doctor.devices", lambda: answer_device_query(device))
     after_import("mindcv", lambda: register_tiny("device_tiny"))
     runpy.run_path(script, run_name="__main__")
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mindcv_ghost.doctor.starting import INNER
+from mindcv_ghost.doctor.processes import IS_CHILD
 
 from ..e2e.conftest import SOON_COMPILED
 from .fake_device.checks import calls
@@ -21,7 +21,7 @@ OPTIONS += ["--steps", "140"]  # beyond the 128 batches whose shapes MindSpore q
 @pytest.fixture(autouse=True)
 def in_this_process(host):
     """A doctor alone starts another one, which wouldn't be on the fake device."""
-    host.environ[INNER] = "1"
+    host.environ[IS_CHILD] = "1"
 
 
 def states(done) -> dict[str, str]:
