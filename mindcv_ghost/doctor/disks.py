@@ -63,7 +63,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what doctors of this host left who were killed."""
+    """Remove folders of this host's doctors that were killed."""
     for old in folder.glob(f"{_prefix()}*-*"):
         number = old.name[len(_prefix()) :].split("-")[0]
         if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/1").exists():
