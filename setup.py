@@ -49,6 +49,9 @@ setup(
             "onnxruntime>=1.18,<2",
             "tensorboardX>=2.6,<3",
             "ruff==0.17.6",
+            # Needs Python 3.10; `make lint` does, too.
+            "mypy==2.4.1; python_version >= '3.10'",
+            "vulture==2.16",
         ],
     },
     classifiers=[

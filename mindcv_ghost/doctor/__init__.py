@@ -1,12 +1,11 @@
-"""The doctor: tries a machine part by part, as training will use it, and says what it finds.
+"""The doctor: checks a machine part by part, as training will use it, and prints a report.
 
-``python -m mindcv_ghost.doctor`` starts it; docs/doctor.md shows its output line by line.
+Input: a command line (``python -m mindcv_ghost.doctor``, see ``options.py``) and the environment
+that a launcher left. Output: one line for each check, a summary, a block to paste into an issue,
+and an exit status. docs/doctor.md explains every line.
 
-- ``usage.py`` reads the command line, ``starting.py`` starts several processes without a launcher;
-- ``findings.py`` is what a check finds, and how it is shown;
-- ``examination.py`` runs check after check, ``board.py`` lets the ranks tell each other their
-  findings, and ``watch.py`` notices a check that doesn't end;
-- ``environment.py``, ``places.py``, ``disks.py`` and ``devices.py`` look at things without
-  MindSpore, or from outside;
-- ``communication.py``, ``training.py``, ``reference.py`` and ``saving.py`` let MindSpore compute.
+Start reading at ``__main__.py``, then ``diagnosis.py`` (one run of the doctor), ``checks.py`` (the
+list of checks) and ``runner.py`` (how they are run on all ranks). ``exchange.py`` shares results
+between ranks, ``watchdog.py`` ends checks that hang, ``report.py`` formats results. Only the
+modules of ``trials/`` load MindSpore.
 """

@@ -1,4 +1,4 @@
-"""Which devices MindSpore finds, asked in a process of its own, and which of them a rank takes."""
+"""Which devices MindSpore finds; a child process loads MindSpore, so that a crash is a result."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from mindcv_ghost.doctor.findings import BROKEN, OK, Finding
+from mindcv_ghost.doctor.report import BROKEN, OK, CheckResult
 from mindcv_ghost.launch.environment import VISIBLE_DEVICES, with_package_path, without_launcher
 
-__all__ = ["ask_mindspore", "found", "visible"]
+__all__ = ["check_devices", "query_mindspore", "visible_devices"]
 
 _REMEDIES = {
-    "Ascend": "source CANN's set_env.sh, see that `npu-smi info` shows the devices, and that this "
-    "MindSpore is the one for this CANN",
-    "GPU": "see that `nvidia-smi` shows the devices, and that CUDA is the one that this MindSpore "
-    "was built for",
+    "Ascend": "source CANN's set_env.sh, check that `npu-smi info` shows the devices, and that "
+    "this MindSpore was built for this CANN",
+    "GPU": "check that `nvidia-smi` shows the devices, and that this MindSpore was built for "
+    "this CUDA",
 }
-# Loading MindSpore where a driver doesn't fit may crash or hang the process that does it. Output
-# of MindSpore's own may come first, so the answer has a mark.
+# With an incompatible driver, loading MindSpore may crash or hang the process. The answer is marked
+# because MindSpore may print something before it.
 _MARK = "doctor found "
-_QUESTION = f"""
+_QUERY = f"""
 import json
 import mindcv
 import mindspore
@@ -47,24 +47,24 @@ os._exit(0)
 """
 
 
-def ask_mindspore(
-    python: Sequence[str] = (sys.executable, "-c", _QUESTION), seconds: float = 240
+def query_mindspore(
+    command: Sequence[str] = (sys.executable, "-c", _QUERY), seconds: float = 240
 ) -> tuple[dict, str]:
-    """Load MindSpore and MindCV in another process, and ask for devices.
+    """Load MindSpore and MindCV in another process, and list the devices.
 
     Args:
-        python: the command; for tests.
-        seconds: to wait.
+        command: the process's command line; for tests.
+        seconds: time limit.
 
     Returns:
-        What was found (empty if it failed), and what MindSpore said of devices that it can't use,
-        or why it failed.
+        The answer (empty if the query failed), and MindSpore's message about a device that it can't
+        use, or the reason of the failure.
     """
     environ = with_package_path(without_launcher(os.environ))
-    environ["GLOG_v"] = "2"  # at this level MindSpore says why a device can't be had
+    environ["GLOG_v"] = "2"  # warnings say why a device can't be used
     try:
         done = subprocess.run(
-            python,
+            command,
             capture_output=True,
             text=True,
             errors="replace",
@@ -76,7 +76,7 @@ def ask_mindspore(
         return {}, f"loading MindSpore didn't end within {seconds:.0f} s"
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
-            return json.loads(line[len(_MARK) :]), _complaint(done.stderr)
+            return json.loads(line[len(_MARK) :]), _warning(done.stderr)
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
     if done.returncode < 0:
         return {}, f"loading MindSpore ended with signal {-done.returncode}"
@@ -84,27 +84,30 @@ def ask_mindspore(
     return {}, (errors or lines or ["loading MindSpore failed without a message"])[-1].strip()
 
 
-def _complaint(stderr: str) -> str:
-    """Which library a device's plug-in misses, in MindSpore's words."""
+def _warning(stderr: str) -> str:
+    """Extract MindSpore's message about a device's plug-in, such as a missing library."""
     missing = re.search(r"\w\S*: cannot open shared object file[^\n]*", stderr)
     if missing:
         return missing[0]
-    said = re.search(r"Error message: ([^\n]+)", stderr)
-    return said[1].strip() if said else ""
+    message = re.search(r"Error message: ([^\n]+)", stderr)
+    return message[1].strip() if message else ""
 
 
-def found(answer: Mapping, said: str, device: str, environ: Mapping[str, str]) -> Finding:
-    """Judge what :func:`ask_mindspore` returned.
+def check_devices(
+    answer: Mapping, message: str, device: str, environ: Mapping[str, str]
+) -> CheckResult:
+    """Check that the wanted device is there.
 
     Args:
-        answer, said: what it returned.
-        device: what was asked for: Ascend, GPU, CPU or auto.
-        environ: with the variables that hide devices.
+        answer: from :func:`query_mindspore`.
+        message: from :func:`query_mindspore`.
+        device: the wanted one: Ascend, GPU, CPU or auto.
+        environ: environment variables; some of them hide devices.
     """
     what = "devices"
     if not answer:
-        remedy = "try `python -c 'import mindspore, mindcv'`, and see mindspore.cn/install"
-        return Finding(what, BROKEN, said, remedy, blocks=True)
+        remedy = "run `python -c 'import mindspore, mindcv'`, and see mindspore.cn/install"
+        return CheckResult(what, BROKEN, message, remedy, blocks=True)
     parts = []
     for name, devices in answer["devices"].items():
         if devices:
@@ -113,21 +116,21 @@ def found(answer: Mapping, said: str, device: str, environ: Mapping[str, str]) -
             parts.append(f"{len(devices)} {name}{f' ({model})' if model else ''}{size}")
     parts.append("the CPU")
     text = f"MindSpore {answer['version']} finds {' and '.join(parts)}"
-    hidden = visible(environ)
-    text += f"; {hidden}" if hidden else ""
+    visible = visible_devices(environ)
+    text += f"; {visible}" if visible else ""
     numbers = {"devices": {name: len(each) for name, each in answer["devices"].items()}}
     if device in answer["devices"] and not answer["devices"][device]:
-        why = answer.get("errors", {}).get(device) or said
+        why = answer.get("errors", {}).get(device) or message
         text += f"; no {device}" + (f": {why}" if why else "")
         remedy = _REMEDIES[device]
-        return Finding(what, BROKEN, text, remedy, numbers, blocks=True)
-    return Finding(what, OK, text, numbers=numbers)
+        return CheckResult(what, BROKEN, text, remedy, numbers, blocks=True)
+    return CheckResult(what, OK, text, numbers=numbers)
 
 
-def visible(environ: Mapping[str, str]) -> str:
-    """Name the variables that choose among the devices, with their values.
+def visible_devices(environ: Mapping[str, str]) -> str:
+    """Format the variables that restrict which devices are visible.
 
-    >>> visible({"CUDA_VISIBLE_DEVICES": "0,1"})
+    >>> visible_devices({"CUDA_VISIBLE_DEVICES": "0,1"})
     'CUDA_VISIBLE_DEVICES=0,1'
     """
     names = [name for group in VISIBLE_DEVICES.values() for name in group if name in environ]

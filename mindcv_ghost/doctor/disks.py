@@ -1,4 +1,4 @@
-"""How fast the run folder takes checkpoints, and the image folder gives images."""
+"""Checks of the run folder and of the images, with their speed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindcv_ghost.config import Config
-from mindcv_ghost.doctor.findings import BROKEN, OK, SLOW, Finding
+from mindcv_ghost.doctor.report import BROKEN, OK, SLOW, CheckResult
 
-__all__ = ["images", "run_folder", "visit"]
+if TYPE_CHECKING:
+    from mindcv_ghost.data.sets.sources import Source
 
-_TRIAL_BYTES = 64 << 20
-_PIECE_BYTES = 4 << 20
-# Below these a save of ghost_resnet50's state (160 MB with its checkpoint) takes more than 3 s.
+__all__ = ["check_images", "check_run_folder", "scratch_folder"]
+
+_FILE_BYTES = 64 << 20
+_BLOCK_BYTES = 4 << 20
+# Slower than this, saving ghost_resnet50's state and checkpoint (160 MB) takes more than 3 s.
 _SLOW_WRITE_MB, _SLOW_READ_MB = 50, 100
 _LEAST_FREE, _GOOD_FREE = 400 << 20, 4 << 30
 _SAMPLE, _SAMPLE_SECONDS = 512, 20.0
@@ -31,29 +35,35 @@ _SLOW_IMAGES_ON_DEVICES = 1000
 
 
 @contextmanager
-def visit(folder: Path) -> Iterator[Path]:
-    """Give a folder of the doctor's own in ``folder``; leave no trace of it, or of ``folder``.
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Create a temporary folder in ``folder``; on exit, remove it and any parents it had to create.
+
+    Args:
+        folder: need not exist.
+
+    Yields:
+        The temporary folder.
 
     Raises:
-        OSError: if it can't be made.
+        OSError: if it can't be created.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    own = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=folder))
+    _remove_leftovers(folder)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=folder))
     try:
-        yield own
+        yield scratch
     finally:
-        shutil.rmtree(own, ignore_errors=True)
-        for path in made:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for path in created:
             try:
                 path.rmdir()
-            except OSError:  # somebody has put something there
+            except OSError:  # no longer empty
                 break
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what doctors of this host left who were killed."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove folders of this host's doctors that were killed."""
     for old in folder.glob(f"{_prefix()}*-*"):
         number = old.name[len(_prefix()) :].split("-")[0]
         if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc/1").exists():
@@ -61,76 +71,85 @@ def _sweep(folder: Path) -> None:
 
 
 def _prefix() -> str:
-    """Of this host's folders: others may share the disk."""
+    """Return the prefix of this host's folders; other hosts may share the disk."""
     return f"doctor-{zlib.crc32(socket.gethostname().encode()):08x}-"
 
 
-def run_folder(
-    folder: Path, size: int = _TRIAL_BYTES, clock: Callable[[], float] = time.perf_counter
-) -> Finding:
-    """Write a file as large as a checkpoint into the run folder, and read it again.
+def check_run_folder(
+    folder: Path, size: int = _FILE_BYTES, clock: Callable[[], float] = time.perf_counter
+) -> CheckResult:
+    """Write a file into the run folder and read it, and measure the speed.
 
     Args:
         folder: ``ckpt_save_dir``.
         size: of the file, in bytes.
-        clock: returns seconds; for tests.
+        clock: returns the time in seconds; for tests.
     """
     what = "run folder"
     try:
-        with visit(folder) as own:
-            free = shutil.disk_usage(own).free
+        with scratch_folder(folder) as scratch:
+            free = shutil.disk_usage(scratch).free
             if free < min(size * 2, _LEAST_FREE):
                 raise OSError(28, "No space left on device")
             started = clock()
-            _write(own / "trial", size)
-            wrote = size / 1e6 / max(clock() - started, 1e-9)
+            _write(scratch / "test_file", size)
+            write_speed = size / 1e6 / max(clock() - started, 1e-9)
             started = clock()
-            _read(own / "trial", size)
-            read = size / 1e6 / max(clock() - started, 1e-9)
+            _read(scratch / "test_file", size)
+            read_speed = size / 1e6 / max(clock() - started, 1e-9)
     except OSError as error:
-        remedy = "give another folder with --ckpt_save_dir, or make this one writable"
+        remedy = "choose another folder with --ckpt_save_dir, or make this one writable"
         text = f"{folder} can't be written ({error.strerror or error})"
-        return Finding(what, BROKEN, text, remedy, blocks=True)
+        return CheckResult(what, BROKEN, text, remedy, blocks=True)
     text = (
-        f"{folder}: {free / 1e9:.1f} GB free, writes {wrote:,.0f} MB/s (slow below "
-        f"{_SLOW_WRITE_MB}), reads {read:,.0f} MB/s (slow below {_SLOW_READ_MB})"
+        f"{folder}: {free / 1e9:.1f} GB free, writes {write_speed:,.0f} MB/s (slow below "
+        f"{_SLOW_WRITE_MB}), reads {read_speed:,.0f} MB/s (slow below {_SLOW_READ_MB})"
     )
-    numbers = {"free_bytes": free, "write_mb_per_second": wrote, "read_mb_per_second": read}
+    numbers = {
+        "free_bytes": free,
+        "write_mb_per_second": write_speed,
+        "read_mb_per_second": read_speed,
+    }
     state, remedy = OK, ""
-    if wrote < _SLOW_WRITE_MB or read < _SLOW_READ_MB:
+    if write_speed < _SLOW_WRITE_MB or read_speed < _SLOW_READ_MB:
         state, remedy = SLOW, "choose a faster disk with --ckpt_save_dir, or save less often"
     if free < _LEAST_FREE:
-        state, remedy = BROKEN, "make room: a run keeps about 400 MB at the least"
+        state, remedy = BROKEN, "free some space: a run needs at least 400 MB"
     elif free < _GOOD_FREE:
-        state, remedy = SLOW, "make room: ten checkpoints and two states take up to 4 GB"
-    return Finding(what, state, text, remedy, numbers)
+        state, remedy = SLOW, "free some space: ten checkpoints and two states take up to 4 GB"
+    return CheckResult(what, state, text, remedy, numbers)
 
 
 def _write(path: Path, size: int) -> None:
-    # Not zeros: some file systems store those for nothing.
-    piece = os.urandom(_PIECE_BYTES)
+    # Random bytes: some file systems don't write blocks of zeros.
+    block = os.urandom(_BLOCK_BYTES)
     with open(path, "wb", buffering=0) as file:
-        for start in range(0, size, _PIECE_BYTES):
-            file.write(piece[: size - start])
+        for start in range(0, size, _BLOCK_BYTES):
+            file.write(block[: size - start])
         os.fsync(file.fileno())
 
 
 def _read(path: Path, size: int) -> None:
     with open(path, "rb", buffering=0) as file:
-        if hasattr(os, "posix_fadvise"):  # from the disk, not from memory
+        if hasattr(os, "posix_fadvise"):  # drop the page cache, so that the disk is measured
             os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)
-        while file.read(_PIECE_BYTES):
+        while file.read(_BLOCK_BYTES):
             pass
 
 
-def images(config: Config, device: str, clock: Callable[[], float] = time.perf_counter) -> Finding:
-    """Scan the image folder as a training does, and read and decode a sample of its files.
+def check_images(
+    config: Config, device: str, clock: Callable[[], float] = time.perf_counter
+) -> CheckResult:
+    """Scan the image folder as training does, then read and decode a sample of its files.
 
     Args:
         config: with ``data_dir``.
-        device: Ascend, GPU or CPU, which says how many images a second are few; for auto, which
-            nobody has resolved yet, as many as for the CPU.
-        clock: returns seconds; for tests.
+        device: Ascend, GPU or CPU, which sets the threshold; auto, which isn't resolved yet, has
+            the CPU's.
+        clock: returns the time in seconds; for tests.
+
+    Raises:
+        DataError: if there is no such data set.
     """
     from mindcv_ghost.data.sets.sources import open_source
 
@@ -143,32 +162,29 @@ def images(config: Config, device: str, clock: Callable[[], float] = time.perf_c
     )
     scanned = clock() - started
     count = len(source)
-    chosen = random.Random(0).sample(range(count), min(_SAMPLE, count))
+    sample = random.Random(0).sample(range(count), min(_SAMPLE, count))
     deadline = clock() + _SAMPLE_SECONDS
     sizes: list[int] = []
     bad: list[str] = []
 
-    def one(index: int) -> None:
+    def decode_one(index: int) -> None:
         if clock() > deadline:
             return
         try:
-            pixels, size = _decoded(source, index)
+            sizes.append(_decode(source, index))
         except Exception as error:
             bad.append((str(error).splitlines() or [type(error).__name__])[0])
-            return
-        if pixels:
-            sizes.append(size)
 
     started = clock()
     with ThreadPoolExecutor(max_workers=config.workers) as pool:
-        list(pool.map(one, chosen))
+        list(pool.map(decode_one, sample))
     seconds = max(clock() - started, 1e-9)
     speed, megabytes = len(sizes) / seconds, sum(sizes) / 1e6 / seconds
-    few = _SLOW_IMAGES.get(device, _SLOW_IMAGES_ON_DEVICES)
+    slow = _SLOW_IMAGES.get(device, _SLOW_IMAGES_ON_DEVICES)
     text = (
         f"{count:,} in {source.num_classes} classes, listed in {scanned:.1f} s; {len(sizes)} read "
         f"and decoded whole by {config.workers} threads: {speed:,.0f} images/s, {megabytes:,.1f} "
-        f"MB/s (slow below {few:,} images/s)"
+        f"MB/s (slow below {slow:,} images/s)"
     )
     numbers = {
         "images": count,
@@ -177,24 +193,23 @@ def images(config: Config, device: str, clock: Callable[[], float] = time.perf_c
         "mb_per_second": megabytes,
     }
     if bad:
-        text += f"; {len(bad)} of {len(chosen)} can't be read, as {bad[0]}"
-        remedy = "mend or remove such files, or train with --on_bad_image skip"
-        return Finding(what, BROKEN, text, remedy, numbers)
-    if speed < few:
+        text += f"; {len(bad)} of {len(sample)} can't be read, for example {bad[0]}"
+        remedy = "repair or remove these files, or train with --on_bad_image skip"
+        return CheckResult(what, BROKEN, text, remedy, numbers)
+    if speed < slow:
         remedy = "put the images on a local disk, or give the job more cores"
-        return Finding(what, SLOW, text, remedy, numbers)
-    return Finding(what, OK, text, numbers=numbers)
+        return CheckResult(what, SLOW, text, remedy, numbers)
+    return CheckResult(what, OK, text, numbers=numbers)
 
 
-def _decoded(source, index: int) -> tuple[int, int]:
-    """Pixels and bytes of an image, by Pillow."""
+def _decode(source: Source, index: int) -> int:
+    """Read an image and decode it with Pillow; returns the bytes that were read."""
     import io
 
     from PIL import Image
 
     data, _ = source[index]
-    if not source.encoded:
-        return data.size, data.nbytes
-    with Image.open(io.BytesIO(data.tobytes())) as image:
-        image.load()
-        return image.width * image.height, data.nbytes
+    if source.encoded:
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            image.load()
+    return data.nbytes

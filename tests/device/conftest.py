@@ -25,7 +25,7 @@ from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
     rows,
 )
 from .fake_device import record
-from .fake_device.checks import check
+from .fake_device.checks import check_records
 from .fake_device.register import build
 
 ON_DEVICE = Path(__file__).with_name("on_device.py")
@@ -34,7 +34,7 @@ COMPILERS = ("c++", "g++", "clang++")
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory) -> Path:
-    """The device's own operators."""
+    """The library with the device's operators."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         pytest.skip("there is no C++ compiler")
@@ -42,17 +42,17 @@ def library(tmp_path_factory) -> Path:
 
 
 class Host(Scripts):
-    """A host with devices, in a folder.
+    """A host with fake devices; scripts run in a folder of the test.
 
     Args:
-        cwd: where scripts run.
-        library: the devices' operators.
-        root: where the scripts are.
+        cwd: the folder.
+        library: with the device's operators.
+        root: folder of the scripts.
     """
 
     def __init__(self, cwd: Path, library: Path, root: Path | None = None) -> None:
         super().__init__(cwd)
-        # Another tree's, to see what these tests say of it.
+        # FAKE_DEVICE_ROOT: test another checkout's scripts.
         self.root = root or Path(os.environ.get("FAKE_DEVICE_ROOT", ROOT))
         self.environ["FAKE_DEVICE_LIBRARY"] = str(library)
         self.records: list[list[dict]] = []
@@ -78,15 +78,15 @@ class Host(Scripts):
         status: int = 0,
         **settings,
     ) -> Done:
-        """Run a script on a device; ``self.records`` has what its ranks called.
+        """Run a script on a device; its ranks' calls are then in ``self.records``.
 
         Args:
-            device: Ascend, GPU, or CPU for the plain one.
-            script: its path, from the root on.
+            device: Ascend, GPU, or CPU for an unchanged MindSpore.
+            script: its path, relative to the root.
             args: its arguments.
-            ranks: under the launcher if several.
+            ranks: number of processes; several are started by the launcher.
             launcher: mpirun or msrun.
-            status: that it must end with. If it is 0 no rule may have been broken.
+            status: expected exit status. If it is 0, the records are checked, too.
             settings: environment variables.
         """
         log = self.new_log()
@@ -101,15 +101,15 @@ class Host(Scripts):
         self.records = record.read(log)
         assert done.status == status, done.out + done.err
         if status == 0:
-            check(self.records)
+            check_records(self.records)
         return done
 
     def new_log(self) -> Path:
         return self.cwd / "records" / uuid.uuid4().hex
 
     def train(self, device: str, images: Path, *, name: str, **more) -> Done:  # noqa: F811
-        """Train the tiny network; upper-case arguments are environment variables, like
-        ``on``'s other ones, and the rest changes the recipe."""
+        """Train the tiny network. Upper-case arguments are environment variables; ``ranks`` and
+        ``status`` are those of ``on``; all others are keys of the recipe."""
         ranks, status = more.pop("ranks", 1), more.pop("status", 0)
         settings = {key: more.pop(key) for key in list(more) if key.isupper()}
         options = tiny(images, device, name, **more)
@@ -125,7 +125,7 @@ class Host(Scripts):
         number: int,
         **more,
     ) -> Done:
-        """Start a training, and send its program a signal when it has done so many steps."""
+        """Start a training, and send it a signal after a number of steps."""
         ranks = more.pop("ranks", 1)
         log, mark = self.new_log(), f"RUN_MARK={uuid.uuid4().hex}"
         options = tiny(images, device, name, **more)
@@ -151,7 +151,7 @@ class Host(Scripts):
             time.sleep(0.02)
         target = process.pid
         for pid in marked_processes(mark) if ranks > 1 else ():
-            # The PyPI package's mpirun is a wrapper that passes nothing on.
+            # The mpirun of PyPI's package is a wrapper that doesn't forward signals.
             if "prterun" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]:
                 target = pid
         os.kill(target, number)
@@ -160,16 +160,16 @@ class Host(Scripts):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        # mpirun doesn't wait for ranks that it has told to end; they may still be saving.
+        # mpirun doesn't wait for ranks that it has terminated; they may still be saving.
         while marked_processes(mark):
             assert time.monotonic() < deadline, marked_processes(mark)
             time.sleep(0.05)
         self.records = record.read(log)
-        check(self.records)
+        check_records(self.records)
         return Done(process.returncode, out, err)
 
     def weights(self, name: str) -> bytes:
-        """The last checkpoint of a run."""
+        """Read the last checkpoint of a run."""
         return (self.cwd / name / "last.ckpt").read_bytes()
 
 
@@ -191,7 +191,7 @@ def steps_done(log: Path) -> int:
 
 
 def tiny(images: Path, device: str, name: str, **changes) -> list[str]:  # noqa: F811
-    """Options of a training of ``device_tiny``, two epochs of six batches of eight."""
+    """Return options of a training of ``device_tiny``: two epochs of six batches of eight."""
     options = {"model": "device_tiny", "device_target": device, "val_while_train": "false"}
     return recipe(images, ckpt_save_dir=name, **{**options, **changes})
 

@@ -1,4 +1,4 @@
-"""The doctor on a device: what it skips on the CPU is tried."""
+"""The doctor on a device, where it also checks what it skips on the CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mindcv_ghost.doctor.starting import INNER
+from mindcv_ghost.doctor.processes import IS_CHILD
 
 from ..e2e.conftest import SOON_COMPILED
 from .fake_device.checks import calls
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.device
 
 DOCTOR = "mindcv_ghost/doctor/__main__.py"
 OPTIONS = ["--model", SOON_COMPILED, "--image_resize", "64", "--batch_size", "2", "--json"]
-OPTIONS += ["--steps", "140"]  # beyond the 128 batches whose shapes MindSpore queues
+OPTIONS += ["--steps", "140"]  # more than the 128 batches whose shapes MindSpore queues
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(host):
-    """A doctor alone starts another one, which wouldn't be on the fake device."""
-    host.environ[INNER] = "1"
+    """Without this the doctor would start a child process, which wouldn't be on the fake device."""
+    host.environ[IS_CHILD] = "1"
 
 
 def states(done) -> dict[str, str]:
@@ -29,28 +29,30 @@ def states(done) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("device", "ranks"), [("Ascend", 2), ("GPU", 1)])
-def test_it_trains_beyond_the_queue_with_and_without_sink_mode(host, device, ranks):
-    # An Ascend 910A, whose second rank overflows in a step of the training.
+def test_the_doctor_trains_beyond_the_queues_capacity_with_and_without_sink_mode(
+    host, device, ranks
+):
+    # A 910A whose second rank overflows in one step of the training.
     settings = {"FAKE_DEVICE_CHIP": "ascend910", "FAKE_DEVICE_OVERFLOWS": "1:9"}
     done = host.on(device, DOCTOR, "--device", device, *OPTIONS, ranks=ranks, **settings)
     found = states(done)
     alone = {"cluster", "AllReduce", "gather and broadcast", "equal ranks"}
     skipped = {"images"} | (alone if ranks == 1 else set())
     assert {name for name, state in found.items() if state == "skipped"} == skipped, done.err
-    # The fake device's all-reduce is the CPU's, and slow for a device's.
-    tried = {state for name, state in found.items() if name not in {*skipped, "AllReduce"}}
-    assert tried == {"ok"}, done.err
+    # The fake device's all-reduce is the CPU's, which is slow for a device.
+    checked = {state for name, state in found.items() if name not in {*skipped, "AllReduce"}}
+    assert checked == {"ok"}, done.err
     checks = {check["what"]: check for check in done.json["checks"]}
     assert "140 steps on one batch" in checks["sink mode"]["text"]
     assert len(calls(host.records[0], "DataWrapper")) == 140
-    left_out, scale = (checks["training"]["numbers"][k] for k in ("overflows", "loss_scale"))
-    assert scale == 65536 / 2**left_out
-    assert left_out >= ranks - 1
-    named = [entry["id"] for record in host.records for entry in calls(record, "set_device")]
-    assert named == list(range(ranks))
+    skipped_updates, scale = (checks["training"]["numbers"][k] for k in ("overflows", "loss_scale"))
+    assert scale == 65536 / 2**skipped_updates
+    assert skipped_updates >= ranks - 1
+    numbers = [entry["id"] for record in host.records for entry in calls(record, "set_device")]
+    assert numbers == list(range(ranks))
 
 
-def test_a_driver_that_does_not_answer_is_told_with_status_1(host):
+def test_a_driver_that_does_not_answer_is_broken_with_status_1(host):
     settings = {"FAKE_DEVICE_COUNT": "none"}
     done = host.on("Ascend", DOCTOR, "--device", "Ascend", *OPTIONS, status=1, **settings)
     assert states(done)["devices"] == "broken"

@@ -1,4 +1,4 @@
-"""The fake device itself: each of its rules fires when it is broken, and only then."""
+"""The fake device itself: each rule's violation is detected, and nothing else is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from .conftest import ON_DEVICE, Host
-from .fake_device.checks import check
-from .fake_device.queue import INFO_CAPACITY, Queue, Sender
-from .fake_device.rules import RULES, FakeDeviceError
+from .fake_device.checks import check_records
+from .fake_device.data_queue import INFO_CAPACITY, Queue, Sender
+from .fake_device.rules import RULES, RuleViolation
 
-BREAKING = ON_DEVICE.with_name("breaking.py")
+PROGRAMS = ON_DEVICE.with_name("violations.py")
 
 
 def batches(count: int, fails_at: int | None = None):
@@ -26,7 +26,7 @@ def batches(count: int, fails_at: int | None = None):
 
 
 class Pipeline:
-    """What MindSpore's data sets offer to a sender."""
+    """Has the part of MindSpore's data sets that a sender uses."""
 
     def __init__(self, count: int, fails_at: int | None = None) -> None:
         self.count, self.fails_at = count, fails_at
@@ -35,7 +35,7 @@ class Pipeline:
         return batches(self.count, self.fails_at)
 
 
-def sent(count: int, fails_at: int | None = None, **more) -> tuple[Queue, Sender]:
+def start_sending(count: int, fails_at: int | None = None, **more) -> tuple[Queue, Sender]:
     queue = Queue("q", **{"capacity": 16, "with_info": True, "info_first": False, **more})
     sender = Sender(Pipeline(count, fails_at), queue, 1)
     sender.send()
@@ -43,33 +43,33 @@ def sent(count: int, fails_at: int | None = None, **more) -> tuple[Queue, Sender
 
 
 @pytest.mark.parametrize("info_first", [True, False])
-def test_a_consumer_that_asks_for_shapes_gets_every_batch(info_first):
-    queue, sender = sent(300, info_first=info_first)
+def test_a_consumer_that_reads_the_shapes_gets_every_batch(info_first):
+    queue, sender = start_sending(300, info_first=info_first)
     for number in range(300):
         assert queue.next_info() == ([np.float32, np.int32], [[2, 3], [2]])
         assert queue.fetch()[0][0, 0] == number
-    with pytest.raises(FakeDeviceError, match="batch 300 of a queue whose sender is ended"):
+    with pytest.raises(RuleViolation, match="batch 300 of a queue whose sender is ended"):
         queue.fetch()
-    with pytest.raises(FakeDeviceError, match="shapes of batch 300"):
+    with pytest.raises(RuleViolation, match="shapes of batch 300"):
         queue.next_info()
     sender.stop_send()
     sender.release()
 
 
 @pytest.mark.parametrize(("info_first", "fetched"), [(True, 128), (False, 129)])
-def test_a_consumer_that_does_not_ask_for_shapes_is_stuck(info_first, fetched):
-    """Ascend's sender queues a batch before its shapes, a GPU's behind them."""
+def test_a_consumer_that_does_not_read_the_shapes_would_wait_forever(info_first, fetched):
+    """Ascend's sender queues a batch before its shapes, a GPU's after them."""
     assert INFO_CAPACITY == 128
-    queue, sender = sent(300, info_first=info_first)
+    queue, sender = start_sending(300, info_first=info_first)
     for _ in range(fetched):
         queue.fetch()
-    with pytest.raises(FakeDeviceError, match="waiting for room in the info queue"):
+    with pytest.raises(RuleViolation, match="waiting for room in the info queue"):
         queue.fetch()
     sender.release()
 
 
-def test_the_data_queue_is_bounded():
-    queue, sender = sent(300, with_info=False)
+def test_the_data_queue_has_a_capacity():
+    queue, sender = start_sending(300, with_info=False)
     for _ in range(200):
         queue.fetch()
     with queue._change:
@@ -79,14 +79,14 @@ def test_the_data_queue_is_bounded():
     assert not sender._thread.is_alive()
 
 
-def test_the_device_is_not_told_what_befell_the_sender_but_who_asks_for_shapes_is():
-    queue, sender = sent(10, fails_at=3)
+def test_the_senders_error_is_raised_for_the_shapes_and_not_for_the_batch():
+    queue, sender = start_sending(10, fails_at=3)
     sender._thread.join(5)
     with pytest.raises(RuntimeError, match="ValueError: bad batch 3"):
-        queue.next_info()  # at once, though three good batches are there
+        queue.next_info()  # at once, though three good batches are queued
     for _ in range(3):
         queue.fetch()
-    with pytest.raises(FakeDeviceError, match="bad batch 3.*GetNext waits for a batch for ever"):
+    with pytest.raises(RuleViolation, match="bad batch 3.*GetNext waits for a batch forever"):
         queue.fetch()
     sender.release()
 
@@ -107,14 +107,14 @@ def test_a_consumer_waits_for_a_slow_sender():
     sender.release()
 
 
-def test_nothing_comes_out_of_a_queue_that_is_released():
-    queue, sender = sent(3)
+def test_fetching_from_a_released_queue_is_a_violation():
+    queue, sender = start_sending(3)
     sender.release()
-    with pytest.raises(FakeDeviceError, match="queue q is released"):
+    with pytest.raises(RuleViolation, match="queue q is released"):
         queue.fetch()
 
 
-def test_records_of_ranks_that_call_otherwise_are_refused():
+def test_records_of_ranks_with_different_collectives_are_refused():
     def call(shape, cell="_AllReduceSum"):
         inputs = [["Float32", shape]]
         return {
@@ -125,77 +125,77 @@ def test_records_of_ranks_that_call_otherwise_are_refused():
             "collective": True,
         }
 
-    check([[call([3])], [call([3])]])
-    with pytest.raises(FakeDeviceError, match="differ at their collective number 1"):
-        check([[call([3]), call([4])], [call([3]), call([5])]])
-    with pytest.raises(FakeDeviceError, match="differ at their collective number 1"):
-        check([[call([3])], [call([3]), call([3])]])
+    check_records([[call([3])], [call([3])]])
+    with pytest.raises(RuleViolation, match="differ at their collective number 1"):
+        check_records([[call([3]), call([4])], [call([3]), call([5])]])
+    with pytest.raises(RuleViolation, match="differ at their collective number 1"):
+        check_records([[call([3])], [call([3]), call([3])]])
 
 
-def test_records_of_a_sender_that_is_left_are_refused():
+def test_records_of_a_sender_that_is_not_released_are_refused():
     start, stop, end = {"call": "send"}, {"call": "stop_send"}, {"call": "release", "ended": True}
-    check([[start, stop, end]])
+    check_records([[start, stop, end]])
     for record in ([start], [start, end], [start, stop], [start, stop, {**end, "ended": False}]):
-        with pytest.raises(FakeDeviceError, match="stop_send|senders"):
-            check([record])
+        with pytest.raises(RuleViolation, match="stop_send|senders"):
+            check_records([record])
 
 
 @pytest.fixture
 def fake(tmp_path, library) -> Host:
-    return Host(tmp_path, library, BREAKING.parent)
+    return Host(tmp_path, library, PROGRAMS.parent)
 
 
-# What breaks the rule, as a function of breaking.py; the rule, or what MindSpore itself says.
-BROKEN = {
-    "names_a_device_that_is_not_there": "device id in range",
-    "computes_before_it_names_a_device": "set_device before computing",
-    "inits_before_it_names_a_device": "init after set_device",
+# Function of violations.py -> the violated rule, or a part of MindSpore's own message.
+VIOLATIONS = {
+    "sets_a_device_that_does_not_exist": "device id in range",
+    "computes_before_set_device": "set_device before computing",
+    "inits_before_set_device": "init after set_device",
     "inits_after_computing": "init before computing",
-    "inits_after_making_a_tensor": "init before tensors",
+    "inits_after_creating_a_tensor": "init before tensors",
     "inits_with_a_rank_table": "no left-over rank table",
-    "computes_by_host_code": "no host operators",
-    "connects_only_once": "fetching ends",
-    "hands_inputs_to_a_connected_network": "fetching is given nothing",
-    "runs_the_graph_of_another_shape": "batches fit their graph",
-    "fetches_behind_the_end": "asking for shapes ends",
-    "fetches_after_the_release": "queue is not released",
-    "names_two_devices": "can not be modified",
-    "names_another_kind": "Unsupported device target",
-    "sinks_for_the_cpu": "dataset sink mode is not supported",
+    "runs_a_host_operator": "no host operators",
+    "connects_only_once": "GetNext returns",
+    "passes_inputs_to_a_connected_network": "connected networks take no inputs",
+    "runs_a_graph_with_another_shape": "batches fit the graph",
+    "fetches_after_the_last_batch": "get_data_info returns",
+    "fetches_from_a_released_queue": "queue is not released",
+    "sets_two_devices": "can not be modified",
+    "sets_another_kind_of_device": "Unsupported device target",
+    "uses_sink_mode_on_the_cpu": "dataset sink mode is not supported",
 }
 
 
-# Where Ascend and a GPU differ.
-ON_GPU = ("connects_only_once", "computes_by_host_code", "names_another_kind")
+# Cases in which Ascend and GPU differ.
+ON_GPU = ("connects_only_once", "runs_a_host_operator", "sets_another_kind_of_device")
 
 
 @pytest.mark.device
 @pytest.mark.parametrize(
     ("device", "name"),
-    [*(("Ascend", name) for name in BROKEN), *(("GPU", name) for name in ON_GPU)],
+    [*(("Ascend", name) for name in VIOLATIONS), *(("GPU", name) for name in ON_GPU)],
 )
-def test_what_a_device_would_not_do_ends_with_the_rule(fake, device, name):
-    rule = BROKEN[name]
-    done = fake.on(device, BREAKING.name, name, status=1)
+def test_a_violation_ends_the_program_and_names_the_rule(fake, device, name):
+    rule = VIOLATIONS[name]
+    done = fake.on(device, PROGRAMS.name, name, status=1)
     last = done.err.strip().splitlines()
     assert any(rule in line for line in last), done.err
-    broken = [entry["rule"] for record in fake.records for entry in record if "rule" in entry]
-    assert broken == ([rule] if rule in RULES else [])
+    violated = [entry["rule"] for record in fake.records for entry in record if "rule" in entry]
+    assert violated == ([rule] if rule in RULES else [])
 
 
 @pytest.mark.device
 @pytest.mark.parametrize("device", ["Ascend", "GPU"])
-def test_what_a_device_does_breaks_no_rule(fake, device):
-    fake.on(device, BREAKING.name, "does_it_right")
+def test_a_legal_program_violates_no_rule(fake, device):
+    fake.on(device, PROGRAMS.name, "violates_no_rule")
 
 
 @pytest.mark.device
 @pytest.mark.parametrize("mode", ["", "SATURATION_MODE"])
 @pytest.mark.parametrize("chip", ["ascend910", "ascend910b"])
-def test_all_finite_answers_by_chip(fake, chip, mode):
-    """910A and a 910B that saturates read and clear the register, and ignore the values."""
+def test_all_finite_depends_on_the_chip(fake, chip, mode):
+    """A 910A, and a 910B that saturates, read and clear the register and ignore the values."""
     settings = {"FAKE_DEVICE_CHIP": chip, "MS_ASCEND_CHECK_OVERFLOW_MODE": mode}
-    done = fake.on("Ascend", BREAKING.name, "asks_all_finite", **settings)
+    done = fake.on("Ascend", PROGRAMS.name, "prints_all_finite", **settings)
     by_register = chip == "ascend910" or mode == "SATURATION_MODE"
     # Good values; values with an infinity; good values with the register raised; the same again.
     expected = [True, True, False, True] if by_register else [True, False, True, True]
@@ -203,17 +203,17 @@ def test_all_finite_answers_by_chip(fake, chip, mode):
 
 
 @pytest.mark.device
-def test_a_chip_that_saturates_makes_largest_numbers_of_infinities_and_zeros_of_nan(fake):
-    said = {}
+def test_saturation_turns_infinities_into_the_largest_number_and_nan_into_zero(fake):
+    printed = {}
     for chip in ("ascend910", "ascend910b"):
-        done = fake.on("Ascend", BREAKING.name, "differentiates", FAKE_DEVICE_CHIP=chip)
-        said[chip] = done.out.split()
-    assert said["ascend910b"] == ["inf", "nan", "2.0", "False"]
-    assert said["ascend910"] == ["3.4028234663852886e+38", "0.0", "2.0", "True"]
+        done = fake.on("Ascend", PROGRAMS.name, "prints_gradients", FAKE_DEVICE_CHIP=chip)
+        printed[chip] = done.out.split()
+    assert printed["ascend910b"] == ["inf", "nan", "2.0", "False"]
+    assert printed["ascend910"] == ["3.4028234663852886e+38", "0.0", "2.0", "True"]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_stands_in_mindspore_where_it_says(rule):
+def test_a_rules_source_is_where_it_says(rule):
     text, source = RULES[rule]
     assert len(text) > 20
     cited = re.fullmatch(r'wheel:([\w/.]+):(\d+) "(.+)"', source)

@@ -20,13 +20,13 @@ Done = namedtuple("Done", "status out err")
 
 
 class Doctor:
-    """Starts it in a folder of the test's own."""
+    """Starts the doctor in a test's folder."""
 
     def __init__(self, folder: Path, temporary: Path) -> None:
         self.folder = folder
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         self.environ = {**launcher_environment(), "PYTHONPATH": str(ROOT), "PATH": path}
-        # Ranks that are ended in a check leave what they told each other there.
+        # Ranks that are ended within a check leave their exchange folder there.
         self.environ["TMPDIR"] = str(temporary)
 
     def start(self, *command: object, **environ: str) -> subprocess.Popen:
@@ -58,7 +58,7 @@ class Doctor:
         return self.end(self.start(*command, **environ))
 
     def one_check(self, *options: object, launcher: tuple[str, ...] = (), **environ: str) -> Done:
-        """Only the script's own check, without MindSpore."""
+        """Run the checks of one_check.py; without MindSpore."""
         return self.end(self.start(*launcher, *self.script, *options, **environ), 90)
 
 
@@ -68,13 +68,13 @@ def doctor(tmp_path, tmp_path_factory) -> Doctor:
 
 
 def lines_of(text: str) -> dict[str, tuple[str, str]]:
-    """``what -> (state, text)`` of the lines before the block to paste."""
+    """Parse the lines before the block to paste: ``what -> (state, text)``."""
     found = {}
     for line in text.partition("---- paste from here")[0].splitlines():
         state, _, rest = line.partition(" ")
         if state in ("ok", "slow", "broken", "skipped"):
-            what, _, told = rest.strip().partition(": ")
-            found[what] = (state, told)
+            what, _, result = rest.strip().partition(": ")
+            found[what] = (state, result)
     return found
 
 

@@ -1,6 +1,6 @@
-"""An examination of one check, which hangs, raises or dies on one rank; no MindSpore.
+"""Runs the doctor with one check, which hangs, raises or dies on one rank; no MindSpore.
 
-one_check.py DEED RANK DEADLINE [GRACE] [json]
+one_check.py ACTION RANK DEADLINE [GRACE] [json]
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import signal
 import sys
 import time
 
-from mindcv_ghost.doctor import board, examination, rounds, watch
-from mindcv_ghost.doctor.examination import Check, Examination
-from mindcv_ghost.doctor.findings import OK, Finding, Report
-from mindcv_ghost.doctor.usage import Asked
+from mindcv_ghost.doctor import exchange, runner, watchdog
+from mindcv_ghost.doctor.diagnosis import finish, open_exchange, printer
+from mindcv_ghost.doctor.options import Options
+from mindcv_ghost.doctor.report import OK, CheckResult, Report
+from mindcv_ghost.doctor.runner import Check, CheckRunner
+from mindcv_ghost.doctor.watchdog import Watchdog
 from mindcv_ghost.launch.cluster import barrier
 from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import detect
@@ -23,7 +25,7 @@ from mindcv_ghost.launch.world import detect
 
 def hang() -> None:
     end = time.time() + 80
-    while time.time() < end:  # a signal ends one
+    while time.time() < end:  # a signal interrupts a sleep
         ctypes.PyDLL(None).sleep(80)  # with Python's lock held, as MindSpore does
 
 
@@ -41,43 +43,43 @@ def rest() -> None:
         time.sleep(0.01)
 
 
-DEEDS = {"hang": hang, "fail": fail, "die": die, "rest": rest, "nothing": lambda: None}
+ACTIONS = {"hang": hang, "fail": fail, "die": die, "rest": rest, "nothing": lambda: None}
 
 
 def main(argv: list[str]) -> int:
-    deed, rank, deadline, *more = argv
+    action, rank, deadline, *more = argv
     if more and more[0] != "json":
-        for module in (board, examination, watch):
+        for module in (exchange, runner, watchdog):
             module.GRACE_SECONDS = float(more[0])
     world = detect(os.environ)
-    asked = Asked(json="json" in more)
+    options = Options(json="json" in more)
 
-    def check() -> Finding:
+    def check() -> CheckResult:
         if world.rank == int(rank):
-            DEEDS[deed]()
-        elif deed == "fail" and int(rank) == 1:
+            ACTIONS[action]()
+        elif action == "fail" and int(rank) == 1:
             hang()  # waits for the one that has failed
-        return Finding("second", OK, "done")
+        return CheckResult("second", OK, "done")
 
     with contextlib.ExitStack() as stack:
-        common, folder = rounds._open_board(world, asked)
-        stack.callback(common.remove)
+        shared, folder = open_exchange(world, options)
+        stack.callback(shared.remove)
         report = Report({"device": "none"})
-        watching = watch.Watch(world.rank, world.size, folder, asked.json, report.facts)
+        watching = Watchdog(world.rank, world.size, folder, options.json, report.facts)
         stack.callback(watching.close)
-        show = rounds._printer(asked, world)
-        exam = Examination(world, common, watching, report, show)
-        exam.make(
+        show = printer(options, world)
+        checks = CheckRunner(world, shared, watching, report, show)
+        checks.run(
             [
-                Check("first", lambda: Finding("first", OK, "fine")),
+                Check("first", lambda: CheckResult("first", OK, "fine")),
                 Check("second", check, float(deadline)),
-                Check("third", lambda: Finding("third", OK, "fine"), needs=("second",)),
-                Check("fourth", lambda: Finding("fourth", OK, "fine")),
+                Check("third", lambda: CheckResult("third", OK, "fine"), needs=("second",)),
+                Check("fourth", lambda: CheckResult("fourth", OK, "fine")),
             ]
         )
-        if not exam.lost:
+        if not checks.ranks_are_missing:
             barrier("the end of the test")
-    return rounds._finish(asked, world, report, exam.lost)
+    return finish(options, world, report, checks.ranks_are_missing)
 
 
 if __name__ == "__main__":

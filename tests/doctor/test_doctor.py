@@ -1,4 +1,4 @@
-"""The doctor as a whole: started as a user starts it, with and without launchers."""
+"""The whole doctor, started as users start it, with and without launchers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.doctor.board import read
-from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED
+from mindcv_ghost.doctor.exchange import read_json
+from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED
 
 from ..e2e.conftest import BIN, ROOT, write_images
 from .conftest import lines_of, object_of
 
-# Compiled soon, and with batch norms.
+# Compiles fast, and has batch norms.
 SMALL = ("--model", "ghost_resnet20_cifar", "--image_resize", 32, "--steps", 40, "--device", "CPU")
 ALL = [
     *("versions", "launcher", "left-over variables", "scheduler's address", "cores and memory"),
@@ -34,7 +34,7 @@ def nothing_is_broken(text: str) -> dict[str, tuple[str, str]]:
     return lines
 
 
-def test_one_process_is_examined_and_leaves_nothing(doctor, tmp_path):
+def test_one_process_is_checked_and_leaves_no_files(doctor, tmp_path):
     write_images(tmp_path / "images" / "train", {"ant": 3, "bee": 3}, seed=1)
     images = ("--data_dir", tmp_path / "images", "--ckpt_save_dir", tmp_path / "run")
     done = doctor.run(*SMALL, *images, "--json")
@@ -44,8 +44,8 @@ def test_one_process_is_examined_and_leaves_nothing(doctor, tmp_path):
         assert lines[what][0] == SKIPPED
     assert lines["resume"] == (
         OK,
-        "the last 4 steps again from the saved state, 40 updates in all: the same as the whole "
-        "run, bit for bit",
+        "the last 4 steps again from the saved state, 40 updates in all: identical to the "
+        "uninterrupted run, bit for bit",
     )
     whole = object_of(done.out)
     assert done.out.count("\n") == 1 and whole["status"] == 0
@@ -58,7 +58,7 @@ def test_one_process_is_examined_and_leaves_nothing(doctor, tmp_path):
 
 
 @pytest.mark.slow
-def test_float16_and_its_loss_scale_are_held_against_float32(doctor):
+def test_gradients_in_float16_with_a_loss_scale_are_compared_with_float32(doctor):
     half = ("--amp_level", "O2", "--loss_scale_type", "dynamic", "--loss_scale", 1024)
     more = ("--gradient_accumulation_steps", 2, "--ema", "true", "--clip_grad", "true")
     done = doctor.run(*SMALL, *half, *more, "--json")
@@ -68,7 +68,7 @@ def test_float16_and_its_loss_scale_are_held_against_float32(doctor):
     assert numbers["training"]["loss_scale"] == 1024
 
 
-def test_ranks_by_mpirun_are_examined_together(doctor):
+def test_ranks_started_by_mpirun_are_checked_together(doctor):
     done = doctor.run(*SMALL, "--ranks", 2)
     assert done.status == 0, done.out + done.err
     lines = nothing_is_broken(done.out)
@@ -81,7 +81,7 @@ def test_ranks_by_mpirun_are_examined_together(doctor):
 
 
 @pytest.mark.slow
-def test_ranks_by_msrun_are_examined_together(doctor, tmp_path):
+def test_ranks_started_by_msrun_are_checked_together(doctor, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -95,19 +95,19 @@ def test_ranks_by_msrun_are_examined_together(doctor, tmp_path):
 
 
 def rank_1_in_training(folder: Path) -> int:
-    """Its process, once it trains; between two checks it has no file."""
+    """Return its pid once it trains; between two checks it has no file."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for path in folder.glob("mindcv_ghost_doctor-*/now-rank1.json"):
-            under_way = read(path)
-            if under_way is not None and under_way["what"] == "training":
-                return under_way["pid"]
+            running = read_json(path)
+            if running is not None and running["what"] == "training":
+                return running["pid"]
         time.sleep(0.1)
     raise AssertionError("rank 1 doesn't train")
 
 
 @pytest.mark.slow
-def test_a_rank_that_stands_still_in_training_ends_the_job_with_a_report(doctor):
+def test_a_rank_that_is_stopped_during_training_ends_the_job_with_a_report(doctor):
     process = doctor.start(
         *(sys.executable, "-m", "mindcv_ghost.doctor", "--ranks", 2, *SMALL),
         *("--steps", 100_000, "--patience", 150),
@@ -120,13 +120,13 @@ def test_a_rank_that_stands_still_in_training_ends_the_job_with_a_report(doctor)
     os.kill(rank_1_in_training(Path(doctor.environ["TMPDIR"])), signal.SIGSTOP)
     done = doctor.end(process)
     assert done.status == 1, done
-    state, told = lines_of(done.out)["training"]
-    assert state == BROKEN and told.startswith("no end within 150 s. rank 0 in training (at ")
-    assert "rank 1 in training" in told
+    state, text = lines_of(done.out)["training"]
+    assert state == BROKEN and text.startswith("no end within 150 s. rank 0 in training (at ")
+    assert "rank 1 in training" in text
     assert done.out.count("paste from here") == 1
 
 
-def test_a_key_that_isnt_there_is_told_once_with_status_2(doctor):
+def test_an_unknown_key_is_reported_once_with_status_2(doctor):
     for more in ((), ("--ranks", 2)):
         done = doctor.run("--weigth_decay", 1, *more)
         assert (done.status, done.out) == (2, "")
@@ -135,7 +135,7 @@ def test_a_key_that_isnt_there_is_told_once_with_status_2(doctor):
         )
 
 
-def test_help_loads_nothing_and_names_every_option(doctor):
+def test_help_names_every_option(doctor):
     done = doctor.run("--help")
     assert done.status == 0 and done.err == ""
     for option in ("--device", "--ranks", "--light", "--steps", "--patience", "--json"):
@@ -157,11 +157,11 @@ def test_a_run_folder_that_cant_be_written_is_broken_with_status_1(doctor, tmp_p
     assert "Broken: run folder." in done.out and "Traceback" not in done.out + done.err
 
 
-def test_without_mindspore_all_that_can_be_tried_is_tried(doctor, tmp_path):
+def test_without_mindspore_all_other_checks_still_run(doctor, tmp_path):
     hidden = tmp_path / "hidden"
     (hidden / "mindspore").mkdir(parents=True)
     (hidden / "mindspore" / "__init__.py").write_text("raise ImportError('no libfoo.so')")
-    # Before everything that is installed; the doctor's children get it, too.
+    # Shadows the installed MindSpore, also in the doctor's child processes.
     done = doctor.run("--device", "CPU", PYTHONPATH=f"{hidden}:{ROOT}")
     assert done.status == 1, done.out + done.err
     lines = lines_of(done.out)
@@ -171,7 +171,7 @@ def test_without_mindspore_all_that_can_be_tried_is_tried(doctor, tmp_path):
     assert "Traceback" not in done.out + done.err
 
 
-def test_variables_that_contradict_each_other_are_a_finding(doctor):
+def test_contradictory_launcher_variables_are_a_result(doctor):
     done = doctor.run(OMPI_COMM_WORLD_RANK="3", OMPI_COMM_WORLD_SIZE="2")
     assert done.status == 1
     lines = lines_of(done.out)

@@ -1,4 +1,4 @@
-"""Wrong numbers are found, whoever computed them; right ones aren't complained about."""
+"""Wrong numbers are result, whoever computed them, and right ones are accepted."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mindcv_ghost.doctor import communication
-from mindcv_ghost.doctor.comparison import LOSS, compared
-from mindcv_ghost.doctor.findings import BROKEN, OK, SKIPPED, SLOW
-from mindcv_ghost.doctor.saving import difference
-from mindcv_ghost.doctor.synthetic import Shape, batch_of
-from mindcv_ghost.doctor.training import RepeatedBatch, Trial
+from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, SLOW
+from mindcv_ghost.doctor.trials.batches import BatchShape, RepeatedBatch, make_batch
+from mindcv_ghost.doctor.trials.communication import (
+    check_all_reduce,
+    check_gather_and_broadcast,
+)
+from mindcv_ghost.doctor.trials.gradients import compare
+from mindcv_ghost.doctor.trials.reference import LOSS
+from mindcv_ghost.doctor.trials.saving import relative_difference
+from mindcv_ghost.doctor.trials.training import judge_losses, run_trainer
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.launch.world import World
 
 
-class Ranks:
-    """Two ranks in one process: each thread's sum waits for the other's."""
+class TwoRanks:
+    """Two ranks as threads of one process; each sum waits for the other rank's."""
 
-    def __init__(self, spoil=lambda values: values, delay: float = 0.0) -> None:
+    def __init__(self, corrupt=lambda values: values) -> None:
         self.barrier = threading.Barrier(2)
         self.given: list = [None, None]
-        self.spoil, self.delay = spoil, delay
+        self.corrupt = corrupt
 
     def of(self, rank: int) -> Collectives:
         collectives = Collectives(rank, 2)
@@ -36,60 +41,63 @@ class Ranks:
         self.barrier.wait(60)
         total = self.given[0] + self.given[1]
         self.barrier.wait(60)
-        return self.spoil(total)
+        return self.corrupt(total)
 
     def both(self, check) -> list:
-        found = [None, None]
+        result = [None, None]
 
         def run(rank: int) -> None:
-            found[rank] = check(self.of(rank))
+            result[rank] = check(self.of(rank))
 
         threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(120)
-        return found
+        return result
 
 
-def test_a_training_that_handles_a_signal_to_stop_ends_the_doctor():
+def test_a_training_that_a_signal_stopped_ends_the_doctor():
     stopped = SimpleNamespace(run=lambda: SimpleNamespace(stopped_by=signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
-        Trial.run(stopped)
+        run_trainer(stopped)
     done = SimpleNamespace(stopped_by=0)
-    assert Trial.run(SimpleNamespace(run=lambda: done)) is done
+    assert run_trainer(SimpleNamespace(run=lambda: done)) is done
 
 
-def test_right_sums_are_ok_and_timed():
-    found, other = Ranks().both(lambda ranks: communication.all_reduce(ranks, "CPU"))
-    assert found.state in (OK, SLOW)  # by the clock of a busy machine
-    assert "sums exact" in found.text and found.numbers["mb_per_second"] > 0
+def test_exact_sums_are_ok_and_timed():
+    result, other = TwoRanks().both(lambda ranks: check_all_reduce(ranks, "CPU"))
+    assert result.state in (OK, SLOW)  # depends on how busy the machine is
+    assert "sums exact" in result.text and result.numbers["mb_per_second"] > 0
     assert (other.state, other.text) == (OK, "")
 
 
 def test_a_wrong_sum_is_broken_and_shown():
-    def spoil(values):
+    def corrupt(values):
         if values.size > 10_000:
             values = values.copy()
             values[10_000] += 1
         return values
 
-    for found in Ranks(spoil).both(lambda ranks: communication.all_reduce(ranks, "CPU")):
-        assert found.state == BROKEN and found.blocks
-        assert "1 of 16,411 sums are wrong, the first at 10000: 1840 for 1839" in found.text
+    for result in TwoRanks(corrupt).both(lambda ranks: check_all_reduce(ranks, "CPU")):
+        assert result.state == BROKEN and result.blocks
+        assert (
+            "1 of 16,411 sums are wrong, the first at index 10000: 1840 instead of 1839"
+            in result.text
+        )
 
 
-def test_every_bit_of_other_types_has_to_arrive():
-    for found in Ranks().both(communication.exchange):
-        assert found.state == OK
-    rounded = Ranks(lambda values: values // 2 * 2)
-    assert {found.state for found in rounded.both(communication.exchange)} == {BROKEN}
+def test_gather_and_broadcast_must_keep_every_bit():
+    for result in TwoRanks().both(check_gather_and_broadcast):
+        assert result.state == OK
+    rounded = TwoRanks(lambda values: values // 2 * 2)
+    assert {result.state for result in rounded.both(check_gather_and_broadcast)} == {BROKEN}
 
 
-def test_one_rank_has_nobody_to_talk_to():
+def test_communication_is_skipped_with_one_rank():
     alone = Collectives()
-    assert communication.all_reduce(alone, "CPU").state == SKIPPED
-    assert communication.exchange(alone).state == SKIPPED
+    assert check_all_reduce(alone, "CPU").state == SKIPPED
+    assert check_gather_and_broadcast(alone).state == SKIPPED
 
 
 def gradients(off: float = 0.0, loss: float = 2.0) -> dict[str, np.ndarray]:
@@ -100,7 +108,7 @@ def gradients(off: float = 0.0, loss: float = 2.0) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("off", "loss", "rough", "state"),
+    ("off", "loss", "is_rough", "state"),
     [
         (1e-5, 2.000001, False, OK),
         (1e-2, 2.0, False, BROKEN),
@@ -111,22 +119,22 @@ def gradients(off: float = 0.0, loss: float = 2.0) -> dict[str, np.ndarray]:
         (0.0, float("nan"), True, BROKEN),
     ],
 )
-def test_gradients_and_loss_are_held_against_float32(off, loss, rough, state):
-    found = compared(gradients(off, loss), gradients(), rough)
-    assert found.state == state, found.text
-    assert "at most" in found.text
+def test_gradients_and_loss_must_be_within_tolerance(off, loss, is_rough, state):
+    result = compare(gradients(off, loss), gradients(), is_rough)
+    assert result.state == state, result.text
+    assert "at most" in result.text
 
 
-def test_gradients_that_are_no_numbers_are_broken():
+def test_gradients_with_nan_are_broken():
     wrong = gradients()
     wrong["bn.gamma"][3] = np.nan
-    found = compared(wrong, gradients(), rough=True)
-    assert found.state == BROKEN and "most in bn.gamma" in found.text
+    result = compare(wrong, gradients(), is_rough=True)
+    assert result.state == BROKEN and "most in bn.gamma" in result.text
 
 
-def test_other_parameters_are_broken():
-    found = compared({**gradients(), "extra": np.zeros(1)}, gradients(), rough=True)
-    assert found.state == BROKEN and "extra" in found.text
+def test_different_trained_parameters_are_broken():
+    result = compare({**gradients(), "extra": np.zeros(1)}, gradients(), is_rough=True)
+    assert result.state == BROKEN and "extra" in result.text
 
 
 def rows(*losses: float) -> list[dict]:
@@ -138,18 +146,16 @@ def rows(*losses: float) -> list[dict]:
     ("losses", "state"),
     [((2.0, 1.0, 0.5), OK), ((2.0, 2.0, 1.95), BROKEN), ((2.0, 1.0, float("nan")), BROKEN)],
 )
-def test_the_loss_of_a_repeated_batch_has_to_fall(losses, state):
+def test_the_loss_of_a_repeated_batch_must_fall(losses, state):
     step = SimpleNamespace(updates_done=200, skips_overflow=True, scale=512.0)
     step.accumulation_steps = 1
-    trial = SimpleNamespace(
-        world=SimpleNamespace(is_main=True),
-        steps=200,
-        updates=20,
-    )
-    found = Trial._judged(trial, "training", rows(*losses), SimpleNamespace(step=step))
-    assert found.state == state
-    assert "0 updates left out for overflow, loss scale 512" in found.text
-    assert "10.0 images/s" in found.text
+    session = SimpleNamespace(world=World(), steps=200)
+    learner = SimpleNamespace(step=step)
+    prepared = SimpleNamespace(session=session, learner=learner, updates_per_epoch=20)
+    result = judge_losses("training", prepared, rows(*losses))
+    assert result.state == state
+    assert "0 updates skipped for overflow, loss scale 512" in result.text
+    assert "10.0 images/s" in result.text
 
 
 def test_differing_ranks_are_named():
@@ -165,16 +171,16 @@ def test_differing_ranks_are_named():
         other.assert_equal(nn.Dense(2, 2))
 
 
-def test_images_are_the_same_in_every_process_and_others_on_every_rank():
-    shape = Shape(4, 3, 8, 8, classes=5, one_hot=True)
-    images, labels = batch_of(shape, 42, 1)
-    assert np.array_equal(images, batch_of(shape, 42, 1)[0])
-    assert not np.array_equal(images, batch_of(shape, 42, 0)[0])
+def test_batches_are_reproducible_and_differ_between_ranks():
+    shape = BatchShape(4, 3, 8, 8, classes=5, one_hot=True)
+    images, labels = make_batch(shape, 42, 1)
+    assert np.array_equal(images, make_batch(shape, 42, 1)[0])
+    assert not np.array_equal(images, make_batch(shape, 42, 0)[0])
     assert labels.shape == (4, 5) and np.array_equal(labels.sum(1), np.ones(4))
 
 
-def test_a_repeated_batch_gives_as_many_as_a_run_takes():
-    images, labels = batch_of(Shape(2, 3, 4, 4, classes=5), 0, 0)
+def test_a_repeated_batch_yields_as_many_batches_as_a_run_needs():
+    images, labels = make_batch(BatchShape(2, 3, 4, 4, classes=5), 0, 0)
     batches = RepeatedBatch(images, labels, steps=20, ranks=3)
     assert batches.images_per_epoch == 120
     assert len(list(batches.epoch(0, skip=15))) == 5
@@ -184,7 +190,9 @@ def test_a_repeated_batch_gives_as_many_as_a_run_takes():
     assert np.array_equal(first[0], images) and np.array_equal(first[1], labels)
 
 
-def test_a_difference_is_one_number_over_all_arrays():
+def test_the_relative_difference_covers_all_arrays():
     one = {"a": np.full(3, 2.0), "n": np.array([5], np.int32)}
-    assert difference(one, one) == 0.0
-    assert difference(one, {**one, "a": np.full(3, 2.2)}) == pytest.approx(0.0570, abs=1e-4)
+    assert relative_difference(one, one) == 0.0
+    assert relative_difference(one, {**one, "a": np.full(3, 2.2)}) == pytest.approx(
+        0.0570, abs=1e-4
+    )

@@ -1,10 +1,10 @@
-"""A stand-in for MindSpore's Ascend and GPU back ends that computes on the CPU.
+"""A fake Ascend and a fake GPU: MindSpore's device back ends, replaced by code for the CPU.
 
-The real train.py runs on it, through everything that it does on a device: MindSpore's own Python
-(``set_device``, ``DatasetHelper``, ``connect_network_with_dataset``, ``amp.all_finite``) stays, and
-only what is C++ and needs a driver beneath it is replaced. Kernels are the CPU's.
+The real train.py takes its device branch on it. MindSpore's Python (``set_device``,
+``DatasetHelper``, ``connect_network_with_dataset``, ``amp.all_finite``) stays; only the C++ beneath
+it, which needs a driver, is replaced. Kernels are the CPU's.
 
-What the real thing forbids, or would wait for for ever, raises a ``FakeDeviceError`` that names the
-rule and where it comes from (``rules``). What was called is written down, a line of JSON each
-(``record``).
+What a real device refuses, or would wait for forever, raises a ``RuleViolation`` that names the
+rule and its source (``rules.py``). Calls are recorded, one line of JSON each (``record.py``).
+Start reading at ``install.py``, which puts everything in place.
 """

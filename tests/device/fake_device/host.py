@@ -1,4 +1,4 @@
-"""Where MindSpore is asked about the CPU that really computes, and not about the device."""
+"""Marks code that must see the CPU, which really computes, instead of the fake device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _thread = threading.local()
 
 @contextmanager
 def on_host() -> Iterator[None]:
-    """While inside, this thread's MindSpore says that its device is the CPU."""
+    """Within the block, MindSpore reports the CPU as this thread's device."""
     before = is_on_host()
     _thread.inside = True
     try:

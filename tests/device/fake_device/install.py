@@ -1,4 +1,4 @@
-"""Puts the stand-ins in their places, right after MindSpore has been imported."""
+"""Replaces MindSpore's device functions, right after MindSpore has been imported."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from . import queue, record, register
-from .calls import watch
+from . import data_queue, record, register
+from .cells import record_cells
 from .host import is_on_host, on_host
-from .rules import broken
+from .rules import violation
 from .settings import Settings
 
-__all__ = ["install", "note_end"]
+__all__ = ["install", "record_end"]
 
 
 def install(settings: Settings) -> None:
-    """Make this process's MindSpore believe in the device. Call it once."""
+    """Give this process's MindSpore a fake device. Call it once."""
     import mindspore
     from mindspore import device_manager
     from mindspore._c_expression import MSContext
@@ -32,16 +32,16 @@ def install(settings: Settings) -> None:
 
     record.start(settings.log, settings.rank)
     record.write("host", device=settings.device, devices=settings.devices, rank=settings.rank)
-    named = Named(settings)
-    _note_tensors(named)
+    manager = DeviceManager(settings)
+    _note_tensors(manager)
     _install_plugin(settings, MSContext)
     device_manager.MSContext = _target_setter(settings, device_manager.MSContext)
-    device_manager.DeviceManagerConf = SimpleNamespace(get_instance=lambda: named)
-    _install_context(settings, named)
-    _everywhere(management.init, _init(settings, named, management.init))
+    device_manager.DeviceManagerConf = SimpleNamespace(get_instance=lambda: manager)
+    _install_context(settings, manager)
+    _everywhere(management.init, _init(settings, manager, management.init))
 
-    overflow = register.Register(settings)
-    clear, get, gradients = register.stand_ins(settings.library)
+    overflow = register.OverflowRegister(settings)
+    clear, get, gradients = register.operators(settings.library)
     for module in (math_ops, mindspore.amp):
         module.NPUClearFloatStatusV2, module.NPUGetFloatStatusV2 = clear, get
     value_and_grad = mindspore.ops.value_and_grad
@@ -52,32 +52,33 @@ def install(settings: Settings) -> None:
     mindspore.ops.value_and_grad = device_value_and_grad
     mindspore.ops.FloatStatus = register.float_status(settings.library)
     mindspore.amp.AllFinite = register.all_finite()
-    # The CPU has nothing under way when a call returns.
+    # On the CPU a call returns when its work is done.
     mindspore.runtime.synchronize = lambda: None
 
-    datasets._ToDevice = queue.sender_class(settings.queue, settings.device)
-    dataset_helper._DataWrapper = queue.wrapper_class()
+    datasets._ToDevice = data_queue.sender_class(settings.queue, settings.device)
+    dataset_helper._DataWrapper = data_queue.wrapper_class()
     executor = mindspore.common.api._CellGraphExecutor
     executor.init_dataset = lambda self, *args, **named: record.write("init_dataset")
-    watch(settings, overflow, named.is_device_enable)
+    record_cells(settings, overflow, manager.is_device_enable)
 
 
-def _note_tensors(named: Named) -> None:
-    """Note who makes a Tensor before init(); MindCV's modules make three when they are imported.
+def _note_tensors(manager: DeviceManager) -> None:
+    """Note where a Tensor is created before init(), except in MindCV.
 
-    Its own train.py imports them before init(), too, and was run on eight Ascends.
+    MindCV's modules create three on import. MindCV's own train.py imports them before init(), too,
+    and was run on eight Ascends.
     """
     from mindspore import Tensor
 
     make = Tensor.__init__
 
     def noted(self, *arguments, **more):
-        if named.initialised is None:
+        if manager.initialised is None:
             frame = sys._getframe(1)
             while frame and {"mindspore", "importlib"} & set(Path(frame.f_code.co_filename).parts):
                 frame = frame.f_back
             if frame and "mindcv" not in Path(frame.f_code.co_filename).parts:
-                named.early_tensors.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+                manager.early_tensors.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         make(self, *arguments, **more)
 
     Tensor.__init__ = noted
@@ -93,7 +94,7 @@ def _everywhere(old, new) -> None:
 
 
 def _install_plugin(settings: Settings, context: type) -> None:
-    """A plug-in for the device, and its driver (wheel: device_context/*/device.py)."""
+    """Replace the device's plug-in and its driver (wheel: device_context/*/device.py)."""
     from mindspore.device_context.ascend import device as ascend
     from mindspore.device_context.gpu import device as gpu
 
@@ -108,10 +109,10 @@ def _install_plugin(settings: Settings, context: type) -> None:
     context.get_ascend_soc_version = lambda self: settings.chip
 
 
-class Named:
-    """In the place of ``DeviceManagerConf``: which device set_device has named.
+class DeviceManager:
+    """Replaces ``DeviceManagerConf``, which stores the device that set_device has chosen.
 
-    It is the real ``set_device`` that asks and refuses (wheel: device_manager.py:42).
+    The checks are those of the real ``set_device`` (wheel: device_manager.py:42).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -144,16 +145,16 @@ class Named:
 
 def check_id(number: int, devices: int | None) -> None:
     if number >= (devices or 0):
-        raise broken("device id in range", f"device {number} of {devices}")
+        raise violation("device id in range", f"device {number} of {devices}")
 
 
 def _take_device(settings: Settings, number: int) -> None:
-    """Make sure that no other rank has this device: whoever takes it leaves a file."""
+    """Claim a device for this rank by creating a file; fails if another rank has claimed it."""
     if settings.log is not None:
         try:
             (settings.log / f"device{number}").touch(exist_ok=False)
         except FileExistsError:
-            raise broken("one rank a device", f"another rank has device {number}") from None
+            raise violation("one rank a device", f"another rank has device {number}") from None
 
 
 def _target_setter(settings: Settings, real: type):
@@ -166,7 +167,7 @@ def _target_setter(settings: Settings, real: type):
     return SimpleNamespace(get_instance=lambda: instance)
 
 
-def _install_context(settings: Settings, named: Named) -> None:
+def _install_context(settings: Settings, manager: DeviceManager) -> None:
     from mindspore import context
 
     real_get, real_set, real_jit = context.get_context, context.set_context, context.get_jit_config
@@ -175,9 +176,9 @@ def _install_context(settings: Settings, named: Named) -> None:
     def get_context(key):
         if not is_on_host():
             if key == "device_target":
-                return named.target
+                return manager.target
             if key == "device_id":
-                return named.id
+                return manager.id
         return real_get(key)
 
     def set_context(**values):
@@ -197,7 +198,7 @@ def _install_context(settings: Settings, named: Named) -> None:
 
 @contextlib.contextmanager
 def _short_sleeps() -> Iterator[None]:
-    """Wake MindSpore's CPU collectives from their sleep(3), which no device's have."""
+    """Interrupt sleep(3) in MindSpore's CPU collectives; a device's collectives don't sleep."""
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.siginterrupt(signal.SIGALRM, False)
     signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
@@ -208,44 +209,44 @@ def _short_sleeps() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _init(settings: Settings, named: Named, real):
-    """communication.init() of HCCL and NCCL: its rules, and MindSpore's CPU collectives."""
+def _init(settings: Settings, manager: DeviceManager, real):
+    """Replace communication.init(): check the rules of HCCL and NCCL, then start the CPU's."""
 
     def init(*arguments, **more):
         from mindspore._c_expression import DeviceContextManager
 
         rank = int(os.environ.get("MS_NODE_ID") or 0)
-        record.write("init", rank=rank, id=named.id, is_default=named.is_default)
-        if named.target == "CPU":
+        record.write("init", rank=rank, id=manager.id, is_default=manager.is_default)
+        if manager.target == "CPU":
             return real(*arguments, **more)
-        if named.initialised:
-            raise broken("init once", "communication.init() is called a second time")
-        if not named.is_device_enable():
-            raise broken("init after set_device", "no device has been named")
+        if manager.initialised:
+            raise violation("init once", "communication.init() is called a second time")
+        if not manager.is_device_enable():
+            raise violation("init after set_device", "no device has been named")
         cpu = DeviceContextManager.get_instance().get_device_context("CPU")
         if cpu is not None and cpu.initialized():
-            raise broken("init before computing", "an operator has run before init()")
-        if named.early_tensors:
-            what = f"made before init(): {', '.join(named.early_tensors[:3])}"
-            raise broken("init before tensors", what)
+            raise violation("init before computing", "an operator has run before init()")
+        if manager.early_tensors:
+            what = f"made before init(): {', '.join(manager.early_tensors[:3])}"
+            raise violation("init before tensors", what)
         if os.environ.get("RANK_TABLE_FILE"):
-            raise broken("no left-over rank table", "RANK_TABLE_FILE is set")
-        if named.is_default:
-            # collective_manager.cc, AssignLocalRank: a number that set_device has named is kept,
-            # and else the device is the rank among those of its host (here, all ranks).
-            named.id = rank
-        check_id(named.id, settings.devices)
-        _take_device(settings, settings.physical(named.id))
+            raise violation("no left-over rank table", "RANK_TABLE_FILE is set")
+        if manager.is_default:
+            # collective_manager.cc, AssignLocalRank: a number given to set_device is kept; else
+            # the number is the rank's place on its host (here, all ranks are on one host).
+            manager.id = rank
+        check_id(manager.id, settings.devices)
+        _take_device(settings, settings.physical(manager.id))
         with on_host(), _short_sleeps():
             real(*arguments, **more)
-        named.initialised = True
+        manager.initialised = True
         return None
 
     return init
 
 
-def note_end() -> None:
-    """Have each rank write down what it holds at a training's end; call when there is a Trainer."""
+def record_end() -> None:
+    """Record each rank's state at the end of a training; call once engine.trainer is imported."""
     from mindcv_ghost.engine.trainer import Trainer
 
     run = Trainer.run

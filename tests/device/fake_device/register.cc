@@ -1,5 +1,5 @@
-// Operators of a device that the CPU hasn't got, as MindSpore 2.8 calls aot Custom operators:
-// an overflow register of the whole process, and arithmetic that saturates or doesn't.
+// Operators that only devices have, in the form of MindSpore 2.8's aot Custom operators: an overflow
+// register of the whole process, and arithmetic with or without saturation.
 
 #include <algorithm>
 #include <atomic>
@@ -14,7 +14,7 @@ std::atomic<int> flag{0};
 std::atomic<int> saturates{0};
 std::atomic<int> overflows{0};
 
-// What happened to the register since the last look: C cleared, G got, R raised.
+// Events of the register since they were last taken: C cleared, G read (get), R raised.
 constexpr int kEvents = 4096;
 char events[kEvents];
 std::atomic<int> event_count{0};
@@ -40,14 +40,14 @@ extern "C" {
 
 void fake_set_saturates(int value) { saturates = value; }
 
-// Whether what fake_gradient is given from now on is too large for the device.
+// Makes the inputs of fake_gradient too large for the device from now on, or stops doing so.
 void fake_set_overflows(int value) { overflows = value; }
 
 void fake_raise() { raise(); }
 
 int fake_flag() { return flag; }
 
-// Copies the events and forgets them; gives their number.
+// Copies the events, clears them, and returns their number.
 int fake_take_events(char *out) {
   const int count = std::min(event_count.exchange(0), kEvents);
   std::memcpy(out, events, count);
@@ -83,7 +83,7 @@ int fake_float_status(int, void **data, int *dims, int64_t **shapes, const char 
   return 0;
 }
 
-// float32 -> float32: what a device makes of numbers that have just been computed.
+// float32 -> float32: turns computed values into those that the device would compute.
 int fake_gradient(int, void **data, int *dims, int64_t **shapes, const char **, void *, void *) {
   const auto *in = static_cast<const float *>(data[0]);
   auto *out = static_cast<float *>(data[1]);

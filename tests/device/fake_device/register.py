@@ -10,34 +10,34 @@ from pathlib import Path
 from .host import on_host
 from .settings import Settings
 
-__all__ = ["Register", "all_finite", "build", "float_status", "stand_ins"]
+__all__ = ["OverflowRegister", "all_finite", "build", "float_status", "operators"]
 
 _SOURCE = Path(__file__).with_name("register.cc")
 _EVENTS = 4096
 
 
 def build(folder: Path, compiler: str) -> Path:
-    """Compile the operators; the library's path."""
+    """Compile the operators; returns the library's path."""
     path = folder / "fake_device.so"
     command = [compiler, "-O2", "-shared", "-fPIC", "-std=c++17", str(_SOURCE), "-o", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     return path
 
 
-class Register:
-    """The process's one register, seen from outside the graphs."""
+class OverflowRegister:
+    """The process's overflow register, accessed from outside the graphs."""
 
     def __init__(self, settings: Settings) -> None:
-        # MindSpore opens the same file, and so has the same variables.
+        # MindSpore loads the same library, so both access the same variables.
         self._library = ctypes.CDLL(str(settings.library))
         self._library.fake_set_saturates(int(settings.saturates))
 
-    def overflow_now(self, value: bool) -> None:
-        """Whether gradients overflow from here on."""
+    def set_overflows(self, value: bool) -> None:
+        """Make gradients overflow from now on, or stop doing so."""
         self._library.fake_set_overflows(int(value))
 
-    def flag_up(self) -> None:
-        """As an operator does whose result was too large."""
+    def raise_flag(self) -> None:
+        """Raise the flag, as an operator does whose result is too large."""
         self._library.fake_raise()
 
     @property
@@ -45,14 +45,14 @@ class Register:
         return bool(self._library.fake_flag())
 
     def take_events(self) -> str:
-        """What happened to it since the last call: a C, G or R for cleared, got, raised."""
+        """Return the events since the last call: C for cleared, G for read (get), R for raised."""
         buffer = ctypes.create_string_buffer(_EVENTS)
         count = self._library.fake_take_events(buffer)
         return buffer.raw[:count].decode()
 
 
-def stand_ins(path: Path) -> tuple[type, type, type]:
-    """Operators that clear and get the register, and a cell around what gives gradients."""
+def operators(path: Path) -> tuple[type, type, type]:
+    """Return operators that clear and read the register, and a cell for a device's gradients."""
     from mindspore import dtype as mstype
     from mindspore import nn, ops
 
@@ -76,7 +76,7 @@ def stand_ins(path: Path) -> tuple[type, type, type]:
         name_in_library = "fake_gradient"
 
     class Gradients(nn.Cell):
-        """Calls what ``ops.value_and_grad`` gave; its gradients are those of the device."""
+        """Wraps the result of ``ops.value_and_grad``; gradients are those of the device."""
 
         def __init__(self, function) -> None:
             super().__init__(auto_prefix=False)
@@ -96,7 +96,7 @@ def stand_ins(path: Path) -> tuple[type, type, type]:
 
 
 def float_status(path: Path) -> type:
-    """A GPU's ``FloatStatus``, float32 -> float32 (1,): 1 if a value isn't finite."""
+    """Return a GPU's ``FloatStatus``, float32 -> float32 (1,): 1 if a value isn't finite."""
     from mindspore import ops
 
     class FloatStatus(ops.Custom):
@@ -110,7 +110,7 @@ def float_status(path: Path) -> type:
 
 
 def all_finite() -> Callable:
-    """Ascend's ``AllFinite``, of tensors: whether one of them has a value that isn't finite."""
+    """Return Ascend's ``AllFinite``: whether any of some tensors has a value that isn't finite."""
     from mindspore import ops
 
     def any_value_is_not_finite(tensors):

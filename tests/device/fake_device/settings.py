@@ -1,4 +1,4 @@
-"""What a test tells the fake device, by environment variables."""
+"""Settings of the fake device, which tests pass in environment variables."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ _VISIBLE = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Settings:
-    """The host's devices, and what happens on them.
+    """The host's devices, and which events are simulated.
 
     Args:
         device: Ascend or GPU.
-        seen: the host's devices that this process sees, in its own order; None where a plug-in
-            loads and no driver answers (``FAKE_DEVICE_COUNT``, how many the host has, or "none").
-        chip: what MindSpore calls an Ascend (``FAKE_DEVICE_CHIP``): ascend910, whose arithmetic
+        seen: the host's devices that this process sees, in its own order; None if the plug-in
+            loads but no driver answers (``FAKE_DEVICE_COUNT``: the host's number of devices, or
+            "none").
+        chip: MindSpore's name of the Ascend (``FAKE_DEVICE_CHIP``): ascend910, whose arithmetic
             saturates, or ascend910b.
         overflow_mode: ``MS_ASCEND_CHECK_OVERFLOW_MODE``, MindSpore's own.
         overflows: calls of the training step, by rank, whose gradients overflow
             (``FAKE_DEVICE_OVERFLOWS``: "rank:call", separated by commas; calls count from 0).
         validation_overflows: whether each batch of a validation leaves an overflow in the register
             (``FAKE_DEVICE_VALIDATION_OVERFLOWS``).
-        step_seconds: how long a step takes at least (``FAKE_DEVICE_STEP_SECONDS``).
-        queue: batches that the data queue holds. 16 is Ascend's default
-            (ascend_data_queue.cc), ``MS_DATASET_SINK_QUEUE`` MindSpore's own variable.
+        step_seconds: minimum duration of a step (``FAKE_DEVICE_STEP_SECONDS``).
+        queue: capacity of the data queue in batches (``MS_DATASET_SINK_QUEUE``, MindSpore's own
+            variable). Ascend's default is 16 (ascend_data_queue.cc).
         rank: of this process.
         log: folder of the records (``FAKE_DEVICE_LOG``), or None.
-        library: what ``register.build`` has made (``FAKE_DEVICE_LIBRARY``).
+        library: from ``register.build`` (``FAKE_DEVICE_LIBRARY``).
     """
 
     device: str
@@ -70,25 +71,25 @@ class Settings:
 
     @property
     def devices(self) -> int | None:
-        """How many devices this process sees."""
+        """Number of devices that this process sees."""
         return None if self.seen is None else len(self.seen)
 
     def physical(self, number: int) -> int:
-        """The host's device that has this number here."""
+        """Return the host's number of the device with this number in the process."""
         return self.seen[number]
 
     @property
     def saturates(self) -> bool:
-        """Whether an overflow gives the largest number, and a NaN 0 (wheel: amp.py:120)."""
+        """Whether an overflow results in the largest number, and a NaN in 0 (wheel: amp.py:120)."""
         if self.device != "Ascend":
             return False
         return self.chip == "ascend910" or self.overflow_mode == "SATURATION_MODE"
 
 
 def visible(device: str, count: int, environ: Mapping[str, str]) -> tuple[int, ...]:
-    """Which of a host's devices a process sees.
+    """Return which of a host's devices a process sees.
 
-    CUDA: from the first index that isn't one on, the rest is invisible; an empty list is none
+    CUDA ignores the first invalid index and everything after it; an empty list hides all devices
     (docs.nvidia.com/cuda/cuda-programming-guide, environment variables). CANN reads digits and
     commas up to the first other character or invalid id (hiascend.com, envref_07_0028).
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped go on; with validation, averages and a Ghost network of the zoo."""
+"""Stopped runs can be resumed; with validation, EMA and a Ghost network of the zoo."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import signal
 import pytest
 
 from .conftest import rows, tiny
-from .fake_device.checks import calls, ends
+from .fake_device.checks import calls, final_states
 
 pytestmark = pytest.mark.device
-CLOCKS = {"images_per_second", "epoch_seconds", "compile_seconds"}
+TIMINGS = {"images_per_second", "epoch_seconds", "compile_seconds"}
 
 
 def table(host, name: str) -> list[dict]:
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows(host.cwd / name)]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(host.cwd / name)]
 
 
 @pytest.mark.parametrize("sink", ["true", "false"])
 @pytest.mark.parametrize("device", ["Ascend", "GPU"])
-def test_a_run_stopped_in_mid_epoch_ends_with_the_weights_of_a_whole_one(
+def test_a_run_resumed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_one(
     host, images, device, sink
 ):
     options = {"epoch_size": 3, "batch_size": 4, "ema": "true", "dataset_sink_mode": sink}
@@ -38,21 +38,21 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_weights_of_a_whole_one(
 
 
 @pytest.mark.parametrize("sink", ["true", "false"])
-def test_two_ranks_stop_behind_the_same_update_and_go_on(host, images, sink):
+def test_two_ranks_stop_after_the_same_update_and_resume(host, images, sink):
     options = {"epoch_size": 3, "batch_size": 2, "ranks": 2, "dataset_sink_mode": sink}
     host.train("Ascend", images, name="whole", **options)
     host.train_until("Ascend", images, name="run", steps=8, number=signal.SIGTERM, **options)
     done = [len(calls(record, "TrainStep", "DataWrapper")) for record in host.records]
     assert done[0] == done[1] and 8 <= done[0] < 36
     host.train("Ascend", images, name="run", resume="auto", **options)
-    first, second = ends(host.records)
+    first, second = final_states(host.records)
     assert first == second
     assert first["updates"] == 36
     assert host.weights("run") == host.weights("whole")
 
 
-def test_all_but_the_last_batch_are_done_and_the_last_one_is_sunk_alone(host, images):
-    """One batch is left: MindSpore queues no shapes of it."""
+def test_a_run_resumed_before_its_last_batch_trains_on_it_in_sink_mode(host, images):
+    """MindSpore doesn't queue the shapes of a single batch."""
     options = {"epoch_size": 1, "dataset_sink_mode": "true", "save_every_steps": 5}
     host.train("Ascend", images, name="whole", **options)
     states = sorted((host.cwd / "whole" / "resume").glob("*step5*"))
@@ -63,26 +63,26 @@ def test_all_but_the_last_batch_are_done_and_the_last_one_is_sunk_alone(host, im
 
 
 @pytest.mark.parametrize(("device", "ranks"), [("Ascend", 2), ("GPU", 1)])
-def test_validate_tells_what_training_told(host, images, device, ranks):
+def test_validate_reports_the_same_numbers_as_training(host, images, device, ranks):
     options = {"ema": "true", "val_while_train": "true", "batch_size": 4, "amp_level": "O2"}
     host.train(device, images, name="run", ranks=ranks, epoch_size=3, **options)
-    told = rows(host.cwd / "run")[-1]
-    asked = tiny(images, device, "unused", batch_size=4, amp_level="O2")
-    place = asked.index("--ckpt_save_dir")
-    asked[place : place + 2] = ["--ckpt_path", "run/last.ckpt", "--use_ema", "true"]
-    asked += ["--val_amp_level", "O2"]
-    done = host.on(device, "validate.py", *asked, ranks=ranks)
+    trained = rows(host.cwd / "run")[-1]
+    options_of_validation = tiny(images, device, "unused", batch_size=4, amp_level="O2")
+    place = options_of_validation.index("--ckpt_save_dir")
+    options_of_validation[place : place + 2] = ["--ckpt_path", "run/last.ckpt", "--use_ema", "true"]
+    options_of_validation += ["--val_amp_level", "O2"]
+    done = host.on(device, "validate.py", *options_of_validation, ranks=ranks)
     line = json.loads(done.out.strip().splitlines()[-1])
     assert (line["device"], line["ranks"], line["images"]) == (device, ranks, 77)
-    assert float(told["top1"]) == pytest.approx(line["top1"], abs=1e-3)
-    assert float(told["val_loss"]) == pytest.approx(line["loss"], rel=1e-5)
+    assert float(trained["top1"]) == pytest.approx(line["top1"], abs=1e-3)
+    assert float(trained["val_loss"]) == pytest.approx(line["loss"], rel=1e-5)
     for record in host.records:
         evaluated = calls(record, "_Logits")
         assert {(entry["phase"], entry["training"]) for entry in evaluated} == {("predict", False)}
 
 
 def test_a_ghost_network_trains_in_float16_on_two_ascend_that_saturate(host, images):
-    """Most of what there is at once, on two devices of which one overflows."""
+    """Many options at once, on two devices of which one overflows."""
     options = {
         "model": "ghost_resnet20_cifar",
         "amp_level": "O2",
@@ -97,7 +97,7 @@ def test_a_ghost_network_trains_in_float16_on_two_ascend_that_saturate(host, ima
         "FAKE_DEVICE_OVERFLOWS": "1:2",
     }
     done = host.train("Ascend", images, name="run", ranks=2, **options)
-    first, second = ends(host.records)
+    first, second = final_states(host.records)
     assert first == second
     assert (first["updates"], first["scale"]) == (5, 512)
     assert "2 x Ascend (openmpi), graph mode" in done.out + done.err

@@ -1,4 +1,4 @@
-"""Watches which cells are compiled and called from outside, and in which state."""
+"""Records which cells are compiled and called, and in which state."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import time
 from collections.abc import Callable
 
 from . import record
-from .register import Register
-from .rules import broken
+from .register import OverflowRegister
+from .rules import violation
 from .settings import Settings
 
-__all__ = ["watch"]
+__all__ = ["record_cells"]
 
 _thread = threading.local()
 
 
-def watch(settings: Settings, register: Register, is_named: Callable[[], bool]) -> None:
-    """Write down each call and each compilation, let steps overflow, and look after the rules.
+def record_cells(
+    settings: Settings, register: OverflowRegister, device_is_set: Callable[[], bool]
+) -> None:
+    """Record calls and compilations of cells, make steps overflow, and check rules.
 
     Args:
-        settings: when to overflow.
-        register: what an overflow raises.
-        is_named: whether set_device has been called.
+        settings: which steps overflow.
+        register: of the device; an overflow raises its flag.
+        device_is_set: whether set_device has been called.
     """
     from mindspore import nn
     from mindspore.common.api import _CellGraphExecutor
@@ -34,11 +36,11 @@ def watch(settings: Settings, register: Register, is_named: Callable[[], bool]) 
         if getattr(_thread, "inside", False):
             return call_cell(self, *inputs, **named)
         nonlocal steps
-        if not is_named():
-            raise broken("set_device before computing", f"{type(self).__name__} is called")
+        if not device_is_set():
+            raise violation("set_device before computing", f"{type(self).__name__} is called")
         trains = type(step_of(self)).__name__ == "TrainStep"
         overflows = trains and steps in settings.overflows
-        register.overflow_now(overflows)
+        register.set_overflows(overflows)
         if trains and settings.step_seconds:
             time.sleep(settings.step_seconds)
         _thread.inside = True
@@ -46,10 +48,10 @@ def watch(settings: Settings, register: Register, is_named: Callable[[], bool]) 
             out = call_cell(self, *inputs, **named)
         finally:
             _thread.inside = False
-            register.overflow_now(False)
+            register.set_overflows(False)
         steps += trains
         if settings.validation_overflows and settings.saturates and is_evaluation(self):
-            register.flag_up()
+            register.raise_flag()
         facts = {
             "cell": type(self).__name__,
             "phase": self.phase,
@@ -75,7 +77,7 @@ def watch(settings: Settings, register: Register, is_named: Callable[[], bool]) 
 
 
 def step_of(cell):
-    """The cell itself, or the one that a data wrapper calls."""
+    """Return the cell, or the one that a data wrapper calls."""
     return cell.network if type(cell).__name__ == "DataWrapper" else cell
 
 
@@ -84,14 +86,14 @@ def is_evaluation(cell) -> bool:
 
 
 def norms_of(cell) -> list:
-    """Cells that compute differently in training."""
+    """Find batch norms, which compute differently in training."""
     from mindspore.nn.layer.normalization import _BatchNorm
 
     return [each for _, each in cell.cells_and_names() if isinstance(each, _BatchNorm)]
 
 
 def primitives_of(cell) -> list:
-    """Primitives that a cell or one within it holds, in lists and tuples, too."""
+    """Find the primitives of a cell and of those within it, including those in lists and tuples."""
     from mindspore.ops import Primitive
 
     found = []
@@ -107,7 +109,7 @@ _collective: dict[int, bool] = {}
 
 
 def is_collective(cell) -> bool:
-    """Whether the cell's graph talks to other ranks."""
+    """Return whether the cell's graph communicates with other ranks."""
     known = _collective.get(id(cell))
     if known is None:
         known = any(p.name in ("AllReduce", "AllGather", "Broadcast") for p in primitives_of(cell))
@@ -115,9 +117,9 @@ def is_collective(cell) -> bool:
     return known
 
 
-def refuse_host_operators(cell, ours: str) -> None:
-    """Refuse all Custom operators but those of the library that is part of the device."""
+def refuse_host_operators(cell, library: str) -> None:
+    """Refuse Custom operators, except those of the fake device's library."""
     for primitive in primitives_of(cell):
-        if primitive.name == "Custom" and not str(primitive.func).startswith(ours):
+        if primitive.name == "Custom" and not str(primitive.func).startswith(library):
             what = f"{type(cell).__name__} holds {primitive.func}"
-            raise broken("no host operators", what)
+            raise violation("no host operators", what)

@@ -10,45 +10,45 @@ from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.config.command_line import read_command_line
 from mindcv_ghost.errors import ConfigError
 
-__all__ = ["EPOCHS", "HELP", "Asked", "examined", "read"]
+__all__ = ["EPOCHS", "HELP", "Options", "parse_options", "trial_config"]
 
 EPOCHS = 10
-"""The steps are told in so many parts, and the last of them is what a resumed run repeats."""
+"""Epochs into which the training steps are divided; a resumed run repeats the last one."""
 
 _DEVICES = ("Ascend", "GPU", "CPU", "auto")
-_STEPS = 200  # beyond the 128 that a device's queue of batches holds
+_STEPS = 200  # more than the 128 batches that a device's queue holds
 _CPU_SIDE, _CPU_BATCH = 64, 4
 
 HELP = """\
 usage: python -m mindcv_ghost.doctor [--device D] [--ranks N] [--config R.yaml] [--key value ...]
 
-Tries this machine part by part, as training will use it, and says what is broken or slow.
-Under mpirun, srun or msrun it tries all ranks together:
+Checks this machine part by part, as training will use it, and reports what is broken or slow.
+Under mpirun, srun or msrun it checks all ranks together:
 
   mpirun -n 8 python -m mindcv_ghost.doctor --config R.yaml
   msrun --worker_num 8 --local_worker_num 8 --join True PATH/mindcv_ghost/doctor/__main__.py
 
   --device D       Ascend, GPU, CPU or auto (default: the recipe's, or auto)
-  --ranks N        start N processes, where no launcher has
-  --light          only what needs no MindSpore; takes seconds
+  --ranks N        start N processes; only without a launcher
+  --light          only the checks that don't need MindSpore; takes seconds
   --steps N        training steps, a multiple of 10 (default 200)
-  --patience S     seconds after which a check that computes has failed, instead of its own
+  --patience S     time limit of every check in seconds, instead of each check's own limit
   --json           one JSON object as the last line of standard output, the rest on standard error
-  --config FILE    the recipe that is to run here; without one, ghost_resnet50
-  --key value      any of the recipe's keys (python train.py --help lists them); --data_dir and
-                   --ckpt_save_dir are tried for their speed
+  --config FILE    the recipe that is to run here (default: ghost_resnet50)
+  --key value      any of the recipe's keys (python train.py --help lists them); the speed of
+                   --data_dir and --ckpt_save_dir is measured
 
-On the CPU images have 64 pixels and batches 4 images, unless --image_resize and --batch_size say
-otherwise. Exit status: 0 nothing is broken, 1 something is, 2 the command line is wrong."""
+On the CPU images are 64x64 and batches have 4 images, unless --image_resize and --batch_size are
+given. Exit status: 0 nothing is broken, 1 something is, 2 the command line is wrong."""
 
-# What to try where no recipe says: what the shipped recipes do.
-_WITHOUT_RECIPE = {
+# Used without a recipe; the same values as in the shipped recipes.
+_WITHOUT_RECIPE: dict[str, dict[str, object]] = {
     "model": {"model": "ghost_resnet50"},
     "optimizer": {"opt": "momentum", "weight_decay": 1e-4},
     "dataset": {"batch_size": 32},
     "scheduler": {"lr": 0.1},
 }
-_HALF_PRECISION = {
+_HALF_PRECISION: dict[str, object] = {
     "amp_level": "O2",
     "loss_scale_type": "dynamic",
     "loss_scale": 65536.0,
@@ -57,18 +57,18 @@ _HALF_PRECISION = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line says.
+class Options:
+    """A parsed command line.
 
     Args:
-        config: the recipe, with the command line's keys.
-        given: keys that stand on the command line.
-        ranks: processes to start, 0 if that wasn't asked for.
-        light: leave out what needs MindSpore.
-        steps: of training.
-        patience: seconds for each check that computes, 0 for its own.
-        json: print an object.
-        help: print the help alone.
+        config: the recipe with the command line's keys applied.
+        given: keys that the command line sets.
+        ranks: processes to start; 0 if ``--ranks`` isn't given.
+        light: run only the checks that don't need MindSpore.
+        steps: training steps.
+        patience: time limit of every check in seconds; 0 for each check's own.
+        json: print a JSON object.
+        help: print only the help.
     """
 
     config: Config = dataclasses.field(default_factory=Config)
@@ -81,26 +81,30 @@ class Asked:
     help: bool = False
 
 
-def read(argv: Sequence[str]) -> Asked:
-    """Read the command line.
+def parse_options(argv: Sequence[str]) -> Options:
+    """Parse the command line.
+
+    Args:
+        argv: without the program's name.
 
     Raises:
-        ConfigError: with what was given, what is legal, and how to mend it.
+        ConfigError: with what was given, what is legal, and how to fix it.
 
-    >>> read(["--ranks", "2", "--json"]).ranks
+    >>> parse_options(["--ranks", "2", "--json"]).ranks
     2
     """
     own, rest = _own_options(argv)
     if own.pop("help", False):
-        return Asked(help=True)
+        return Options(help=True)
     device = own.pop("device", "")
     if device:
         rest += ["--device_target", device]
     given = frozenset(read_command_line(rest).values)
-    return Asked(config=load_config(rest, script="train"), given=given, **own)
+    return Options(config=load_config(rest, script="train"), given=given, **own)
 
 
 def _own_options(argv: Sequence[str]) -> tuple[dict, list[str]]:
+    """Separate the doctor's own options, with parsed values, from the recipe's keys."""
     own: dict = {}
     rest: list[str] = []
     words = list(argv)
@@ -152,18 +156,19 @@ def _patience(name: str, text: str) -> float:
 _OPTIONS = {"--device": _device, "--ranks": _ranks, "--steps": _steps, "--patience": _patience}
 
 
-def examined(asked: Asked, device: str) -> Config:
-    """Make of what was asked for a training that is short, and whose loss must fall.
+def trial_config(options: Options, device: str) -> Config:
+    """Derive the configuration of a short training whose loss must fall.
 
-    Precision, loss scale, optimizer, accumulation, averages and graphs are the recipe's. Images on
-    the CPU are small, the learning rate is steady and at most 0.01 (200 steps of a warm-up, or at
-    0.1 from random weights, show nothing), and nothing is loaded or validated.
+    Precision, loss scale, optimizer, gradient accumulation, EMA and graph mode are the recipe's.
+    On the CPU, images are small. The learning rate is constant and at most 0.01: 200 steps of a
+    warm-up, or at 0.1 from random weights, wouldn't show whether the loss falls. Nothing is loaded
+    or validated.
 
     Args:
-        asked: the command line.
+        options: the command line.
         device: Ascend, GPU or CPU.
     """
-    config = asked.config
+    config = options.config
     sections = {name: dict(values) for name, values in _WITHOUT_RECIPE.items()}
     if device != "CPU":
         sections["amp"] = _HALF_PRECISION
@@ -173,11 +178,11 @@ def examined(asked: Asked, device: str) -> Config:
         free = {key: value for key, value in values.items() if key not in config.explicit}
         config = _with(config, section, **free)
     if device == "CPU":
-        if "image_resize" not in asked.given:
+        if "image_resize" not in options.given:
             side = config.augment.image_resize
             small = side if isinstance(side, int) and side < _CPU_SIDE else _CPU_SIDE
             config = _with(config, "augment", image_resize=small)
-        if "batch_size" not in asked.given:
+        if "batch_size" not in options.given:
             batch = min(config.dataset.batch_size, _CPU_BATCH)
             config = _with(config, "dataset", batch_size=batch)
     if config.loss.loss == "jsd":  # compares three equal parts of a batch
@@ -187,10 +192,15 @@ def examined(asked: Asked, device: str) -> Config:
     config = _with(config, "checkpoint", resume="", resume_opt=False, save_every_minutes=None)
     config = _with(config, "checkpoint", save_every_steps=None)
     config = _with(config, "train", epoch_size=EPOCHS, dataset_sink_mode=False)
-    rate = min(config.scheduler.lr, 0.01) or 0.01
-    steady = {"scheduler": "constant", "warmup_epochs": 0, "lr": rate, "min_lr": 0.0}
-    steady["decay_epochs"] = EPOCHS
-    return _with(config, "scheduler", **steady)
+    return _with(
+        config,
+        "scheduler",
+        scheduler="constant",
+        warmup_epochs=0,
+        decay_epochs=EPOCHS,
+        lr=min(config.scheduler.lr, 0.01) or 0.01,
+        min_lr=0.0,
+    )
 
 
 def _with(config: Config, section: str, **values: object) -> Config:

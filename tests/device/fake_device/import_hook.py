@@ -1,4 +1,4 @@
-"""Calls a function right after a module has been imported, by whomever."""
+"""Calls a function right after a module has been imported."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def after_import(name: str, call: Callable[[], None]) -> None:
-    """Call ``call`` once, when the module ``name`` has been executed for the first time."""
+    """Call ``call`` once, after the module ``name`` has been executed for the first time."""
     sys.meta_path.insert(0, _Finder(name, call))

@@ -1,9 +1,10 @@
-"""The device's data queue: what lies in C++ beneath ``DatasetHelper`` and ``GetNext``.
+"""The device's data queue, which MindSpore implements in C++ beneath ``DatasetHelper``.
 
-A thread goes through the data pipeline and sends its batches. A batch goes into the data queue,
-its types and shapes into a second one of 128 if MindSpore has asked for that; sending waits where
-one is full (``data_queue_op.cc``: ``SendRowToTdt`` for Ascend, ``SendDataToGPU``, which queues the
-shapes first; ``kDataInfoQueueCapacity``). Whoever would wait for ever for a batch is told.
+A thread iterates over the data pipeline and sends its batches. A batch goes into the data queue. If
+MindSpore has asked for it, data types and shapes go into a second queue of 128, the info queue. The
+thread waits while a queue is full (``data_queue_op.cc``: ``SendRowToTdt`` for Ascend;
+``SendDataToGPU``, which queues the shapes first; ``kDataInfoQueueCapacity``). A consumer that would
+wait forever gets a RuleViolation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import record
-from .rules import broken
+from .rules import violation
 
 __all__ = ["INFO_CAPACITY", "Queue", "Sender", "sender_class", "wrapper_class"]
 
@@ -29,13 +30,13 @@ class Stopped(Exception):
 
 
 class Queue:
-    """Batches under way to the device, and what is known of who sends them.
+    """The data queue and the info queue of one channel.
 
     Args:
         name: of the channel.
-        capacity: batches that it holds.
-        with_info: whether types and shapes are queued as well.
-        info_first: whether they are queued before the batch is.
+        capacity: of the data queue, in batches.
+        with_info: whether data types and shapes are queued as well.
+        info_first: whether they are queued before the batch.
     """
 
     def __init__(self, name: str, capacity: int, with_info: bool, info_first: bool) -> None:
@@ -54,7 +55,7 @@ class Queue:
     # -- the sender's side ---------------------------------------------------------------------
 
     def send(self, batch: list[np.ndarray]) -> None:
-        """Queue a batch; waits for room. Raises Stopped."""
+        """Queue a batch, once there is room. Raises Stopped."""
         info = [array.dtype.type for array in batch], [list(array.shape) for array in batch]
         puts = [(self._data, batch, self.capacity, "data")]
         if self.with_info:
@@ -81,12 +82,12 @@ class Queue:
     # -- the consumer's side -------------------------------------------------------------------
 
     def fetch(self) -> list[np.ndarray]:
-        """What ``GetNext`` gives. The device is told nothing of what befalls the sender."""
+        """Return what ``GetNext`` returns. The device doesn't learn of the sender's failure."""
         with self._change:
             if self.released:
-                raise broken("queue is not released", f"queue {self.name} is released")
+                raise violation("queue is not released", f"queue {self.name} is released")
             while not self._data:
-                self._unless_for_ever("fetching ends", self._data)
+                self._raise_if_forever("GetNext returns", self._data)
                 self._change.wait()
             batch = self._data.popleft()
             self.fetched += 1
@@ -94,11 +95,11 @@ class Queue:
             return batch
 
     def next_info(self) -> tuple[list, list]:
-        """Data types and shapes of the next batch; raises what ended the pipeline.
+        """Return data types and shapes of the next batch; raises the error that ended the pipeline.
 
-        A pipeline's error does come up here, at once, even if shapes of good batches are waiting:
-        the interrupt is looked at before the queue (``util/cond_var.cc``; tried with the wheel's
-        pipeline and ``GetDataInfo`` on the CPU).
+        The error is raised at once, even if shapes of good batches are waiting: the interrupt is
+        checked before the queue (``util/cond_var.cc``; tried with the wheel's pipeline and
+        ``GetDataInfo`` on the CPU).
         """
         if not self.with_info:
             raise RuntimeError("[Internal ERROR] DataInfo queue is not created.")
@@ -107,24 +108,24 @@ class Queue:
                 if self.failure is not None:
                     text = "Exception thrown from user defined Python function in dataset."
                     raise RuntimeError(f"{text} {type(self.failure).__name__}: {self.failure}")
-                self._unless_for_ever("asking for shapes ends", self._info)
+                self._raise_if_forever("get_data_info returns", self._info)
                 self._change.wait()
             info = self._info.popleft()
             self._change.notify_all()
             return info
 
-    def _unless_for_ever(self, rule: str, wanted: deque) -> None:
-        """Raise if whoever waits for ``wanted`` will never get anything."""
+    def _raise_if_forever(self, rule: str, wanted: deque) -> None:
+        """Raise if nothing will ever be added to ``wanted``."""
         if self._ended:
             sender = "ended"
         elif self._wants_room and len(self._wants_room[0]) >= self._wants_room[1]:
             sender = f"waiting for room in the {self._wants_room[2]} queue"
         else:
-            return  # it makes a batch, or is about to queue one
-        told = f" ({type(self.failure).__name__}: {self.failure})" if self.failure else ""
+            return  # the sender is working
+        failure = f" ({type(self.failure).__name__}: {self.failure})" if self.failure else ""
         what = "batch" if wanted is self._data else "shapes of batch"
         number = self.fetched if wanted is self._data else self.sent
-        raise broken(rule, f"{what} {number} of a queue whose sender is {sender}{told}")
+        raise violation(rule, f"{what} {number} of a queue whose sender is {sender}{failure}")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -135,24 +136,24 @@ class Queue:
 
 
 class Sender:
-    """In the place of ``_ToDevice`` (wheel: dataset/engine/datasets.py:4530).
+    """Replaces ``_ToDevice`` (wheel: dataset/engine/datasets.py:4530).
 
     Args:
-        pipeline: the data set that is sent.
-        queue: where to.
-        epochs: passes over it; -1 never ends.
+        pipeline: the data set to send.
+        queue: receives the batches.
+        epochs: passes over the data set; -1 never ends.
     """
 
     def __init__(self, pipeline, queue: Queue, epochs: int) -> None:
         self.queue = queue
         self._epochs = epochs
-        # Here and not in the thread: MindSpore copies the pipeline while the caller waits, too.
+        # Not in the thread: MindSpore, too, copies the pipeline while the caller waits.
         self._iterator = pipeline.create_tuple_iterator(
             num_epochs=epochs, output_numpy=True, do_copy=False
         )
         self._thread = threading.Thread(target=self._run, daemon=True, name="fake_device_send")
-        # A script that ends by an error leaves it running, and MindSpore's pipeline crashes where a
-        # thread is in it while the interpreter ends.
+        # A script that ends with an error leaves the thread running, and MindSpore's pipeline
+        # crashes if a thread uses it while the interpreter exits.
         atexit.register(self._end)
 
     def __deepcopy__(self, memo: dict) -> Sender:
@@ -172,8 +173,8 @@ class Sender:
         except Stopped:
             pass
         except BaseException as error:
-            # It stays in this thread. What fails within MindSpore's pipeline never comes here: its
-            # iterator (2.8) crashes where one is read by another thread than the main one.
+            # The error stays in this thread. Errors of MindSpore's own operations can't be tested
+            # here: its iterator (2.8) crashes when a thread other than the main one reads it.
             failure = error
         self.queue.end(failure)
 
@@ -208,7 +209,7 @@ class Sender:
 
 
 def sender_class(capacity: int, device: str) -> type:
-    """What ``TransferDataset.send`` makes instead of ``_ToDevice``."""
+    """Return the class that ``TransferDataset.send`` uses instead of ``_ToDevice``."""
 
     class ToDevice(Sender):
         def __init__(self, dataset, num_epochs: int) -> None:
@@ -225,10 +226,10 @@ def sender_class(capacity: int, device: str) -> type:
 
 
 def wrapper_class() -> type:
-    """What ``connect_network_with_dataset`` makes instead of ``_DataWrapper``.
+    """Return the class that ``connect_network_with_dataset`` uses instead of ``_DataWrapper``.
 
-    The real cell's graph begins with ``GetNext``; this one's with inputs, which it takes from the
-    queue when it is called. Else it is made, flagged and compiled as the real one is.
+    The real cell's graph begins with ``GetNext``. This one's has inputs, which it takes from the
+    queue when it is called. Its flags and its compilation are those of the real one.
     """
     from mindspore import Tensor, nn
     from mindspore import dtype as mstype
@@ -247,7 +248,7 @@ def wrapper_class() -> type:
             return self.network(*outputs)
 
         def compile(self, *inputs):
-            if not inputs:  # by whoever connected it; with inputs it is this cell's own call
+            if not inputs:  # called when it is connected; with inputs, from __call__
                 inputs = [
                     Tensor(np.zeros(shape, mstype.dtype_to_nptype(kind)))
                     for kind, shape in zip(*self.info)
@@ -257,13 +258,13 @@ def wrapper_class() -> type:
         def __call__(self, *inputs):
             if inputs:
                 what = f"a connected network is called with {len(inputs)} inputs"
-                raise broken("fetching is given nothing", what)
+                raise violation("connected networks take no inputs", what)
             queue = _queues[self.queue_name]
             batch = [Tensor(array) for array in queue.fetch()]
             got = tuple(x.dtype for x in batch), tuple(tuple(x.shape) for x in batch)
             if got != self.info:
                 what = f"batch {queue.fetched - 1} is {got}, the graph is for {self.info}"
-                raise broken("batches fit their graph", what)
+                raise violation("batches fit the graph", what)
             return super().__call__(*batch)
 
     return DataWrapper

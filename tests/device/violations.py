@@ -1,4 +1,4 @@
-"""Programs that do on a device what can't be done there, one a function, and one that can."""
+"""Small programs, one per function. Most violate a rule of the device; the others are legal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Double(nn.Cell):
         return x * 2
 
 
-def named() -> None:
+def set_up() -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device(DEVICE, 0)
 
@@ -41,7 +41,7 @@ def data(count: int, last: int = 4) -> ds.Dataset:
 
 
 def helper(count: int, **more) -> ms.DatasetHelper:
-    named()
+    set_up()
     return ms.DatasetHelper(data(count, **more), dataset_sink_mode=True, sink_size=1, epoch_num=1)
 
 
@@ -52,55 +52,55 @@ def run(helper: ms.DatasetHelper, steps: int, network: nn.Cell | None = None) ->
         assert out.asnumpy()[0, 0] == 2 * number
 
 
-def does_it_right() -> None:
+def violates_no_rule() -> None:
     queue = helper(200, last=2)
     run(queue, 200)
     queue.stop_send()
     queue.release()
 
 
-def names_a_device_that_is_not_there() -> None:
+def sets_a_device_that_does_not_exist() -> None:
     ms.set_device(DEVICE, 8)
 
 
-def names_two_devices() -> None:
+def sets_two_devices() -> None:
     ms.set_device(DEVICE, 1)
     ms.set_device(DEVICE)
 
 
-def names_another_kind() -> None:
+def sets_another_kind_of_device() -> None:
     ms.set_device({"Ascend": "GPU", "GPU": "Ascend"}[DEVICE])
 
 
-def computes_before_it_names_a_device() -> None:
+def computes_before_set_device() -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     Double()(ms.Tensor([1.0]))
 
 
-def inits_before_it_names_a_device() -> None:
+def inits_before_set_device() -> None:
     ms.communication.init()
 
 
 def inits_after_computing() -> None:
-    named()
+    set_up()
     Double()(ms.Tensor([1.0]))
     ms.communication.init()
 
 
-def inits_after_making_a_tensor() -> None:
-    named()
+def inits_after_creating_a_tensor() -> None:
+    set_up()
     ms.Tensor([1.0])
     ms.communication.init()
 
 
 def inits_with_a_rank_table() -> None:
-    named()
+    set_up()
     os.environ["RANK_TABLE_FILE"] = "/tmp/of_another_job.json"
     ms.communication.init()
 
 
-def computes_by_host_code() -> None:
-    named()
+def runs_a_host_operator() -> None:
+    set_up()
 
     class Host(nn.Cell):
         def __init__(self):
@@ -119,22 +119,22 @@ def connects_only_once() -> None:
         network()
 
 
-def hands_inputs_to_a_connected_network() -> None:
+def passes_inputs_to_a_connected_network() -> None:
     ms.connect_network_with_dataset(Double(), helper(200))(ms.Tensor([1.0]))
 
 
-def runs_the_graph_of_another_shape() -> None:
+def runs_a_graph_with_another_shape() -> None:
     queue, network = helper(3, last=2), Double()
     connected = ms.connect_network_with_dataset(network, queue)
     for _ in range(3):
         connected()
 
 
-def fetches_behind_the_end() -> None:
+def fetches_after_the_last_batch() -> None:
     run(helper(5), 6)
 
 
-def fetches_after_the_release() -> None:
+def fetches_from_a_released_queue() -> None:
     queue = helper(200)
     network = ms.connect_network_with_dataset(Double(), queue)
     queue.stop_send()
@@ -142,36 +142,36 @@ def fetches_after_the_release() -> None:
     network()
 
 
-def sinks_for_the_cpu() -> None:
+def uses_sink_mode_on_the_cpu() -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")
     ms.DatasetHelper(data(3), dataset_sink_mode=True, sink_size=1)
 
 
-def the_register():
-    from fake_device.register import Register
+def overflow_register():
+    from fake_device.register import OverflowRegister
     from fake_device.settings import Settings
 
-    return Register(Settings.read(DEVICE, os.environ))
+    return OverflowRegister(Settings.read(DEVICE, os.environ))
 
 
-def asks_all_finite() -> None:
-    named()
+def prints_all_finite() -> None:
+    set_up()
 
-    class Ask(nn.Cell):
+    class AllFinite(nn.Cell):
         def construct(self, x, y):
             return ms.amp.all_finite((x, y))
 
-    ask, good, bad = Ask(), ms.Tensor([1.0, 2.0]), ms.Tensor([1.0, float("inf")])
-    print(ask(good, good))
-    print(ask(good, bad))
-    the_register().flag_up()
-    print(ask(good, good))
-    print(ask(good, good))
+    all_finite, good, bad = AllFinite(), ms.Tensor([1.0, 2.0]), ms.Tensor([1.0, float("inf")])
+    print(all_finite(good, good))
+    print(all_finite(good, bad))
+    overflow_register().raise_flag()
+    print(all_finite(good, good))
+    print(all_finite(good, good))
 
 
-def differentiates() -> None:
-    named()
+def prints_gradients() -> None:
+    set_up()
     weight = ms.Parameter(ms.Tensor([1.0, 1.0, 1.0]), name="w")
 
     class Loss(nn.Cell):
@@ -190,7 +190,7 @@ def differentiates() -> None:
         def construct(self, x):
             return self.gradient(x)
 
-    register = the_register()
+    register = overflow_register()
     _, gradients = Step()(ms.Tensor([float("inf"), float("nan"), 2.0]))
     print(*(float(value) for value in gradients[0].asnumpy()), register.is_raised)
 

@@ -1,0 +1,59 @@
+"""Both continuous integrations run the same targets, and each target is documented."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.findall(r"^make ([\w-]+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def job() -> dict:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    [job] = workflow["jobs"].values()
+    return job
+
+
+def test_the_workflow_runs_the_targets_of_ci_run():
+    assert job()["strategy"]["matrix"]["target"] == TARGETS
+    assert job()["steps"][-1]["run"] == "make ${{ matrix.target }}"
+    assert len(TARGETS) >= 7
+
+
+def test_each_target_is_in_the_makefile_and_in_make_help():
+    defined = re.findall(r"^([\w-]+):", MAKEFILE, re.MULTILINE)
+    documented = re.findall(r'^\t@echo "make ([\w-]+) ', MAKEFILE, re.MULTILINE)
+    assert set(TARGETS) <= set(defined)
+    assert set(TARGETS) <= set(documented)
+
+
+def test_dockerfile_and_workflow_have_the_packages_that_ci_run_installs():
+    installed = re.findall(r"apt-get install -y -qq ([\w+ -]+)", (ROOT / ".ci" / "run").read_text())
+    packages = set(" ".join(installed).split())
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    steps = " ".join(step.get("run", "") for step in job()["steps"])
+    assert packages == {"iproute2"}
+    for text in (dockerfile, steps):
+        assert packages <= set(re.split(r"[\s\\]+", text))
+
+
+def test_the_devcontainer_uses_a_stage_of_the_dockerfile():
+    build = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())["build"]
+    dockerfile = ROOT / ".devcontainer" / build["dockerfile"]
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", dockerfile.read_text(), re.MULTILINE)
+    assert build["target"] in stages
+
+
+def test_linters_are_pinned_and_the_same_as_in_pre_commit():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    used = {hook["entry"].split()[0] for hook in hooks}
+    lint = MAKEFILE.partition("\nlint:")[2].partition("\n\n")[0]
+    assert used == set(re.findall(r"\$\(BIN\)/(\w+)", lint)) == {"ruff", "mypy", "vulture"}
+    for name in used:
+        assert re.search(rf'"{name}==[\d.]+["; ]', setup), name
