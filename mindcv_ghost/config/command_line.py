@@ -19,6 +19,7 @@ from mindcv_ghost.errors import near_names
 __all__ = [
     "MAX_PROBLEMS",
     "CommandLine",
+    "default_text",
     "help_text",
     "nearest_key",
     "read_command_line",
@@ -200,14 +201,15 @@ def help_text(script: str) -> str:
         for key in KEYS.values():
             if key.section != section:
                 continue
-            text = f"{key.help}: {key.type.legal} (default {_default(key)})"
+            text = f"{key.help}: {key.type.legal} (default {default_text(key)})"
             first, *rest = textwrap.wrap(text, 66, break_on_hyphens=False)
             lines.append(f"  --{key.name:<30}{first}")
             lines += [f"{'':<34}{part}" for part in rest]
     return "\n".join(lines)
 
 
-def _default(key: Key) -> str:
+def default_text(key: Key) -> str:
+    """Return a key's default as a recipe would have it."""
     if key.default is None and isinstance(key.type, Nullable):
         return key.type.word
     return quoted(key.default)

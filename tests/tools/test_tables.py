@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from mindcv_ghost.config.keys import KEYS
 from mindcv_ghost.report import ReportError
 from tools.pages import tables
 from tools.pages.record_run import record_run
@@ -147,3 +149,10 @@ def test_unknown_kind_of_result_is_an_error(project, capsys):
 
 def test_pages_of_this_project_agree_with_its_results(capsys):
     assert tables.main(["--check", "--root", str(ROOT)]) == 0, capsys.readouterr()
+
+
+def test_every_key_has_a_row_with_its_default():
+    page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| `([^`]*)` \|$", page, flags=re.MULTILINE))
+    assert set(rows) == set(KEYS)
+    assert (rows["batch_size"], rows["model_args"]) == ("128", "{}")

@@ -27,6 +27,7 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
+from tools.pages.keys import keys_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
 from tools.pages.recipe_header import DescribedRecipe, list_recipes
 from tools.pages.releases import read_releases, releases_table
@@ -315,6 +316,7 @@ _SECTIONS = {
     "profile_operators": lambda sources, page: operator_table(sources.profile),
     "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
     "releases": lambda sources, page: releases_table(sources.releases),
+    "keys": lambda sources, page: keys_table(),
 }
 
 
