@@ -235,7 +235,7 @@ def _text_of(path: str, most: int) -> tuple[str, str]:
         most: number of bytes that the files before it have left over.
     """
     try:
-        # O_NONBLOCK: opening a pipe without a writer would block for ever.
+        # O_NONBLOCK: opening a pipe without a writer would block forever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["light_checks", "trial_checks"]
 
-# Ascend's compiler takes minutes for a network, and each of three graphs is compiled anew.
+# Ascend's compiler takes minutes for a network, and each of three graphs is compiled from scratch.
 _COMPILE_SECONDS = 3600.0
 # MindSpore gives ranks 600 s to find each other (MS_TOPO_TIMEOUT).
 _JOIN_SECONDS = 700.0

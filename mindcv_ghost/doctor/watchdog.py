@@ -6,7 +6,7 @@ hangs could never run. Two things that don't need the lock take its place:
 - a process beside rank 0 (:class:`WatchdogProcess`). It knows the results so far and the time limit
   of the running check. If the limit passes or rank 0 dies, it prints the rest of the report;
 - ``faulthandler``'s timer thread in each rank, which is written in C. Some seconds later it ends
-  the rank with status 1. The ranks' guards then end the job.
+  the rank with status 1. The ranks' supervisors then end the job.
 """
 
 from __future__ import annotations

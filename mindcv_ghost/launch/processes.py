@@ -226,7 +226,7 @@ def msrun_options() -> tuple[int, bool] | None:
 def end_msrun_tails() -> None:
     """End the ``tail -f`` that shows this process's output, which a killed msrun leaves behind.
 
-    It would run for ever and keep the pipe of msrun's reader open (2.8). msrun's is told from a
+    It would run forever and keep the pipe of msrun's reader open (2.8). msrun's is told from a
     user's own by its environment.
     """
     with contextlib.suppress(OSError):

@@ -75,7 +75,7 @@ class _TensorBoard:
     """The parts of tensorboardX that are used.
 
     Its SummaryWriter isn't: it writes in a thread. A full disk ends that thread, and the training
-    then waits for ever to put an event into the thread's queue (tensorboardX 2.6).
+    then waits forever to put an event into the thread's queue (tensorboardX 2.6).
     """
 
     def __init__(self) -> None:

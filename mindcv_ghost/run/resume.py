@@ -138,7 +138,7 @@ def _matching_state(file: StateFile, settings: dict[str, Any]) -> StateFile:
     for line in between_epochs:
         _logger.warning("from here on %s", line)
     for line in inexact:
-        _logger.warning("%s: the run goes on, but not bit for bit as it would have", line)
+        _logger.warning("%s: the run continues, but not bit for bit as without this change", line)
     _log_position(file)
     return file
 

@@ -286,7 +286,7 @@ def _warn_of_random_masks(network: nn.Cell) -> None:
     ):
         _logger.warning(
             "the network has dropout or stochastic depth, whose masks MindSpore draws inside "
-            "compiled kernels: the run goes on, but with other masks than it would have had"
+            "compiled kernels: the run continues, but with other masks than an uninterrupted one"
         )
 
 
@@ -319,7 +319,7 @@ def _log_outcome(summary: Summary, folder: RunFolder) -> None:
         summary.compile_seconds,
     )
     if summary.stopped_by:
-        _logger.info("everything is saved; the same command with --resume auto goes on from here")
+        _logger.info("everything is saved; the same command with --resume auto continues from here")
     if summary.best_top1 is not None:
         _logger.info("best top1 %.2f %% in epoch %d", summary.best_top1, summary.best_epoch)
     _logger.info("run folder: %s", folder.path)

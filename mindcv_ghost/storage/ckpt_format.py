@@ -3,7 +3,7 @@
 ``mindspore.load_checkpoint`` (2.8) trusts a file's own claims: 28 bytes that claim one tensor of
 2**31 - 1 float32 cost 8 GiB and 22 s and give zeros. A tensor with half of its bytes is silently
 padded with zeros, one with too many is silently cut. 20 MB of empty entries keep it busy for
-minutes, a named pipe for ever. This parser allocates nothing before the file has shown that it
+minutes, a named pipe forever. This parser allocates nothing before the file has shown that it
 holds the bytes.
 
 The format is protobuf's, ``mindspore/train/checkpoint.proto``::

@@ -43,7 +43,7 @@ def ghostify(
 ) -> tuple[nn.Cell, GhostifyReport]:
     """Replace the dense convolutions of a network by Ghost modules.
 
-    Stride, padding, dilation and bias stay the same. The BN behind a convolution moves into the
+    Stride, padding, dilation and bias stay the same. The BN after a convolution moves into the
     module, which has one BN on each branch. The activation stays in its place, and the cheap branch
     reads the activated maps, as in the paper's module.
 

@@ -1,6 +1,6 @@
 """Runs a script on a fake device: python tests/device/on_device.py Ascend train.py ARGS...
 
-MindSpore is changed only in this process, when it is imported: a rank's guards have been forked
+MindSpore is changed only in this process, when it is imported: a rank's supervisor has been forked
 before, and the scheduler is another program. Settings: ``fake_device/settings.py``. With CPU as the
 device MindSpore isn't changed, and the tests' tiny network is registered.
 """

@@ -44,7 +44,9 @@ def test_a_port_that_is_taken_is_broken_and_a_free_one_ok():
 
 def test_a_host_that_cant_be_resolved_is_a_launch_error():
     environ = {"MS_SCHED_HOST": "no-such-host.invalid", "MS_SCHED_PORT": "8118"}
-    with pytest.raises(LaunchError, match="no-such-host.invalid isn't an address"):
+    with pytest.raises(
+        LaunchError, match="no-such-host.invalid isn't a name that this host can resolve"
+    ):
         launch_environment.check_scheduler_address(environ)
 
 

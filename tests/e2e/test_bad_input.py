@@ -133,7 +133,7 @@ def test_a_run_folder_that_is_a_file_is_named(scripts, images):
 def test_a_loss_that_is_no_number_stops_the_run(scripts, images):
     text = refused(scripts.train(*recipe(images, lr=1e30, val_while_train="false"), status=2))
     # Which of them first is a matter of how the operators round on their way to infinity.
-    what = "loss became (nan|inf)|gradients became infinite or no numbers"
+    what = "loss became (nan|inf)|gradients became infinite or NaN"
     assert re.search(f"the ({what}) at step 2 of epoch 1", text)
     report = json.loads((scripts.cwd / "ckpt" / "diverged.json").read_text())
     assert len(report["images"]) == 8 and all(Path(name).is_file() for name in report["images"])

@@ -90,7 +90,7 @@ def test_after_a_signal_the_run_saves_and_exits_with_its_status(new_run, whole, 
     if ranks == 1:
         assert status == STATUS[number]
         assert f"stopped by {number.name}" in run.text
-        assert "--resume auto goes on from here" in run.text
+        assert "--resume auto continues from here" in run.text
     run.finish()
     run.is_equal_to(whole(ranks))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -155,8 +157,14 @@ def test_bias_of_a_primary_convolution_is_added(built, graph_mode):
 @pytest.mark.parametrize(
     ("make", "native"),
     [
-        (lambda **o: GhostBasicBlock(8, 8, 1, dict(ratio=2, **o)), NativeGhostBasicBlock),
-        (lambda **o: GhostBottleneck(8, 4, 2, dict(ratio=2, **o)), NativeGhostBottleneck),
+        (
+            lambda **o: GhostBasicBlock(8, 8, 1, partial(GhostModule, ratio=2, **o)),
+            NativeGhostBasicBlock,
+        ),
+        (
+            lambda **o: GhostBottleneck(8, 4, 2, partial(GhostModule, ratio=2, **o)),
+            NativeGhostBottleneck,
+        ),
     ],
     ids=["basic", "bottleneck"],
 )

@@ -37,8 +37,8 @@ def test_a_change_that_costs_bit_equality_is_logged(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         assert find(tmp_path, device_target="Ascend").batches == 9
     assert [r.getMessage() for r in caplog.records] == [
-        "device_target: CPU before, Ascend now: the run goes on, but not bit for bit as it would "
-        "have"
+        "device_target: CPU before, Ascend now: the run continues, but not bit for bit as without "
+        "this change"
     ]
 
 

@@ -43,7 +43,7 @@ class TrainLoader:
         seed: decides, with the epoch, the order of the images and their augmentation. The random
             numbers of MindSpore's operations also depend on the rank and on ``workers``.
         shuffle: False keeps the order of the set.
-        num_samples: images an epoch, of all ranks together, drawn anew each epoch.
+        num_samples: images an epoch, of all ranks together, drawn again each epoch.
         drop_remainder: leave out the samples after the last whole batch.
         workers: threads of each operation; at most one a core.
         one_hot: labels as float32 (N, num_classes); with mixup or cutmix they always are.

@@ -63,7 +63,7 @@ def epoch_order(
         seed: decides the order, with ``epoch``.
         epoch: from 0.
         shuffle: False keeps the order of the set.
-        num_samples: most images of an epoch, of all ranks together, drawn anew each epoch.
+        num_samples: most images of an epoch, of all ranks together, drawn again each epoch.
         aug_repeats: repeated augmentation (Hoffer et al., 2020; as MindCV's ``RepeatAugSampler``):
             each image comes this many times in a row, which puts its copies on different ranks,
             and the epoch ends after as many samples as the set has images.

@@ -97,7 +97,7 @@ def _reference_shape(session: Session) -> BatchShape:
 
 def _shift_batch_norms(step: TrainStep) -> dict[str, np.ndarray]:
     """Set every batch norm's beta to ``_BETA``; returns the network's parameters by name."""
-    parameters = list(step.network.get_parameters())
+    parameters = list(step.network_with_loss.get_parameters())
     weights = {p.name: p.asnumpy().copy() for p in parameters}
     for parameter in parameters:
         owner, _, last = parameter.name.rpartition("beta")

@@ -89,7 +89,7 @@ class Prepared:
     @property
     def network(self) -> nn.Cell:
         """The network that is trained, without its loss."""
-        return self.learner.step.network.network
+        return self.learner.step.model
 
     @property
     def updates_per_epoch(self) -> int:
