@@ -21,16 +21,16 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
 	@echo "make test       set up, run the tests (8 to 10 minutes on 2 cores)"
-	@echo "make test-slow  longer tests, and longer cases of these (about 15 minutes)"
+	@echo "make test-slow  tests that take longer (about 15 minutes)"
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
 	@echo "make test-native  the native operators, all networks, under sanitizers, for other processors"
 	@echo "make test-device  whole runs on a fake Ascend and a fake GPU that enforce MindSpore's rules"
-	@echo "make test-faults  real runs killed, cut and starved, compared with whole ones"
+	@echo "make test-faults  real runs killed, stopped or out of disk space, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff, mypy, and vulture for dead code"
 	@echo "make bench      measure speed against rivals (20 minutes; installs PyTorch and timm)"
-	@echo "make pages      draw the figures and tables of the model page anew"
+	@echo "make pages      draw the figures and write the tables of all pages"
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.9 to 3.12 with venv found. Install one \
