@@ -54,7 +54,7 @@ def build_library(spec: LibrarySpec) -> Path:
         Unavailable: if it can't be built here, or fails its self-test.
     """
     if not sys.platform.startswith("linux"):
-        raise Unavailable(f"they are for Linux, and this is {sys.platform}")
+        raise Unavailable(f"this package's C++ is built on Linux only, and this is {sys.platform}")
     compiler = _compiler()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindcv_ghost"
     if ":" in str(cache):

@@ -1,6 +1,6 @@
 """The table of all configuration keys: section, type, default, legal values, a line of help.
 
-A section is a frozen dataclass, and its fields are the rows of the table. The engine reads the same
+A section is a frozen dataclass, and its fields are the rows of the table. ``run/`` reads the same
 dataclasses: ``config.train.epoch_size``. :data:`KEYS` finds a row by the key's name.
 
 Keys, types and defaults are MindCV's (0.3.0 and main, Apache-2.0), so that its recipes run
@@ -135,7 +135,9 @@ class DatasetConfig:
     num_samples: int | None = _key(None, Nullable(Int(1)), "images per epoch, null for all")
     batch_size: int = _key(128, Int(1), "images per step and device")
     drop_remainder: bool = _key(True, Bool(), "drop the last, smaller batch")
-    eval_shuffle: bool = _key(False, Bool(), "shuffle for validation")
+    eval_shuffle: bool = _key(
+        False, Bool(), "MindCV's key, without effect: validation keeps the set's order"
+    )
     on_bad_image: str = _key("stop", Text(("stop", "skip")), "when an image can't be decoded")
     native_loader: bool = _key(
         True, Bool(), "decode and augment by this package's C++ where it can; compiled at first use"
@@ -281,10 +283,12 @@ class CheckpointConfig:
     )
     resume_opt: bool = _key(False, Bool(), "MindCV's way to resume; use resume instead")
     save_every_steps: int | None = _key(
-        None, Nullable(Int(1)), "batches between checkpoints within an epoch, null for none"
+        None, Nullable(Int(1)), "batches between states saved within an epoch, null for none"
     )
     save_every_minutes: float | None = _key(
-        10.0, Nullable(Float(above=0)), "minutes between checkpoints within an epoch, null for none"
+        10.0,
+        Nullable(Float(above=0)),
+        "minutes between states saved within an epoch, null for none",
     )
     keep_checkpoint_max: int = _key(10, Int(1), "number of checkpoints to keep")
     ckpt_save_dir: str = _key("./ckpt", Text(legal="a folder"), "run folder")
@@ -311,7 +315,9 @@ class TrainConfig:
     gradient_accumulation_steps: int = _key(1, Int(1), "batches per update")
     sync_bn: bool = _key(False, Bool(), "compute batch-normalisation statistics over all devices")
     nan_patience: int = _key(
-        20, Int(1), "consecutive overflows that a dynamic loss scale may skip before training stops"
+        20,
+        Int(1),
+        "skipped updates in a row that stop training; those that lower the loss scale don't count",
     )
 
 

@@ -120,6 +120,8 @@ def notices_of(values: Values, script: str) -> list[str]:
         script: "train" or "validate".
     """
     notices = notices_of_auto_augment(values["auto_augment"]) if values["auto_augment"] else []
+    if values["eval_shuffle"]:
+        notices.append("eval_shuffle has no effect: validation keeps the set's order")
     if script != "train":
         return notices
     v = values

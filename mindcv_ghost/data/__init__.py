@@ -2,8 +2,8 @@
 
 In: a data set's name and folder, the ``augment`` settings, this rank's place. Out: batches of image
 and label. Four rooms, each of which imports only those before it: ``sets/`` (which images there
-are), ``transforms/`` (MindCV's transforms, made repeatable), ``native/`` (our own C++ from file to
-pixels) and ``pipeline/`` (order, batches, loaders). Start with ``pipeline/loader.py``.
+are), ``transforms/`` (MindCV's transforms, made repeatable), ``native/`` (this package's C++ from
+file to pixels) and ``pipeline/`` (order, batches, loaders). Start with ``pipeline/loader.py``.
 ``imagenet.py`` is a command that sorts and checks ImageNet.
 
 The public names below are imported when they are first used: the index arithmetic, the file checks
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which don't run __getattr
         fingerprint,
         open_source,
     )
-    from mindcv_ghost.data.transforms.augment import Augment
+    from mindcv_ghost.data.transforms.settings import Augment
 
 __all__ = [
     "ArraySource",
@@ -47,7 +47,7 @@ __all__ = [
 
 _HOMES = {
     "ArraySource": "sets.arrays",
-    "Augment": "transforms.augment",
+    "Augment": "transforms.settings",
     "Batches": "pipeline.backend",
     "EvalLoader": "pipeline.loader",
     "FolderSource": "sets.image_folder",

@@ -33,7 +33,8 @@ class StepSettings:
         log_interval: batches between progress lines.
         save_every_steps: batches between states saved within an epoch, or None.
         save_every_minutes: minutes between them, or None.
-        nan_patience: skipped updates in a row after which a run counts as diverged.
+        nan_patience: skipped updates in a row after which a run counts as diverged; those that
+            lower a dynamic loss scale don't count.
         in_flight: batches that the device may be computing before the loop waits for their
             results; 0 where computation is synchronous.
         report_folder: where a diverged run writes its report, or None.

@@ -140,7 +140,7 @@ def count_batch(logits: np.ndarray, label: np.ndarray, k: int) -> BatchCounts:
 
     The classes are ranked by descending logit; of equal logits the lower index comes first. So a
     tie has one outcome: of several classes with the highest logit only the first is a top-1 hit. A
-    NaN ranks behind all other logits, and a label whose logit is NaN is never a hit.
+    NaN counts as lower than all other logits, and a label whose logit is NaN is never a hit.
 
     Args:
         logits: ``(N, classes)`` float32.

@@ -1,4 +1,4 @@
-"""Native operators for networks on the CPU: our own C++, compiled at first use.
+"""Native operators for networks on the CPU: this package's C++, compiled at first use.
 
 In goes a network of ordinary cells; out comes the same network, some of whose cells now compute the
 same with custom operators. Start reading at ``install``, which decides where; ``exchange`` changes

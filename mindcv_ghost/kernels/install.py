@@ -44,7 +44,7 @@ class Report:
 
     def __str__(self) -> str:
         if self.threads == 0:
-            return f"stock operators: {self.reason}"
+            return f"MindSpore's operators: {self.reason}"
         parts = [
             _count(self.convolutions, "convolution"),
             _count(self.depthwise, "depthwise convolution"),
@@ -54,7 +54,7 @@ class Report:
             parts.insert(
                 0, f"{self.native_ghost_modules} of {_count(self.ghost_modules, 'Ghost module')}"
             )
-        rest = f"; the others stock: {self.reason}" if self.reason else ""
+        rest = f"; MindSpore's for the other Ghost modules: {self.reason}" if self.reason else ""
         return f"native operators for {', '.join(parts)}, {_count(self.threads, 'thread')}{rest}"
 
 
@@ -91,13 +91,13 @@ def use_native(
     if not wanted:
         reason = "native_kernels is false"
     elif not any(_may_be_native(cell) for _, cell in network.cells_and_names()):
-        reason = "there is no layer that they compute"
+        reason = "no layer has a native operator"
     elif device != "CPU":
-        reason = f"native ones are for the CPU, not {device}"
+        reason = f"native operators are for the CPU, not {device}"
     elif not graph_mode:
-        reason = "native ones are for graph mode"
+        reason = "native operators are for graph mode"
     elif amp_level != "O0":
-        reason = f"native ones are for float32, not amp level {amp_level}"
+        reason = f"native operators are for float32, not amp level {amp_level}"
     if not reason:
         try:
             return install(network, load(threads_for(local_ranks)))
@@ -130,7 +130,7 @@ def install(network: nn.Cell, library: Library) -> Report:
     ghost_modules = _count_ghost_modules(network)
     reason = ""
     if counts[NativeGhostModule] < ghost_modules:
-        reason = "other activations, normalisations or orders than BN, ReLU and the paper's"
+        reason = "they don't have BN and ReLU in the paper's order"
     return Report(
         native_ghost_modules=counts[NativeGhostModule],
         ghost_modules=ghost_modules,

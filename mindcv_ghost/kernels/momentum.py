@@ -51,9 +51,7 @@ class Momentum(nn.Cell):
         optimizer = self.optimizer
         rates = self._rates()
         done = self.forward(
-            *(self.settings, factor, optimizer.momentum, rates),
-            *gradients,
-            *self.written,
+            self.settings, factor, optimizer.momentum, rates, *gradients, *self.written
         )
         step = optimizer.assignadd(optimizer.global_step, optimizer.global_step_increase_tensor)
         return ops.depend(done, step)

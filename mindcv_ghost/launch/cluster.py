@@ -122,8 +122,8 @@ def deliver_signals() -> Iterator[None]:
 def _connected() -> SupervisorClient:
     if _supervisor is None:
         raise LaunchError(
-            "several ranks can only join inside a main() that run_script runs: it is what ends "
-            "them together"
+            "several ranks can only join inside a main() that run_script runs: it ends "
+            "all ranks when one fails"
         )
     return _supervisor
 

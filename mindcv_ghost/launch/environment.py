@@ -199,7 +199,7 @@ def leftover_variables(environ: Mapping[str, str], world: World) -> list[str]:
         given = " and ".join(f"{name}={environ[name]}" for name in ranks)
         warnings.append(
             f"{given} {'are' if len(ranks) > 1 else 'is'} set, though no launcher started this "
-            "process: it trains alone, but MindSpore's own log and data set code believe them. "
+            "process: it trains alone, but MindSpore's log and data set code read them. "
             f"Unset {' and '.join(ranks)}, or start the ranks with mpirun, msrun or srun"
         )
     return warnings

@@ -80,7 +80,7 @@ class Rendezvous:
         return listener
 
     def addresses(self) -> list[tuple[str, int, bytes]]:
-        """On the others: list where rank 0 may be listening (host, port), and the key to each."""
+        """List where rank 0 may be listening (host, port) and the key to each; not on rank 0."""
         if self.file is None:
             return [(self.host, self.port + i, self.key) for i in range(_PORTS_TRIED)]
         try:
@@ -203,7 +203,7 @@ def accept(sock: socket.socket, key: bytes, size: int) -> tuple[int, Connection]
 
 
 def connect(rendezvous: Rendezvous, rank: int, timeout_seconds: float) -> Connection:
-    """On the others: connect to rank 0, trying until it is there.
+    """On ranks other than 0: connect to rank 0, trying until it is there.
 
     Args:
         rendezvous: where to find rank 0.

@@ -67,7 +67,7 @@ _LOST_SECONDS = 25.0
 _RETURN_SECONDS = 120.0
 _SCHEDULER, _LEFT = "scheduler address", "left"
 _CAUSES = {
-    "SIGKILL": " (somebody did, or the machine ran out of memory)",
+    "SIGKILL": " (by a user, the job's manager, or the kernel because memory ran out)",
     "SIGSEGV": " (a crash in native code)",
     "SIGFPE": " (a crash in native code)",
     "SIGBUS": " (a crash in native code, or /dev/shm is full)",

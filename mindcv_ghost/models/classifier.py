@@ -1,4 +1,4 @@
-"""The base class of the zoo's networks: feature maps in front, a linear classifier behind."""
+"""The base class of the zoo's networks: a feature extractor, pooling and a linear classifier."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class EventsLog:
 
     Args:
         folder: where the event file goes; created with the first value.
-        enabled: False on every rank but 0.
+        enabled: False to write nothing.
     """
 
     def __init__(self, folder: str | os.PathLike, enabled: bool = True) -> None:

@@ -81,22 +81,19 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def update(
-        self, loss: float | Callable[[], float], lr: float | Callable[[], float], steps: int = 1
-    ) -> None:
-        """Count finished steps, and show them if it is time.
+    def update(self, loss: float | Callable[[], float], lr: float | Callable[[], float]) -> None:
+        """Count a finished step, and show it if it is time.
 
         Args:
             loss: of the latest step, or a function that returns it. The function is called only
                 if the loss is shown, because fetching it waits for the device. It may not
                 communicate with other ranks, because only rank 0 calls it.
             lr: the learning rate of the latest step, or a function that returns it.
-            steps: steps finished since the last call (many at once in sink mode).
         """
         if not self.enabled:
             return
         before, now = self.step, self._clock()
-        self.step += steps
+        self.step += 1
         if self._first_step is None:
             self._first_step, self._first_time = self.step, now
         last = self.step >= self.total_steps
@@ -118,12 +115,6 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Speed from the first step to the latest; None before the second step."""
-        seconds = self._step_seconds(self._clock())
-        return self._images_per_step / seconds if seconds and self._images_per_step else None
 
     def _step_seconds(self, now: float) -> float | None:
         if self._first_step is None or self.step <= self._first_step or now <= self._first_time:

@@ -239,7 +239,7 @@ def trainer_settings(config: Config, device: str) -> TrainerSettings:
     """Take the settings of the training loop from the recipe, as far as a device allows them."""
     sink = config.train.dataset_sink_mode and config.system.mode == 0 and device != "CPU"
     if config.train.dataset_sink_mode and not sink and "dataset_sink_mode" in config.explicit:
-        _logger.info("dataset_sink_mode is off: %s in this mode has no queue to sink to", device)
+        _logger.info("dataset_sink_mode is off: it needs graph mode on Ascend or GPU")
     return TrainerSettings(
         epochs=config.train.epoch_size,
         val_interval=config.system.val_interval,

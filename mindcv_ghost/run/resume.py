@@ -128,7 +128,7 @@ def _matching_state(file: StateFile, settings: dict[str, Any]) -> StateFile:
         other, between_epochs, inexact = changed_keys(file.facts["settings"], settings)
     if other:
         raise CheckpointError(
-            f"{file.path} is of another run, which this recipe can't continue:\n  "
+            f"{file.path} belongs to a run with other settings:\n  "
             + "\n  ".join(other)
             + "\nSet these back (that run's settings are in its config.yaml), or start a new run "
             "in another --ckpt_save_dir, from its weights with --ckpt_path."
@@ -156,11 +156,11 @@ def _find_epoch_end(file: StateFile, changes: list[str]) -> StateFile:
     found = find_epoch_end(file)
     if found is None:
         raise CheckpointError(
-            f"{file.path} lies within epoch {file.facts['position']['epoch'] + 1}, where this "
-            "can't change:\n  "
+            f"{file.path} was saved within epoch {file.facts['position']['epoch'] + 1}, and these "
+            "settings can only change between epochs:\n  "
             + "\n  ".join(changes)
-            + "\nIt can at an epoch's end, and none is saved yet. Continue with the old settings, "
-            "or start anew by leaving --resume out."
+            + "\nNo state from the end of an epoch has been saved yet. Resume with the old "
+            "settings, or leave --resume out to start a new run."
         )
     _logger.warning(
         "%s lies within an epoch, where %s can't change: going back to %s",
@@ -201,4 +201,7 @@ def _invalid_facts_as_errors(where: object) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{where} has facts that no run of ours has: {error!r}.") from error
+        raise CheckpointError(
+            f"{where} can't be resumed: its metadata are inconsistent ({error!r}). Another version "
+            "or program wrote it."
+        ) from error

@@ -51,7 +51,7 @@ def open_session(config: Config, world: World, writes: bool) -> Iterator[Session
     # The folder comes first: a job that can't write should end before it waits for anything.
     folder_name = config.checkpoint.ckpt_save_dir if writes else None
     folder = RunFolder(folder_name) if folder_name is not None and world.rank == 0 else None
-    _log_mindcv_alike(setup_logging(folder_name, world.rank))
+    _redirect_mindcv_log(setup_logging(folder_name, world.rank))
     for notice in config.notices:
         _logger.info("%s", notice)
     for warning in leftover_variables(os.environ, world):
@@ -79,7 +79,7 @@ def _set_up_device(system: SystemConfig, world: World) -> str:
     return device
 
 
-def _log_mindcv_alike(logger: logging.Logger) -> None:
+def _redirect_mindcv_log(logger: logging.Logger) -> None:
     """Send MindCV's warnings to this package's log: from rank 0 only, with the time."""
     mindcv_logger = logging.getLogger("mindcv")
     mindcv_logger.handlers = list(logger.handlers)

@@ -16,7 +16,7 @@ class Mismatch:
 
     Args:
         missing: names that are expected and not in the file.
-        unexpected: names in the file that nobody expects.
+        unexpected: names in the file that aren't expected.
         reshaped: shape in the file and expected shape of the names where they differ.
     """
 

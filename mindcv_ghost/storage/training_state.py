@@ -1,6 +1,6 @@
 """One file with everything that a resumed run needs, and a checksum that proves it is intact.
 
-The format is safetensors: arrays by name behind a JSON header, no code, nothing to unpickle. The
+The format is safetensors: a JSON header, then the arrays by name, no code, nothing to unpickle. The
 header's metadata hold what isn't an array (``facts``, as JSON) and the SHA-256 of the whole file,
 computed with zeros in the digest's own place. A cut or a single flipped bit anywhere is detected.
 
@@ -85,7 +85,7 @@ def open_state(path: Path) -> StateFile:
         raise CheckpointError(f"{path} can't be read ({error.strerror}).") from error
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != _FORMAT:
-        raise DamagedFileError(f"{path} is no training state of mindcv_ghost.")
+        raise DamagedFileError(f"{path} isn't a training state of mindcv_ghost.")
     if metadata.get("schema") != str(SCHEMA):
         raise CheckpointError(
             f"{path} has layout {metadata.get('schema')!r}; this version of mindcv_ghost knows "
@@ -96,7 +96,7 @@ def open_state(path: Path) -> StateFile:
     except (KeyError, ValueError, RecursionError, TypeError):
         facts = None
     if not isinstance(facts, dict):
-        raise DamagedFileError(f"{path} holds no facts about its run.")
+        raise DamagedFileError(f"{path} has no readable metadata.")
     return StateFile(path, facts)
 
 

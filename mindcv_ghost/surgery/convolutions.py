@@ -30,7 +30,7 @@ class ConvolutionSite:
     Args:
         name: path of the convolution in the network.
         conv: the convolution.
-        norm: the BN behind it, if it is the only reader of the convolution's output and runs once.
+        norm: the BN after it, if it is the only reader of the convolution's output and runs once.
         norm_name: path of the BN.
         act: the activation that reads the BN's output (without BN, the convolution's output).
         kept: why no Ghost module can replace the convolution; empty if one can.

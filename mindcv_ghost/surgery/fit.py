@@ -288,8 +288,15 @@ def _ghost_fit(
         cheap_bias = _spread(cheap.constants, places, count)
     cheap_weight = _spread(cheap.weight[:, None], places, count)
     return GhostFit(
-        *(intrinsic, order, primary.weight[intrinsic], bias, norm),
-        *(cheap_weight, cheap_bias, cheap_norm, residuals),
+        intrinsic=intrinsic,
+        order=order,
+        weight=primary.weight[intrinsic],
+        bias=bias,
+        norm=norm,
+        cheap_weight=cheap_weight,
+        cheap_bias=cheap_bias,
+        cheap_norm=cheap_norm,
+        residuals=residuals,
     )
 
 

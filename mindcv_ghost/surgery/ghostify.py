@@ -100,8 +100,12 @@ def ghostify(
     if fits:
         recompute_running_statistics(network, batches)
     return network, GhostifyReport(
-        *(ratio, cheap_kernel_size, init, before, after),
-        tuple(
+        ratio=ratio,
+        cheap_kernel_size=cheap_kernel_size,
+        init=init,
+        before=before,
+        after=after,
+        convolutions=tuple(
             Replacement.of(site, site in chosen, reasons[site.name] or _NOT_CHOSEN)
             for site in sites
         ),
@@ -248,6 +252,6 @@ def _check_that_all_run(chosen: list[ConvolutionSite], after: ComplexityReport) 
     idle = [site.name for site in chosen if f"{site.name}.primary.conv" not in ran]
     if idle:
         raise ValueError(
-            f"the network still runs the old {', '.join(idle)}: it refers to the cell in a place "
-            "that can't be replaced. Build the network again, and leave this out of where"
+            f"the network still runs the old {', '.join(idle)}: it refers to this cell in a "
+            "place that can't be replaced. Create the network again and exclude the cell with where"
         )

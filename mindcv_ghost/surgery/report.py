@@ -20,7 +20,7 @@ class Replacement:
         convolution: its size, for example "3x3, 64 -> 128, stride 2".
         replaced: whether a Ghost module replaced it.
         norm: path of the BN that moved into the module; "" for none.
-        act: class of the activation in front of the module's cheap branch; "" for none.
+        act: class of the activation before the module's cheap branch; "" for none.
         reason: why the convolution was kept; "" if it was replaced.
     """
 

@@ -22,7 +22,7 @@ from mindcv_ghost.data.sets.image_file import BadImage, jpeg_is_plain, prepare
 
 from .conftest import encoded, make_split, photograph
 
-OURS = "images by our own C++ with libjpeg-turbo"
+OURS = "native loader (libjpeg-turbo)"
 EVERYTHING = dict(
     image_resize=24, vflip=0.3, color_jitter=(0.4, 0.3, 0.2), re_prob=0.5, mixup=0.2, cutmix=1.0
 )
@@ -154,7 +154,7 @@ def test_training_without_randomness_equals_mindspores_bit_for_bit(images, flips
 def test_mindspore_does_what_the_library_cannot(images, augment, reason):
     source = FolderSource(str(images))
     loader = TrainLoader(source, Augment(image_resize=16, **augment), batch_size=4, num_classes=3)
-    assert loader.backend_info == f"images by MindSpore's pipeline: {reason}"
+    assert loader.backend_info == f"MindSpore's image pipeline: {reason}"
 
 
 def test_without_a_compiler_mindspore_makes_the_images_and_the_log_says_why(
@@ -166,8 +166,7 @@ def test_without_a_compiler_mindspore_makes_the_images_and_the_log_says_why(
     source = FolderSource(str(images))
     loader = EvalLoader(source, Augment(image_resize=16), batch_size=23)
     assert (
-        loader.backend_info
-        == "images by MindSpore's pipeline: there is no compiler (no-such-compiler)"
+        loader.backend_info == "MindSpore's image pipeline: there is no compiler (no-such-compiler)"
     )
     without = arrays(loader.batches())
     monkeypatch.undo()
@@ -318,7 +317,7 @@ def test_mutated_files_that_the_fast_check_accepts_are_images_for_the_full_check
 def test_a_small_set_is_decoded_once(tmp_path, library):
     root = make_split(tmp_path / "train", {"ant": 5, "bee": 5})
     loader = train_loader(FolderSource(str(root)), Augment(image_resize=16), cache_mb=1)
-    assert loader.backend_info == f"{OURS}, kept once decoded"
+    assert loader.backend_info == f"{OURS}; decoded images stay in memory"
     full = train_loader(FolderSource(str(root)), Augment(image_resize=16), batch_size=5, cache_mb=1)
     arrays(full.epoch(0))
     assert full._backend._decoder.cache.bytes == 10 * 48 * 40 * 3

@@ -1,4 +1,4 @@
-"""Wrong numbers are result, whoever computed them, and right ones are accepted."""
+"""Wrong numbers are reported, and right ones are accepted."""
 
 from __future__ import annotations
 

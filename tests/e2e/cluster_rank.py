@@ -1,4 +1,4 @@
-"""A rank of test_cluster.py's jobs: joins, adds up, and does what it is told.
+"""A rank of test_cluster.py's jobs: joins, sums over the ranks, then acts as its arguments say.
 
 cluster_rank.py WHAT [RANK]: ok | loop | raise | exit | return | early-raise | config
 cluster_rank.py slow-exit DEVICE: ends late, as a device's collectives may

@@ -157,7 +157,7 @@ def test_the_scheduler_s_host_may_be_given_by_name(jobs):
         ("192.0.2.1", "MS_SCHED_HOST has to be an address of rank 0's host"),
     ],
 )
-def test_a_scheduler_s_host_that_cannot_be_is_told_once_with_status_2(jobs, host, told):
+def test_an_unusable_scheduler_host_is_reported_once_with_status_2(jobs, host, told):
     job = jobs()
     job.srun("ok", MS_SCHED_HOST=host, MS_SCHED_PORT=free_port())
     assert job.end(START_SECONDS) == [2, 2], job.text
@@ -235,7 +235,7 @@ def test_sigterm_of_mpirun_ends_all(jobs):
     assert job.end(END_SECONDS)[0] != 0
 
 
-def test_a_user_s_error_is_told_once_with_status_2(jobs):
+def test_a_user_error_is_reported_once_with_status_2(jobs):
     job = jobs()
     job.srun("config")
     assert job.end(START_SECONDS) == [2, 2]
@@ -354,7 +354,7 @@ def test_a_second_ctrl_c_ends_all_at_once_though_a_rank_is_deaf(jobs, tmp_path):
 
 
 @pytest.mark.faults
-def test_a_deaf_rank_is_not_left_behind_by_a_killed_launcher(jobs, tmp_path):
+def test_a_rank_that_ignores_signals_ends_with_a_killed_launcher(jobs, tmp_path):
     job = jobs()
     Training(job, tmp_path, "mpirun", "deaf")
     os.kill(parent_of(relay_of(job, 0)), signal.SIGKILL)

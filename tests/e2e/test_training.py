@@ -138,7 +138,7 @@ def test_counts_are_the_same_for_any_ranks_and_batch_size(trained, alone, ranks,
 
 def test_a_validation_is_the_same_to_the_last_digit_whoever_makes_the_images(trained, alone):
     scripts, done = trained
-    assert "images by our own C++ with libjpeg-turbo, kept once decoded" in done.out
+    assert "native loader (libjpeg-turbo); decoded images stay in memory" in done.out
     options = ("--config", "run/config.yaml", "--ckpt_path", "run/last.ckpt")
     stock = scripts.validate(*options, "--batch_size", "77", "--native_loader", "false").json
     for key in ("images", "correct", "correct_top5", "loss"):

@@ -195,7 +195,7 @@ def test_a_finished_run_stays_finished_and_refuses_another_recipe(whole, new_run
     finished.start()
     assert finished.end(60) == 2
     finished.options = options
-    assert "is of another run" in finished.text
+    assert "belongs to a run with other settings" in finished.text
     assert "label_smoothing: 0 before, 0.1 now" in finished.text.replace("0.0 ", "0 ")
     assert "lr: 0.02 before, 0.5 now" in finished.text
     assert finished.outcome() == before

@@ -1,4 +1,4 @@
-"""What an input may do: give something, or be refused, soon. Anything else is counted here."""
+"""Runs a parser on one input: it must return or raise an expected error within a time limit."""
 
 from __future__ import annotations
 

@@ -167,7 +167,9 @@ def test_what_a_native_ghost_module_computes_itself_is_not_replaced(built):
 def test_layers_of_a_ghost_module_of_another_kind_are_replaced_one_by_one(built):
     report = install(GhostModule(4, 8, act=nn.SiLU), built)
     assert (report.native_ghost_modules, report.depthwise, report.norms) == (0, 1, 2)
-    assert "0 of 1 Ghost module," in str(report) and "the others stock" in str(report)
+    assert "0 of 1 Ghost module," in str(
+        report
+    ) and "MindSpore's for the other Ghost modules" in str(report)
 
 
 @pytest.mark.parametrize("bad", [None, np.nan, np.inf, -np.inf])

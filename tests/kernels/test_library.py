@@ -49,10 +49,16 @@ def stock_report(**changes) -> str:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        (dict(wanted=False), "stock operators: native_kernels is false"),
-        (dict(device="Ascend"), "stock operators: native ones are for the CPU, not Ascend"),
-        (dict(graph_mode=False), "stock operators: native ones are for graph mode"),
-        (dict(amp_level="O2"), "stock operators: native ones are for float32, not amp level O2"),
+        (dict(wanted=False), "MindSpore's operators: native_kernels is false"),
+        (
+            dict(device="Ascend"),
+            "MindSpore's operators: native operators are for the CPU, not Ascend",
+        ),
+        (dict(graph_mode=False), "MindSpore's operators: native operators are for graph mode"),
+        (
+            dict(amp_level="O2"),
+            "MindSpore's operators: native operators are for float32, not amp level O2",
+        ),
     ],
 )
 def test_where_they_do_not_belong_stock_operators_stay_and_the_line_says_why(changes, reason):
@@ -62,26 +68,26 @@ def test_where_they_do_not_belong_stock_operators_stay_and_the_line_says_why(cha
 def test_a_network_without_layers_for_them_needs_no_compiler(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     report = use_native(nn.SequentialCell(nn.Dense(3, 4), nn.LayerNorm((4,))), **ON_THE_CPU)
-    assert str(report) == "stock operators: there is no layer that they compute"
+    assert str(report) == "MindSpore's operators: no layer has a native operator"
     assert not cache.exists()
 
 
 def test_without_a_compiler_stock_operators_stay(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert stock_report() == "stock operators: there is no compiler (no-such-compiler)"
+    assert stock_report() == "MindSpore's operators: there is no compiler (no-such-compiler)"
 
 
 def test_a_compiler_that_fails_is_quoted(cache, tmp_path, monkeypatch):
     compiler(tmp_path, monkeypatch, "echo 'kernels: too hard for me' >&2; exit 1")
     line = stock_report()
-    assert line.startswith("stock operators: ") and "fails (kernels: too hard for me)" in line
+    assert line.startswith("MindSpore's operators: ") and "fails (kernels: too hard for me)" in line
     assert [path.name for path in cache.glob("*/*")] == ["lock"]
 
 
 def test_a_library_that_cannot_be_loaded_never_gets_its_name(cache, tmp_path, monkeypatch):
     write = 'while [ "$1" != "-o" ]; do [ $# = 0 ] && exit 0; shift; done; echo no > "$2"'
     compiler(tmp_path, monkeypatch, write)
-    assert "stock operators: the self-test ends with 1" in stock_report()
+    assert "MindSpore's operators: the self-test ends with 1" in stock_report()
     assert not list(cache.glob("*/*.so"))
 
 
@@ -93,13 +99,13 @@ def test_a_processor_that_lacks_an_instruction_ends_the_self_test_alone(
     real = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     find = 'while [ "$1" != "-o" ]; do [ $# = 0 ] && exit 0; shift; done'
     compiler(tmp_path, monkeypatch, f'{find}; "{real}" -shared -fPIC "{wrong}" -o "$2"')
-    assert "stock operators: the self-test ends with -" in stock_report()
+    assert "MindSpore's operators: the self-test ends with -" in stock_report()
 
 
 def test_a_cache_that_cannot_be_written_leaves_stock_operators(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert "stock operators: the cache" in stock_report()
+    assert "MindSpore's operators: the cache" in stock_report()
 
 
 def test_the_line_counts_what_is_native(built):

@@ -82,7 +82,7 @@ def test_a_device_that_is_not_there_is_refused_with_both_numbers(environ, world,
         device_id(environ, world, "GPU", count)
 
 
-def test_what_another_starter_left_behind_is_named_with_what_it_does():
+def test_variables_left_by_another_launcher_are_named_with_their_effect():
     assert leftover_variables({"PATH": "/bin", "DEVICE_ID": "3"}, World()) == []
     assert leftover_variables(MSRUN | {"RANK_ID": "3", "RANK_SIZE": "8"}, eight()) == []
     (table,) = leftover_variables({"RANK_TABLE_FILE": "/job/hccl.json"}, eight())

@@ -1,4 +1,4 @@
-"""Convolutions in groups that a device may not have: the same numbers from the same parameters."""
+"""Grouped convolutions computed in parts give the same numbers from the same parameters."""
 
 from __future__ import annotations
 

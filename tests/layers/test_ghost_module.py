@@ -69,7 +69,7 @@ def test_graph_and_pynative_agree_with_numpy_where_maps_are_cropped(mode):
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
-def test_split_covers_the_maps_with_less_than_one_family_too_many():
+def test_split_has_fewer_surplus_maps_than_one_intrinsic_map_brings():
     for out_channels in range(1, 40):
         for ratio in range(1, out_channels + 1):
             intrinsic, ghost = split_channels(out_channels, ratio)

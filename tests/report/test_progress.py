@@ -78,11 +78,6 @@ def test_loss_is_fetched_only_if_it_is_shown(lines):
     assert len(lines()) == 2
 
 
-def test_many_steps_at_once_give_one_line(lines):
-    Progress(100, 1, 1, log_interval=10, terminal=False).update(1.0, 0.1, steps=100)
-    assert len(lines()) == 1
-
-
 def test_other_ranks_show_and_fetch_nothing(lines, capsys):
     progress = Progress(1, 1, 1, enabled=False, terminal=True)
     progress.update(lambda: pytest.fail("fetched"), 0.1)

@@ -1,4 +1,4 @@
-"""Our own C++ from image file to normalised pixels, around libjpeg-turbo.
+"""This package's C++ from image file to normalised pixels, around libjpeg-turbo.
 
 In: files of a ``FolderSource``, the transforms' settings and a seed for each image. Out: float32
 (N, 3, H, W), written into the caller's array. Evaluation gives MindSpore's pixels bit for bit.

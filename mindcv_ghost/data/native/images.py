@@ -14,9 +14,9 @@ from mindcv_ghost.data.native.library import load
 from mindcv_ghost.data.sets.image_file import BadImage, decode, jpeg_is_plain
 from mindcv_ghost.data.sets.image_folder import FolderSource
 from mindcv_ghost.data.sets.sources import Source
-from mindcv_ghost.data.transforms.augment import Augment
 from mindcv_ghost.data.transforms.factory import TrainTransforms
 from mindcv_ghost.data.transforms.seeded import SeededOp
+from mindcv_ghost.data.transforms.settings import Augment
 from mindcv_ghost.native_build import Unavailable
 
 __all__ = ["ITEM", "SETTINGS", "ImageDecoder", "eval_decoder", "train_decoder"]

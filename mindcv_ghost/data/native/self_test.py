@@ -18,8 +18,8 @@ from PIL import Image
 
 from mindcv_ghost.data.native.images import ITEM, SETTINGS
 from mindcv_ghost.data.native.library import open_library
-from mindcv_ghost.data.transforms.augment import Augment
 from mindcv_ghost.data.transforms.factory import eval_transforms
+from mindcv_ghost.data.transforms.settings import Augment
 
 __all__ = ["check_library", "decode_files"]
 

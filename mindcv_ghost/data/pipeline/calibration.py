@@ -9,7 +9,7 @@ import numpy as np
 
 from mindcv_ghost.data.pipeline.loader import TrainLoader
 from mindcv_ghost.data.sets.sources import Source
-from mindcv_ghost.data.transforms.augment import Augment
+from mindcv_ghost.data.transforms.settings import Augment
 
 __all__ = ["calibration_batches"]
 

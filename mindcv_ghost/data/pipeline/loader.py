@@ -1,7 +1,7 @@
 """The loaders for training and evaluation: one order of images, one of two backends.
 
-``data/native``, our own C++, makes the images wherever it can. MindSpore's pipeline does the rest:
-other kinds of sets, other transforms, machines without a compiler.
+``data/native``, this package's C++, makes the images wherever it can. MindSpore's pipeline does the
+rest: other kinds of sets, other transforms, machines without a compiler.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mindcv_ghost.data.pipeline.mindspore_backend import (
 from mindcv_ghost.data.pipeline.native_backend import NativeEvalBackend, NativeTrainBackend
 from mindcv_ghost.data.pipeline.sharding import EvalShard, TrainSampler, TrainShard
 from mindcv_ghost.data.sets.sources import Source
-from mindcv_ghost.data.transforms.augment import Augment
 from mindcv_ghost.data.transforms.augmentations import MixupCutmix
 from mindcv_ghost.data.transforms.factory import eval_transforms, train_transforms
+from mindcv_ghost.data.transforms.settings import Augment
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.native_build import Unavailable
 
@@ -47,12 +47,12 @@ class TrainLoader:
         drop_remainder: leave out the samples after the last whole batch.
         workers: threads of each operation; at most one a core.
         one_hot: labels as float32 (N, num_classes); with mixup or cutmix they always are.
-        native: let our own C++ make the images where it can (``data/native``). False always takes
-            MindSpore's pipeline, whose random numbers differ.
+        native: let this package's C++ make the images where it can (``data/native``). False always
+            takes MindSpore's pipeline, whose random numbers differ.
         cache_mb: megabytes for the decoded images of a set that fits into them.
 
     Attributes:
-        native: whether our own C++ makes the images.
+        native: whether this package's C++ makes the images.
         backend_info: which backend makes the images, as a line for the log.
         steps_per_epoch: batches an epoch, the same on every rank.
         images_per_epoch: images an epoch that all ranks train on.
@@ -237,9 +237,9 @@ def _choose_decoder(
             raise Unavailable("native_loader is false")
         decoder = make()
     except Unavailable as reason:
-        return None, f"images by MindSpore's pipeline: {reason}"
-    kept = ", kept once decoded" if decoder.cache else ""
-    return decoder, "images by our own C++ with libjpeg-turbo" + kept
+        return None, f"MindSpore's image pipeline: {reason}"
+    kept = "; decoded images stay in memory" if decoder.cache else ""
+    return decoder, "native loader (libjpeg-turbo)" + kept
 
 
 def _legal_workers(workers: int) -> int:

@@ -1,4 +1,4 @@
-"""Batches by our own C++ (``data/native``): threads make eight images a call, into the batch."""
+"""Batches by this package's C++ (``data/native``): each call makes eight images of the batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["NativeEvalBackend", "NativeTrainBackend"]
 
 
 class NativeTrainBackend:
-    """Training batches of one rank by our own C++.
+    """Training batches of one rank by this package's C++.
 
     Args:
         decoder: makes the images.
@@ -88,7 +88,7 @@ class NativeTrainBackend:
 
 
 class NativeEvalBackend:
-    """Evaluation batches of one rank by our own C++.
+    """Evaluation batches of one rank by this package's C++.
 
     Args:
         decoder: makes the images.

@@ -127,7 +127,7 @@ def read_ahead(read: Callable[[Any], Any], items: Iterable, workers: int) -> Ite
         while waiting:
             yield from _unwrap(waiting.popleft().result())
     finally:
-        # No wait: whoever abandons a pipeline half-way may hold the interpreter's lock.
+        # No wait: a consumer that stops half-way may hold the interpreter's lock.
         pool.shutdown(wait=False, cancel_futures=True)
 
 

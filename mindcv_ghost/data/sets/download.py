@@ -1,7 +1,7 @@
 """Download CIFAR and MNIST: over TLS, checked by MD5 sum, then unpacked.
 
-Not by MindCV's download class: it (0.3) downloads over plain HTTP, doesn't check the sum of what
-came, and unpacks with ``tarfile.extractall`` wherever the archive's names point.
+MindCV's download class isn't used: it (0.3) downloads over plain HTTP, checks no sum, and unpacks
+with ``tarfile.extractall`` wherever the archive's names point.
 """
 
 from __future__ import annotations

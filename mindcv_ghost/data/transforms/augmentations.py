@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from mindspore.dataset import vision
 
-from mindcv_ghost.data.transforms.augment import Augment
 from mindcv_ghost.data.transforms.seeded import (
     SeededOp,
     ThreadGenerators,
     module_with_own_generators,
 )
+from mindcv_ghost.data.transforms.settings import Augment
 from mindcv_ghost.errors import DataError
 
 __all__ = ["MixupCutmix", "auto_augment", "random_erasing"]

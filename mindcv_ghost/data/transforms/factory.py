@@ -14,9 +14,9 @@ from typing import Any
 import mindspore.dataset.transforms as data_ops
 from mindspore.dataset import vision
 
-from mindcv_ghost.data.transforms.augment import Augment
 from mindcv_ghost.data.transforms.augmentations import auto_augment, random_erasing
 from mindcv_ghost.data.transforms.seeded import SeededOp
+from mindcv_ghost.data.transforms.settings import Augment
 from mindcv_ghost.errors import DataError
 
 __all__ = ["TrainTransforms", "eval_transforms", "train_transforms"]

@@ -102,7 +102,7 @@ class GraphCache:
         exchange: _Exchange | None = None
         entry: Path | None = None
         run = 0
-        with _warn_if_it_fails("looked for"):
+        with _warn_if_it_fails("searched for"):
             if not self._off:
                 exchange = _process_exchange(self._collectives)
                 entry = self.folder / f"{graph_key(cell, inputs, self._facts)}.graph"

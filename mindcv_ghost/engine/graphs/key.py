@@ -176,7 +176,9 @@ class _Walk:
         elif isinstance(value, (type(ms.float32), types.BuiltinFunctionType)):
             self._feed(str(value) if not callable(value) else value.__qualname__)
         elif depth > _MAX_DEPTH:
-            raise RecursionError(f"{name} lies more than {_MAX_DEPTH} objects deep in the cell")
+            raise RecursionError(
+                f"{name} is nested more than {_MAX_DEPTH} objects deep in the cell"
+            )
         elif id(value) in self._seen:
             self._feed(f"again {self._seen[id(value)]}")
         else:
