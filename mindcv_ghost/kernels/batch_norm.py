@@ -6,8 +6,8 @@ from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.kernels.custom_op import (
     EvaluationOperator,
+    custom_operator,
     make_in_place_operator,
-    make_operator,
     read_once,
     settings_tensor,
 )
@@ -84,8 +84,8 @@ class _TrainingBatchNorm(nn.Cell):
         def gradients(_, x, gamma, beta, saved, dy):
             return x, gamma, beta
 
-        self.forward = make_operator(library, "ghost_batch_norm", shapes, 2)
-        self.backward = make_operator(library, "ghost_batch_norm_backward", gradients, 3)
+        self.forward = custom_operator(library, "ghost_batch_norm", shapes, 2)
+        self.backward = custom_operator(library, "ghost_batch_norm_backward", gradients, 3)
 
     def construct(self, x, gamma, beta):
         return self.forward(self.settings, x, gamma, beta)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from mindcv_ghost.kernels.custom_op import make_operator, read_once, settings_tensor
+from mindcv_ghost.kernels.custom_op import custom_operator, read_once, settings_tensor
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell, is_plain_conv
 
@@ -57,9 +57,9 @@ class _DenseConvolution(nn.Cell):
         def last(_, first, second, third):
             return third
 
-        self.forward = make_operator(library, "ghost_conv", _forward_shape(stride), 1)
-        self.input_gradient = make_operator(library, "ghost_conv_backward_input", last, 1)
-        self.weight_gradient = make_operator(library, "ghost_conv_backward_weight", last, 1)
+        self.forward = custom_operator(library, "ghost_conv", _forward_shape(stride), 1)
+        self.input_gradient = custom_operator(library, "ghost_conv_backward_input", last, 1)
+        self.weight_gradient = custom_operator(library, "ghost_conv_backward_weight", last, 1)
 
     def construct(self, x, weight):
         return self.forward(self.settings, x, weight)
@@ -86,7 +86,7 @@ class _ForkedConvolution(nn.Cell):
 
         self.settings = convolution.settings
         self.forward = convolution.forward
-        self.input_gradient = make_operator(library, "ghost_conv_backward_input_add", last, 1)
+        self.input_gradient = custom_operator(library, "ghost_conv_backward_input_add", last, 1)
         self.weight_gradient = convolution.weight_gradient
 
     def construct(self, x, weight):
@@ -126,8 +126,8 @@ class _DepthwiseConvolution(nn.Cell):
         def gradients(_, x, weight, dy):
             return x, weight
 
-        self.forward = make_operator(library, "ghost_depthwise", _forward_shape(stride), 1)
-        self.backward = make_operator(library, "ghost_depthwise_backward", gradients, 2)
+        self.forward = custom_operator(library, "ghost_depthwise", _forward_shape(stride), 1)
+        self.backward = custom_operator(library, "ghost_depthwise_backward", gradients, 2)
 
     def construct(self, x, weight):
         return self.forward(self.settings, x, weight)

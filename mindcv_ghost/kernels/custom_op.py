@@ -18,13 +18,13 @@ from mindcv_ghost.kernels.library import Library
 __all__ = [
     "EvaluationOperator",
     "make_in_place_operator",
-    "make_operator",
+    "custom_operator",
     "read_once",
     "settings_tensor",
 ]
 
 
-def make_operator(
+def custom_operator(
     library: Library, name: str, shapes: Callable[..., Any], outputs: int
 ) -> ops.Custom:
     """Make an operator that has no side effects.
@@ -99,7 +99,7 @@ class EvaluationOperator(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)
         self.settings = settings
-        self.forward = make_operator(library, name, shape, 1)
+        self.forward = custom_operator(library, name, shape, 1)
 
     def construct(self, *inputs):
         return self.forward(self.settings, *inputs)

@@ -15,7 +15,7 @@ from mindcv_ghost.kernels.batch_norm import UpdateRunningStatistics
 from mindcv_ghost.kernels.convolution import NativeConv2d
 from mindcv_ghost.kernels.custom_op import (
     EvaluationOperator,
-    make_operator,
+    custom_operator,
     read_once,
     settings_tensor,
 )
@@ -106,8 +106,8 @@ class _TrainingTail(nn.Cell):
         def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy):
             return u, gamma1, beta1, weight, gamma2, beta2
 
-        self.forward = make_operator(library, "ghost_tail", shapes, 2)
-        self.backward = make_operator(library, "ghost_tail_backward", gradients, 6)
+        self.forward = custom_operator(library, "ghost_tail", shapes, 2)
+        self.backward = custom_operator(library, "ghost_tail_backward", gradients, 6)
 
     def construct(self, u, gamma1, beta1, weight, gamma2, beta2):
         return self.forward(self.settings, u, gamma1, beta1, weight, gamma2, beta2)
@@ -131,8 +131,8 @@ class _TrainingTailAdd(nn.Cell):
         def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy, y):
             return u, gamma1, beta1, weight, gamma2, beta2, y
 
-        self.forward = make_operator(library, "ghost_tail_add", shapes, 2)
-        self.backward = make_operator(library, "ghost_tail_add_backward", gradients, 7)
+        self.forward = custom_operator(library, "ghost_tail_add", shapes, 2)
+        self.backward = custom_operator(library, "ghost_tail_add_backward", gradients, 7)
 
     def construct(self, u, gamma1, beta1, weight, gamma2, beta2, shortcut):
         return self.forward(self.settings, u, gamma1, beta1, weight, gamma2, beta2, shortcut)

@@ -43,7 +43,7 @@ def threads_for(local_ranks: int) -> int:
     return max(1, usable_cores() // local_ranks)
 
 
-def recipe() -> LibrarySpec:
+def library_spec() -> LibrarySpec:
     """Return how the operators are built and tested."""
     tests = sorted((Path(__file__).parent / "self_test").glob("*.py"))
     return LibrarySpec("kernels", SOURCES, FLAGS, "mindcv_ghost.kernels.self_test", tuple(tests))
@@ -58,7 +58,7 @@ def load(threads: int) -> Library:
     Raises:
         Unavailable: if they can't be built here, or fail the self-test.
     """
-    path = build_library(recipe())
+    path = build_library(library_spec())
     try:
         handle = ctypes.CDLL(str(path))
     except OSError as error:

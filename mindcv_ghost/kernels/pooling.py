@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from mindcv_ghost.kernels.custom_op import make_operator
+from mindcv_ghost.kernels.custom_op import custom_operator
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell
 from mindcv_ghost.layers import GlobalAvgPool
@@ -31,8 +31,8 @@ class Mean(nn.Cell):
         def last(dy, x):
             return x
 
-        self.forward = make_operator(library, "ghost_mean", shape, 1)
-        self.backward = make_operator(library, "ghost_mean_backward", last, 1)
+        self.forward = custom_operator(library, "ghost_mean", shape, 1)
+        self.backward = custom_operator(library, "ghost_mean_backward", last, 1)
 
     def construct(self, x):
         return self.forward(x)

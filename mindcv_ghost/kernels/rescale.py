@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from mindcv_ghost.kernels.custom_op import make_operator
+from mindcv_ghost.kernels.custom_op import custom_operator
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell
 from mindcv_ghost.layers import DFCAttention, SqueezeExcite
@@ -37,8 +37,8 @@ class Rescale(nn.Cell):
         def gradients(x, weight, dy):
             return x, weight
 
-        self.forward = make_operator(library, "ghost_rescale", first, 1)
-        self.backward = make_operator(library, "ghost_rescale_backward", gradients, 2)
+        self.forward = custom_operator(library, "ghost_rescale", first, 1)
+        self.backward = custom_operator(library, "ghost_rescale_backward", gradients, 2)
 
     def construct(self, x, weight):
         return self.forward(x, weight)

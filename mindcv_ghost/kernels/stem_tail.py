@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindcv_ghost.kernels.batch_norm import UpdateRunningStatistics
 from mindcv_ghost.kernels.custom_op import (
     EvaluationOperator,
-    make_operator,
+    custom_operator,
     read_once,
     settings_tensor,
 )
@@ -63,8 +63,8 @@ class _TrainingStemTail(nn.Cell):
         def gradients(_, u, gamma, beta, saved, dy):
             return u, gamma, beta
 
-        self.forward = make_operator(library, "ghost_stem", shapes, 2)
-        self.backward = make_operator(library, "ghost_stem_backward", gradients, 3)
+        self.forward = custom_operator(library, "ghost_stem", shapes, 2)
+        self.backward = custom_operator(library, "ghost_stem_backward", gradients, 3)
 
     def construct(self, u, gamma, beta):
         return self.forward(self.settings, u, gamma, beta)

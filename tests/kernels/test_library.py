@@ -146,15 +146,15 @@ def test_two_processes_at_once_build_one_library(cache, tmp_path, monkeypatch, b
 
 
 def test_another_processor_or_source_never_meets_this_ones_library(monkeypatch, tmp_path):
-    here = native_build.cache_key(library.recipe(), "c++")
-    assert native_build.cache_key(library.recipe(), "c++") == here
+    here = native_build.cache_key(library.library_spec(), "c++")
+    assert native_build.cache_key(library.library_spec(), "c++") == here
     monkeypatch.setattr(native_build, "_processor", lambda: "another")
-    assert native_build.cache_key(library.recipe(), "c++") != here
+    assert native_build.cache_key(library.library_spec(), "c++") != here
     monkeypatch.undo()
     shutil.copytree(library.SOURCES, tmp_path / "cpp")
     (tmp_path / "cpp" / "pooling.cc").write_text("// changed")
     monkeypatch.setattr(library, "SOURCES", tmp_path / "cpp")
-    assert native_build.cache_key(library.recipe(), "c++") != here
+    assert native_build.cache_key(library.library_spec(), "c++") != here
 
 
 def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):

@@ -180,7 +180,7 @@ def test_on_arm_neither_threads_nor_callers_at_once_change_anything(for_arm):
 
 
 def test_compilers_for_arm_are_asked_for_this_processor_in_their_own_words(monkeypatch, tmp_path):
-    recipe, here = library.recipe(), native_build.cache_key(library.recipe(), "c++")
+    spec, here = library.library_spec(), native_build.cache_key(library.library_spec(), "c++")
     script = f'echo "$@" >> "{tmp_path}/asked"; exit 1'
     path = tmp_path / "compiler"
     path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
@@ -188,9 +188,9 @@ def test_compilers_for_arm_are_asked_for_this_processor_in_their_own_words(monke
     monkeypatch.setenv("CXX", str(path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(native_build.platform, "machine", lambda: "aarch64")
-    assert native_build.cache_key(recipe, "c++") != here
+    assert native_build.cache_key(spec, "c++") != here
     with pytest.raises(native_build.Unavailable, match="fails"):
-        native_build.build_library(recipe)
+        native_build.build_library(spec)
     asked = (tmp_path / "asked").read_text().splitlines()
     first, second = (line.split() for line in asked if "--version" not in line)
     assert ("-mcpu=native" in first, "-march=native" in first) == (True, False)
@@ -206,6 +206,6 @@ def test_a_compiler_that_does_not_know_the_processor_builds_for_its_family(monke
     # One line will do: the operators themselves are built for ARM where they are run, see above.
     (tmp_path / "cpp").mkdir()
     (tmp_path / "cpp" / "one.cc").write_text('extern "C" int one() { return 1; }\n')
-    recipe = replace(library.recipe(), sources=tmp_path / "cpp")
-    head = native_build.build_library(recipe).read_bytes()[:20]
+    spec = replace(library.library_spec(), sources=tmp_path / "cpp")
+    head = native_build.build_library(spec).read_bytes()[:20]
     assert (head[:4], head[18]) == (b"\x7fELF", 183)  # the ELF header's machine: AArch64

@@ -27,7 +27,7 @@ FLAGS = (
 )
 
 
-def recipe() -> LibrarySpec:
+def library_spec() -> LibrarySpec:
     """Say how the library is built."""
     return LibrarySpec(
         name="images",
@@ -56,7 +56,7 @@ def loaded() -> ctypes.CDLL | Unavailable:
     """As :func:`load`, but return the exception instead of raising it."""
     try:
         jpeg_libraries()
-        return open_library(build_library(recipe()))
+        return open_library(build_library(library_spec()))
     except Unavailable as reason:
         return reason
 
