@@ -1,4 +1,4 @@
-"""Versions of MindSpore and MindCV, devices, and what depends on them.
+"""Versions of MindSpore and MindCV, devices and what depends on them, cores, the cache folder.
 
 Only this module looks at versions; other modules call its functions.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import sys
 from importlib import metadata
+from pathlib import Path
 
 from mindcv_ghost.errors import ConfigError, UserError
 
 __all__ = [
+    "cache_folder",
     "check_versions",
     "default_jit_level",
     "device_count",
@@ -29,6 +32,14 @@ _DEVICES = ("Ascend", "GPU", "CPU")
 # CPU ("conv+ref:any" under ONEDNN_VERBOSE=1). ResNet-50, 16 images of 64x64, 2 cores: 0.062 s a
 # forward pass with 2.8.0, 3.6 s with 2.9.0 and 2.10.0.
 _SLOW_ON_CPU = ("2.9.", "2.10.")
+# Distributions of the packages that results depend on; MindSpore has been packaged for devices
+# under other names.
+_DISTRIBUTIONS = {
+    "mindspore": ("mindspore", "mindspore-gpu", "mindspore-ascend"),
+    "mindcv": ("mindcv",),
+    "numpy": ("numpy",),
+    "pillow": ("pillow",),
+}
 
 
 def usable_cores() -> int:
@@ -41,16 +52,27 @@ def usable_cores() -> int:
     return os.cpu_count() or 1  # macOS and Windows
 
 
+def cache_folder() -> Path:
+    """Return this package's folder in XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindcv_ghost"
+
+
 def installed_versions() -> dict[str, str]:
-    """Return the versions that results depend on, by package; "python" is among them."""
+    """Return the versions that results depend on, by package; "python" is among them.
+
+    Imports no package. The version is "" where a package isn't installed.
+    """
     versions = {"python": platform.python_version()}
-    for package in ("mindspore", "mindcv", "numpy", "pillow"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            # MindSpore for Ascend or GPU may be installed under another distribution name.
-            module = __import__(package)
-            versions[package] = str(getattr(module, "__version__", "unknown"))
+    for package, distributions in _DISTRIBUTIONS.items():
+        # A package that runs without being installed (MindSpore's build folder on PYTHONPATH) is
+        # known once it has been imported.
+        versions[package] = str(getattr(sys.modules.get(package), "__version__", ""))
+        for name in distributions:
+            try:
+                versions[package] = metadata.version(name)
+                break
+            except metadata.PackageNotFoundError:
+                continue
     return versions
 
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mindcv_ghost.compat import cache_folder
+from mindcv_ghost.launch.environment import with_package_path, without_launcher
+
 __all__ = ["LibrarySpec", "Unavailable", "build_library", "cache_key", "compiler_commands"]
 
 _COMPILERS = ("c++", "g++", "clang++")
 _BUILD_SECONDS = 300
-_RANK_VARIABLES = ("MS_", "OMPI_", "PMI", "PMIX_", "SLURM_", "RANK_")
 
 
 class Unavailable(Exception):
@@ -56,7 +58,7 @@ def build_library(spec: LibrarySpec) -> Path:
     if not sys.platform.startswith("linux"):
         raise Unavailable(f"this package's C++ is built on Linux only, and this is {sys.platform}")
     compiler = _compiler()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindcv_ghost"
+    cache = cache_folder()
     if ":" in str(cache):
         raise Unavailable(f"MindSpore can't name a library whose path has a colon ({cache})")
     path = cache / cache_key(spec, compiler) / f"{spec.name}.so"
@@ -161,13 +163,12 @@ def _build(spec: LibrarySpec, compiler: str, path: Path) -> None:
 
 
 def _test(spec: LibrarySpec, draft: Path) -> None:
-    root = str(Path(__file__).resolve().parents[1])
-    inherited = os.environ.get("PYTHONPATH")
-    paths = os.pathsep.join([root, inherited] if inherited else [root])
     command = [sys.executable, "-m", spec.self_test, str(draft)]
-    # The test is a single process even if this one is a rank: remove the launcher's variables.
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
-    done = _run(command, "the self-test", {**environ, "PYTHONPATH": paths})
+    # The test is a single process even if this one is a rank, and MindSpore's own settings (its
+    # compile cache, for example) must not change what it computes.
+    environ = with_package_path(without_launcher(os.environ))
+    environ = {name: value for name, value in environ.items() if not name.startswith("MS_")}
+    done = _run(command, "the self-test", environ)
     if done.returncode != 0:
         last = (f"{done.stdout}\n{done.stderr}".strip().splitlines() or ["no message"])[-1]
         raise Unavailable(f"the self-test ends with {done.returncode} ({last})")

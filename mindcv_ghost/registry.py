@@ -1,8 +1,8 @@
-"""Register the zoo with MindCV, whichever of the two packages is imported first.
+"""MindCV's registry: register the zoo, create a model by name, and the model options of commands.
 
-Importing this module loads neither MindSpore nor MindCV. In MindCV's registry a later
-model silently replaces an earlier one of the same name. :func:`register_model` refuses that: the
-first package to register a name keeps it.
+Importing this module loads neither MindSpore nor MindCV. The zoo is registered whichever of the two
+packages is imported first. In MindCV's registry a later model silently replaces an earlier one of
+the same name. :func:`register_model` refuses that: the first package to register a name keeps it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Which device a run uses, and what MindSpore reports about devices."""
+"""Which versions are installed, which device a run uses, what MindSpore says about devices."""
 
 from __future__ import annotations
+
+import sys
 
 import mindspore as ms
 import pytest
@@ -26,6 +28,27 @@ def devices(monkeypatch):
         monkeypatch.setattr(module, "device_count", device_count)
 
     return simulate
+
+
+def test_missing_packages_are_found_without_importing_any(monkeypatch):
+    def missing(name):
+        raise compat.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(compat.metadata, "version", missing)
+    assert compat.installed_versions()["mindspore"] == ms.__version__  # this process has loaded it
+    monkeypatch.delitem(sys.modules, "mindspore")
+    assert compat.installed_versions()["mindspore"] == ""
+    assert "mindspore" not in sys.modules
+
+
+def test_mindspore_is_found_under_the_name_of_a_build_for_devices(monkeypatch):
+    def version(name):
+        if name != "mindspore-ascend":
+            raise compat.metadata.PackageNotFoundError(name)
+        return "2.7.1"
+
+    monkeypatch.setattr(compat.metadata, "version", version)
+    assert compat.installed_versions()["mindspore"] == "2.7.1"
 
 
 def test_auto_prefers_ascend_then_gpu_then_cpu(devices):

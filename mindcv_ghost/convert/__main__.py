@@ -95,21 +95,17 @@ def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
 
 
 def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
-    from mindcv_ghost.storage.checkpoint import EMA_PREFIX, OPTIMIZER_STATE
+    from mindcv_ghost.storage.checkpoint import is_optimizer_state, split_averages
     from mindcv_ghost.storage.ckpt_format import read_ckpt
 
     if not args.source.is_file():
         raise CheckpointError(f"there is no file {args.source}")
     stored = read_ckpt(args.source, _LARGEST_CKPT)
-    averaged = {k[len(EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(EMA_PREFIX)}
+    plain, averaged = split_averages(stored)
     if args.ema and not averaged:
         raise CheckpointError(f"{args.source} has no averaged weights; leave out --ema")
-    plain = {
-        name: array
-        for name, array in stored.items()
-        if not name.startswith(EMA_PREFIX) and not OPTIMIZER_STATE.fullmatch(name)
-    }
-    weights = averaged if args.ema else plain
+    unaveraged = {name: array for name, array in plain.items() if not is_optimizer_state(name)}
+    weights = averaged if args.ema else unaveraged
     network = _network(args, weights.get(_classifier(args.model)))
     tensors, report = to_torch(weights, network, args.model, args.names)
     write_torch_file(args.out, tensors)

@@ -7,20 +7,20 @@ in), so only names change. Every array is accounted for, or the conversion is re
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from mindspore import nn
 
 from mindcv_ghost.convert.names import dialects_of, torch_names
-from mindcv_ghost.errors import CheckpointError, near_names
+from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.storage.name_mismatch import compare
 
 __all__ = ["ConversionReport", "to_mindspore", "to_torch"]
 
 # BN's count of batches, which MindSpore doesn't have, and counters that a profiler (thop) adds.
 _COUNTERS = re.compile(r"(^|.*\.)(num_batches_tracked|total_ops|total_params)")
-_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,19 @@ def to_mindspore(
         ConfigError: if the model isn't a Ghost network.
     """
     shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
-    offered = {name for name in tensors if not _COUNTERS.fullmatch(name)}
+    offered = {name: a for name, a in tensors.items() if not _COUNTERS.fullmatch(name)}
     # Take the dialect with the fewest names that don't match, the first one of several.
     by_dialect = {dialect: torch_names(model, shapes, dialect) for dialect in dialects_of(model)}
-    dialect = min(by_dialect, key=lambda d: len(offered ^ set(by_dialect[d].values())))
+    dialect = min(by_dialect, key=lambda d: len(offered.keys() ^ by_dialect[d].values()))
     names = by_dialect[dialect]
-    _check_names(model, offered, set(names.values()))
+    _check_fit(model, offered, {names[name]: shape for name, shape in shapes.items()})
     wrong = [
-        f"{names[name]}: file {tensors[names[name]].shape}, network {shape}"
-        for name, shape in shapes.items()
-        if tensors[names[name]].shape != shape
-    ]
-    wrong += [
-        f"{names[name]}: {tensors[names[name]].dtype} isn't a floating-point type"
-        for name in shapes
-        if tensors[names[name]].dtype.kind != "f"
+        f"{name} is {array.dtype}" for name, array in offered.items() if array.dtype.kind != "f"
     ]
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of {len(shapes)} arrays don't fit {model}:{_list(wrong)}\n"
-            f"Check --num_classes, --in_channels and --model_args."
+            f"{len(wrong)} of {len(shapes)} arrays aren't of a floating-point type ({wrong[0]}): "
+            "quantised or damaged weights can't be converted."
         )
     arrays = {name: tensors[names[name]].astype(np.float32) for name in shapes}
     cast = sum(tensors[names[name]].dtype != np.float32 for name in shapes)
@@ -112,16 +105,7 @@ def to_torch(
     """
     shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
     names = torch_names(model, shapes, dialect)
-    _check_names(model, set(parameters), set(shapes))
-    wrong = [
-        f"{name}: file {parameters[name].shape}, network {shape}"
-        for name, shape in shapes.items()
-        if parameters[name].shape != shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{len(wrong)} of {len(shapes)} arrays don't fit {model}:{_list(wrong)}"
-        )
+    _check_fit(model, parameters, shapes)
     tensors: dict[str, np.ndarray] = {}
     for name in shapes:
         tensors[names[name]] = np.array(parameters[name], np.float32)
@@ -141,33 +125,24 @@ def _report(
     return ConversionReport(model, dialect, len(arrays), statistics, numbers, counters, int(cast))
 
 
-def _check_names(model: str, offered: set[str], wanted: set[str]) -> None:
-    missing, unexpected = sorted(wanted - offered), sorted(offered - wanted)
-    if not missing and not unexpected:
+def _check_fit(
+    model: str, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Check that a file has exactly the arrays of a network."""
+    mismatch = compare({name: array.shape for name, array in arrays.items()}, shapes)
+    if not mismatch:
         return
-    lines = [f"the file doesn't fit {model} ({len(offered)} arrays in it, {len(wanted)} needed):"]
-    for title, names, others in (
-        ("missing in the file", missing, unexpected),
-        ("in the file, but not in the network", unexpected, missing),
-    ):
-        if names:
-            lines.append(f"  {len(names)} {title}:{_list(names, others)}")
     # The authors' ghost_resnet.py has weights of a whole convolution that its forward never uses.
-    if any(re.search(r"\.conv\d\.weight[12]$|\.weight[12]$", name) for name in unexpected):
-        lines.append(
+    if any(re.search(r"\.conv\d\.weight[12]$|\.weight[12]$", name) for name in mismatch.unexpected):
+        advice = (
             "This looks like the authors' ghost_resnet.py, whose Ghost modules never apply their "
             "BN. No network with BN computes the same, so it can't be converted."
         )
+    elif mismatch.missing or mismatch.unexpected:
+        advice = "Check --model and --model_args (deploy=true for a re-parameterised file)."
     else:
-        lines.append("Check --model and --model_args (deploy=true for a re-parameterised file).")
-    raise CheckpointError("\n".join(lines))
-
-
-def _list(names: Sequence[str], others: Sequence[str] = ()) -> str:
-    lines = []
-    for name in names[:_LISTED]:
-        near = near_names(name, others, cutoff=0.8)
-        lines.append(f"\n    {name}" + (f" (there is {near[0]})" if near else ""))
-    if len(names) > _LISTED:
-        lines.append(f"\n    ... and {len(names) - _LISTED} more")
-    return "".join(lines)
+        advice = "Check --num_classes, --in_channels and --model_args."
+    raise CheckpointError(
+        f"the file doesn't fit {model} ({len(arrays)} arrays in it, {len(shapes)} needed):\n"
+        f"{mismatch}\n{advice}"
+    )

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mindcv_ghost.doctor.checks import light_checks, trial_checks
-from mindcv_ghost.doctor.environment import installed_versions
+from mindcv_ghost.compat import installed_versions
+from mindcv_ghost.doctor.checks import TrialChecks, light_checks
 from mindcv_ghost.doctor.exchange import FileExchange, SingleRank, exchange_folder
 from mindcv_ghost.doctor.options import Options
 from mindcv_ghost.doctor.report import BROKEN, CheckResult, Report
@@ -51,7 +51,7 @@ def diagnose(options: Options, world: World, argv: Sequence[str]) -> int:
         runner = CheckRunner(world, exchange, watchdog, report, show, options.patience)
         runner.run(light_checks(options, world))
         if not options.light:
-            runner.run(trial_checks(options, world, stack))
+            runner.run(TrialChecks(options, world, stack).checks())
         if not runner.ranks_are_missing:
             barrier("the doctor's end")  # after this no rank reads the exchange
     return finish(options, world, report, runner.ranks_are_missing)

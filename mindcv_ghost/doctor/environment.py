@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +25,6 @@ __all__ = [
     "check_cores_and_memory",
     "check_shared_memory",
     "check_versions",
-    "installed_versions",
 ]
 
 _PYTHON = ((3, 9), (3, 13))  # at least, and below; as python_requires in setup.py
@@ -40,8 +37,6 @@ _PACKAGES = {
     "numpy": ("NumPy", "1.22", "2", "pip install 'numpy>=1.22,<2'"),
     "pillow": ("Pillow", "9.2", "", "pip install 'pillow>=9.2'"),
 }  # fmt: skip
-# Names under which MindSpore has been packaged for devices.
-_MINDSPORE_NAMES = ("mindspore", "mindspore-gpu", "mindspore-ascend")
 _MB = 1 << 20
 _LEAST_MEMORY, _GOOD_MEMORY = 1 << 30, 4 << 30
 _LEAST_SHM, _GOOD_SHM = 16 * _MB, 64 * _MB
@@ -58,25 +53,11 @@ extern "C" int doctor() {
 """
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the installed releases, "" where one is missing; imports none of them."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        found[package] = ""
-        for name in _MINDSPORE_NAMES if package == "mindspore" else (package,):
-            try:
-                found[package] = metadata.version(name)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-    return found
-
-
 def check_versions(found: Mapping[str, str], device: str) -> CheckResult:
     """Check that the installed releases are supported together.
 
     Args:
-        found: from :func:`installed_versions`.
+        found: from :func:`compat.installed_versions`.
         device: Ascend, GPU, CPU or auto.
     """
     what = "versions"

@@ -26,7 +26,7 @@ __all__ = [
     "MissingRanks",
     "SingleRank",
     "exchange_folder",
-    "read_json",
+    "read_json_if_there",
 ]
 
 GRACE_SECONDS = 20.0
@@ -118,7 +118,7 @@ class FileExchange:
         while True:
             for rank in range(self.world.size):
                 if rank not in results:
-                    content = read_json(self.folder / f"check{number}-rank{rank}.json")
+                    content = read_json_if_there(self.folder / f"check{number}-rank{rank}.json")
                     if content is not None:
                         results[rank] = CheckResult(**content)
             if len(results) == self.world.size:
@@ -142,7 +142,7 @@ class FileExchange:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_json(path: Path) -> dict | None:
+def read_json_if_there(path: Path) -> dict | None:
     """Read a file of the exchange; None if it isn't there yet."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

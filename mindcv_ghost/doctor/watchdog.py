@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from mindcv_ghost.doctor.exchange import GRACE_SECONDS, read_json
+from mindcv_ghost.doctor.exchange import GRACE_SECONDS, read_json_if_there
 from mindcv_ghost.doctor.report import BROKEN, CheckResult, Report
 from mindcv_ghost.launch.environment import with_package_path
 from mindcv_ghost.launch.processes import exit_now
@@ -247,7 +247,7 @@ class WatchdogProcess:
         if (self.folder / f"check{number}-rank0.json").exists():
             return None  # rank 0 waits for results, and reports missing ranks itself
         for rank in range(1, self.size):
-            content = read_json(self.folder / f"check{number}-rank{rank}.json")
+            content = read_json_if_there(self.folder / f"check{number}-rank{rank}.json")
             if content is None or content["state"] != BROKEN:
                 continue
             since = self._first_seen.setdefault(("broken", rank, number), self.clock())
@@ -260,7 +260,8 @@ class WatchdogProcess:
         if self.size == 1:
             return {} if self.running is None else {0: self.running}
         running = {
-            rank: read_json(self.folder / f"now-rank{rank}.json") for rank in range(self.size)
+            rank: read_json_if_there(self.folder / f"now-rank{rank}.json")
+            for rank in range(self.size)
         }
         return {rank: each for rank, each in running.items() if each is not None}
 

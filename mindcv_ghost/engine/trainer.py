@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.compilation import compile_uncached
+from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
@@ -124,7 +124,7 @@ class Trainer:
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
         bad_images: Callable[[], dict[str, str]] = dict,
-        compile: Callable[..., bool] = compile_uncached,
+        compile: Compile = compile_uncached,
     ) -> None:
         self.step = step
         self.batches = batches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mindspore import nn
@@ -11,8 +11,8 @@ from mindspore import nn
 from mindcv_ghost import compat
 from mindcv_ghost.config.keys import SystemConfig
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.compilation import compile_uncached
-from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder
+from mindcv_ghost.engine.compilation import Compile, compile_uncached
+from mindcv_ghost.engine.graphs.cache import GraphCache, graph_folder
 from mindcv_ghost.kernels import use_native
 from mindcv_ghost.version import __version__
 
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 def create_compiler(
     system: SystemConfig, device: str, collectives: Collectives, settings: Mapping[str, Any]
-) -> Callable[..., bool]:
+) -> Compile:
     """Create the function that compiles the run's cells.
 
     Compiled graphs are kept for the next start on the CPU only: on other devices it is untested
@@ -48,7 +48,7 @@ def create_compiler(
         "jit_level": system.jit_level or compat.default_jit_level(device),
         **settings,
     }
-    return GraphCache(cache_folder(), facts, collectives).compile
+    return GraphCache(graph_folder(), facts, collectives).compile
 
 
 def use_native_kernels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mindcv_ghost.config.keys import (
     TrainConfig,
 )
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.compilation import Compile
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer, create_schedule
@@ -61,7 +62,7 @@ class Learner:
     schedule: list[float]
     updates_per_epoch: int
     ema: EmaWeights | None
-    compile: Callable[..., bool]
+    compile: Compile
 
 
 def create_learner(

@@ -18,7 +18,7 @@ from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.logs import setup_logging
 from mindcv_ghost.storage.run_folder import RunFolder
 
-__all__ = ["Session", "open_session"]
+__all__ = ["Session", "open_session", "take_device"]
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ def open_session(config: Config, world: World, writes: bool) -> Iterator[Session
         _logger.info("%s", notice)
     for warning in leftover_variables(os.environ, world):
         _logger.warning("%s", warning)
-    device = _set_up_device(config.system, world)
+    device = _choose_device(config.system)
+    take_device(config.system, device, world)
     try:
         join(world, device)
         yield Session(device, folder)
@@ -65,18 +66,36 @@ def open_session(config: Config, world: World, writes: bool) -> Iterator[Session
             folder.close()
 
 
-def _set_up_device(system: SystemConfig, world: World) -> str:
-    """Choose the device and set MindSpore's context; returns Ascend, GPU or CPU."""
+def _choose_device(system: SystemConfig) -> str:
+    """Return Ascend, GPU or CPU; warn of what doesn't work or is slow with it."""
     device = compat.resolve_device(system.device_target)
     if system.device_target == "auto":
         for problem in filter(None, map(compat.driver_problem, ("Ascend", "GPU"))):
             _logger.warning("device_target auto chooses the %s: %s", device, problem)
     for warning in compat.check_versions(compat.installed_versions(), device):
         _logger.warning("%s", warning)
+    return device
+
+
+def take_device(system: SystemConfig, device: str, world: World) -> tuple[int, int | None]:
+    """Choose one of the host's devices for this rank, and set MindSpore's context for it.
+
+    Args:
+        system: the recipe's section.
+        device: Ascend, GPU or CPU.
+        world: this process among the ranks.
+
+    Returns:
+        The device's number, and how many devices this process can use (None for the CPU, which
+        ranks share).
+
+    Raises:
+        LaunchError: if there are fewer devices than ranks, or DEVICE_ID names none.
+    """
     count = compat.device_count(device)
     number = device_id(os.environ, world, device, count, launcher_environment())
     compat.set_up(device, number, system.mode, system.jit_level)
-    return device
+    return number, count
 
 
 def _redirect_mindcv_log(logger: logging.Logger) -> None:

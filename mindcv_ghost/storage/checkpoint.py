@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 __all__ = [
-    "EMA_PREFIX",
-    "OPTIMIZER_STATE",
     "LoadReport",
+    "is_optimizer_state",
     "load_weights",
     "parameter_names",
     "save_weights",
+    "split_averages",
 ]
 
-EMA_PREFIX = "ema."
-OPTIMIZER_STATE = re.compile(
+_EMA_PREFIX = "ema."
+# Names under which MindSpore's and MindCV's optimizers and trainers save their own state.
+_OPTIMIZER_STATE = re.compile(
     r"(momentum|moments|moment1|moment2|accum|exp_avg\w*|m|v|stat|vhat|mean_square|mean_gradient)\..+"
     r"|learning_rate\w*|lr|momentum|global_step|beta[12]_power|weight_decay|updates|ema_updates"
     r"|epoch_num|step_num|scale_sense|current_iterator_step|last_overflow_iterator_step"
     r"|loss_scale\w*|accumulation_step|grad_\w+\..+|gradient_sum\..+|random_op|crc_num"
 )
-"""Names under which MindSpore's and MindCV's optimizers and trainers save their own state."""
 
 _MAX_LISTED = 10
 # Weights, average and LAMB's two moments make 4 times the weights, a head of ImageNet-21k more.
@@ -112,19 +112,18 @@ def load_weights(
     import mindspore as ms
 
     stored = _read(Path(path), network)
-    averaged = {k[len(EMA_PREFIX) :]: v for k, v in stored.items() if k.startswith(EMA_PREFIX)}
+    plain, averaged = split_averages(stored)
     if use_ema and not averaged:
         raise CheckpointError(
-            f"{path} holds no averaged weights (no name begins with {EMA_PREFIX!r}): it was "
+            f"{path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was "
             "trained without ema. Leave out --use_ema."
         )
-    plain = {k: v for k, v in stored.items() if not k.startswith(EMA_PREFIX)}
     weights = averaged if use_ema else plain
     parameters = {p.name: p for p in network.get_parameters()}
     mismatch = compare(
         {name: array.shape for name, array in weights.items()},
         {name: tuple(p.shape) for name, p in parameters.items()},
-        ignored={name for name in weights if OPTIMIZER_STATE.fullmatch(name)},
+        ignored={name for name in weights if is_optimizer_state(name)},
     )
     other_head = _is_other_head(mismatch)
     if mismatch and not (other_head and reset_head):
@@ -156,6 +155,37 @@ def parameter_names(path: str | os.PathLike, network: nn.Cell) -> list[str]:
         CheckpointError: if the file is missing or damaged.
     """
     return list(_read(Path(path), network))
+
+
+def split_averages(
+    stored: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Separate the averaged weights of a checkpoint from everything else.
+
+    Args:
+        stored: the checkpoint's arrays, by name.
+
+    Returns:
+        The other arrays, and the averaged weights under the names of the weights (without
+        ``ema.``).
+    """
+    plain: dict[str, np.ndarray] = {}
+    averaged: dict[str, np.ndarray] = {}
+    for name, array in stored.items():
+        if name.startswith(_EMA_PREFIX):
+            averaged[name[len(_EMA_PREFIX) :]] = array
+        else:
+            plain[name] = array
+    return plain, averaged
+
+
+def is_optimizer_state(name: str) -> bool:
+    """Whether an optimizer or a trainer of MindSpore or MindCV saves its state under this name.
+
+    >>> is_optimizer_state("momentum.conv1.weight"), is_optimizer_state("conv1.weight")
+    (True, False)
+    """
+    return _OPTIMIZER_STATE.fullmatch(name) is not None
 
 
 def _read(path: Path, network: nn.Cell) -> dict[str, np.ndarray]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from mindcv_ghost.errors import near_names
+
 __all__ = ["Mismatch", "compare"]
 
 _LISTED = 10
+_COMPARED = 2000  # names among which a similar one is looked for: 0.2 s for ten
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,25 @@ class Mismatch:
         return bool(self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:
-        """List at most ten names of each kind, one a line."""
+        """List at most ten names of each kind, one a line.
+
+        Beside a missing name stands a similar unexpected one, and the other way round.
+        """
         shapes = [
             f"{name}: file {found}, expected {expected}"
             for name, (found, expected) in self.reshaped.items()
         ]
         lines = []
-        for title, names in (
-            ("missing in the file", self.missing),
-            ("unexpected in the file", self.unexpected),
-            ("of another shape", shapes),
+        for title, names, others in (
+            ("missing in the file", self.missing, self.unexpected),
+            ("unexpected in the file", self.unexpected, self.missing),
+            ("of another shape", shapes, []),
         ):
             if names:
                 lines.append(f"  {len(names)} {title}:")
-                lines += [f"    {name}" for name in names[:_LISTED]]
+            for name in names[:_LISTED]:
+                near = near_names(name, others[:_COMPARED], cutoff=0.8)
+                lines.append(f"    {name}" + (f" (there is {near[0]})" if near else ""))
             if len(names) > _LISTED:
                 lines.append(f"    ... and {len(names) - _LISTED} more")
         return "\n".join(lines)

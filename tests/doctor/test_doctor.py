@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.doctor.exchange import read_json
+from mindcv_ghost.doctor.exchange import read_json_if_there
 from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED
 
 from ..e2e.conftest import BIN, ROOT, write_images
@@ -99,7 +99,7 @@ def rank_1_in_training(folder: Path) -> int:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for path in folder.glob("mindcv_ghost_doctor-*/now-rank1.json"):
-            running = read_json(path)
+            running = read_json_if_there(path)
             if running is not None and running["what"] == "training":
                 return running["pid"]
         time.sleep(0.1)

@@ -145,6 +145,25 @@ def test_two_processes_at_once_build_one_library(cache, tmp_path, monkeypatch, b
     assert names == ["kernels.so", "lock"]
 
 
+def test_the_self_test_inherits_neither_a_launchers_nor_mindspores_variables(monkeypatch):
+    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "RANK_ID", "MS_ROLE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
+    monkeypatch.setenv("GLOG_v", "3")
+    given = []
+
+    def run(command, what, environ):
+        given.append(environ)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(native_build, "_run", run)
+    native_build._test(library.recipe(), Path("draft.so"))
+    assert not [n for n in given[0] if n.startswith(("OMPI_", "PMI_", "SLURM_", "RANK_", "MS_"))]
+    assert given[0]["GLOG_v"] == "3"
+    home = str(Path(native_build.__file__).parents[1])
+    assert given[0]["PYTHONPATH"].split(os.pathsep)[0] == home
+
+
 def test_another_processor_or_source_never_meets_this_ones_library(monkeypatch, tmp_path):
     here = native_build.cache_key(library.library_spec(), "c++")
     assert native_build.cache_key(library.library_spec(), "c++") == here

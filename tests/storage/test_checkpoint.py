@@ -106,6 +106,15 @@ def test_a_mismatch_lists_ten_names_of_each_kind(tmp_path):
     assert "body.weight: file (4, 5), expected (4, 4)" in text
 
 
+def test_a_missing_name_is_shown_beside_a_similar_one_in_the_file(tmp_path):
+    renamed = parameters(Small())
+    renamed[-1].name = "classifier.biases"
+    save_weights(renamed, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="missing in the file") as caught:
+        load_weights(Small(), tmp_path / "a.ckpt")
+    assert "\n    classifier.bias (there is classifier.biases)\n" in str(caught.value)
+
+
 def test_another_class_count_is_refused_unless_the_head_is_reset(tmp_path):
     save_weights(parameters(Small(classes=5, fill=1.0)), tmp_path / "a.ckpt")
     network = Small(classes=3)

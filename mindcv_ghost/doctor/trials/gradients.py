@@ -14,7 +14,7 @@ from mindcv_ghost.doctor.report import BROKEN, OK, CheckResult
 from mindcv_ghost.doctor.trials import reference
 from mindcv_ghost.doctor.trials.batches import BatchShape, make_batch
 from mindcv_ghost.doctor.trials.reference import LOSS
-from mindcv_ghost.doctor.trials.session import Session
+from mindcv_ghost.doctor.trials.session import TrialSession
 from mindcv_ghost.engine.parameters import assign_parameter
 from mindcv_ghost.engine.step import TrainStep
 from mindcv_ghost.run.learner import Learner
@@ -51,7 +51,7 @@ class _LossAndGradients(nn.Cell):
         return loss, self.step.updater.reducer(gradients)
 
 
-def check_gradients(session: Session, learner: Learner) -> CheckResult:
+def check_gradients(session: TrialSession, learner: Learner) -> CheckResult:
     """Compare loss and gradients of the first step with those of the CPU in float32.
 
     Every rank has to call this; rank 0 has the reference computed. The step is left as it was.
@@ -88,7 +88,7 @@ def check_gradients(session: Session, learner: Learner) -> CheckResult:
     return compare(measured, expected, is_rough, scale)
 
 
-def _reference_shape(session: Session) -> BatchShape:
+def _reference_shape(session: TrialSession) -> BatchShape:
     """Return the shape of the batch on which loss and gradients are compared."""
     shape = session.shape
     images = 6 if session.config.loss.loss == "jsd" else min(shape.images, _IMAGES)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from mindcv_ghost.data.native import library as loader
 from mindcv_ghost.doctor.report import OK, SKIPPED, SLOW, CheckResult
-from mindcv_ghost.doctor.trials.session import Session
+from mindcv_ghost.doctor.trials.session import TrialSession
 from mindcv_ghost.kernels import library as kernels
 from mindcv_ghost.native_build import Unavailable
 
 __all__ = ["check_native_code"]
 
 
-def check_native_code(session: Session) -> CheckResult:
+def check_native_code(session: TrialSession) -> CheckResult:
     """Build the operators and the image loader, or find them built."""
     what, config = "native code", session.config
     available, missing = [], []

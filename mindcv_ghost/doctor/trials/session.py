@@ -11,13 +11,13 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.logs import LOGGER_NAME
 
-__all__ = ["Session", "open_session"]
+__all__ = ["TrialSession", "open_trial_session"]
 
 _CLASSES = 10  # where the recipe doesn't say
 
 
 @dataclass(frozen=True)
-class Session:
+class TrialSession:
     """What all trials share.
 
     Args:
@@ -51,7 +51,7 @@ class Session:
         )
 
 
-def open_session(config: Config, world: World, device: str, steps: int) -> Session:
+def open_trial_session(config: Config, world: World, device: str, steps: int) -> TrialSession:
     """Create the session in a rank that has joined the cluster, and capture the package's log.
 
     Args:
@@ -61,7 +61,7 @@ def open_session(config: Config, world: World, device: str, steps: int) -> Sessi
         steps: training steps.
     """
     collectives = Collectives(world.rank, world.size)
-    return Session(config, world, device, steps, collectives, _capture_log())
+    return TrialSession(config, world, device, steps, collectives, _capture_log())
 
 
 def _capture_log() -> list[str]:

@@ -15,7 +15,7 @@ from mindcv_ghost.doctor.options import EPOCHS
 from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, CheckResult
 from mindcv_ghost.doctor.trials.batches import RepeatedBatch, make_batch
 from mindcv_ghost.doctor.trials.network import build_network
-from mindcv_ghost.doctor.trials.session import Session
+from mindcv_ghost.doctor.trials.session import TrialSession
 from mindcv_ghost.engine.run_writer import RunWriter
 from mindcv_ghost.engine.trainer import Summary, Trainer, updates_per_epoch
 from mindcv_ghost.report.events import EventsLog
@@ -81,7 +81,7 @@ class Prepared:
         log: what the package logged meanwhile.
     """
 
-    session: Session
+    session: TrialSession
     learner: Learner
     batches: RepeatedBatch
     log: list[str]
@@ -134,7 +134,7 @@ class Trained:
     values: dict[str, np.ndarray]
 
 
-def prepare(session: Session) -> Prepared:
+def prepare(session: TrialSession) -> Prepared:
     """Build the network and everything that trains it; every rank has to call this."""
     config, world, shape = session.config, session.world, session.shape
     ms.set_seed(config.system.seed)
@@ -241,7 +241,7 @@ def check_equal_ranks(prepared: Prepared) -> CheckResult:
     return CheckResult(what, OK, f"all {count} parameters have the same bits on all ranks")
 
 
-def check_sink_mode(session: Session) -> CheckResult:
+def check_sink_mode(session: TrialSession) -> CheckResult:
     """Train again in sink mode, where the device fetches batches from a queue.
 
     Every rank has to call this.

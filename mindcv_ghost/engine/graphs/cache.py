@@ -32,13 +32,14 @@ import numpy as np
 from mindspore import nn
 from mindspore.common import api
 
+from mindcv_ghost.compat import cache_folder
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.graphs.key import graph_key
 from mindcv_ghost.engine.graphs.scratch_folder import scratch_folder
 from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.protobuf import MalformedMessage, read_fields
 
-__all__ = ["GraphCache", "cache_folder"]
+__all__ = ["GraphCache", "graph_folder"]
 
 _logger = logging.getLogger(__name__)
 
@@ -57,13 +58,10 @@ _ENABLE, _PATH = "MS_COMPILER_CACHE_ENABLE", "MS_COMPILER_CACHE_PATH"
 _FORCE = "MS_DEV_FORCE_USE_COMPILE_CACHE"
 
 
-def cache_folder() -> Path:
-    """Return the folder for graphs: MINDCV_GHOST_GRAPHS, or one in XDG_CACHE_HOME or ~/.cache."""
+def graph_folder() -> Path:
+    """Return the folder for graphs: MINDCV_GHOST_GRAPHS, or one in the package's cache folder."""
     given = os.environ.get("MINDCV_GHOST_GRAPHS")
-    if given:
-        return Path(given)
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
-    return Path(home) / "mindcv_ghost" / "graphs"
+    return Path(given) if given else cache_folder() / "graphs"
 
 
 class GraphCache:

@@ -15,7 +15,7 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import compile_uncached
 from mindcv_ghost.engine.graphs import cache as graph_cache
 from mindcv_ghost.engine.graphs import key as graph_key
-from mindcv_ghost.engine.graphs.cache import GraphCache, cache_folder
+from mindcv_ghost.engine.graphs.cache import GraphCache, graph_folder
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
 
@@ -259,10 +259,10 @@ def test_ranks_use_kept_graphs_only_if_all_have_one_of_the_same_run(tmp_path, ot
 
 def test_the_folder_is_taken_from_the_environment(monkeypatch):
     monkeypatch.setenv("MINDCV_GHOST_GRAPHS", "/a/b")
-    assert cache_folder() == Path("/a/b")
+    assert graph_folder() == Path("/a/b")
     monkeypatch.delenv("MINDCV_GHOST_GRAPHS")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache_folder() == Path("/x/mindcv_ghost/graphs")
+    assert graph_folder() == Path("/x/mindcv_ghost/graphs")
 
 
 def losses(compile, lr: float, count: int = 5) -> list[float]:
