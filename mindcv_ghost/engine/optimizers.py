@@ -34,7 +34,9 @@ def create_optimizer(
 ) -> nn.Optimizer:
     """Build MindCV's optimizer for a network.
 
-    Its own loss scale stays 1, because the training step unscales the gradients before clipping.
+    Its own loss scale stays 1, because the training step unscales the gradients before clipping. An
+    optimizer that MindCV doesn't have branches off here; group its parameters by
+    ``weight_decay_filter``, which MindCV otherwise does.
 
     Args:
         network: its trainable parameters are optimised.

@@ -11,7 +11,11 @@ To add a native operator:
    against it that a library has to pass before it is used.
 3. ``<kind>.py``: a cell that calls the operator (made by ``custom_op``) and has a ``bprop``, and
    the native subclass of the ordinary cell (``native_cell``).
-4. ``exchange.NATIVE_CLASSES``: the ordinary class and its native one.
+4. ``exchange.NATIVE_CLASSES``: the ordinary class and its native one; ``install.Report`` if the log
+   should count it.
+5. ``tests/kernels/test_layers.py`` (``NAMED``) and, for the sanitizers, ``tests/kernels/drive.cc``.
+
+``pooling`` is the shortest example.
 
 Importing this package loads neither MindSpore nor a compiler.
 """

@@ -1,4 +1,4 @@
-"""Images by our own C++: MindSpore's pixels, and random numbers by seed, epoch and position."""
+"""The native loader: MindSpore's pixels, and random numbers by seed, epoch and position."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import os
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore.dataset import vision
 from PIL import Image
 
 from mindcv_ghost.data import Augment, EvalLoader, FolderSource, TrainLoader
@@ -19,6 +21,7 @@ from mindcv_ghost.data.native import library as native_library
 from mindcv_ghost.data.native.images import SETTINGS
 from mindcv_ghost.data.native.self_test import check_library, decode_files
 from mindcv_ghost.data.sets.image_file import BadImage, jpeg_is_plain, prepare
+from mindcv_ghost.data.transforms.factory import train_transforms
 
 from .conftest import encoded, make_split, photograph
 
@@ -155,6 +158,18 @@ def test_mindspore_does_what_the_library_cannot(images, augment, reason):
     source = FolderSource(str(images))
     loader = TrainLoader(source, Augment(image_resize=16, **augment), batch_size=4, num_classes=3)
     assert loader.backend_info == f"MindSpore's image pipeline: {reason}"
+
+
+def test_an_operation_that_the_library_does_not_know_is_left_to_mindspore(images, monkeypatch):
+    def with_another(*arguments):
+        transforms = train_transforms(*arguments)
+        return replace(transforms, secondary=[*transforms.secondary, vision.AutoContrast()])
+
+    monkeypatch.setattr("mindcv_ghost.data.pipeline.loader.train_transforms", with_another)
+    source = FolderSource(str(images))
+    loader = TrainLoader(source, Augment(image_resize=16), batch_size=4, num_classes=3)
+    assert not loader.native
+    assert "AutoContrast isn't one of the native loader's operations" in loader.backend_info
 
 
 def test_without_a_compiler_mindspore_makes_the_images_and_the_log_says_why(

@@ -11,7 +11,7 @@ from mindcv_ghost.launch.environment import (
     threads_per_rank,
     without_launcher,
 )
-from mindcv_ghost.launch.world import World
+from mindcv_ghost.launch.world import World, detect
 
 from .test_world import INTEL, MSRUN, OPEN_MPI, SLURM
 
@@ -19,6 +19,12 @@ from .test_world import INTEL, MSRUN, OPEN_MPI, SLURM
 def test_cores_are_shared_among_the_ranks_of_a_host():
     assert threads_per_rank(World(0, 8, 0, 2, "openmpi"), cores=48) == 24
     assert threads_per_rank(World(0, 8, 0, 8, "openmpi"), cores=2) == 1
+
+
+@pytest.mark.parametrize("environ", [OPEN_MPI, INTEL, SLURM, MSRUN])
+def test_without_its_launcher_s_variables_a_process_is_a_single_one(environ):
+    assert detect(environ).size > 1
+    assert detect(without_launcher(environ)) == World()
 
 
 def test_a_process_that_is_no_rank_sees_nothing_of_the_launcher():

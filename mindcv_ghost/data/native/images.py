@@ -56,6 +56,17 @@ ITEM = np.dtype(
 )
 
 
+# MindSpore's operations whose work the library does, by ``settings``.
+_COMPUTED = (
+    "RandomCropDecodeResize",
+    "RandomHorizontalFlip",
+    "RandomVerticalFlip",
+    "RandomColorAdjust",
+    "HWC2CHW",
+    "Normalize",
+)
+
+
 def train_decoder(
     source: Source, augment: Augment, transforms: TrainTransforms, *, cache_mb: int
 ) -> ImageDecoder:
@@ -80,6 +91,10 @@ def train_decoder(
         raise Unavailable("color_jitter changes hues")
     if augment.aug_splits not in (0, 1):
         raise Unavailable(f"aug_splits is {augment.aug_splits}")
+    for operation in (*transforms.primary, *transforms.secondary, *transforms.final):
+        name = type(operation).__name__
+        if name not in _COMPUTED and not isinstance(operation, SeededOp):
+            raise Unavailable(f"{name} isn't one of the native loader's operations")
     settings = _settings(augment)
     settings["training"] = 1
     settings["scale"], settings["ratio"] = tuple(augment.scale), tuple(augment.ratio)
