@@ -1,7 +1,7 @@
 """What the benchmarks share: printing rows, measuring in rounds within a time budget, launching.
 
 A row is one line of JSON, which ``run_all.py`` collects. ``run_all.py`` sets each benchmark's
-deadline in the environment variable ``DEADLINE``. :class:`TimeBudget` keeps it: what can't be
+deadline in an environment variable (:data:`DEADLINE`). :class:`TimeBudget` keeps it: what can't be
 measured in time is left out, and the rows that were measured are printed.
 """
 

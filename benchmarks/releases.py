@@ -5,7 +5,7 @@
 
     /path/to/another/venv/bin/python benchmarks/releases.py [--batch 4] [--side 128]
 
-replaces this release's rows in benchmarks/releases.csv, the source of the README's table.
+replaces this release's rows in benchmarks/releases.csv, of which docs/versions.md has a table.
 Predicted: a native step takes as long as under 2.8.
 """
 

@@ -1,4 +1,4 @@
-"""The README's table of a training step's time under each release of MindSpore."""
+"""The table of docs/versions.md: a training step's time by MindSpore release."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
-``chart``, ``profile``, ``profile_operators``, ``profile_chart`` and ``releases``.
+``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases`` and ``keys``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
 ghostify, ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``,
-and the recipes' header comments.
+the recipes' header comments, and the package's own table of keys.
 """
 
 from __future__ import annotations
