@@ -157,7 +157,7 @@ def test_the_self_test_inherits_neither_a_launchers_nor_mindspores_variables(mon
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(native_build, "_run", run)
-    native_build._test(library.recipe(), Path("draft.so"))
+    native_build._test(library.library_spec(), Path("draft.so"))
     assert not [n for n in given[0] if n.startswith(("OMPI_", "PMI_", "SLURM_", "RANK_", "MS_"))]
     assert given[0]["GLOG_v"] == "3"
     home = str(Path(native_build.__file__).parents[1])
