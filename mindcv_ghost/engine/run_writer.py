@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +27,7 @@ from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 from mindcv_ghost.storage.resume_folder import ResumeFolder
 
-__all__ = ["DiskError", "RunWriter", "check_space"]
+__all__ = ["DiskError", "RunWriter", "Writer", "check_space"]
 
 _logger = logging.getLogger(__name__)
 _MAX_FAILURES = 3
@@ -35,6 +35,20 @@ _MAX_FAILURES = 3
 
 class DiskError(UserError):
     """The disk of the run folder can't be written."""
+
+
+class Writer(Protocol):
+    """What a trainer hands its results to."""
+
+    events: EventsLog
+
+    def end_epoch(
+        self, parameters: Sequence[ms.Parameter], row: dict[str, Any], steps: int
+    ) -> bool:
+        """Take the weights and the metrics of an epoch; return whether it is the best so far."""
+
+    def save_state(self, arrays: dict[str, np.ndarray], progress: dict[str, Any]) -> bool:
+        """Take a state to resume from; return whether it was saved."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
-from mindcv_ghost.engine.run_writer import DiskError, RunWriter
+from mindcv_ghost.engine.run_writer import DiskError, Writer
 from mindcv_ghost.engine.signals import StopSignals, exit_status
 from mindcv_ghost.engine.step import TrainStep
 from mindcv_ghost.engine.step_state import StepState
@@ -120,7 +120,7 @@ class Trainer:
         *,
         schedule: list[float],
         collectives: Collectives,
-        writer: RunWriter | None = None,
+        writer: Writer | None = None,
         evaluate: Callable[[], Evaluation] | None = None,
         ema: EmaWeights | None = None,
         bad_images: Callable[[], dict[str, str]] = dict,
@@ -308,7 +308,7 @@ class Trainer:
                 _logger.warning("%s can't be read: %s", name, reason)
 
     def _write_epoch(
-        self, writer: RunWriter, epoch: int, stats: EpochStats, evaluation: Evaluation | None
+        self, writer: Writer, epoch: int, stats: EpochStats, evaluation: Evaluation | None
     ) -> bool:
         """Write and log the end of an epoch; returns whether it is the best one so far."""
         row: dict[str, Any] = {

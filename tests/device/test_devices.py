@@ -101,11 +101,11 @@ def test_ranks_that_share_the_only_device_are_refused(host, images):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_auto_takes_the_cpu_where_no_driver_answers(host, images, device):
+def test_auto_chooses_the_cpu_where_no_driver_answers(host, images, device):
     options = {"device_target": "auto", "epoch_size": 1, "native_kernels": "false"}
     done = host.train(device, images, name="run", FAKE_DEVICE_COUNT="none", **options)
     assert ids(host.records[0]) == [("CPU", 0)]
-    assert f"auto takes the CPU: {device}'s driver doesn't answer" in done.out + done.err
+    assert f"auto chooses the CPU: {device}'s driver doesn't answer" in done.out + done.err
     facts = json.loads((host.cwd / "run" / "run.json").read_text())
     assert facts["device"] == "CPU"
     assert len(rows(Path(host.cwd / "run"))) == 1

@@ -95,7 +95,7 @@ def test_an_overflow_during_validation_is_not_counted_for_a_step(host, images, a
 def test_a_fixed_scale_without_skipping_does_not_read_the_register(host, images):
     options = {"amp_level": "O2", "loss_scale_type": "fixed", "loss_scale": 128, **SATURATES}
     done = host.train("Ascend", images, name="run", epoch_size=1, **options)
-    assert "give --drop_overflow_update true" in done.out + done.err
+    assert "Give --drop_overflow_update true" in done.out + done.err
     assert "".join(entry["register"] for entry in calls(host.records[0], "cell")) == ""
     assert final_states(host.records)[0]["updates"] == 6
 

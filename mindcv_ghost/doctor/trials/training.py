@@ -16,7 +16,6 @@ from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, CheckResult
 from mindcv_ghost.doctor.trials.batches import RepeatedBatch, make_batch
 from mindcv_ghost.doctor.trials.network import build_network
 from mindcv_ghost.doctor.trials.session import TrialSession
-from mindcv_ghost.engine.run_writer import RunWriter
 from mindcv_ghost.engine.trainer import Summary, Trainer, updates_per_epoch
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.run.learner import Learner, create_learner, trainer_settings
@@ -38,8 +37,8 @@ __all__ = [
 _MAX_LOSS_RATIO = 0.9  # the last epoch's loss divided by the first's must be smaller
 
 
-class MemoryWriter(RunWriter):
-    """A writer that keeps metrics and one state in memory instead of on disk.
+class MemoryWriter:
+    """A ``Writer`` that keeps metrics and one state in memory instead of on disk.
 
     Args:
         facts: stored in the state beside the trainer's progress.
@@ -50,7 +49,7 @@ class MemoryWriter(RunWriter):
         facts: of that state.
     """
 
-    def __init__(self, facts: dict) -> None:  # not RunWriter's: there are no files
+    def __init__(self, facts: dict) -> None:
         self.facts = facts
         self.rows: list[dict] = []
         self.arrays: dict[str, np.ndarray] = {}

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "norm.h"
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

@@ -6,7 +6,7 @@
 
 #include "gemm.h"
 #include "planes.h"
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "planes.h"
-#include "pool.h"
+#include "thread_pool.h"
 #include "taps.h"
 
 namespace ghost {

@@ -16,7 +16,7 @@
 #include "masked_plane.h"
 #include "norm.h"
 #include "padded_line.h"
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

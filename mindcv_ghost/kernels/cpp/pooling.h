@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "planes.h"
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "norm.h"
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 

@@ -8,7 +8,7 @@
 #include <algorithm>
 
 #include "gemm.h"
-#include "pool.h"
+#include "thread_pool.h"
 
 namespace ghost {
 
