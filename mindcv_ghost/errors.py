@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import sys
 from collections.abc import Iterable
@@ -56,6 +55,8 @@ def near_names(word: str, names: Iterable[str], count: int = 1, cutoff: float = 
     >>> near_names("ghost_resnet5", ["ghost_resnet50", "resnet18", "vgg16"])
     ['ghost_resnet50']
     """
+    import difflib  # only where something went wrong: every start imports this module
+
     return difflib.get_close_matches(word, [name for name in names if name], count, cutoff)
 
 

@@ -84,7 +84,7 @@ class TrialChecks:
     Args:
         options: the command line.
         world: this process's place in the job.
-        stack: leaves the cluster and removes the scratch folder when it is closed.
+        stack: removes the scratch folder when it is closed.
     """
 
     def __init__(self, options: Options, world: World, stack: contextlib.ExitStack) -> None:
