@@ -1,11 +1,19 @@
 """Packaging of mindcv-ghost; the settings of tools are in pyproject.toml."""
 
+import logging
 import re
+import shutil
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from mindcv_ghost import native_prebuilt  # noqa: E402 (of this very folder)
+
 VERSION = re.search(
     r'__version__ = "(.+?)"', (HERE / "mindcv_ghost" / "version.py").read_text()
 ).group(1)
@@ -15,13 +23,52 @@ VERSION = re.search(
 # and 2.10 compute convolutions on the CPU about 50 times slower.
 MINDSPORE_CPU = "mindspore==2.8.0"
 
+
+
+class BuildPy(build_py):
+    """Adds what a wheel has besides the package: the recipes, and prebuilt native libraries."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:  # the checkout's own recipes and compiler are used
+            return
+        package = Path(self.build_lib) / "mindcv_ghost"
+        shutil.rmtree(package / "configs", ignore_errors=True)
+        for recipe in sorted((HERE / "configs").glob("*/*.yaml")):
+            folder = package / "configs" / recipe.parent.name
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(recipe, folder / recipe.name)
+        why_not = native_prebuilt.build_all(package / "prebuilt")
+        if why_not:
+            logging.warning("no prebuilt native libraries: %s", why_not)
+
+
+class BdistWheel(bdist_wheel):
+    """Names the platform of the prebuilt libraries; they depend on no release of Python."""
+
+    def get_tag(self):
+        build_lib = Path(self.get_finalized_command("build_py").build_lib)
+        platform = native_prebuilt.platform_tag(build_lib / "mindcv_ghost" / "prebuilt")
+        self.root_is_pure = platform == "any"
+        return "py3", "none", platform
+
+
 setup(
     name="mindcv-ghost",
     version=VERSION,
     description="Ghost networks for MindCV and MindSpore: Ghost module, Ghost-ResNet, recipes",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    author="The mindcv-ghost authors",
+    project_urls={
+        "MindCV": "https://github.com/mindspore-lab/mindcv",
+        "Paper": "https://arxiv.org/abs/1911.11907",
+    },
+    keywords=["GhostNet", "MindSpore", "MindCV", "image classification", "deep learning"],
+    entry_points={"console_scripts": ["mindcv-ghost = mindcv_ghost.commands.dispatch:main"]},
+    cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
     packages=find_packages(include=["mindcv_ghost", "mindcv_ghost.*"]),
     package_data={"mindcv_ghost.kernels": ["cpp/*"], "mindcv_ghost.data.native": ["cpp/*"]},
     python_requires=">=3.9,<3.13",
@@ -55,7 +102,17 @@ setup(
         ],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -1,4 +1,4 @@
-"""Train a model of MindCV or mindcv_ghost by a recipe.
+"""Train a model of MindCV or mindcv_ghost by a recipe: ``mindcv-ghost train``, from a checkout.
 
 python train.py --config configs/ghostnet/ghost_resnet50_digits.yaml
 mpirun -n 8 python train.py --config configs/ghostnet/ghost_resnet50_ascend.yaml --data_dir DIR
@@ -6,31 +6,10 @@ mpirun -n 8 python train.py --config configs/ghostnet/ghost_resnet50_ascend.yaml
 
 from __future__ import annotations
 
-import os
 import sys
 
-from mindcv_ghost.config import load_config
+from mindcv_ghost.commands.train import main
 from mindcv_ghost.launch.script import run_script
-from mindcv_ghost.launch.world import check_distribute, detect
-from mindcv_ghost.run.imports import importing_without_gc
-
-
-def main(argv: list[str]) -> int:
-    """Train; returns the exit status."""
-    config = load_config(argv, script="train")
-    world = detect(os.environ)
-    check_distribute(world, config.system.distribute)
-
-    # MindSpore takes seconds to import: only after the checks above, which report bad input.
-    with importing_without_gc():
-        from mindcv_ghost.run.session import open_session
-        from mindcv_ghost.run.training import create_training
-
-    with open_session(config, world, writes=True) as session:
-        training = create_training(config, world, session)
-        summary = training.run()
-    return summary.status
-
 
 if __name__ == "__main__":
     sys.exit(run_script(main, sys.argv[1:]))

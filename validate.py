@@ -1,37 +1,14 @@
-"""Measure top-1 and top-5 of a checkpoint; the last line of standard output is one JSON object.
+"""Measure top-1 and top-5 of a checkpoint: ``mindcv-ghost validate``, from a checkout.
 
 python validate.py --config configs/ghostnet/ghost_resnet50_ascend.yaml --data_dir DIR --ckpt_path F
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
-from mindcv_ghost.config import load_config
+from mindcv_ghost.commands.validate import main
 from mindcv_ghost.launch.script import run_script
-from mindcv_ghost.launch.world import check_distribute, detect
-from mindcv_ghost.run.imports import importing_without_gc
-
-
-def main(argv: list[str]) -> int:
-    """Validate; returns the exit status."""
-    config = load_config(argv, script="validate")
-    world = detect(os.environ)
-    check_distribute(world, config.system.distribute)
-
-    # MindSpore takes seconds to import: only after the checks above, which report bad input.
-    with importing_without_gc():
-        from mindcv_ghost.run.session import open_session
-        from mindcv_ghost.run.validation import create_validation
-
-    with open_session(config, world, writes=False) as session:
-        validation = create_validation(config, world, session)
-        evaluation = validation.run()
-        if world.is_main:
-            validation.report(evaluation)
-    return 0
-
 
 if __name__ == "__main__":
     sys.exit(run_script(main, sys.argv[1:]))

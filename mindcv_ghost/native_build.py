@@ -1,7 +1,12 @@
-"""Builds this package's C++ libraries at first use, tests them, and caches them per machine."""
+"""Provides this package's C++ libraries: tests them at first use, and caches them per machine.
+
+A wheel brings libraries for x86-64 (``native_prebuilt``), which are taken if they pass the test.
+Otherwise, and with MINDCV_GHOST_COMPILE=1, the system's compiler builds them for this processor.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -9,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,10 +22,17 @@ from pathlib import Path
 
 from mindcv_ghost.compat import cache_folder
 from mindcv_ghost.launch.environment import with_package_path, without_launcher
+from mindcv_ghost.native_prebuilt import COMPILERS, library_for, processor_flags
 
-__all__ = ["LibrarySpec", "Unavailable", "build_library", "cache_key", "compiler_commands"]
+__all__ = [
+    "LibrarySpec",
+    "Unavailable",
+    "build_library",
+    "cache_key",
+    "compiler_commands",
+    "prebuilt_library",
+]
 
-_COMPILERS = ("c++", "g++", "clang++")
 _BUILD_SECONDS = 300
 
 
@@ -50,43 +62,79 @@ class LibrarySpec:
 
 
 def build_library(spec: LibrarySpec) -> Path:
-    """Return the path of a library, and build it first if it isn't in the cache.
+    """Return the path of a library in the cache; make and test it first if it isn't there.
 
     Raises:
         Unavailable: if it can't be built here, or fails its self-test.
     """
     if not sys.platform.startswith("linux"):
         raise Unavailable(f"this package's C++ is built on Linux only, and this is {sys.platform}")
-    compiler = _compiler()
-    cache = cache_folder()
-    if ":" in str(cache):
-        raise Unavailable(f"MindSpore can't name a library whose path has a colon ({cache})")
-    path = cache / cache_key(spec, compiler) / f"{spec.name}.so"
+    if ":" in str(cache_folder()):
+        raise Unavailable(
+            f"MindSpore can't name a library whose path has a colon ({cache_folder()})"
+        )
+    prebuilt = prebuilt_library(spec)
+    problem = ""
+    if prebuilt:
+        key = _hash(spec, [hashlib.sha256(prebuilt.read_bytes()).hexdigest()])
+        try:
+            return _cached(spec, key, functools.partial(shutil.copyfile, prebuilt))
+        except Unavailable as reason:
+            problem = f"the prebuilt library isn't used because {reason}; "
+    try:
+        compiler = _compiler()
+        key = cache_key(spec, compiler)
+        return _cached(spec, key, lambda draft: _compile(spec, compiler, draft))
+    except Unavailable as reason:
+        raise Unavailable(f"{problem}{reason}") from reason
+
+
+def prebuilt_library(spec: LibrarySpec) -> Path | None:
+    """Return the library that this installation brings for this processor; None if none is used."""
+    if os.environ.get("MINDCV_GHOST_COMPILE") == "1":
+        return None
+    return library_for(spec.name, spec.sources, processor_flags())
+
+
+def _cached(spec: LibrarySpec, key: str, write: Callable[[Path], object]) -> Path:
+    """Return a library in the cache. If it isn't there, ``write`` a draft, test and rename it."""
+    path = cache_folder() / key / f"{spec.name}.so"
     if path.exists():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent / "lock"):
-            if not path.exists():  # another process may have built it in the meantime
-                _build(spec, compiler, path)
+            if path.exists():  # another process may have made it in the meantime
+                return path
+            draft = path.with_name(f"draft-{os.getpid()}.so")
+            try:
+                write(draft)
+                _test(spec, draft)
+                os.replace(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
     except OSError as error:
-        raise Unavailable(f"the cache {cache} can't be written ({error})") from error
+        raise Unavailable(f"the cache {cache_folder()} can't be written ({error})") from error
     return path
 
 
 def _compiler() -> str:
     asked = os.environ.get("CXX")
-    for name in (asked,) if asked else _COMPILERS:
+    for name in (asked,) if asked else COMPILERS:
         found = shutil.which(name)
         if found:
             return found
-    raise Unavailable(f"there is no compiler ({asked or ', '.join(_COMPILERS)})")
+    raise Unavailable(f"there is no compiler ({asked or ', '.join(COMPILERS)})")
 
 
 def cache_key(spec: LibrarySpec, compiler: str) -> str:
-    """Hash everything that a library depends on: sources, compiler, processor and packages."""
-    parts = [*spec.flags, _native(), compiler, platform.machine(), _processor()]
-    parts.append(_output([compiler, "--version"]))
+    """Hash everything that a compiled library depends on: sources, compiler, processor, packages."""
+    return _hash(spec, [*spec.flags, _native(), compiler, _output([compiler, "--version"])])
+
+
+def _hash(spec: LibrarySpec, makers: Sequence[str]) -> str:
+    """Hash what a library depends on, and what its self-test does; ``makers``: how it is made."""
+    parts = [*makers, platform.machine(), _processor()]
     for package in spec.packages:
         try:
             parts.append(metadata.version(package))
@@ -144,22 +192,15 @@ def _output(command: list[str]) -> str:
     return done.stdout
 
 
-def _build(spec: LibrarySpec, compiler: str, path: Path) -> None:
-    """Compile to a temporary file, run the self-test, then rename it."""
-    draft = path.with_name(f"draft-{os.getpid()}.so")
+
+def _compile(spec: LibrarySpec, compiler: str, draft: Path) -> None:
     sources = sorted(spec.sources.glob("*.cc"))
-    try:
-        for command in compiler_commands(spec.flags, sources, draft, compiler):
-            done = _run(command, "the compiler")
-            if done.returncode == 0:
-                break
-        else:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise Unavailable(f"{compiler} fails ({last})")
-        _test(spec, draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    for command in compiler_commands(spec.flags, sources, draft, compiler):
+        done = _run(command, "the compiler")
+        if done.returncode == 0:
+            return
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    raise Unavailable(f"{compiler} fails ({last})")
 
 
 def _test(spec: LibrarySpec, draft: Path) -> None:

@@ -28,6 +28,7 @@ from mindspore import Tensor, nn
 from mindcv_ghost.analysis.hooks import evaluate_with_hooks, leaf_cells
 from mindcv_ghost.analysis.live_tensors import LiveTensors
 from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.program import program
 from mindcv_ghost.registry import add_model_arguments, create_model_by_name, parse_model_args
 
 __all__ = [
@@ -227,7 +228,7 @@ def _measure(name: str, args: argparse.Namespace) -> ComplexityReport:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mindcv_ghost.analysis.complexity",
+        prog=program("complexity"),
         description="Count the parameters, multiply-adds and activations (of convolutions and "
         "linear layers) of models, and the peak memory of inference for one image (float32; a "
         "model's row includes all weights, a layer's row only the tensors).",

@@ -15,6 +15,7 @@ from mindcv_ghost.config.keys import KEYS, SECTIONS, Key
 from mindcv_ghost.config.raw_value import RawValue, quoted
 from mindcv_ghost.config.value_types import KeywordArguments, Nullable
 from mindcv_ghost.errors import near_names
+from mindcv_ghost.program import program
 
 __all__ = [
     "MAX_PROBLEMS",
@@ -115,7 +116,9 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
             if values and values[0]:
                 line.config = values[0]
             else:
-                line.problems.append(f"{name}: needs a YAML file")
+                line.problems.append(
+                    f"{name}: needs a YAML file, or a name that `{program('recipes')}` lists"
+                )
         elif name.startswith("--"):
             _read_option(line, name, [value] if equals else None, words)
         else:
@@ -186,13 +189,13 @@ def help_text(script: str) -> str:
         script: "train" or "validate".
     """
     lines = [
-        f"usage: {script}.py [--config RECIPE.yaml] [--key value ...]",
+        f"usage: {program(script)} [--config RECIPE] [--key value ...]",
         "",
         "The command line overrides the recipe, and the recipe overrides the defaults. Lists are",
         "written as --scale 0.08 1.0, booleans as --ema true, no value as null. A recipe may start",
         "with _base_: other.yaml and set only the keys that differ.",
         "",
-        f"  {'-c, --config FILE':<32}recipe (YAML)",
+        f"  {'-c, --config RECIPE':<32}YAML file, or a name that `{program('recipes')}` lists",
         f"  {'-h, --help':<32}print this",
         f"  {'--version':<32}print the version",
     ]

@@ -20,6 +20,7 @@ from mindcv_ghost.config.keys import KEYS, RENAMED, SECTIONS
 from mindcv_ghost.config.raw_value import IllegalValue, RawValue, quoted
 from mindcv_ghost.config.recipe import read_recipe
 from mindcv_ghost.config.rules import INTERPOLATIONS, check_rules, notices_of
+from mindcv_ghost.config.shipped import recipe_path
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.version import __version__
 
@@ -28,6 +29,8 @@ __all__ = ["load_config"]
 
 def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Config:
     """Load the recipe that the command line names, and the command line's own options.
+
+    ``--config`` takes a file, or the name of a recipe that comes with this package.
 
     The command line overrides the recipe, the recipe its ``_base_`` files, and these the defaults.
     Of a repeated option the last value counts. ``model_args`` are merged by name instead.
@@ -48,6 +51,7 @@ def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Con
         raise SystemExit(0)
     builder = _Builder(line.problems, line.misspelt)
     if line.config:
+        line.config = recipe_path(line.config)
         recipe = read_recipe(line.config)
         builder.problems += recipe.problems
         builder.override(builder.current_keys(recipe.values))

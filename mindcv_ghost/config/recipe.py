@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 import yaml
 
 from mindcv_ghost.config.raw_value import RawValue, quoted
+from mindcv_ghost.config.shipped import recipe_path, similar_recipes
 from mindcv_ghost.errors import near_names
+from mindcv_ghost.program import program
 
 __all__ = ["MAX_BYTES", "MAX_NODES", "Recipe", "read_recipe"]
 
@@ -122,7 +124,7 @@ class _Reader:
         own = self._read(path, where)
         values: dict[str, RawValue] = {}
         for base, base_where in _bases(own.pop("_base_", None), self.problems):
-            base_path = os.path.join(os.path.dirname(path), base)
+            base_path = recipe_path(base, os.path.dirname(path))
             _override(values, self.resolve(base_path, base_where, (*chain, real)))
         _override(values, own)
         self._read_files[real] = values
@@ -268,16 +270,21 @@ def _text_of(path: str, most: int) -> tuple[str, str]:
 
 
 def _missing(path: str) -> str:
+    """Say that a file isn't there, and what may be meant: another file, or a shipped recipe."""
     folder, name = os.path.split(path)
+    text, recipes = f"there is no {_name(path)}", similar_recipes(path)
     if not os.path.isdir(folder or "."):
-        return f"there is no {_name(path)}: no folder {_name(folder)}, seen from {os.getcwd()}"
+        text += f": no folder {_name(folder)}, seen from {os.getcwd()}"
+        return text + (f"; similar: {', '.join(recipes)}" if recipes else "")
     try:
         names = sorted(n for n in os.listdir(folder or ".") if n.endswith((".yaml", ".yml")))
     except OSError:
         names = []
-    near = near_names(name, names, 3, 0.5) or names[:3]
-    hint = ", ".join(os.path.join(folder, n) for n in near)
-    return f"there is no {_name(path)}" + (f"; similar: {hint}" if near else " in its folder")
+    near = near_names(name, names, 3, 0.5) or ([] if recipes else names[:3])
+    hint = ", ".join([*recipes, *(os.path.join(folder, n) for n in near)])
+    text += f"; similar: {hint}" if hint else " in its folder"
+    is_name = not folder and not name.endswith((".yaml", ".yml"))
+    return text + (f"; `{program('recipes')}` lists the recipes of this package" * is_name)
 
 
 def _recipes_in(folder: str) -> str:

@@ -16,6 +16,7 @@ from mindcv_ghost.convert.conversion import ConversionReport, to_mindspore, to_t
 from mindcv_ghost.convert.names import DIALECTS, dialects_of, torch_names
 from mindcv_ghost.convert.torch_file import SUFFIXES, read_torch_file, write_torch_file
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
+from mindcv_ghost.program import program
 from mindcv_ghost.registry import (
     add_model_arguments,
     check_model_exists,
@@ -31,7 +32,7 @@ _LARGEST_CKPT = 16 * 2**30  # bytes
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mindcv_ghost.convert",
+        prog=program("convert"),
         description="Convert weights of Ghost networks from PyTorch to MindSpore (OUT ends in "
         ".ckpt) or back (SOURCE ends in .ckpt). Every tensor is accounted for, or nothing is "
         "written.",

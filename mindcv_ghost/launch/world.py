@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping
 
 from mindcv_ghost.errors import LaunchError
+from mindcv_ghost.program import program
 
 __all__ = [
     "LOCAL_SIZE",
@@ -127,7 +128,7 @@ def _detect_msrun(environ: Mapping[str, str]) -> World:
     if role == "MS_SCHED":
         raise LaunchError(
             "this process is the scheduler (MS_ROLE=MS_SCHED), not a rank: start the program "
-            "through mindcv_ghost.launch.script.run_script, as train.py does"
+            "through mindcv_ghost.launch.script.run_script, as mindcv-ghost train does"
         )
     if role != "MS_WORKER":
         raise LaunchError(f"MS_ROLE={role!r} is neither MS_WORKER nor MS_SCHED")
@@ -243,12 +244,12 @@ def check_distribute(world: World, distribute: bool | None) -> None:
     if distribute is True and world.size == 1:
         raise LaunchError(
             "distribute is true, but this is a single process: start it with a launcher, such as "
-            "`mpirun -n 8 python train.py ...`, or leave distribute out (the launcher decides)"
+            f"`mpirun -n 8 {program('train')} ...`, or leave distribute out (the launcher decides)"
         )
     if distribute is False and world.size > 1:
         raise LaunchError(
             f"distribute is false, but the launcher ({world.launcher}) started {world.size} "
-            "processes: start one `python train.py ...`, or leave distribute out (the launcher "
+            f"processes: start one `{program('train')} ...`, or leave distribute out (the launcher "
             "decides)"
         )
 

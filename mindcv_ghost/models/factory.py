@@ -9,6 +9,7 @@ from mindcv.models.helpers import build_model_with_cfg
 from mindspore import nn
 
 from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.program import program
 
 __all__ = ["create_variant", "default_cfg"]
 
@@ -70,8 +71,8 @@ def create_variant(
     if pretrained and not default_cfgs[name]["url"]:
         raise CheckpointError(
             f"{name} has no published weights, so pretrained=True can't be used. Leave it out to "
-            f"start from random weights; train your own with `python train.py --config "
-            f"configs/ghostnet/RECIPE.yaml`; or convert a checkpoint you have to this model's "
+            f"start from random weights; train your own with `{program('train')} "
+            f"--config RECIPE`; or convert a checkpoint you have to this model's "
             f'parameter names and load it with create_model("{name}", checkpoint_path=...) or '
             f"`--ckpt_path ...`."
         )

@@ -28,8 +28,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReportError(
-            f"there is no {path}: train.py writes run.json into its run folder, and validate.json "
-            "is the last line that validate.py prints"
+            f"there is no {path}: a training writes run.json into its run folder, and "
+            "validate.json is the last line that a validation prints"
         ) from None
     except ValueError as error:  # not JSON, or not UTF-8
         raise ReportError(f"{path} is not JSON: {error}") from None

@@ -124,6 +124,6 @@ def _create_evaluator(
 def _require_weights(model: ModelConfig) -> None:
     if not model.ckpt_path and not model.pretrained:
         raise ConfigError(
-            "validate.py needs weights: give --ckpt_path FILE.ckpt (train.py writes best.ckpt and "
+            "validation needs weights: give --ckpt_path FILE.ckpt (a training writes best.ckpt and "
             "last.ckpt into its run folder), or --pretrained true for a model with published ones."
         )

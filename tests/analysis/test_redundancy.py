@@ -17,7 +17,8 @@ from mindcv_ghost.analysis.least_squares import (
     sample_positions,
     values_at,
 )
-from mindcv_ghost.analysis.redundancy.__main__ import main, read_images
+from mindcv_ghost.analysis.pictures import read_images
+from mindcv_ghost.analysis.redundancy.__main__ import main
 from mindcv_ghost.analysis.redundancy.measure import (
     default_layer,
     errors_csv,

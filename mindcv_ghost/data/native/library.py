@@ -10,21 +10,13 @@ from pathlib import Path
 import PIL
 
 from mindcv_ghost.native_build import LibrarySpec, Unavailable, build_library
+from mindcv_ghost.native_prebuilt import LIBRARIES, compile_flags
 
 __all__ = ["FLAGS", "SOURCES", "jpeg_libraries", "load", "loaded", "open_library"]
 
-SOURCES = Path(__file__).parent / "cpp"
+SOURCES = LIBRARIES["images"]
 # No fused multiply-add and no reordering: pixels are the same on every processor.
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
+FLAGS = compile_flags(SOURCES)
 
 
 def library_spec() -> LibrarySpec:
