@@ -14,19 +14,23 @@ class Command(NamedTuple):
         line: what it does, for ``--help``.
         module: has ``main(argv) -> status``; imported only when the subcommand runs.
         launched: whether it runs as what the launcher made of the process: a single process, a rank
-            of several, or msrun's scheduler. Such a subcommand takes a recipe's keys as options.
+            of several, or msrun's scheduler.
+        keys: whether ``--config`` and all keys of recipes are options of it.
     """
 
     line: str
     module: str
     launched: bool = False
+    keys: bool = False
 
 
 COMMANDS = {
-    "train": Command("train a model by a recipe", "mindcv_ghost.commands.train", True),
-    "validate": Command("top-1 and top-5 of a checkpoint", "mindcv_ghost.commands.validate", True),
+    "train": Command("train a model by a recipe", "mindcv_ghost.commands.train", True, True),
+    "validate": Command(
+        "top-1 and top-5 of a checkpoint", "mindcv_ghost.commands.validate", True, True
+    ),
     "recipes": Command("list, print or copy the recipes", "mindcv_ghost.commands.recipes"),
-    "doctor": Command("check this machine and its installation", "mindcv_ghost.doctor.__main__"),
+    "doctor": Command("check this machine", "mindcv_ghost.doctor.__main__", keys=True),
     "convert": Command("weights from PyTorch, and to it", "mindcv_ghost.convert.__main__"),
     "ghostify": Command("put Ghost modules into any model", "mindcv_ghost.commands.ghostify"),
     "complexity": Command(

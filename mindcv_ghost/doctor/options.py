@@ -11,7 +11,7 @@ from mindcv_ghost.config.command_line import read_command_line
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.program import program
 
-__all__ = ["EPOCHS", "Options", "help_text", "parse_options", "trial_config"]
+__all__ = ["DOCTORS_OPTIONS", "EPOCHS", "Options", "help_text", "parse_options", "trial_config"]
 
 EPOCHS = 10
 """Epochs into which the training steps are divided; a resumed run repeats the last one."""
@@ -119,9 +119,9 @@ def _own_options(argv: Sequence[str]) -> tuple[dict, list[str]]:
         name, equals, value = word.partition("=")
         if word in ("-h", "--help"):
             own["help"] = True
-        elif word in ("--json", "--light"):
+        elif word in _FLAGS:
             own[word[2:]] = True
-        elif name in ("--device", "--ranks", "--steps", "--patience"):
+        elif name in _OPTIONS:
             if not equals:
                 value = words.pop(0) if words and not words[0].startswith("--") else ""
             own[name[2:]] = _OPTIONS[name](name, value)
@@ -160,6 +160,9 @@ def _patience(name: str, text: str) -> float:
 
 
 _OPTIONS = {"--device": _device, "--ranks": _ranks, "--steps": _steps, "--patience": _patience}
+_FLAGS = ("--json", "--light")
+DOCTORS_OPTIONS = (*_OPTIONS, *_FLAGS)
+"""Options of the doctor's own; all others are a recipe's keys."""
 
 
 def trial_config(options: Options, device: str) -> Config:

@@ -1,0 +1,193 @@
+"""``mindcv-ghost completion SHELL``: print the completion script for bash, zsh or fish.
+
+The words are in the script, so that completing starts no Python. They are collected without
+importing MindSpore or MindCV: keys from the table of keys, models and the other commands' options
+from the source text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mindcv_ghost.commands.table import COMMANDS, Command
+from mindcv_ghost.config.keys import KEYS
+from mindcv_ghost.config.shipped import list_recipes
+from mindcv_ghost.doctor.options import DOCTORS_OPTIONS
+from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.program import program
+from mindcv_ghost.registry import add_model_arguments
+
+__all__ = ["SHELLS", "main", "model_names", "options_of"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TAKES_MODEL = ("ghostify", "complexity", "redundancy")  # as their first word
+
+
+def model_names() -> list[str]:
+    """Return the names of MindCV's models and ours, sorted; MindCV isn't imported."""
+    folders = [_PACKAGE / "models"]
+    mindcv = importlib.util.find_spec("mindcv")
+    if mindcv and mindcv.submodule_search_locations:
+        folders += [Path(place) / "models" for place in mindcv.submodule_search_locations]
+    registered = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
+    texts = [p.read_text(encoding="utf-8") for f in folders for p in sorted(f.rglob("*.py"))]
+    return sorted({name for text in texts for name in registered.findall(text)})
+
+
+def options_of(command: Command) -> list[str]:
+    """Return a command's long options: of its parser, and all keys of recipes if it takes them."""
+    calls = list(_calls(command.module))
+    if any(call.name == "add_model_arguments" for call in calls):
+        calls += _calls(add_model_arguments.__module__)
+    added = [call for call in calls if call.name == "add_argument"]
+    found = ["--help", *(word for call in added for word in call.texts if word[:2] == "--")]
+    if command.keys:
+        found += ["--config", *(f"--{key}" for key in KEYS)]
+    if command is COMMANDS["doctor"]:
+        found += DOCTORS_OPTIONS
+    return sorted(set(found))
+
+
+class _Call(NamedTuple):
+    name: str
+    texts: list[str]  # arguments that are text
+    choices: list[str]
+
+
+def _calls(module: str) -> Iterator[_Call]:
+    """Read from a module's source text which functions it calls."""
+    path = _PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            listed = [k.value for k in node.keywords if k.arg == "choices"]
+            choices = _texts(e for v in listed if isinstance(v, ast.Tuple) for e in v.elts)
+            yield _Call(name, _texts(node.args), choices)
+
+
+def _texts(nodes: Iterable[ast.expr]) -> list[str]:
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return [value for value in constants if isinstance(value, str)]
+
+
+def _values() -> dict[str, list[str]]:
+    """Return option -> its values, for options whose values can be listed."""
+    recipes = list(list_recipes())
+    found = {"--config": recipes, "-c": recipes, "--copy": recipes, "--model": model_names()}
+    for command in COMMANDS.values():
+        for call in _calls(command.module):
+            if call.name == "add_argument" and call.choices:
+                found.update({word: call.choices for word in call.texts if word[:2] == "--"})
+    for key in KEYS.values():
+        if key.type.is_flag:
+            found[f"--{key.name}"] = ["true", "false"]
+        elif getattr(key.type, "choices", ()):
+            found[f"--{key.name}"] = [str(word) for word in key.type.choices if word != ""]
+    return found
+
+
+def _words() -> dict[str, list[str]]:
+    """Return command -> what may follow it where no option's value is expected."""
+    own = {"recipes": list(list_recipes()), "completion": list(SHELLS)}
+    own.update(dict.fromkeys(_TAKES_MODEL, model_names()))
+    return {name: [*own.get(name, ()), *options_of(row)] for name, row in COMMANDS.items()}
+
+
+def _cases(words: dict[str, list[str]], line: str) -> str:
+    """Return the branches of a shell's case; ``line`` has {} for the words."""
+    return "\n".join(f"{name}) {line.format(' '.join(found))} ;;" for name, found in words.items())
+
+
+def _bash() -> str:
+    return f"""\
+# Completion of mindcv-ghost for bash; made by: mindcv-ghost completion bash
+_mindcv_ghost() {{
+local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} words= values=
+# --key=value is three words here
+if [[ $word == = ]]; then word=; elif [[ $before == = ]]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
+case ${{COMP_WORDS[1]}} in
+{_cases(_words(), "words='{}'")}
+esac
+case $before in
+{_cases(_values(), "values='{}'")}
+esac
+if [[ $COMP_CWORD == 1 ]]; then words='{" ".join(COMMANDS)} --help --version'
+elif [[ $before == -* && $word != -* ]]; then words=$values; fi
+COMPREPLY=($(compgen -W "$words" -- "$word"))
+if [[ $COMP_CWORD == 1 || $word == -* ]]; then return; fi
+if [[ -z $values || $before == --config || $before == -c ]]; then
+COMPREPLY+=($(compgen -f -- "$word"))
+fi
+}}
+complete -o filenames -F _mindcv_ghost mindcv-ghost
+"""
+
+
+def _zsh() -> str:
+    commands = "\n".join(f"'{name}:{command.line}'" for name, command in COMMANDS.items())
+    return f"""\
+#compdef mindcv-ghost
+# Completion of mindcv-ghost for zsh; made by: mindcv-ghost completion zsh
+_mindcv_ghost() {{
+local before=${{words[CURRENT-1]}} word=${{words[CURRENT]}}
+local -a commands=(
+{commands}
+)
+if (( CURRENT == 2 )); then _describe command commands; return; fi
+if [[ $word == --*=* ]]; then before=${{word%%=*}} word=${{word#*=}}; compset -P 1 '*='; fi
+if [[ $before == -* && $word != -* ]]; then
+case $before in
+{_cases(_values(), "compadd -- {}")}
+esac
+else
+case ${{words[2]}} in
+{_cases(_words(), "compadd -- {}")}
+esac
+fi
+if [[ $word != -* && ( $before == (--config|-c) || compstate[nmatches] -eq 0 ) ]]; then _files; fi
+}}
+if [[ $funcstack[1] == _mindcv_ghost ]]; then _mindcv_ghost "$@"; else compdef _mindcv_ghost mindcv-ghost; fi
+"""
+
+
+def _fish() -> str:
+    start, values = "complete -c mindcv-ghost", _values()
+    lines = ["# Completion of mindcv-ghost for fish; made by: mindcv-ghost completion fish"]
+    for name, words in _words().items():
+        line = COMMANDS[name].line
+        lines.append(f"{start} -f -n __fish_use_subcommand -a {name} -d '{line}'")
+        here = f"{start} -n '__fish_seen_subcommand_from {name}'"
+        for word in words:
+            if not word.startswith("--"):
+                lines.append(f"{here} -a {word}")
+                continue
+            short = " -s c" if word == "--config" else ""
+            listed = f" -r -a '{' '.join(values[word])}'" if word in values else ""
+            lines.append(f"{here} -l {word[2:]}{short}{listed}")
+    return "\n".join(lines) + "\n"
+
+
+SHELLS = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+"""Shell -> function that writes its script."""
+
+
+@tells_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a script; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog=program("completion"),
+        description="Print the completion of mindcv-ghost for a shell. "
+        'Into ~/.bashrc: eval "$(mindcv-ghost completion bash)". '
+        'Into ~/.zshrc, after compinit: eval "$(mindcv-ghost completion zsh)". '
+        "For fish: mindcv-ghost completion fish > ~/.config/fish/completions/mindcv-ghost.fish",
+    )
+    parser.add_argument("shell", choices=tuple(SHELLS), metavar="SHELL", help=", ".join(SHELLS))
+    sys.stdout.write(SHELLS[parser.parse_args(argv).shell]())
+    return 0
