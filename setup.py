@@ -24,7 +24,6 @@ VERSION = re.search(
 MINDSPORE_CPU = "mindspore==2.8.0"
 
 
-
 class BuildPy(build_py):
     """Adds what a wheel has besides the package: the recipes, and prebuilt native libraries."""
 

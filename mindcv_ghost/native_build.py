@@ -128,7 +128,7 @@ def _compiler() -> str:
 
 
 def cache_key(spec: LibrarySpec, compiler: str) -> str:
-    """Hash everything that a compiled library depends on: sources, compiler, processor, packages."""
+    """Hash what a compiled library depends on: sources, compiler, processor and packages."""
     return _hash(spec, [*spec.flags, _native(), compiler, _output([compiler, "--version"])])
 
 
@@ -190,7 +190,6 @@ def _output(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{command[0]} doesn't run ({error})") from error
     return done.stdout
-
 
 
 def _compile(spec: LibrarySpec, compiler: str, draft: Path) -> None:

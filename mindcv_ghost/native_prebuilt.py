@@ -115,13 +115,18 @@ def build_all(folder: Path) -> str:
         for level in LEVELS
     ]
     with ThreadPoolExecutor(os.cpu_count()) as several:
-        done = list(several.map(lambda c: subprocess.run(c, capture_output=True, text=True), commands))
-    for process in done:
-        if process.returncode != 0:
-            shutil.rmtree(folder)
-            last = (process.stderr.strip().splitlines() or ["no message"])[-1]
-            return f"{compiler} fails ({last})"
+        problems = [problem for problem in several.map(_problem_of, commands) if problem]
+    if problems:
+        shutil.rmtree(folder)
+        return f"{compiler} fails ({problems[0]})"
     return ""
+
+
+def _problem_of(command: list[str]) -> str:
+    """Run a compiler; return its last line if it fails, else ""."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return last if done.returncode else ""
 
 
 def platform_tag(folder: Path) -> str:

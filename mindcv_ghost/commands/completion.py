@@ -88,8 +88,8 @@ def _values() -> dict[str, list[str]]:
     for key in KEYS.values():
         if key.type.is_flag:
             found[f"--{key.name}"] = ["true", "false"]
-        elif getattr(key.type, "choices", ()):
-            found[f"--{key.name}"] = [str(word) for word in key.type.choices if word != ""]
+        elif choices := getattr(key.type, "choices", ()):
+            found[f"--{key.name}"] = [str(word) for word in choices if word != ""]
     return found
 
 
@@ -111,7 +111,8 @@ def _bash() -> str:
 _mindcv_ghost() {{
 local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} words= values=
 # --key=value is three words here
-if [[ $word == = ]]; then word=; elif [[ $before == = ]]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
+if [[ $word == = ]]; then word=
+elif [[ $before == = ]]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
 case ${{COMP_WORDS[1]}} in
 {_cases(_words(), "words='{}'")}
 esac
@@ -153,7 +154,8 @@ esac
 fi
 if [[ $word != -* && ( $before == (--config|-c) || compstate[nmatches] -eq 0 ) ]]; then _files; fi
 }}
-if [[ $funcstack[1] == _mindcv_ghost ]]; then _mindcv_ghost "$@"; else compdef _mindcv_ghost mindcv-ghost; fi
+if [[ $funcstack[1] == _mindcv_ghost ]]; then _mindcv_ghost "$@"
+else compdef _mindcv_ghost mindcv-ghost; fi
 """
 
 

@@ -122,7 +122,7 @@ def test_zsh_completes_in_an_interactive_shell(scripts, tmp_path):
         "zmodload zsh/zpty; zpty z zsh -f -i\n"
         f"zpty -w z 'PS1=; autoload -Uz compinit && compinit -u -D; source {scripts / 'zsh'}'\n"
         "zpty -w z 'show() { print -r -- \"<$BUFFER>\"; BUFFER=; zle .reset-prompt }'\n"
-        "zpty -w z 'zle -N show; bindkey \"^T\" show; print rea\"\"dy'\n"
+        'zpty -w z \'zle -N show; bindkey "^T" show; print rea""dy\'\n'
         "until zpty -r z out && [[ $out == *ready* ]]; do :; done\n"
     )
     for line in single:

@@ -115,7 +115,7 @@ def test_help_is_printed_even_if_another_option_is_wrong(capsys):
     with pytest.raises(SystemExit) as ended:
         load_config(["--lr", "abc", "-h"], script="validate")
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("usage: validate.py")
+    assert capsys.readouterr().out.startswith("usage: mindcv-ghost validate")
 
 
 def test_version_is_printed(capsys):

@@ -125,7 +125,7 @@ def test_unknown_option_is_refused():
 def test_pretrained_without_published_weights_names_the_alternatives():
     with pytest.raises(CheckpointError, match="ghost_resnet50 has no published weights") as error:
         mindcv.create_model("ghost_resnet50", pretrained=True)
-    assert "train.py" in str(error.value) and "convert" in str(error.value)
+    assert "mindcv-ghost train" in str(error.value) and "convert" in str(error.value)
 
 
 def test_checkpoint_path_loads_the_weights(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import json
 import os
+import shutil
 import sys
 import tarfile
 import venv
@@ -112,7 +113,8 @@ def test_an_installation_has_its_recipes_inside(installed, tmp_path):
 
 
 def test_two_ranks_train_and_the_checkpoint_is_validated(installed, tmp_path):
-    run(installed, tmp_path, "mpirun", "--oversubscribe", "-n", "2", "mindcv-ghost", "train", *TRAINING)
+    mpirun = ["mpirun", "--oversubscribe", "-n", "2"]
+    run(installed, tmp_path, *mpirun, "mindcv-ghost", "train", *TRAINING)
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["ranks"], facts["recipe"]) == (2, "ghost_resnet50_digits.yaml")
     options = [*TRAINING[:6], "--ckpt_path", "run/last.ckpt"]
@@ -154,7 +156,7 @@ def test_a_wheel_with_native_libraries_trains_in_an_empty_environment(sources, t
     programs = tmp_path / "programs"  # what a launcher needs, and no compiler
     programs.mkdir()
     for name in ("sh", "bash", "env", "uname", "ldd", "ls"):
-        (programs / name).symlink_to(f"/bin/{name}" if Path(f"/bin/{name}").exists() else f"/usr/bin/{name}")
+        (programs / name).symlink_to(shutil.which(name))
     environ = {"PATH": f"{python.parent}{os.pathsep}{programs}", "PYTHONPATH": ""}
     environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")

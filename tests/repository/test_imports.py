@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "mindcv_ghost"
-EVERYBODYS = {"errors", "version"}
+EVERYBODYS = {"errors", "program", "version"}
 
 
 def read_table() -> dict[str, dict]:

@@ -1,0 +1,116 @@
+"""``mindcv-ghost ghostify``: the report, the saved weights, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import mindcv
+import numpy as np
+import pytest
+from mindspore import Tensor
+from PIL import Image
+
+import mindcv_ghost  # noqa: F401 (registers the zoo)
+from mindcv_ghost.commands.ghostify import main
+from mindcv_ghost.config import load_config
+from mindcv_ghost.run.model import create_network
+from mindcv_ghost.storage.checkpoint import load_weights, save_weights
+from mindcv_ghost.surgery import ghostify
+
+MODEL = ["resnet18", "--num_classes", "10", "--image_size", "64", "--where", "layer4.1.*"]
+
+
+def output(x: Tensor, network) -> np.ndarray:
+    return network.set_train(False)(x).asnumpy()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    random = np.random.default_rng(0)
+    return Tensor(random.normal(size=(2, 3, 64, 64)).astype(np.float32))
+
+
+def network_of(line: str):
+    """Create the network that the command's last line describes, as train and validate do."""
+    options = shlex.split(line.partition("it loads with ")[2])
+    return create_network(load_config(options).model, num_classes=10)[0]
+
+
+def test_the_report_is_that_of_the_function(capsys):
+    assert main([*MODEL, "--ratio", "3", "--cheap_kernel_size", "5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    network = mindcv.create_model("resnet18", num_classes=10)
+    _, report = ghostify(
+        network, ratio=3, cheap_kernel_size=5, where=["layer4.1.*"], image_size=64
+    )
+    assert found == json.loads(json.dumps(report.as_dict()))
+    assert [row["name"] for row in found["convolutions"] if row["replaced"]] == [
+        "layer4.1.conv1",
+        "layer4.1.conv2",
+    ]
+
+
+def test_the_saved_network_is_loaded_by_the_options_that_are_printed(tmp_path, capsys, images):
+    dense = mindcv.create_model("resnet18", num_classes=10)
+    save_weights(list(dense.get_parameters()), tmp_path / "in.ckpt")
+    out = tmp_path / "out.ckpt"
+    words = [*MODEL, "--ckpt_path", str(tmp_path / "in.ckpt"), "--output", str(out)]
+    assert main(words) == 0
+    *table, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"written: {out}; it loads with --model resnet18 ")
+    assert table[-1].startswith("2 of 20 convolutions are Ghost modules (ratio 2, ")
+    ghost = network_of(line)
+    # What wasn't replaced has the weights of in.ckpt.
+    again = mindcv.create_model("resnet18", num_classes=10)
+    load_weights(again, tmp_path / "in.ckpt")
+    kept = {p.name: p.asnumpy() for p in again.get_parameters()}
+    same = [p.name for p in ghost.get_parameters() if p.name in kept]
+    assert len(same) > 100
+    for parameter in ghost.get_parameters():
+        if parameter.name in kept:
+            np.testing.assert_array_equal(parameter.asnumpy(), kept[parameter.name])
+    np.testing.assert_array_equal(output(images, ghost), output(images, network_of(line)))
+
+
+def test_a_fitted_network_is_near_to_the_trained_one(tmp_path, capsys, images):
+    dense = mindcv.create_model("resnet18", num_classes=10)
+    save_weights(list(dense.get_parameters()), tmp_path / "in.ckpt")
+    random = np.random.default_rng(1)
+    for number in range(8):
+        pixels = random.integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    pictures = [str(path) for path in sorted(tmp_path.glob("*.png"))]
+    words = [*MODEL, "--ckpt_path", str(tmp_path / "in.ckpt")]
+    lines = {}
+    for init in ("random", "fit"):
+        more = ["--init", init, *(["--image", *pictures] if init == "fit" else [])]
+        assert main([*words, *more, "--output", str(tmp_path / f"{init}.ckpt")]) == 0
+        lines[init] = capsys.readouterr().out.splitlines()[-1]
+    expected = output(images, dense)
+    distance = {
+        init: np.abs(output(images, network_of(line)) - expected).max()
+        for init, line in lines.items()
+    }
+    assert distance["fit"] < distance["random"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resnet18", "--ratio", "1"], "resnet18: ratio is 1, but it must be at least 2"),
+        (["resnet81"], "there is no model 'resnet81'; did you mean 'resnet18'?"),
+        (["resnet18", "--init", "fit"], "--init fit needs a trained network and pictures"),
+        (["resnet18", "--image", "a.png"], "--image is only for --init fit"),
+        (["resnet18", "--output", "a.pth"], "--output a.pth: the suffix must be .ckpt"),
+        (["resnet18", "--output", "no/a.ckpt"], "--output no/a.ckpt: there is no folder no"),
+        (["resnet18", "--output", "old.ckpt"], "--output old.ckpt exists already; --force"),
+        (["resnet18", "--image_size", "4"], "--image_size is 4; it must be at least 8"),
+    ],
+)
+def test_bad_input_is_status_2_and_one_message(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.ckpt").write_bytes(b"old")
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert (tmp_path / "old.ckpt").read_bytes() == b"old"
