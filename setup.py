@@ -93,6 +93,10 @@ setup(
             "hypothesis>=6.100,<7",
             "onnx>=1.16,<2",
             "onnxruntime>=1.18,<2",
+            # tests/packaging builds without isolation.
+            "build>=1.2.2,<2",
+            "setuptools>=77",
+            "twine>=6.1,<7",
             "tensorboardX>=2.6,<3",
             "ruff==0.17.6",
             # Needs Python 3.10; `make lint` does, too.

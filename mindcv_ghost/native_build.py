@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mindcv_ghost.compat import cache_folder
 from mindcv_ghost.launch.environment import with_package_path, without_launcher
-from mindcv_ghost.native_prebuilt import COMPILERS, library_for, processor_flags
+from mindcv_ghost.native_prebuilt import COMPILERS, LIBRARIES, library_for, processor_flags
 
 __all__ = [
     "LibrarySpec",
@@ -30,7 +30,7 @@ __all__ = [
     "build_library",
     "cache_key",
     "compiler_commands",
-    "prebuilt_library",
+    "prebuilt_level",
 ]
 
 _BUILD_SECONDS = 300
@@ -73,7 +73,7 @@ def build_library(spec: LibrarySpec) -> Path:
         raise Unavailable(
             f"MindSpore can't name a library whose path has a colon ({cache_folder()})"
         )
-    prebuilt = prebuilt_library(spec)
+    prebuilt = _prebuilt(spec.name, spec.sources)
     problem = ""
     if prebuilt:
         key = _hash(spec, [hashlib.sha256(prebuilt.read_bytes()).hexdigest()])
@@ -89,11 +89,16 @@ def build_library(spec: LibrarySpec) -> Path:
         raise Unavailable(f"{problem}{reason}") from reason
 
 
-def prebuilt_library(spec: LibrarySpec) -> Path | None:
-    """Return the library that this installation brings for this processor; None if none is used."""
+def prebuilt_level() -> str:
+    """Return the level of the libraries that are taken before any is compiled; "" for none."""
+    paths = [_prebuilt(name, sources) for name, sources in LIBRARIES.items()]
+    return paths[0].stem.split("-", 2)[2] if paths[0] and all(paths) else ""
+
+
+def _prebuilt(name: str, sources: Path) -> Path | None:
     if os.environ.get("MINDCV_GHOST_COMPILE") == "1":
         return None
-    return library_for(spec.name, spec.sources, processor_flags())
+    return library_for(name, sources, processor_flags())
 
 
 def _cached(spec: LibrarySpec, key: str, write: Callable[[Path], object]) -> Path:

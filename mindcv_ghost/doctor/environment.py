@@ -17,7 +17,7 @@ from mindcv_ghost.doctor.report import BROKEN, OK, SLOW, CheckResult
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.launch.environment import threads_per_rank
 from mindcv_ghost.launch.world import World
-from mindcv_ghost.native_build import Unavailable, compiler_commands
+from mindcv_ghost.native_build import Unavailable, compiler_commands, prebuilt_level
 from mindcv_ghost.report.hardware import describe_hardware
 
 __all__ = [
@@ -113,6 +113,9 @@ def check_compiler(device: str) -> CheckResult:
     used = "operators and image loader" if device in ("CPU", "auto") else "image loader"
     lost = f"this package's {used} can't be built; MindSpore's are used, which are slower"
     remedy = "install a C++17 compiler (Debian: apt-get install g++), or set CXX to one"
+    level = prebuilt_level()
+    if level:
+        return CheckResult(what, OK, f"not needed; the installation brings its {used} for {level}")
     if not sys.platform.startswith("linux"):
         return CheckResult(what, SLOW, f"{lost}: they need Linux, and this is {sys.platform}")
     with tempfile.TemporaryDirectory() as folder:

@@ -41,9 +41,7 @@ def test_the_report_is_that_of_the_function(capsys):
     assert main([*MODEL, "--ratio", "3", "--cheap_kernel_size", "5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     network = mindcv.create_model("resnet18", num_classes=10)
-    _, report = ghostify(
-        network, ratio=3, cheap_kernel_size=5, where=["layer4.1.*"], image_size=64
-    )
+    _, report = ghostify(network, ratio=3, cheap_kernel_size=5, where=["layer4.1.*"], image_size=64)
     assert found == json.loads(json.dumps(report.as_dict()))
     assert [row["name"] for row in found["convolutions"] if row["replaced"]] == [
         "layer4.1.conv1",

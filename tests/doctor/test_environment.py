@@ -62,6 +62,15 @@ def test_the_compiler_builds_the_packages_kind_of_code():
     assert result.state == OK and "operators and image loader" in result.text
 
 
+def test_no_compiler_is_needed_where_the_installation_brings_the_libraries(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(environment, "prebuilt_level", lambda: "x86-64-v3")
+    result = environment.check_compiler("CPU")
+    assert (result.state, result.remedy) == (OK, "")
+    assert result.text.startswith("not needed; the installation brings its operators and image")
+    assert result.text.endswith(" for x86-64-v3")
+
+
 def test_a_missing_compiler_is_slow_and_not_broken(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = environment.check_compiler("Ascend")

@@ -42,6 +42,17 @@ def test_the_best_level_that_the_processor_has_is_taken(folder):
     assert native_prebuilt.library_for("images", LIBRARIES["images"], LEVELS["x86-64-v4"]) is None
 
 
+def test_the_doctor_learns_the_level_if_all_libraries_are_there(folder, monkeypatch):
+    monkeypatch.setattr(native_build, "processor_flags", lambda: LEVELS["x86-64-v3"])
+    place(folder, "x86-64-v3")
+    assert native_build.prebuilt_level() == ""
+    images = native_prebuilt._file_name("images", LIBRARIES["images"], "x86-64-v3")
+    (folder / images).write_bytes(b"")
+    assert native_build.prebuilt_level() == "x86-64-v3"
+    monkeypatch.setenv("MINDCV_GHOST_COMPILE", "1")
+    assert native_build.prebuilt_level() == ""
+
+
 def test_a_library_of_other_sources_is_not_taken(folder, tmp_path):
     place(folder, "x86-64-v2")
     shutil.copytree(SOURCES, tmp_path / "cpp")

@@ -21,12 +21,12 @@ from .conftest import ROOT, build, start
 
 BIN = Path(sys.executable).parent
 PURE = {"MINDCV_GHOST_PREBUILT": "0"}
-# A training that takes seconds.
-TRAINING = [
-    *("--config", "ghost_resnet50_digits", "--model", "ghost_resnet20_cifar"),
-    *("--image_resize", "16", "--num_samples", "64", "--epoch_size", "1", "--warmup_epochs", "0"),
-    *("--decay_epochs", "1", "--ckpt_save_dir", "run"),
-]
+# A training that takes seconds: a small network, and nothing to compile but its graph.
+NETWORK = ["--config", "ghost_resnet50_digits", "--model", "squeezenet1_1", "--image_resize", "32"]
+NETWORK += ["--native_kernels", "false", "--native_loader", "false"]
+TRAINING = [*NETWORK, "--num_samples", "64", "--epoch_size", "1", "--warmup_epochs", "0"]
+TRAINING += ["--decay_epochs", "1", "--ckpt_save_dir", "run"]
+NATIVE = ["--model", "ghost_resnet20_cifar", "--native_kernels", "true", "--native_loader", "true"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_two_ranks_train_and_the_checkpoint_is_validated(installed, tmp_path):
     run(installed, tmp_path, *mpirun, "mindcv-ghost", "train", *TRAINING)
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["ranks"], facts["recipe"]) == (2, "ghost_resnet50_digits.yaml")
-    options = [*TRAINING[:6], "--ckpt_path", "run/last.ckpt"]
+    options = [*NETWORK, "--ckpt_path", "run/last.ckpt"]
     out = run(installed, tmp_path, "mindcv-ghost", "validate", *options)
     assert json.loads(out.splitlines()[-1])["images"] == 360
 
@@ -161,7 +161,7 @@ def test_a_wheel_with_native_libraries_trains_in_an_empty_environment(sources, t
     environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     command = [python.with_name("mpirun"), "--oversubscribe", "-n", "2"]
-    command += [python.with_name("mindcv-ghost"), "train", *TRAINING]
+    command += [python.with_name("mindcv-ghost"), "train", *TRAINING, *NATIVE]
     start(*command, cwd=tmp_path, timeout=600, **environ)
     log = (tmp_path / "run" / "train.log").read_text()
     assert "native operators for" in log and "MindSpore's operators" not in log
