@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,7 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mindcv_ghost.launch.script import run_script
 
         return run_script(run, words[1:])
-    return run(words[1:])
+    try:
+        status = run(words[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # mindcv-ghost recipes | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _command_name(words: Sequence[str]) -> str:

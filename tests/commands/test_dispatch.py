@@ -90,6 +90,17 @@ def test_each_commands_usage_line_has_the_words_that_the_user_typed(name, monkey
         assert capsys.readouterr().out.startswith(f"usage: {words} ")
 
 
+def test_a_reader_may_stop_reading():
+    command = [sys.executable, "-m", "mindcv_ghost", "completion", "fish"]  # more than a pipe holds
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as done:
+        assert done.stdout.readline().startswith(b"# Completion of mindcv-ghost")
+        done.stdout.close()
+        assert done.stderr.read() == b""
+    assert done.returncode == 0
+
+
 def test_an_illegal_recipe_is_refused_as_by_train_py(tmp_path):
     words = ["--epoch_size", "1.5"]
     command = python("-m", "mindcv_ghost", "train", *words)
