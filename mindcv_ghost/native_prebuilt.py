@@ -3,7 +3,7 @@
 ``setup.py`` builds them, in an environment with nothing but setuptools; so this module imports
 nothing else. Each library is there once for each of x86-64's levels, because vectors as wide as the
 processor's registers are most of its speed: on an AMD EPYC with AVX-512, a training step of
-ghost_resnet50 takes 1.4 times as long with AVX2 and three times as long with SSE.
+ghost_resnet50 takes 1.5 times as long with AVX2 and 3.3 times as long with SSE (processor time).
 """
 
 from __future__ import annotations
