@@ -46,6 +46,16 @@ def test_every_scheduler_has_a_longer_schedule_that_a_state_can_be_compared_with
         assert now.endswith(f", {longer[-1]:.4g} at the end of epoch 6")
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_these_longer_schedules_begin_with_the_shorter_one(scheduler):
+    """As docs/reliability.md says: then an extended run is a whole one."""
+    settings = section(scheduler, 3)
+    short = create_run_schedule(settings, 3, UPDATES)
+    longer = create_run_schedule(settings, 6, UPDATES)
+    another_beginning = scheduler in ("polynomial_decay", "one_cycle", "cyclic")
+    assert (longer[: len(short)] == short) == (not another_beginning)
+
+
 def test_a_rate_that_rises_in_between_is_told():
     assert describe_rates([0.1, 0.2, 0.4, 0.1], 1, 1, 1) == (
         "lr 0.2 from epoch 2 on, up to 0.4, 0.1 at the end of epoch 4"
