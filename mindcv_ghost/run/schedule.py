@@ -29,9 +29,21 @@ def create_run_schedule(
     Raises:
         ConfigError: if MindCV rejects the settings.
     """
-    settings = dataclasses.asdict(scheduler)
-    milestones = list(settings.pop("multi_step_decay_milestones"))
-    return create_schedule(updates_per_epoch, epochs, milestones=milestones, **settings)
+    return create_schedule(
+        updates_per_epoch,
+        epochs,
+        scheduler=scheduler.scheduler,
+        lr=scheduler.lr,
+        min_lr=scheduler.min_lr,
+        warmup_epochs=scheduler.warmup_epochs,
+        warmup_factor=scheduler.warmup_factor,
+        decay_epochs=scheduler.decay_epochs,
+        decay_rate=scheduler.decay_rate,
+        milestones=list(scheduler.multi_step_decay_milestones),
+        lr_epoch_stair=scheduler.lr_epoch_stair,
+        num_cycles=scheduler.num_cycles,
+        cycle_decay=scheduler.cycle_decay,
+    )
 
 
 def schedule_of_settings(settings: Mapping[str, Any], updates_per_epoch: int) -> list[float]:
