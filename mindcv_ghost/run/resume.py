@@ -293,6 +293,8 @@ def _check_facts(facts: dict[str, Any]) -> None:
         raise ValueError(f"position {position}")
     if facts["ranks"] != settings["ranks"]:
         raise ValueError(f"ranks {facts['ranks']}")
+    if not isinstance(facts.get("history", []), list):
+        raise ValueError(f"history {facts['history']}")
 
 
 def _log_position(file: StateFile, epochs: int) -> None:

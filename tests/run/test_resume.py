@@ -188,6 +188,7 @@ def test_another_number_of_ranks_is_refused_if_no_epoch_has_ended(tmp_path):
         {"settings": [1]},
         {"settings": {**SETTINGS, "epoch_size": []}},
         {"ranks": 10**9},
+        {"history": 3},
     ],
 )
 def test_facts_that_no_run_writes_are_an_error(tmp_path, invalid):
