@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 MAKEFILE = (Path(__file__).parents[2] / "Makefile").read_text()
-# As setuptools 80 words it, in editable_wheel.py.
+# As setuptools words it (command/editable_wheel.py).
 EDITABLE = "Editable installation.\\n!!\\nPlease be careful with folders in your working directory"
 
 
