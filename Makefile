@@ -12,6 +12,10 @@ WORKERS ?= 2
 # Open MPI refuses to start as root, as in most containers, and more ranks than cores, unless told.
 export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
+# No word of pip's own next release, and none of setuptools' on editable installations in general.
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+PIP = PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet
 MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -36,18 +40,18 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.9 to 3.12 with venv found. Install one \
 	(Debian: apt-get install python3 python3-venv), or give it: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP) --upgrade pip
 
 $(VENV)/.demo: setup.py $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo]'
+	$(PIP) --editable '.[cpu,mpi,demo]'
 	@touch $@
 
 $(VENV)/.test: setup.py $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo,test]'
+	$(PIP) --editable '.[cpu,mpi,demo,test]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.torch: setup.py $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,mpi,demo,test,torch]'
+	$(PIP) --editable '.[cpu,mpi,demo,test,torch]'
 	@touch $@
 
 demo: $(VENV)/.demo

@@ -16,12 +16,14 @@ from typing import Any
 
 from mindcv_ghost.config.auto_augment import check_auto_augment
 from mindcv_ghost.config.raw_value import IllegalValue
+from mindcv_ghost.config.resume_rules import IMPOSSIBLE, NAMES
 from mindcv_ghost.config.value_types import (
     Bool,
     Either,
     Float,
     Int,
     KeywordArguments,
+    NameList,
     Nullable,
     NumberList,
     OneOrList,
@@ -281,6 +283,11 @@ class CheckpointConfig:
         Text(legal="auto, a run folder or a file of its resume folder", empty=True),
         "run to resume; auto takes the one in ckpt_save_dir, if there is one",
     )
+    resume_anyway: tuple[str, ...] = _key(
+        (),
+        NameList(NAMES, IMPOSSIBLE, "keys that a run can change"),
+        "keys that a resumed run may change though its results depend on them",
+    )
     resume_opt: bool = _key(False, Bool(), "MindCV's way to resume; use resume instead")
     save_every_steps: int | None = _key(
         None, Nullable(Int(1)), "batches between states saved within an epoch, null for none"
@@ -494,7 +501,7 @@ DEVIATIONS = {
 ADDITIONS = (
     *("jit_level", "compile_cache", "native_kernels", "on_bad_image", "reset_head", "model_args"),
     *("ghostify", "sync_bn", "native_loader", "cache_images_mb"),
-    *("resume", "save_every_steps", "save_every_minutes", "nan_patience"),
+    *("resume", "resume_anyway", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("use_ema", "per_class", "confusion"),
 )
 """Keys that MindCV doesn't have."""

@@ -125,6 +125,8 @@ def notices_of(values: Values, script: str) -> list[str]:
     if script != "train":
         return notices
     v = values
+    if v["resume_anyway"] and not v["resume"]:
+        notices.append("resume_anyway has no effect without resume: a new run starts")
     if v["loss_scale_type"] == "dynamic" and not v["drop_overflow_update"]:
         notices.append(
             "loss_scale_type dynamic skips steps that overflow, whatever drop_overflow_update says"
@@ -133,6 +135,11 @@ def notices_of(values: Values, script: str) -> list[str]:
         notices.append("batch_size 1 has no pairs: mixup and cutmix are off")
     if v["lr"] == 0:
         notices.append("lr 0: nothing will be learnt")
+    if v["warmup_epochs"] and v["warmup_factor"] == 0 and v["lr_epoch_stair"]:
+        notices.append(
+            "warmup_factor 0 with lr_epoch_stair: the learning rate of the whole first epoch is 0; "
+            "MindCV recommends 0.01"
+        )
     if v["warmup_epochs"] > v["epoch_size"]:
         notices.append(
             f"warmup_epochs {v['warmup_epochs']} is longer than epoch_size {v['epoch_size']}: the "

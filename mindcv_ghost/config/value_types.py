@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mindcv_ghost.config.raw_value import (
@@ -28,6 +28,7 @@ __all__ = [
     "Int",
     "KeywordArguments",
     "Nullable",
+    "NameList",
     "NumberList",
     "OneOrList",
     "Text",
@@ -319,6 +320,37 @@ class TextList(ValueType):
         if not words:
             raise IllegalValue(self.legal)
         return words
+
+
+class NameList(ValueType):
+    """A list of names out of a given set; null or ``[]`` for none.
+
+    Args:
+        names: the legal ones.
+        refused: names that exist but aren't legal -> why.
+        legal: describes the legal names.
+    """
+
+    takes_list = True
+
+    def __init__(self, names: Collection[str], refused: Mapping[str, str], legal: str) -> None:
+        self.names, self.refused, self.legal = names, refused, legal
+
+    def parse(self, raw: RawValue) -> tuple[str, ...]:
+        """Return the names, each once."""
+        items = [] if raw.is_null else split_list(raw)
+        if not items and isinstance(raw.value, dict):
+            raise IllegalValue(self.legal)
+        return tuple(dict.fromkeys(self._parse_name(item) for item in items))
+
+    def _parse_name(self, raw: RawValue) -> str:
+        name = self.text_of(raw)
+        if name in self.refused:
+            raise IllegalValue(f"{self.legal}; {name} isn't one: {self.refused[name]}")
+        if name not in self.names:
+            near = did_you_mean(name, self.names)
+            raise IllegalValue(f"{self.legal}; {quoted(name)} isn't one{near}")
+        return name
 
 
 class KeywordArguments(ValueType):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mindspore import nn
@@ -62,16 +65,17 @@ def create_optimizer(
     if settings.layer_decay is not None:
         parameters = layer_decay_groups(network, settings, settings.layer_decay, schedule)
         weight_decay_filter = "auto"  # then MindCV uses the groups as they are
-    return mindcv.create_optimizer(
-        parameters,
-        opt=opt,
-        lr=schedule,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay_filter=weight_decay_filter,
-        eps=settings.eps,
-    )
+    with _without_mindcvs_warnings():
+        return mindcv.create_optimizer(
+            parameters,
+            opt=opt,
+            lr=schedule,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay_filter=weight_decay_filter,
+            eps=settings.eps,
+        )
 
 
 def layer_ids(names: list[str]) -> list[int]:
@@ -146,7 +150,8 @@ def create_schedule(updates_per_epoch: int, epochs: int, **settings) -> list[flo
     import mindcv
 
     try:
-        schedule = mindcv.create_scheduler(updates_per_epoch, num_epochs=epochs, **settings)
+        with _without_mindcvs_warnings():
+            schedule = mindcv.create_scheduler(updates_per_epoch, num_epochs=epochs, **settings)
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
         raise ConfigError(
             f"scheduler {settings.get('scheduler')!r} can't be built with these settings: {error}"
@@ -157,3 +162,22 @@ def create_schedule(updates_per_epoch: int, epochs: int, **settings) -> list[flo
     total = updates_per_epoch * epochs
     schedule = [float(lr) for lr in schedule[:total]]
     return schedule + [schedule[-1]] * (total - len(schedule))
+
+
+@contextlib.contextmanager
+def _without_mindcvs_warnings() -> Iterator[None]:
+    """Keep MindCV's factories from warning about settings: ``config/rules.py`` tells of them.
+
+    MindCV 0.3 warns of ``warmup_epochs + decay_epochs > num_epochs`` whatever the scheduler is, a
+    constant one too (``scheduler_factory.py``, line 68), and of ``weight_decay_filter`` "auto" even
+    where a caller has grouped the parameters himself (``optim_factory.py``, line 244).
+    """
+    loggers = [logging.getLogger(name) for name in ("mindcv.scheduler", "mindcv.optim")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

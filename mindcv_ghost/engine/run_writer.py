@@ -149,7 +149,8 @@ class RunWriter:
             path: of that state.
         """
         self._newest = path
-        self.checkpoints.restore(facts["checkpoints"])
+        elsewhere = path.parent.resolve() != self.resume.folder.resolve()
+        self.checkpoints.restore(facts["checkpoints"], path.parent.parent if elsewhere else None)
         self.metrics.restore(facts["metrics"])
 
     def _warn(self, what: str, error: OSError) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -166,6 +167,8 @@ def new_figure(width: float, height: float) -> Any:
     Raises:
         ReportError: if matplotlib isn't installed.
     """
+    # At its first use on a machine it warns, after five seconds, that it lists the fonts.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

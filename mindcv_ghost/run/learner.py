@@ -16,14 +16,13 @@ from mindcv_ghost.config.keys import (
     AmpConfig,
     LossConfig,
     OptimizerConfig,
-    SchedulerConfig,
     TrainConfig,
 )
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
-from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer, create_schedule
+from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import TrainerSettings, updates_per_epoch
@@ -33,6 +32,7 @@ from mindcv_ghost.launch.world import World
 from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
 from mindcv_ghost.run.acceleration import create_compiler, use_native_kernels
 from mindcv_ghost.run.parts import graph_settings
+from mindcv_ghost.run.schedule import create_run_schedule
 
 __all__ = [
     "Learner",
@@ -94,7 +94,7 @@ def create_learner(
     collectives.broadcast_parameters(network)
 
     updates = updates_per_epoch(steps_per_epoch, config.train.gradient_accumulation_steps)
-    schedule = _create_schedule(config.scheduler, config.train.epoch_size, updates)
+    schedule = create_run_schedule(config.scheduler, config.train.epoch_size, updates)
     ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
     optimizer = create_optimizer(network, _optimizer_settings(config.optimizer), schedule, device)
 
@@ -155,24 +155,6 @@ def create_loss(loss: LossConfig) -> nn.Cell:
         reduction=loss.reduction,
         label_smoothing=loss.label_smoothing,
         aux_factor=loss.aux_factor,
-    )
-
-
-def _create_schedule(scheduler: SchedulerConfig, epochs: int, updates: int) -> list[float]:
-    return create_schedule(
-        updates,
-        epochs,
-        scheduler=scheduler.scheduler,
-        lr=scheduler.lr,
-        min_lr=scheduler.min_lr,
-        warmup_epochs=scheduler.warmup_epochs,
-        warmup_factor=scheduler.warmup_factor,
-        decay_epochs=scheduler.decay_epochs,
-        decay_rate=scheduler.decay_rate,
-        milestones=list(scheduler.multi_step_decay_milestones),
-        lr_epoch_stair=scheduler.lr_epoch_stair,
-        num_cycles=scheduler.num_cycles,
-        cycle_decay=scheduler.cycle_decay,
     )
 
 

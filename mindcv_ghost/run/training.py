@@ -121,15 +121,16 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     if folder is not None:
         # On rank 0 only: source_commit() starts git.
         facts |= {"commit": source_commit(), "hardware": describe_hardware(), "date": utc_now()}
+        if resume is not None and resume.history:
+            facts["history"] = resume.history
         state_facts = _state_facts(facts, settings, learner.updates_per_epoch)
         writer = _create_writer(config, folder, data.num_classes, state_facts, resume)
-        folder.write_config(config.to_yaml())
-        folder.write_facts(facts)
     trainer = _create_trainer(config, device, learner, data, collectives, evaluate, writer)
     if resume is not None:
         resume.restore(trainer, learner.updates_per_epoch)
         _warn_of_random_masks(network)
     if folder is not None:
+        _write_record(folder, config, facts, resume)
         _check_space(folder, trainer)
     return TrainingRun(trainer, facts, folder)
 
@@ -161,7 +162,10 @@ def _find_resume_point(
     if folder is None:
         return None, find_resume_point(config.checkpoint.resume, None, None, collectives)
     settings = _resume_settings(config, world, data)
-    resume = find_resume_point(config.checkpoint.resume, folder.path, settings, collectives)
+    accepted = config.checkpoint.resume_anyway
+    resume = find_resume_point(
+        config.checkpoint.resume, folder.path, settings, collectives, accepted
+    )
     return settings, resume
 
 
@@ -203,6 +207,7 @@ def _state_facts(
         "steps_per_epoch": facts["steps_per_epoch"],
         "updates_per_epoch": updates_per_epoch,
         "versions": facts["versions"],
+        "history": facts.get("history", []),
     }
 
 
@@ -278,6 +283,24 @@ def _create_trainer(
     )
 
 
+def _write_record(
+    folder: RunFolder, config: Config, facts: dict[str, Any], resume: ResumePoint | None
+) -> None:
+    """Write ``config.yaml`` and ``run.json``; after a change of settings the old ones are renamed.
+
+    Not again if the same job was requeued before it could save a state: then they are the new ones.
+    """
+    text = config.to_yaml()
+    changed = resume is not None and resume.lies_in(folder.path) and resume.changes.of_results
+    if changed and not folder.has_config(text):
+        for name in ("config.yaml", "run.json"):
+            moved = folder.back_up(name)
+            if moved is not None:
+                _logger.info("%s from before the change kept as %s", name, moved)
+    folder.write_config(text)
+    folder.write_facts(facts)
+
+
 def _warn_of_random_masks(network: nn.Cell) -> None:
     """Warn if a resumed run differs from the whole run because the network has random masks."""
     if any(
@@ -313,8 +336,9 @@ def _outcome(summary: Summary) -> dict[str, Any]:
 
 def _log_outcome(summary: Summary, folder: RunFolder) -> None:
     _logger.info(
-        "%d epochs in %s, %.1f s of it compilation",
+        "%d epoch%s in %s, %.1f s of it compilation",
         summary.epochs,
+        "" if summary.epochs == 1 else "s",
         format_duration(summary.seconds),
         summary.compile_seconds,
     )

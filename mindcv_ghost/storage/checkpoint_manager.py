@@ -82,15 +82,22 @@ class CheckpointManager:
         kept = [[score, path.name] for score, path in self._kept]
         return {"best": self.best, "kept": kept}
 
-    def restore(self, facts: dict) -> None:
-        """Continue from what :meth:`facts` returned in an earlier process."""
+    def restore(self, facts: dict, origin: Path | None = None) -> None:
+        """Continue from what :meth:`facts` returned in an earlier process.
+
+        Args:
+            facts: of that process.
+            origin: its run folder, if it was another one: its best checkpoint is taken over.
+        """
         self.best = facts["best"]
+        if origin is not None and self.best is not None and (origin / "best.ckpt").is_file():
+            link_or_copy(origin / "best.ckpt", self.folder / "best.ckpt")
         # Only names of this form are ever deleted, whatever the facts say.
         numbered = re.compile(re.escape(self.model) + r"-\d+_\d+\.ckpt")
         self._kept = [
             (float(score), self.folder / name)
             for score, name in facts["kept"]
-            if numbered.fullmatch(name)
+            if numbered.fullmatch(name) and (self.folder / name).is_file()
         ]
 
     def _remove_surplus(self) -> None:

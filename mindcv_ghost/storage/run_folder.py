@@ -73,6 +73,13 @@ class RunFolder:
         old.rename(target)
         return target
 
+    def has_config(self, text: str) -> bool:
+        """Tell whether ``config.yaml`` is this text."""
+        try:
+            return (self.path / "config.yaml").read_bytes() == text.encode()
+        except OSError:
+            return False
+
     def write_config(self, text: str) -> None:
         """Write ``config.yaml``, from which the run can be repeated."""
         self._write("config.yaml", text)

@@ -99,6 +99,7 @@ def test_keys_that_do_not_contradict_each_other_are_legal(words):
         ("epoch_size: 90\ndecay_epochs: 100", "the learning rate never reaches min_lr"),
         ("filter_bias_and_bn: true", "today's weight_decay_filter: norm_and_bias"),
         ("config: a.yaml", "config is ignored in a recipe"),
+        ("warmup_epochs: 2\nlr_epoch_stair: true\nepoch_size: 200", "the whole first epoch is 0"),
     ],
 )
 def test_a_key_that_has_no_or_another_effect_is_a_notice(text, part, load):

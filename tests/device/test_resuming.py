@@ -38,6 +38,21 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_weights_of_an_uninterrupted_on
 
 
 @pytest.mark.parametrize("sink", ["true", "false"])
+def test_a_finished_run_goes_on_and_ends_like_a_whole_one(host, images, sink):
+    options = {"batch_size": 4, "ema": "true", "dataset_sink_mode": sink}
+    host.train("Ascend", images, name="whole", epoch_size=3, **options)
+    host.train("Ascend", images, name="run", epoch_size=2, **options)
+    host.train("Ascend", images, name="run", epoch_size=3, resume="auto", **options)
+    assert len(calls(host.records[0], "TrainStep", "DataWrapper")) == 12
+    assert host.weights("run") == host.weights("whole")
+    # The float32 loss that is logged may differ in its last digit (docs/reliability.md).
+    ours, theirs = table(host, "run"), table(host, "whole")
+    losses = [[float(row.pop("loss")) for row in rows] for rows in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("sink", ["true", "false"])
 def test_two_ranks_stop_after_the_same_update_and_resume(host, images, sink):
     options = {"epoch_size": 3, "batch_size": 2, "ranks": 2, "dataset_sink_mode": sink}
     host.train("Ascend", images, name="whole", **options)

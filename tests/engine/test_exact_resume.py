@@ -91,9 +91,11 @@ def evaluation(network) -> Evaluation:
     return Evaluation(100, correct, 100, CLASSES, 0.5, 0, 1.0, 0.0, zero, zero[0])
 
 
-def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
+def make(
+    folder, at=lambda *_: None, accumulation=2, opt="momentum", epochs=EPOCHS, decay=0.9, **steps
+):
     network = Wide()
-    schedule = [0.1 * 0.9**n for n in range(EPOCHS * STEPS)]
+    schedule = [0.1 * decay**n for n in range(epochs * STEPS)]
     optimizer = create_optimizer(network, OptimizerSettings(opt), schedule, "CPU")
     ema = EmaWeights(network, 0.9)
     step = TrainStep(
@@ -111,7 +113,7 @@ def make(folder, at=lambda *_: None, accumulation=2, opt="momentum", **steps):
         ResumeFolder(folder / "resume"),
         {"ranks": 1, "updates_per_epoch": updates},
     )
-    settings = TrainerSettings(epochs=EPOCHS, steps=StepSettings(nan_patience=3, **steps))
+    settings = TrainerSettings(epochs=epochs, steps=StepSettings(nan_patience=3, **steps))
     trainer = Trainer(
         step,
         Batches(at),
@@ -194,6 +196,25 @@ def test_the_state_of_every_optimizer_is_saved(tmp_path, opt):
     again = resume(tmp_path / "stopped", opt=opt)
     again.run()
     assert outcome(again, tmp_path / "stopped") == outcome(whole, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [None, (1, 2)], ids=["finished", "within an epoch"])
+@pytest.mark.parametrize("decay", [1, 0.9], ids=["constant", "exponential"])
+def test_an_extended_run_ends_like_a_whole_one_of_that_length(tmp_path, decay, stop):
+    for name in ("whole", "extended"):
+        (tmp_path / name).mkdir()
+    whole, _ = make(tmp_path / "whole", decay=decay)
+    whole.run()
+    folder = tmp_path / "extended"
+    short, _ = make(folder, decay=decay, epochs=2)
+    if stop is not None:
+        stop_at(short, stop)
+    assert short.run().epochs == (2 if stop is None else 1)
+    longer = resume(folder, decay=decay)
+    summary = longer.run()
+    assert summary.epochs == EPOCHS
+    assert outcome(longer, folder) == outcome(whole, tmp_path / "whole")
+    assert [row[0] for row in outcome(longer, folder)[1]] == ["epoch", "1", "2", "3"]
 
 
 class Killed(BaseException):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import mindcv
 import mindspore as ms
 import numpy as np
@@ -89,6 +91,20 @@ def test_a_warm_up_longer_than_the_run_is_truncated():
     )
     assert len(schedule) == 8
     assert schedule == sorted(schedule)
+
+
+def test_mindcvs_factories_do_not_repeat_our_notices(caplog):
+    loggers = [logging.getLogger(f"mindcv.{name}") for name in ("scheduler", "optim")]
+    levels = [logger.level for logger in loggers]
+    settings = OptimizerSettings("momentum", weight_decay_filter="auto", layer_decay=0.5)
+    with caplog.at_level("WARNING"):
+        create_schedule(4, 2, scheduler="constant", lr=0.1, warmup_epochs=1, lr_epoch_stair=True)
+        create_optimizer(Linear(), settings, [0.1], "CPU")
+        assert [logger.level for logger in loggers] == levels
+        assert caplog.messages == []
+        # What is kept away: MindCV warns of a constant rate's decay_epochs, too.
+        mindcv.create_scheduler(4, "constant", num_epochs=2)
+    assert "warmup_epochs + decay_epochs > num_epochs" in caplog.text
 
 
 def test_settings_that_mindcv_rejects_are_a_config_error():

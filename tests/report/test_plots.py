@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import numpy as np
@@ -114,6 +115,15 @@ def test_without_matplotlib_the_message_says_what_to_install(metrics, tmp_path, 
     with pytest.raises(ReportError, match="pip install matplotlib"):
         plots.plot_learning_curve(metrics, tmp_path / "curve.png")
     assert not (tmp_path / "curve.png").exists()
+
+
+def test_matplotlib_does_not_announce_its_list_of_fonts(caplog):
+    plots.new_figure(1, 1)
+    font_manager = logging.getLogger("matplotlib.font_manager")
+    font_manager.warning("Matplotlib is building the font cache; this may take a moment.")
+    assert caplog.messages == []
+    font_manager.error("no font")
+    assert caplog.messages == ["no font"]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 40, 41, 1000])

@@ -55,3 +55,19 @@ def test_after_a_restore_older_numbered_checkpoints_are_removed_and_no_other_fil
     assert not manager.save(parameters(Small()), 3, 7, 80.0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "net-3_7.ckpt", "other.txt"]
     assert manager.facts() == {"best": 90.0, "kept": [[3, "net-3_7.ckpt"]]}
+
+
+def test_a_run_that_goes_on_elsewhere_takes_over_the_best_checkpoint_and_only_files_that_are_there(
+    tmp_path,
+):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir(), new.mkdir()
+    first = CheckpointManager(old, "net", 1, "top_k", 1)
+    assert first.save(parameters(Small(fill=1)), 1, 7, 90.0)
+    second = CheckpointManager(new, "net", 1, "top_k", 1)
+    second.restore(first.facts(), origin=old)
+    assert not second.save(parameters(Small(fill=2)), 2, 7, 80.0)
+    # net-1_7.ckpt stayed in the old folder: it doesn't count among those of the new one.
+    assert sorted(p.name for p in new.iterdir()) == ["best.ckpt", "last.ckpt", "net-2_7.ckpt"]
+    assert (value(new / "best.ckpt"), value(new / "last.ckpt")) == (1.0, 2.0)
+    assert sorted(p.name for p in old.iterdir()) == ["best.ckpt", "last.ckpt", "net-1_7.ckpt"]
