@@ -21,6 +21,7 @@ from mindcv_ghost.config.raw_value import IllegalValue, RawValue, quoted
 from mindcv_ghost.config.recipe import read_recipe
 from mindcv_ghost.config.rules import INTERPOLATIONS, check_rules, notices_of
 from mindcv_ghost.config.shipped import recipe_path
+from mindcv_ghost.config.value_types import KeywordArguments
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.version import __version__
 
@@ -140,7 +141,7 @@ class _Builder:
                 self.problems.append(f"{raw.where}: {what} isn't legal; give {illegal}{default}")
                 self.failed.add(name)
                 continue
-            if isinstance(value, dict):
+            if isinstance(key.type, KeywordArguments) and not key.type.is_none(raw):
                 value = {**self.values[name], **value}
             self.values[name] = value
             self.places[name] = raw.where

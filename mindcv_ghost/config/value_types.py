@@ -363,7 +363,9 @@ class KeywordArguments(ValueType):
     """
 
     takes_list = True
-    legal = "names with values, as {ratio: 4} in YAML or ratio=4 on the command line"
+    legal = (
+        "names with values, as {ratio: 4} in YAML or ratio=4 on the command line, or null for none"
+    )
 
     def __init__(self, reserved: Mapping[str, str]) -> None:
         self.reserved = reserved
@@ -381,9 +383,15 @@ class KeywordArguments(ValueType):
             raise IllegalValue(f"{self.legal}; {quoted(name)} isn't a name")
         return _infer(raw)
 
+    @staticmethod
+    def is_none(raw: RawValue) -> bool:
+        """Whether the user wrote null: no arguments, also none of a recipe's."""
+        words = raw.value if isinstance(raw.value, list) else [raw]
+        return len(words) == 1 and words[0].is_null
+
     def _items(self, raw: RawValue) -> dict[str, RawValue]:
         """Return what was written for each name."""
-        if raw.is_null or raw.value == "{}":
+        if self.is_none(raw) or raw.value == "{}":
             return {}
         if isinstance(raw.value, dict):
             return raw.value

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Callable
 
 from mindspore import Tensor, nn
+from mindspore.common.initializer import initializer
 
 from mindcv_ghost.layers import (
     GhostClassifier,
@@ -67,6 +68,10 @@ class GhostBasicBlock(nn.Cell):
         self.downsample = _shortcut(in_channels, channels, stride, ghost)
         self.relu = nn.ReLU()
 
+    def zero_init_last(self) -> None:
+        """Let the block start as its shortcut."""
+        _zero_gammas(self.conv2)
+
     def construct(self, x: Tensor) -> Tensor:
         y = self.conv2(self.conv1(x))
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -98,6 +103,10 @@ class GhostBottleneck(nn.Cell):
         self.downsample = _shortcut(in_channels, out_channels, stride, ghost)
         self.relu = nn.ReLU()
 
+    def zero_init_last(self) -> None:
+        """Let the block start as its shortcut."""
+        _zero_gammas(self.conv3)
+
     def construct(self, x: Tensor) -> Tensor:
         y = self.conv3(self.conv2(self.conv1(x)))
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -111,6 +120,13 @@ def _shortcut(
     if stride == 1 and in_channels == out_channels:
         return None
     return ghost(in_channels, out_channels, 1, stride=stride, act=False)
+
+
+def _zero_gammas(module: GhostModule) -> None:
+    """Set gamma to 0 in both branches: the cheap BN alone would restore the scale of its input."""
+    for branch in (module.primary, module.cheap):
+        if branch is not None and branch.bn is not None:
+            branch.bn.gamma.set_data(initializer("zeros", branch.bn.gamma.shape))
 
 
 class GhostResNet(ImageClassifier):
@@ -129,6 +145,8 @@ class GhostResNet(ImageClassifier):
         cheap_kernel_size: d in the paper, for every Ghost module.
         drop_rate: dropout probability before the classifier.
         ghost_classifier: use a :class:`GhostClassifier` of the same ratio as the classifier.
+        zero_init_last: start the last BNs of every block at gamma 0, so that each block starts as
+            its shortcut (timm's option of this name; Goyal et al., arXiv 1706.02677, section 5.1).
 
     Inputs:
         Images of shape (N, in_channels, H, W) and any size.
@@ -153,6 +171,7 @@ class GhostResNet(ImageClassifier):
         cheap_kernel_size: int = 3,
         drop_rate: float = 0.0,
         ghost_classifier: bool = False,
+        zero_init_last: bool = False,
     ) -> None:
         super().__init__(drop_rate)
         ghost = partial(GhostModule, ratio=ratio, cheap_kernel_size=cheap_kernel_size)
@@ -177,6 +196,9 @@ class GhostResNet(ImageClassifier):
             for index in range(depth):
                 blocks.append(block(channels_in, channels, stride if index == 0 else 1, ghost))
                 channels_in = channels * block.expansion
+            if zero_init_last:
+                for made in blocks:
+                    made.zero_init_last()
             setattr(self, f"layer{number}", nn.SequentialCell(blocks))
             reduction *= stride
             self.feature_info.append(

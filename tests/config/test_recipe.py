@@ -197,6 +197,14 @@ def test_bases_are_relative_to_their_file_nested_and_listed_in_order(recipe, mon
     assert (config.train.epoch_size, config.system.log_interval) == (6, 8)
 
 
+def test_null_leaves_out_the_model_args_of_a_base_and_of_a_recipe(recipe):
+    base = recipe("model_args: {ratio: 2}\nghostify: {ratio: 4}\n", "base.yaml")
+    child = recipe("_base_: base.yaml\nmodel_args: null\n", "child.yaml")
+    assert load_config(["-c", child]).model.model_args == {}
+    model = load_config(["-c", base, "--model_args", "null", "--ghostify", "null"]).model
+    assert model.model_args == model.ghostify == {}
+
+
 def test_model_args_of_base_recipe_and_command_line_are_merged_by_name(recipe):
     recipe("model_args: {ratio: 2, act: relu, deep: true}\n", "base.yaml")
     path = recipe("_base_: base.yaml\nmodel_args: {ratio: 3, deep: false}\n", "child.yaml")

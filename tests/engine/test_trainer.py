@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -113,6 +114,25 @@ def test_each_epoch_writes_a_row_and_ends_its_batches(tmp_path):
     assert batches.closed == 3
     assert rows[0]["compile_seconds"] > 0
     assert rows[1]["compile_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("val_loss", "has_bn", "explained"),
+    [(5623.0, True, True), (4.0, True, False), (5623.0, False, False)],
+)
+def test_a_validation_that_bn_spoils_is_explained_in_the_log(
+    tmp_path, monkeypatch, caplog, val_loss, has_bn, explained
+):
+    """A loss far above chance and above the training loss: ln 10 is 2.3."""
+    trainer, _ = make(tmp_path, accuracies=(10,), epochs=1)
+    worse = dataclasses.replace(evaluation(10), loss=val_loss)
+    trainer.evaluate = lambda: worse
+    if has_bn:
+        statistics = ms.Parameter(Tensor(np.ones(3, np.float32)), name="bn.moving_variance")
+        monkeypatch.setattr(trainer, "_statistics", lambda: [statistics])
+    with caplog.at_level("INFO"):
+        trainer.run()
+    assert ("BN's running statistics lag behind the weights" in caplog.text) == explained
 
 
 def test_the_logged_rate_is_that_of_the_latest_update(tmp_path):

@@ -7,7 +7,7 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindcv_ghost.kernels.ghost_tail import NativeGhostBasicBlock, NativeGhostBottleneck
 from mindcv_ghost.kernels.install import install
@@ -152,6 +152,25 @@ def test_bias_of_a_primary_convolution_is_added(built, graph_mode):
             assert install(module, built).convolutions == 1
         results.append(module(Tensor(np.ones((1, 4, 5, 5), np.float32))).asnumpy())
     assert_close(results[1], results[0])
+
+
+def test_gammas_of_zero_get_the_gradients_of_stock_operators(built, graph_mode):
+    """A block's last BNs start so with zero_init_last."""
+    gradients = []
+    for native in (False, True):
+        case = Case(NAMES.index("without ReLU"))
+        randomise(case.layer)
+        for branch in (case.layer.primary, case.layer.cheap):
+            branch.bn.gamma.set_data(Tensor(np.zeros(3, np.float32)))
+        if native:
+            assert install(case, built).native_ghost_modules == 1
+        cases = Cases([case]).set_train(True)
+        parameters = cases.trainable_params()
+        _, found = ops.value_and_grad(cases, None, parameters, has_aux=True)()
+        gradients.append({p.name: d.asnumpy() for p, d in zip(parameters, found)})
+    for name, expected in gradients[0].items():
+        assert_close(gradients[1][name], expected, least_scale=1.0)
+    assert np.abs(gradients[1]["cases.0.layer.primary.bn.gamma"]).min() > 1e-2
 
 
 @pytest.mark.parametrize(

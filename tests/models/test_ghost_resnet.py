@@ -139,6 +139,21 @@ def test_checkpoint_path_loads_the_weights(tmp_path):
     np.testing.assert_array_equal(again(x).asnumpy(), network(x).asnumpy())
 
 
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50"])
+def test_with_zero_init_last_every_block_starts_as_its_shortcut(name):
+    network = mindcv.create_model(name, num_classes=4, zero_init_last=True)
+    last = {"ghost_resnet18": ".conv2.", "ghost_resnet50": ".conv3."}[name]
+    for parameter in network.get_parameters():
+        if parameter.name.endswith("gamma"):
+            assert (parameter.asnumpy() == (0 if last in parameter.name else 1)).all()
+    stage = network.layer2.set_train(True)
+    channels = 64 if name == "ghost_resnet18" else 256
+    x = Tensor(np.abs(np.random.RandomState(0).standard_normal((2, channels, 8, 8))), ms.float32)
+    shortcut = np.maximum(stage[0].downsample(x).asnumpy(), 0)
+    assert shortcut.std() > 0.1
+    np.testing.assert_array_equal(stage(x).asnumpy(), shortcut)
+
+
 def test_the_seed_determines_the_initial_weights():
     def weights(seed: int) -> np.ndarray:
         ms.set_seed(seed)

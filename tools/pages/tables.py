@@ -6,11 +6,12 @@
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
-``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases`` and ``keys``.
+``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``keys`` and
+``digits_settings``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
-ghostify, ghostify_digits), ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``,
-the recipes' header comments, and the package's own table of keys.
+ghostify, ghostify_digits, digits_settings), ``results.csv``, ``profile.csv`` and ``releases.csv``
+in ``benchmarks``, the recipes' header comments, and the package's own table of keys.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
+from tools.pages.digits_settings import DIGITS_SETTINGS_HEAD, digits_settings_rows
 from tools.pages.keys import keys_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
 from tools.pages.recipe_header import DescribedRecipe, list_recipes
@@ -48,6 +50,7 @@ __all__ = ["Sources", "fill", "main", "pages"]
 
 NOT_MEASURED = "not measured"
 _DATASETS = {"imagenet": "ImageNet-1K", "cifar10": "CIFAR-10", "digits": "Handwritten digits"}
+_SINGLE = ("throughput", "paper_tables", "ghostify", "ghostify_digits", "digits_settings")
 _MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
 
 
@@ -70,7 +73,7 @@ class Sources:
         self.runs, self.complexity, self.paper = [], [], {"source": "", "rows": []}
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
-        self.ghostify_digits = {"parts": []}
+        self.ghostify_digits, self.digits_settings = {"parts": []}, {"runs": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -82,12 +85,11 @@ class Sources:
                 self.paper_rows = result.get("paper_rows", [])
             elif kind == "paper":
                 self.paper = result
-            elif kind in ("paper_tables", "ghostify", "ghostify_digits", "throughput"):
+            elif kind in _SINGLE:
                 setattr(self, kind, result)
             else:
                 raise ReportError(
-                    f"{path}: kind is {kind!r}, not run, complexity, throughput, paper, "
-                    "paper_tables, ghostify or ghostify_digits"
+                    f"{path}: kind is {kind!r}, not run, complexity, paper, {', '.join(_SINGLE)}"
                 )
 
     def counted(self, model: str, ratio: int) -> dict | None:
@@ -283,6 +285,11 @@ def ghostify_digits_table(sources: Sources, page: Path) -> str:
     return f"{sentence}\n{_table(head, rows)}"
 
 
+def digits_settings_table(sources: Sources, page: Path) -> str:
+    """Return the table of settings that were tried for the quick start."""
+    return _table(DIGITS_SETTINGS_HEAD, digits_settings_rows(sources.digits_settings["runs"]))
+
+
 def all_paper_tables(sources: Sources, page: Path) -> str:
     """Return the paper's tables with our numbers beside its own."""
     tables = paper_tables(sources.paper_tables, sources.paper_rows)
@@ -317,6 +324,7 @@ _SECTIONS = {
     "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
     "releases": lambda sources, page: releases_table(sources.releases),
     "keys": lambda sources, page: keys_table(),
+    "digits_settings": digits_settings_table,
 }
 
 

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MODEL_HEAD = ("Model", "Family", "Paper", "Params (M)", "MACs (M)", "Activations (M)")
-MODEL_HEAD += ("Peak memory (MB)", "Images/s", "Input", "Recipe")
+MODEL_HEAD += ("Peak memory (MB)", "Images/s, batch 1", "batch 32", "Input", "Recipe")
 GHOSTIFY_HEAD = ("Network", "Replaced", "with BN", "Params (M)", "after")
 PAPER_HEAD = ("Row", "Model", "Params (M), paper", "ours", "difference")
 PAPER_HEAD += ("FLOPs (M), paper", "ours", "difference", "reason")
@@ -61,7 +61,7 @@ def models_rows(registered: list[dict], recipes: list, page: Path, throughput: d
                 f"{entry['macs'] / 1e6:,.1f}",
                 f"{entry['activations'] / 1e6:.2f}",
                 f"{entry['peak_bytes'] / 1e6:.1f}",
-                f"{measured[model]:.0f}" if model in measured else "–",
+                *(_rate(measured.get(model, {}).get(size)) for size in ("1", "32")),
                 "x".join(map(str, entry["input"])),
                 ", ".join(links),
             )
@@ -130,11 +130,16 @@ def throughput_sentence(throughput: dict) -> str:
     if not throughput["models"]:
         return "Images a second: not measured.\n"
     return (
-        f"Images a second: inference in graph mode, batch {throughput['batch_size']}, median of "
-        f"{throughput['runs']} runs on {throughput['hardware']} (MindSpore "
-        f"{throughput['versions']['mindspore']}, commit `{throughput['commit']}`). A dash: not "
-        "measured.\n"
+        "Images a second: inference in graph mode with this package's operators on "
+        f"{throughput['hardware']} (MindSpore {throughput['versions']['mindspore']}, commit "
+        f"`{throughput['commit']}`). A dash: not measured.\n"
     )
+
+
+def _rate(images_per_second: float | None) -> str:
+    if images_per_second is None:
+        return "–"
+    return f"{images_per_second:,.{0 if images_per_second >= 10 else 1}f}"
 
 
 def ghostify_sentence(ghostify: dict) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from collections.abc import Sequence
 
@@ -111,13 +110,11 @@ def eval_decoder(source: Source, augment: Augment, *, cache_mb: int) -> ImageDec
     folder = _supported_folder(source, augment)
     if not 0 < augment.crop_pct <= 1:
         raise Unavailable(f"crop_pct is {augment.crop_pct}")
-    settings = _settings(augment)
-    height, width = int(settings["height"][0]), int(settings["width"][0])
-    if height == width:
-        settings["resize_height"] = math.floor(height / augment.crop_pct)
+    settings, resize = _settings(augment), augment.eval_resize
+    if isinstance(resize, int):
+        settings["resize_height"] = resize
     else:
-        settings["resize_height"] = int(height / augment.crop_pct)
-        settings["resize_width"] = int(width / augment.crop_pct)
+        settings["resize_height"], settings["resize_width"] = resize
     load()
     return ImageDecoder(folder, settings, cache=cache_for(folder, cache_mb))
 
@@ -133,10 +130,8 @@ def _supported_folder(source: Source, augment: Augment) -> FolderSource:
 
 
 def _settings(augment: Augment) -> np.ndarray:
-    size = augment.image_resize
-    height, width = size if isinstance(size, Sequence) else (size, size)
     settings = np.zeros(1, SETTINGS)
-    settings["height"], settings["width"] = int(height), int(width)
+    settings["height"], settings["width"] = augment.size
     settings["mean"] = np.resize(np.array(augment.mean, np.float32), 3)
     settings["std"] = np.resize(np.array(augment.std, np.float32), 3)
     return settings

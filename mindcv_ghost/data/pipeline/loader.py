@@ -121,7 +121,7 @@ class TrainLoader:
             )
         else:
             self._backend = MindSporeTrainBackend(
-                source, self._sampler, transforms, mix=mix, one_hot=width, workers=workers
+                source, augment, self._sampler, transforms, mix=mix, one_hot=width, workers=workers
             )
 
     def indices(self, epoch: int) -> np.ndarray:
@@ -210,7 +210,9 @@ class EvalLoader:
         if decoder is not None:
             self._backend = NativeEvalBackend(decoder, self._shard, workers=workers)
         else:
-            self._backend = MindSporeEvalBackend(source, self._shard, transforms, workers=workers)
+            self._backend = MindSporeEvalBackend(
+                source, augment, self._shard, transforms, workers=workers
+            )
 
     @property
     def indices(self) -> np.ndarray:

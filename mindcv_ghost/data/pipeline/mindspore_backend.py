@@ -7,7 +7,7 @@ augment in ``workers`` threads, and one batch operation ends the pipeline.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mindspore as ms
 import mindspore.dataset as ds
@@ -19,13 +19,18 @@ from mindcv_ghost.data.pipeline.bad_images import black_image, first_readable
 from mindcv_ghost.data.pipeline.mindspore_batches import MindSporeBatches, set_pipeline_seed
 from mindcv_ghost.data.pipeline.sample_stream import FixedLengthStream, SampleStream
 from mindcv_ghost.data.pipeline.sharding import EvalShard, TrainSampler, mix_seed
+from mindcv_ghost.data.sets.image_file import image_size
+from mindcv_ghost.data.sets.image_folder import FolderSource
 from mindcv_ghost.data.sets.sources import Source
 from mindcv_ghost.data.transforms.augmentations import MixupCutmix
 from mindcv_ghost.data.transforms.factory import TrainTransforms
 from mindcv_ghost.data.transforms.seeded import SeededOp
+from mindcv_ghost.data.transforms.settings import Augment
 from mindcv_ghost.errors import DataError
 
 __all__ = ["MindSporeEvalBackend", "MindSporeTrainBackend"]
+
+_MAX_ENLARGING = 1000  # MindSpore 2.8's Resize: "it's 1000 times bigger than the original image"
 
 
 class MindSporeTrainBackend:
@@ -36,6 +41,7 @@ class MindSporeTrainBackend:
 
     Args:
         source: the training split.
+        augment: settings of the transforms.
         sampler: which images come, and their seeds.
         transforms: the operations.
         mix: mixup and cutmix over a batch, or None.
@@ -46,6 +52,7 @@ class MindSporeTrainBackend:
     def __init__(
         self,
         source: Source,
+        augment: Augment,
         sampler: TrainSampler,
         transforms: TrainTransforms,
         *,
@@ -54,6 +61,7 @@ class MindSporeTrainBackend:
         workers: int,
     ) -> None:
         self._source, self._sampler, self._shard = source, sampler, sampler.shard
+        self._read = _reader(source, max(augment.size), centre=False)
         self._transforms, self._mix, self._one_hot = transforms, mix, one_hot
         self._workers = workers
         self._needs_seeds = mix is not None or transforms.seeded
@@ -110,7 +118,7 @@ class MindSporeTrainBackend:
     def _row(self, item: tuple) -> tuple:
         indices, position, seed = item
         skip = self._source.on_bad_image == "skip"
-        image, label = first_readable(self._source.__getitem__, indices, position, skip=skip)
+        image, label = first_readable(self._read, indices, position, skip=skip)
         return self._with_seed(image, label, seed)
 
     def _with_seed(self, image: np.ndarray, label: int, seed: int) -> tuple:
@@ -175,13 +183,26 @@ class MindSporeEvalBackend:
 
     Args:
         source: the split.
+        augment: settings of the transforms.
         shard: which images come.
         transforms: the operations.
         workers: threads of each operation.
     """
 
-    def __init__(self, source: Source, shard: EvalShard, transforms: list, *, workers: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        augment: Augment,
+        shard: EvalShard,
+        transforms: list,
+        *,
+        workers: int,
+    ) -> None:
         self._source, self._shard = source, shard
+        resize = augment.eval_resize
+        centre = isinstance(resize, int)
+        side = resize if isinstance(resize, int) else max(resize)
+        self._read = _reader(source, side, centre=centre)
         self._transforms, self._workers = transforms, workers
         self._black = black_image(source)
 
@@ -200,12 +221,37 @@ class MindSporeEvalBackend:
         image, label, valid = self._black, 0, 0
         if index >= 0:
             try:
-                (image, label), valid = self._source[index], 1
+                (image, label), valid = self._read(index), 1
             except DataError:
                 if self._source.on_bad_image != "skip":
                     raise
                 label, valid = self._source.label_of(index), 2
         return image, np.array(label, np.int32), np.array(valid, np.int32)
+
+
+def _reader(source: Source, side: int, *, centre: bool) -> Callable[[int], tuple[np.ndarray, int]]:
+    """Return what reads images that MindSpore's operations can make ``side`` pixels of.
+
+    With ``centre`` only the middle of a long ribbon is read.
+    """
+    if not isinstance(source, FolderSource):
+        return source.__getitem__
+    read = source.read_centre if centre else source.__getitem__
+    if side <= _MAX_ENLARGING:
+        return read
+
+    def read_enlargeable(index: int) -> tuple[np.ndarray, int]:
+        image, label = read(index)
+        width, height = image_size(image)
+        if side > _MAX_ENLARGING * min(width, height):
+            raise source.found_bad(
+                index,
+                f"is {width} x {height} pixels, and MindSpore makes no more than {_MAX_ENLARGING} "
+                f"of one; {side} are asked for (image_resize). The native loader does.",
+            )
+        return image, label
+
+    return read_enlargeable
 
 
 def _map(dataset: ds.Dataset, ops: list, column: str, workers: int, salt: int = 0) -> ds.Dataset:

@@ -28,13 +28,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 __all__ = [
-    "BadImage",
     "MAX_ASPECT",
     "MAX_FILE_BYTES",
+    "MAX_JPEG_SIDE",
     "MAX_PIXELS",
     "MAX_SCANNED_PIXELS",
     "MAX_SCANS",
+    "MAX_SIDE",
+    "BadImage",
+    "central_part",
     "decode",
+    "image_size",
     "jpeg_is_plain",
     "prepare",
 ]
@@ -42,7 +46,12 @@ __all__ = [
 # Pillow's own limit against decompression bombs: 256 MiB decoded. One such image costs a reading
 # thread up to 0.8 GB (progressive JPEG, 4:4:4) in MindSpore's decoder and 1.0 (CMYK) in Pillow.
 MAX_PIXELS = 89_478_485
-MAX_ASPECT = 100  # a 1 x 100,000 image takes 20 GB once its short side is resized to 256
+MAX_SIDE = 2**20  # of OpenCV 4.11, which decodes BMP for MindSpore 2.8
+MAX_JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+# Evaluation resizes the short side and crops the centre, so it sees little of a ribbon. Of a longer
+# one only the centre of this aspect is resized: the whole of 3,000 x 1 pixels would become
+# 768,000 x 256 (590 MB), and of 65,500 x 1 13 GB.
+MAX_ASPECT = 100
 MAX_FILE_BYTES = 256 * 2**20  # the largest image as uncompressed BMP
 MAX_SCANS = 500  # cameras and encoders make up to about 20; each costs a pass over all pixels
 # Pixels times scans, 24 scans of the largest image: 1.1 MB of empty scans over 89 million pixels
@@ -79,7 +88,7 @@ def prepare(data: bytes) -> np.ndarray:
     """
     if jpeg_is_plain(data):
         return np.frombuffer(data, np.uint8)
-    return np.frombuffer(_as_bmp(data), np.uint8)
+    return np.frombuffer(_as_bmp(_decoded(data)), np.uint8)
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -95,6 +104,45 @@ def decode(data: bytes) -> np.ndarray:
         BadImage: if the file can't be decoded.
     """
     return np.array(_decoded(data))
+
+
+def image_size(data: np.ndarray) -> tuple[int, int]:
+    """Read width and height from the header of what :func:`prepare` returned."""
+    file = memoryview(data.data)
+    if file[0] == 0x42:  # "BM"
+        width, height = struct.unpack_from("<2i", file, 18)
+        return width, abs(height)
+    position = 2
+    while file[position + 1] not in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+        position += 2 + struct.unpack_from(">H", file, position + 2)[0]
+    height, width = struct.unpack_from(">2H", file, position + 5)
+    return width, height
+
+
+def central_part(data: np.ndarray) -> np.ndarray:
+    """Cut the middle out of an image whose sides differ by more than :data:`MAX_ASPECT` times.
+
+    What is left has the same centre, so that a centre crop of at most this aspect sees the same.
+    ``plan_for`` in ``data/native/cpp/entry.cc`` does the same.
+
+    Args:
+        data: what :func:`prepare` returned.
+
+    Returns:
+        uint8 array (bytes,): ``data`` itself, or a BMP.
+    """
+    width, height = image_size(data)
+    if max(width, height) <= MAX_ASPECT * min(width, height):
+        return data
+    across, down = _middle(width, height), _middle(height, width)
+    part = _decoded(data.tobytes()).crop((across[0], down[0], across[1], down[1]))
+    return np.frombuffer(_as_bmp(part), np.uint8)
+
+
+def _middle(side: int, other: int) -> tuple[int, int]:
+    """First and last + 1 of the pixels of a side that are kept; as many are cut at either end."""
+    cut = max(0, side - MAX_ASPECT * other) // 2
+    return cut, side - cut
 
 
 def jpeg_is_plain(data: bytes) -> bool:
@@ -169,7 +217,7 @@ class _Frame:
         precision, height, width, count = struct.unpack_from(">BHHB", body)
         if precision != 8 or count not in (1, 3) or len(body) != 6 + 3 * count:
             raise _NotPlain
-        if _size_problem(width, height):
+        if _size_problem(width, height, MAX_JPEG_SIDE):
             raise _NotPlain
         self.pixels = width * height
         self.progressive = marker == _PROGRESSIVE
@@ -265,7 +313,7 @@ def _refuse_scans(scans: int, pixels: int) -> None:
         )
 
 
-def _size_problem(width: int, height: int) -> str:
+def _size_problem(width: int, height: int, max_side: int) -> str:
     """Say why an image of this size is refused; an empty string if it isn't."""
     if not width or not height:
         return f"is {width} x {height} pixels"
@@ -274,15 +322,15 @@ def _size_problem(width: int, height: int) -> str:
             f"is {width} x {height} pixels, more than the limit of {MAX_PIXELS:,} against "
             "decompression bombs; scale it down (or raise MAX_PIXELS in data/sets/image_file.py)"
         )
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        return f"is {width} x {height} pixels, one side over {MAX_ASPECT} times the other; crop it"
+    if max(width, height) > max_side:
+        return f"is {width} x {height} pixels; a side of this format may have {max_side:,}: crop it"
     return ""
 
 
-def _as_bmp(data: bytes) -> memoryview:
-    """Decode the whole image with Pillow, to an uncompressed BMP of 8-bit RGB."""
+def _as_bmp(image: Image.Image) -> memoryview:
+    """Encode 8-bit RGB as an uncompressed BMP."""
     out = io.BytesIO()
-    _decoded(data).save(out, "BMP")
+    image.save(out, "BMP")
     return out.getbuffer()  # getvalue() would copy: 268 MB for the largest image
 
 
@@ -292,7 +340,8 @@ def _decoded(data: bytes) -> Image.Image:
         raise BadImage("is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            problem = _size_problem(*image.size)
+            limit = MAX_JPEG_SIDE if image.format == "JPEG" else MAX_SIDE
+            problem = _size_problem(image.width, image.height, limit)
             if problem:
                 raise BadImage(problem)
             if data.startswith(b"\xff\xd8"):  # inside a scan 0xFF is never followed by 0xDA

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mindcv_ghost.data.sets.image_file import MAX_FILE_BYTES, BadImage, prepare
+from mindcv_ghost.data.sets.image_file import MAX_FILE_BYTES, BadImage, central_part, prepare
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError, near_names
 
@@ -109,6 +109,14 @@ class FolderSource:
         data, label = self.read(index)
         try:
             return prepare(data), label
+        except BadImage as problem:
+            raise self.found_bad(index, str(problem)) from None
+
+    def read_centre(self, index: int) -> tuple[np.ndarray, int]:
+        """Read an image as ``[]`` does, of a long ribbon only the middle (``central_part``)."""
+        image, label = self[index]
+        try:
+            return central_part(image), label
         except BadImage as problem:
             raise self.found_bad(index, str(problem)) from None
 

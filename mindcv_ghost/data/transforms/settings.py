@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,3 +38,21 @@ class Augment:
     cutmix: float = 0.0
     cutmix_prob: float = 1.0
     aug_repeats: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        size = self.image_resize
+        height, width = size if isinstance(size, Sequence) else (size, size)
+        return int(height), int(width)
+
+    @property
+    def eval_resize(self) -> int | tuple[int, int]:
+        """What evaluation resizes to before its centre crop: the short side, or height and width.
+
+        As in MindCV, only a square input keeps the image's aspect.
+        """
+        height, width = self.size
+        if height == width:
+            return math.floor(height / self.crop_pct)
+        return int(height / self.crop_pct), int(width / self.crop_pct)

@@ -42,6 +42,12 @@ struct Item {
 namespace {
 
 constexpr int64_t kMaxFile = int64_t{256} << 20;
+constexpr int kMaxAspect = 100;  // as image_file's MAX_ASPECT
+
+// The pixels to cut at either end of a side, so that it is kMaxAspect times the other at most.
+int cut(int64_t side, int64_t other) {
+  return static_cast<int>(side > kMaxAspect * other ? (side - kMaxAspect * other) / 2 : 0);
+}
 
 // What to do with an image: crop it, resize the crop, and output a part of that.
 struct Plan {
@@ -66,10 +72,16 @@ Plan plan_for(const Settings& settings, int height, int width, Rng* rng) {
   plan.height = plan.width = settings.resize_height;
   if (settings.resize_width > 0) {
     plan.width = settings.resize_width;
-  } else if (height < width) {  // in float, as MindSpore
-    plan.width = static_cast<int>(std::floor(static_cast<float>(width) / height * plan.height));
   } else {
-    plan.height = static_cast<int>(std::floor(static_cast<float>(height) / width * plan.width));
+    const int x = cut(width, height), y = cut(height, width);
+    plan.crop = {x, y, width - 2 * x, height - 2 * y};
+    const float wide = static_cast<float>(plan.crop.width);  // in float, as MindSpore
+    const float high = static_cast<float>(plan.crop.height);
+    if (high < wide) {
+      plan.width = static_cast<int>(std::floor(wide / high * plan.height));
+    } else {
+      plan.height = static_cast<int>(std::floor(high / wide * plan.width));
+    }
   }
   plan.top = (plan.height - settings.height) / 2;
   plan.left = (plan.width - settings.width) / 2;

@@ -9,8 +9,7 @@
 
 namespace loader {
 
-constexpr int64_t kMaxPixels = 89478485;  // as image_file's MAX_PIXELS and MAX_ASPECT
-constexpr int64_t kMaxAspect = 100;
+constexpr int64_t kMaxPixels = 89478485;  // as image_file's MAX_PIXELS
 
 inline bool is_plain_jpeg(const uint8_t* data, int64_t bytes) {
   if (bytes < 4 || data[0] != 0xFF || data[1] != 0xD8) return false;
@@ -30,7 +29,6 @@ inline bool is_plain_jpeg(const uint8_t* data, int64_t bytes) {
       if (body[0] != 8 || (components != 1 && components != 3)) return false;
       if (length != 8 + 3 * components || width == 0 || height == 0) return false;
       if (width * height > kMaxPixels) return false;
-      if (width > kMaxAspect * height || height > kMaxAspect * width) return false;
       continue;
     }
     if (marker != 0xDA || components == 0 || length != 6 + 2 * components) return false;
