@@ -16,7 +16,6 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from mindcv_ghost import compat
 from mindcv_ghost.errors import ConfigError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,9 +32,17 @@ __all__ = [
 
 _PACKAGE = "mindcv_ghost"
 _ZOO = "mindcv_ghost.models"
+
+
+def _settle_numpy() -> None:
+    from mindcv_ghost import compat
+
+    compat.settle_numpy()
+
+
 # What is called after a package has been imported.
 _FOLLOW_UPS: dict[str, Callable[[], object]] = {
-    "mindspore": compat.settle_numpy,
+    "mindspore": _settle_numpy,
     "mindcv": lambda: importlib.import_module(_ZOO),
 }
 
@@ -154,6 +161,8 @@ def check_model_exists(name: str) -> None:
     Raises:
         UserError: if this package can't run with the installed versions.
     """
+    from mindcv_ghost import compat
+
     compat.refuse_unsupported_versions()
     import mindcv
 
