@@ -16,8 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindcv_ghost.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 __all__ = [
     "CALLS_SINCE",
@@ -29,6 +33,7 @@ __all__ = [
     "device_count",
     "driver_problem",
     "installed_versions",
+    "mint_convolutions",
     "refuse_unsupported_versions",
     "resolve_device",
     "saturates",
@@ -243,6 +248,22 @@ def _release(version: str) -> tuple[int, ...]:
     """
     numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
     return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+def mint_convolutions(network: nn.Cell) -> list[str]:
+    """List the convolutions of a network that are ``mindspore.mint`` layers.
+
+    MindCV's repository (0.5.0) builds its networks of these, 0.3.0 of ``mindspore.nn`` layers.
+    MindSpore has no kernels for them on the CPU ("The kernel Conv2DExt unregistered", 2.8.0).
+
+    Args:
+        network: any network.
+    """
+    return [
+        name
+        for name, cell in network.cells_and_names()
+        if type(cell).__module__.startswith("mindspore.mint.") and "Conv" in type(cell).__name__
+    ]
 
 
 def settle_numpy() -> None:

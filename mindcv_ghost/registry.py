@@ -182,15 +182,27 @@ def create_model_by_name(
         arguments: further arguments of ``mindcv.create_model``, such as ``num_classes``.
 
     Raises:
-        ConfigError: if there is no such model, or it can't be built with these arguments.
+        ConfigError: if there is no such model, or it can't be built with these arguments, or the
+            device can't compute it.
     """
     import mindcv
+    import mindspore
+
+    from mindcv_ghost import compat
 
     check_model_exists(name)
     model_args = model_args or {}
     try:
-        return mindcv.create_model(name, **arguments, **model_args)
+        network = mindcv.create_model(name, **arguments, **model_args)
     except (TypeError, ValueError) as error:
         # What a model raises for an argument that it doesn't have, or a value that it doesn't take.
         given = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **model_args}.items())
         raise ConfigError(f"model {name} can't be built with {given}: {error}") from error
+    made_of_mint = compat.mint_convolutions(network)
+    if made_of_mint and mindspore.get_context("device_target") == "CPU":
+        raise ConfigError(
+            f"MindCV {mindcv.__version__} builds {name} of mindspore.mint layers "
+            f"({made_of_mint[0]}), which MindSpore can't compute on the CPU. Run it on an Ascend, "
+            "or: pip install mindcv==0.3.0"
+        )
+    return network
