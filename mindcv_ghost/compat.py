@@ -5,29 +5,98 @@ Only this module looks at versions; other modules call its functions.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import platform
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindcv_ghost.errors import ConfigError, UserError
 
+if TYPE_CHECKING:
+    from mindspore import nn
+
 __all__ = [
+    "CALLS_SINCE",
+    "SUPPORTED",
+    "VersionProblem",
     "cache_folder",
-    "check_versions",
+    "calls_missing_in",
     "default_jit_level",
     "device_count",
     "driver_problem",
     "installed_versions",
+    "mint_convolutions",
+    "refuse_unsupported_versions",
     "resolve_device",
     "saturates",
     "set_up",
+    "settle_numpy",
     "usable_cores",
+    "version_problems",
+    "version_warnings",
 ]
 
 _DEVICES = ("Ascend", "GPU", "CPU")
+
+
+@dataclass(frozen=True)
+class SupportedRange:
+    """The releases of a package that this one is tested with (``make test-releases``).
+
+    Args:
+        name: for messages.
+        lowest: older ones are refused.
+        untested: this release and later ones are warned of; "" if none is.
+        remedy: how to get a supported one.
+    """
+
+    name: str
+    lowest: str
+    untested: str
+    remedy: str
+
+    @property
+    def words(self) -> str:
+        """The range in words."""
+        return f"{self.lowest} or later" + (f", below {self.untested}" if self.untested else "")
+
+
+SUPPORTED = {
+    "python": SupportedRange(
+        "Python", "3.9", "3.13", "create an environment with another one: python3.11 -m venv .venv"
+    ),
+    "mindspore": SupportedRange(
+        "MindSpore",
+        "2.7",
+        "2.11",
+        "pip install mindspore==2.8.0 (CPU), or the build for your Ascend or GPU from "
+        "mindspore.cn/install",
+    ),
+    "mindcv": SupportedRange("MindCV", "0.3", "0.6", "pip install mindcv==0.3.0"),
+    "numpy": SupportedRange("NumPy", "1.22", "3", "pip install 'numpy>=1.22,<2'"),
+    "pillow": SupportedRange("Pillow", "9.2", "", "pip install 'pillow>=9.2'"),
+}
+# The calls of this package that MindSpore 2.3 doesn't have or got with it, and the release that
+# brought them. Sources: the release notes of 2.3.0 (jit_level, hal) and of 2.5.0 (runtime replaces
+# hal, device_context replaces parts of set_context); the documentation has set_device since 2.5.0.
+CALLS_SINCE = {
+    "set_context(jit_config={'jit_level': ...})": "2.3",
+    "hal.get_device_properties": "2.3",
+    "set_device": "2.5",
+    "device_context.ascend": "2.5",
+    "device_context.gpu": "2.5",
+    "runtime.synchronize": "2.5",
+}
+# The first release whose metadata lets pip install NumPy 2.
+_NUMPY_2_SINCE = "2.10"
 # Releases whose bundled oneDNN takes its reference kernel for every convolution above 1x1 on the
 # CPU ("conv+ref:any" under ONEDNN_VERBOSE=1). ResNet-50, 16 images of 64x64, 2 cores: 0.062 s a
 # forward pass with 2.8.0, 3.6 s with 2.9.0 and 2.10.0.
@@ -76,29 +145,79 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def check_versions(versions: dict[str, str], device: str) -> list[str]:
-    """Check for known problems of these versions.
+@dataclass(frozen=True)
+class VersionProblem:
+    """Why this package can't run with what is installed, and what to do about it."""
+
+    text: str
+    remedy: str
+
+
+def version_problems(versions: Mapping[str, str]) -> list[VersionProblem]:
+    """Find what is missing, too old, or doesn't work together.
+
+    Args:
+        versions: as :func:`installed_versions` returns them.
+
+    >>> version_problems({"mindspore": "2.10.0", "numpy": "2.3.1"})
+    []
+    >>> version_problems({"mindspore": "2.8.0", "numpy": "2.3.1"})[0].remedy
+    "pip install 'numpy<2'"
+    """
+    problems = []
+    for package, version in versions.items():
+        supported = SUPPORTED[package]
+        if not version:
+            problems.append(VersionProblem(f"{supported.name} isn't installed", supported.remedy))
+        elif _release(version) < _release(supported.lowest):
+            text = f"{supported.name} {version} is too old: {supported.words} is needed"
+            missing = calls_missing_in(version) if package == "mindspore" else []
+            if missing:
+                text += f" (it lacks {', '.join(missing)})"
+            problems.append(VersionProblem(text, supported.remedy))
+    mindspore, numpy = versions.get("mindspore", ""), versions.get("numpy", "")
+    needs_numpy_1 = mindspore and _release(mindspore) < _release(_NUMPY_2_SINCE)
+    if needs_numpy_1 and numpy and _release(numpy) >= (2, 0, 0):
+        problems.append(
+            VersionProblem(
+                f"NumPy {numpy} is installed, but MindSpore {mindspore} needs one below 2 (only "
+                f"{_NUMPY_2_SINCE} and later take 2)",
+                "pip install 'numpy<2'",
+            )
+        )
+    return problems
+
+
+def refuse_unsupported_versions() -> None:
+    """Check what is installed, before anything slow is imported.
+
+    Raises:
+        UserError: if something is missing, too old, or doesn't work together.
+    """
+    problems = version_problems(installed_versions())
+    if problems:
+        raise UserError("; ".join(f"{each.text}. Run: {each.remedy}" for each in problems))
+
+
+def version_warnings(versions: Mapping[str, str], device: str) -> list[str]:
+    """Say what is untested or slow with these versions, one line each.
 
     Args:
         versions: as :func:`installed_versions` returns them.
         device: Ascend, GPU or CPU.
 
-    Returns:
-        Warnings, one line each.
-
-    Raises:
-        UserError: if these versions don't work together.
-
-    >>> check_versions({"mindspore": "2.8.0", "numpy": "1.26.4"}, "CPU")
+    >>> version_warnings({"mindspore": "2.8.0", "numpy": "1.26.4"}, "CPU")
     []
     """
-    mindspore, numpy = versions["mindspore"], versions["numpy"]
-    if int(numpy.split(".")[0]) >= 2:
-        raise UserError(
-            f"NumPy {numpy} is installed, MindSpore {mindspore} needs one below 2 (operators fail "
-            "with 'numpy.core.multiarray failed to import'). Run: pip install 'numpy<2'"
-        )
     warnings = []
+    for package, version in versions.items():
+        supported = SUPPORTED[package]
+        if version and supported.untested and _release(version) >= _release(supported.untested):
+            warnings.append(
+                f"{supported.name} {version} is newer than what this package was tested with "
+                f"({supported.words}). If something fails: {supported.remedy}"
+            )
+    mindspore = versions["mindspore"]
     if device == "CPU" and mindspore.startswith(_SLOW_ON_CPU):
         warnings.append(
             f"MindSpore {mindspore} computes convolutions on the CPU about 50 times slower than "
@@ -106,6 +225,65 @@ def check_versions(versions: dict[str, str], device: str) -> list[str]:
             "run: pip install mindspore==2.8.0"
         )
     return warnings
+
+
+def calls_missing_in(mindspore: str) -> list[str]:
+    """List the calls of this package that a release of MindSpore doesn't have.
+
+    >>> calls_missing_in("2.4.10")[0], calls_missing_in("2.6.0")
+    ('mindspore.set_device', [])
+    """
+    return [
+        f"mindspore.{call}"
+        for call, since in CALLS_SINCE.items()
+        if _release(mindspore) < _release(since)
+    ]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Split a release into numbers that compare in the right order.
+
+    >>> _release("2.8.0rc1") < _release("2.10"), _release("0.3.0") < _release("0.3.1")
+    (True, True)
+    """
+    numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+def mint_convolutions(network: nn.Cell) -> list[str]:
+    """List the convolutions of a network that are ``mindspore.mint`` layers.
+
+    MindCV's repository (0.5.0) builds its networks of these, 0.3.0 of ``mindspore.nn`` layers.
+    MindSpore has no kernels for them on the CPU ("The kernel Conv2DExt unregistered", 2.8.0).
+
+    Args:
+        network: any network.
+    """
+    return [
+        name
+        for name, cell in network.cells_and_names()
+        if type(cell).__module__.startswith("mindspore.mint.") and "Conv" in type(cell).__name__
+    ]
+
+
+def settle_numpy() -> None:
+    """Let MindSpore 2.10's one failure with NumPy 2 happen here, where it does no harm.
+
+    Its libmindspore_common.so was compiled against NumPy 1. The first call of an operator in
+    PyNative mode runs that NumPy's ``import_array()``, which NumPy 2 refuses. MindSpore then logs
+    "Numpy init failed." (utils/pynative/py_parse.cc:132) and goes on, but leaves Python's error
+    set, so that this first call ends with a SystemError. Later calls are right, except that they
+    refuse NumPy's scalars as operands, as MindSpore 2.7 does with any NumPy. A call with an illegal argument has the same effect and ends
+    before any device is used. Arrays, graphs and data sets don't go this way.
+    """
+    import mindspore as ms
+    import numpy as np
+
+    if _release(np.__version__) < (2, 0, 0):
+        return
+    # NumPy prints a page of advice to users of such a module.
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(TypeError, SystemError):
+        ms.Tensor(np.zeros(1, np.float32)).sum("an illegal axis")
 
 
 def resolve_device(asked: str) -> str:

@@ -32,7 +32,19 @@ __all__ = [
 
 _PACKAGE = "mindcv_ghost"
 _ZOO = "mindcv_ghost.models"
-_HOST = "mindcv"
+
+
+def _settle_numpy() -> None:
+    from mindcv_ghost import compat
+
+    compat.settle_numpy()
+
+
+# What is called after a package has been imported.
+_FOLLOW_UPS: dict[str, Callable[[], object]] = {
+    "mindspore": _settle_numpy,
+    "mindcv": lambda: importlib.import_module(_ZOO),
+}
 
 EntryPoint = TypeVar("EntryPoint", bound=Callable[..., Any])
 
@@ -67,31 +79,35 @@ def register_model(entry_point: EntryPoint) -> EntryPoint:
 
 
 def register_zoo() -> None:
-    """Register this package's models now, or after MindCV has been imported if it isn't yet."""
+    """Register this package's models now, or after MindCV has been imported if it isn't yet.
+
+    The same way, MindSpore is prepared for NumPy 2.
+    """
     if not any(_is_hook(finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _RegisterAfterImport())
-    if _HOST in sys.modules:
-        # Waits for the import lock if another thread is still importing MindCV.
-        importlib.import_module(_HOST)
-        importlib.import_module(_ZOO)
+        sys.meta_path.insert(0, _FollowImports())
+    for name, follow_up in _FOLLOW_UPS.items():
+        if name in sys.modules:
+            # Waits for the import lock if another thread is still importing it.
+            importlib.import_module(name)
+            follow_up()
 
 
 def _is_hook(finder: object) -> bool:
     # Compare names, not classes: reloading this module creates a new class.
-    return (type(finder).__module__, type(finder).__name__) == (__name__, "_RegisterAfterImport")
+    return (type(finder).__module__, type(finder).__name__) == (__name__, "_FollowImports")
 
 
-class _RegisterAfterImport(MetaPathFinder):
-    """Finds MindCV through the other finders, and imports the zoo after MindCV's code has run."""
+class _FollowImports(MetaPathFinder):
+    """Finds a package through the other finders, and calls its follow-up after its code has run."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname != _HOST:
+        if fullname not in _FOLLOW_UPS:
             return None
         for finder in sys.meta_path:
             find_spec = None if _is_hook(finder) else getattr(finder, "find_spec", None)
             spec = find_spec(fullname, path, target) if find_spec else None
             if spec is not None:
-                _call_after_exec(spec, lambda: importlib.import_module(_ZOO))
+                _call_after_exec(spec, _FOLLOW_UPS[fullname])
                 return spec
         return None
 
@@ -140,7 +156,14 @@ def parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def check_model_exists(name: str) -> None:
-    """Raise a ConfigError if MindCV's registry has no such model, this package's included."""
+    """Raise a ConfigError if MindCV's registry has no such model, this package's included.
+
+    Raises:
+        UserError: if this package can't run with the installed versions.
+    """
+    from mindcv_ghost import compat
+
+    compat.refuse_unsupported_versions()
     import mindcv
 
     if not mindcv.is_model(name):
@@ -159,15 +182,27 @@ def create_model_by_name(
         arguments: further arguments of ``mindcv.create_model``, such as ``num_classes``.
 
     Raises:
-        ConfigError: if there is no such model, or it can't be built with these arguments.
+        ConfigError: if there is no such model, or it can't be built with these arguments, or the
+            device can't compute it.
     """
     import mindcv
+    import mindspore
+
+    from mindcv_ghost import compat
 
     check_model_exists(name)
     model_args = model_args or {}
     try:
-        return mindcv.create_model(name, **arguments, **model_args)
+        network = mindcv.create_model(name, **arguments, **model_args)
     except (TypeError, ValueError) as error:
         # What a model raises for an argument that it doesn't have, or a value that it doesn't take.
         given = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **model_args}.items())
         raise ConfigError(f"model {name} can't be built with {given}: {error}") from error
+    made_of_mint = compat.mint_convolutions(network)
+    if made_of_mint and mindspore.get_context("device_target") == "CPU":
+        raise ConfigError(
+            f"MindCV {mindcv.__version__} builds {name} of mindspore.mint layers "
+            f"({made_of_mint[0]}), which MindSpore can't compute on the CPU. Run it on an Ascend, "
+            "or: pip install mindcv==0.3.0"
+        )
+    return network

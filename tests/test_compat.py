@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import mindspore as ms
 import pytest
 from mindspore import device_context
 
 from mindcv_ghost import compat
-from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.errors import ConfigError, UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -103,3 +108,128 @@ def test_arithmetic_saturates_on_the_910a_and_on_a_910b_in_saturation_mode(
     monkeypatch.setattr("mindspore._c_expression.MSContext.get_instance", Context)
     monkeypatch.setenv("MS_ASCEND_CHECK_OVERFLOW_MODE", mode)
     assert compat.saturates(device) is saturates
+
+
+GOOD = {"python": "3.11.7", "mindspore": "2.8.0", "mindcv": "0.3.0", "numpy": "1.26.4"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told", "remedy"),
+    [
+        (
+            {"mindspore": "2.4.10"},
+            "2.4.10 is too old: 2.7 or later, .*mindspore.set_dev",
+            "2.8.0",
+        ),
+        (
+            {"mindspore": "2.6.0"},
+            "MindSpore 2.6.0 is too old: 2.7 or later, below 2.11",
+            "2.8.0",
+        ),
+        ({"mindspore": ""}, "MindSpore isn't installed", "mindspore.cn/install"),
+        ({"mindcv": "0.2.2"}, "MindCV 0.2.2 is too old: 0.3 or later, below 0.6", "mindcv==0.3.0"),
+        ({"numpy": "1.21.6"}, "NumPy 1.21.6 is too old", "numpy>=1.22"),
+        (
+            {"numpy": "2.0.2"},
+            "NumPy 2.0.2 is installed, but MindSpore 2.8.0 needs",
+            "numpy<2",
+        ),
+        ({"python": "3.8.18"}, "Python 3.8.18 is too old", "python3.11"),
+    ],
+)
+def test_what_is_missing_or_too_old_is_refused_in_one_line(monkeypatch, changed, told, remedy):
+    monkeypatch.setattr(compat, "installed_versions", lambda: {**GOOD, **changed})
+    with pytest.raises(UserError, match=told) as caught:
+        compat.refuse_unsupported_versions()
+    assert remedy in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"mindspore": "2.7.0"},
+        {"mindspore": "2.7.2", "python": "3.9.18"},
+        {"mindspore": "2.10.0", "numpy": "2.5.5", "python": "3.12.1"},
+        {"mindcv": "0.5.0"},
+        {"mindspore": "2.11.0", "numpy": "2.0.0"},
+    ],
+    ids=str,
+)
+def test_every_supported_and_every_newer_release_may_run(monkeypatch, changed):
+    monkeypatch.setattr(compat, "installed_versions", lambda: {**GOOD, **changed})
+    compat.refuse_unsupported_versions()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"mindspore": "2.11.0"},
+            "MindSpore 2.11.0 is newer than what this package was tested",
+        ),
+        ({"mindcv": "0.6.0"}, "MindCV 0.6.0 is newer .* (0.3 or later, below 0.6)"),
+        ({"numpy": "3.0.0", "mindspore": "2.10.0"}, "NumPy 3.0.0 is newer"),
+        ({"python": "3.13.0"}, "Python 3.13.0 is newer .* (3.9 or later, below 3.13)"),
+    ],
+)
+def test_what_is_newer_is_warned_of(changed, told):
+    first = compat.version_warnings({**GOOD, **changed}, "Ascend")[0]
+    assert re.search(told.replace("(", r"\(").replace(")", r"\)"), first)
+
+
+def test_a_script_names_an_old_release_before_it_loads_mindspore():
+    code = (
+        "import sys; from mindcv_ghost import compat\n"
+        "from mindcv_ghost.launch.script import run_script\n"
+        "compat.installed_versions = lambda: {'mindspore': '2.5.0'}\n"
+        "import train; status = run_script(train.main, ['--dataset', 'digits'])\n"
+        "assert 'mindspore' not in sys.modules; sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: MindSpore 2.5.0 is too old: 2.7 or later")
+    assert done.stderr.count("\n") == 1
+
+
+def test_setup_py_and_the_check_at_start_allow_the_same_releases():
+    text = (ROOT / "setup.py").read_text()
+    for name in ("mindcv", "numpy", "pillow"):
+        lowest, untested = compat.SUPPORTED[name].lowest, compat.SUPPORTED[name].untested
+        limits = f">={lowest}" + (f",<{untested}" if name == "mindcv" else "")
+        assert f'"{name}{limits}",' in text
+    python = compat.SUPPORTED["python"]
+    assert f'python_requires=">={python.lowest},<{python.untested}"' in text
+
+
+@pytest.mark.parametrize("call", compat.CALLS_SINCE)
+def test_the_installed_mindspore_has_every_call_that_older_ones_lack(call):
+    value = ms
+    for name in call.partition("(")[0].split("."):
+        value = getattr(value, name)
+
+
+def test_every_use_of_a_newer_part_of_mindspore_is_in_the_table():
+    call = re.compile(r"(?:ms|mindspore)\.((?:hal|runtime|mint)\.\w+|set_device)\(")
+    uses = set()
+    for path in (ROOT / "mindcv_ghost").rglob("*.py"):
+        text = path.read_text()
+        uses |= set(call.findall(text))
+        assert not re.search(r"from mindspore import .*\b(hal|runtime|mint)\b", text), path
+    assert uses == {"set_device", "runtime.synchronize", "hal.get_device_properties"}
+    assert uses <= set(compat.CALLS_SINCE)
+
+
+@pytest.mark.parametrize(
+    "imports", ["import mindcv_ghost, mindspore as ms", "import mindspore as ms, mindcv_ghost"]
+)
+def test_the_first_eager_call_succeeds_whatever_numpy_is_installed(imports):
+    # Under NumPy 2 MindSpore 2.10's first call ends with a SystemError unless it has been settled.
+    code = (
+        f"import numpy as np\n{imports}\nms.set_device('CPU')\n"
+        "assert float((ms.Tensor(np.ones(3, np.float32)) + 1).sum()) == 6\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "NumPy 1.x" not in done.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from mindcv_ghost import compat
 from mindcv_ghost.config import load_config
 from mindcv_ghost.launch.world import check_distribute, detect
 from mindcv_ghost.run.imports import importing_without_gc
@@ -19,6 +20,7 @@ def main(argv: list[str]) -> int:
     config = load_config(argv, script="validate")
     world = detect(os.environ)
     check_distribute(world, config.system.distribute)
+    compat.refuse_unsupported_versions()
 
     # MindSpore takes seconds to import: only after the checks above, which report bad input.
     with importing_without_gc():

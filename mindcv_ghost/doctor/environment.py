@@ -14,7 +14,6 @@ from typing import Protocol
 
 from mindcv_ghost import compat
 from mindcv_ghost.doctor.report import BROKEN, OK, SLOW, CheckResult
-from mindcv_ghost.errors import UserError
 from mindcv_ghost.launch.environment import threads_per_rank
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.native_build import Unavailable, compiler_commands, prebuilt_level
@@ -27,16 +26,6 @@ __all__ = [
     "check_versions",
 ]
 
-_PYTHON = ((3, 9), (3, 13))  # at least, and below; as python_requires in setup.py
-_TESTED = "2.8."
-# Distribution -> name, lowest supported and lowest unsupported release (setup.py), and the remedy.
-_PACKAGES = {
-    "mindspore": ("MindSpore", "2.7", "", "pip install 'mindspore==2.8.0' (CPU), or the build "
-                  "for your Ascend or GPU from mindspore.cn/install"),
-    "mindcv": ("MindCV", "0.3.0", "0.3.1", "pip install mindcv==0.3.0"),
-    "numpy": ("NumPy", "1.22", "2", "pip install 'numpy>=1.22,<2'"),
-    "pillow": ("Pillow", "9.2", "", "pip install 'pillow>=9.2'"),
-}  # fmt: skip
 _MB = 1 << 20
 _LEAST_MEMORY, _GOOD_MEMORY = 1 << 30, 4 << 30
 _LEAST_SHM, _GOOD_SHM = 16 * _MB, 64 * _MB
@@ -60,47 +49,14 @@ def check_versions(found: Mapping[str, str], device: str) -> CheckResult:
         found: from :func:`compat.installed_versions`.
         device: Ascend, GPU, CPU or auto.
     """
-    what = "versions"
-    broken: list[str] = []
-    doubtful: list[str] = []
-    remedies: list[str] = []
-    python = tuple(int(part) for part in found["python"].split(".")[:2])
-    if not _PYTHON[0] <= python < _PYTHON[1]:
-        broken.append(f"Python {found['python']} (3.9 to 3.12 are supported)")
-        remedies.append("create an environment with another Python: python3.11 -m venv ...")
-    for package, (name, lowest, too_high, remedy) in _PACKAGES.items():
-        version = found[package]
-        if not version:
-            broken.append(f"{name} isn't installed")
-        elif _parts(version) < _parts(lowest) or (too_high and _parts(version) >= _parts(too_high)):
-            legal = f"{lowest} is" if package == "mindcv" else f"{lowest} or later"
-            legal += f", below {too_high}" if package == "numpy" else ""
-            broken.append(f"{name} {version} isn't supported ({legal} needed)")
-        else:
-            continue
-        remedies.append(remedy)
-    names = {"python": "Python", **{key: value[0] for key, value in _PACKAGES.items()}}
-    installed = ", ".join(f"{names[key]} {value}" for key, value in found.items() if value)
-    if not broken:
-        try:
-            doubtful += compat.check_versions(dict(found), "CPU" if device == "auto" else device)
-        except UserError as error:
-            broken.append(str(error))
-        if not doubtful and not found["mindspore"].startswith(_TESTED):
-            doubtful.append(f"the project is tested with MindSpore {_TESTED}0")
-    state = BROKEN if broken else SLOW if doubtful else OK
-    text = "; ".join([*broken, *doubtful, installed])
-    return CheckResult(what, state, text, "; ".join(remedies), {**found})
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    """Split a release into numbers that compare in the right order.
-
-    >>> _parts("2.8.0rc1") < _parts("2.10"), _parts("0.3.0") < _parts("0.3.1")
-    (True, True)
-    """
-    numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
-    return tuple(numbers + [0] * (3 - len(numbers)))
+    problems = compat.version_problems(found)
+    doubtful = []
+    if not problems:
+        doubtful = compat.version_warnings(found, "CPU" if device == "auto" else device)
+    state = BROKEN if problems else SLOW if doubtful else OK
+    installed = (f"{compat.SUPPORTED[key].name} {value}" for key, value in found.items() if value)
+    text = "; ".join([*(each.text for each in problems), *doubtful, ", ".join(installed)])
+    return CheckResult("versions", state, text, "; ".join(p.remedy for p in problems), {**found})
 
 
 def check_compiler(device: str) -> CheckResult:

@@ -72,7 +72,7 @@ def _choose_device(system: SystemConfig) -> str:
     if system.device_target == "auto":
         for problem in filter(None, map(compat.driver_problem, ("Ascend", "GPU"))):
             _logger.warning("device_target auto chooses the %s: %s", device, problem)
-    for warning in compat.check_versions(compat.installed_versions(), device):
+    for warning in compat.version_warnings(compat.installed_versions(), device):
         _logger.warning("%s", warning)
     return device
 

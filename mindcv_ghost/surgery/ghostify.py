@@ -16,6 +16,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.analysis.complexity import ComplexityReport, count_macs
 from mindcv_ghost.analysis.hooks import first_convolution
+from mindcv_ghost.compat import mint_convolutions
 from mindcv_ghost.errors import near_names
 from mindcv_ghost.layers.ghost_module import GhostModule
 from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
@@ -141,7 +142,9 @@ def _batches(calibration: Calibration) -> list[np.ndarray]:
 def _images(network: nn.Cell, image_size: int) -> Tensor:
     first = first_convolution(network)
     if first is None:
-        raise ValueError(f"no convolution to replace: {type(network).__name__} has none")
+        mint = mint_convolutions(network)
+        none = f"has only mindspore.mint's ({mint[0]})" if mint else "has none"
+        raise ValueError(f"no convolution to replace: {type(network).__name__} {none}")
     channels = first.in_channels
     random = np.random.RandomState(0)  # zeros would hide readers
     return Tensor(random.standard_normal((1, channels, image_size, image_size)).astype(np.float32))

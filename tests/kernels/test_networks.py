@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindcv
 import numpy as np
 import pytest
-from mindspore import Tensor, nn, ops
+from mindspore import GRAPH_MODE, PYNATIVE_MODE, Tensor, nn, ops, set_context
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.kernels.install import install
@@ -62,18 +62,60 @@ def rounded_images() -> np.ndarray:
     return (images() * error).astype(np.float32)
 
 
+def distance_from_kinks(network: nn.Cell, image: np.ndarray) -> float:
+    """How far all values stay from where a gradient jumps, in their layer's standard deviations.
+
+    At a ReLU's zero, and where two values of a pooling window are equal, rounding decides which
+    gradient is right, and releases of MindSpore round differently.
+    """
+    distances = []
+
+    def before_relu(cell, inputs):
+        values = inputs[0].asnumpy()
+        distances.append(np.abs(values).min() / values.std())
+
+    def before_pool(cell, inputs):  # 3x3, stride 2
+        values = inputs[0].asnumpy()
+        windows = np.lib.stride_tricks.sliding_window_view(values, (3, 3), (2, 3))[:, :, ::2, ::2]
+        windows = np.sort(windows.reshape(*windows.shape[:4], 9))
+        behind = windows[..., -1:] - windows
+        behind[(behind == 0) | (windows[..., -1:] == 0)] = (
+            np.inf
+        )  # the padding's copies; no maximum
+        distances.append(behind.min() / values.std())
+
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.ReLU):
+            cell.register_forward_pre_hook(before_relu)
+        elif isinstance(cell, nn.MaxPool2d):
+            cell.register_forward_pre_hook(before_pool)
+    set_context(mode=PYNATIVE_MODE)
+    network.set_train(True)(Tensor(image))
+    set_context(mode=GRAPH_MODE)
+    assert len(distances) == 26  # 25 ReLUs and the pool
+    return min(distances)
+
+
+def smooth_images() -> np.ndarray:
+    """Images at which ghost_resnet18 is differentiable: rounding moves no value across a kink."""
+    for seed in range(60):
+        candidate = np.random.default_rng(seed).normal(size=(2, 3, 65, 63)).astype(np.float32)
+        network = mindcv.create_model("ghost_resnet18", num_classes=7)
+        randomise(network)
+        if distance_from_kinks(network, candidate) > 5e-6:
+            return candidate
+    raise AssertionError("every image has a value near a kink")
+
+
 def test_network_learns_and_predicts_as_on_stock_operators(built):
-    stock = results("ghost_resnet18", {}, images())
-    native = results("ghost_resnet18", {}, images(), built)
+    image = smooth_images()
+    stock = results("ghost_resnet18", {}, image)
+    native = results("ghost_resnet18", {}, image, built)
     loss, gradients, running, logits = (
         distance(got, expected) for got, expected in zip(native, stock)
     )
     assert loss < 1e-5 and running < 1e-5 and logits < 1e-5
-    # A value that rounding moves across zero before a ReLU changes gradients by a percent, on stock
-    # operators too; the gradients of each module are tested to 1e-5.
-    if gradients >= 1e-3:
-        rounded = results("ghost_resnet18", {}, rounded_images())
-        assert gradients < distance(rounded[1], stock[1])
+    assert gradients < 1e-4
 
 
 @pytest.mark.slow
@@ -100,6 +142,6 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
     # How much results on stock operators change with the last digits of the images.
     rounded = results(name, options, rounded_images())
     native = results(name, options, images(), built)
-    # A value that rounding moves across zero before a ReLU: see above.
+    # A value that rounding moves across zero before a ReLU changes gradients by a percent.
     for got, other, expected, least in zip(native, rounded, stock, (1e-5, 0.05, 1e-5, 1e-5)):
         assert distance(got, expected) < max(least, 10 * distance(other, expected))

@@ -6,12 +6,13 @@
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME is one of
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
-``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``keys`` and
-``digits_settings``.
+``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``support``,
+``calls``, ``keys`` and ``digits_settings``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
-ghostify, ghostify_digits, digits_settings), ``results.csv``, ``profile.csv`` and ``releases.csv``
-in ``benchmarks``, the recipes' header comments, and the package's own table of keys.
+ghostify, ghostify_digits, digits_settings, support), ``results.csv``, ``profile.csv`` and
+``releases.csv`` in ``benchmarks``, the recipes' header comments, and the package's own tables of
+keys and of calls.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tools.pages.keys import keys_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
 from tools.pages.recipe_header import DescribedRecipe, list_recipes
 from tools.pages.releases import read_releases, releases_table
+from tools.pages.support import calls_table, support_table
 from tools.pages.zoo_tables import (
     GHOSTIFY_HEAD,
     MODEL_HEAD,
@@ -49,8 +51,11 @@ from tools.pages.zoo_tables import (
 __all__ = ["Sources", "fill", "main", "pages"]
 
 NOT_MEASURED = "not measured"
+# Results of which there is one file each.
+_SINGLE = frozenset(
+    {"digits_settings", "ghostify", "ghostify_digits", "paper_tables", "support", "throughput"}
+)
 _DATASETS = {"imagenet": "ImageNet-1K", "cifar10": "CIFAR-10", "digits": "Handwritten digits"}
-_SINGLE = ("throughput", "paper_tables", "ghostify", "ghostify_digits", "digits_settings")
 _MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
 
 
@@ -74,6 +79,7 @@ class Sources:
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
         self.ghostify_digits, self.digits_settings = {"parts": []}, {"runs": []}
+        self.support = {"rows": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -89,7 +95,7 @@ class Sources:
                 setattr(self, kind, result)
             else:
                 raise ReportError(
-                    f"{path}: kind is {kind!r}, not run, complexity, paper, {', '.join(_SINGLE)}"
+                    f"{path}: kind is {kind!r}, not run, complexity, paper, {', '.join(sorted(_SINGLE))}"
                 )
 
     def counted(self, model: str, ratio: int) -> dict | None:
@@ -323,6 +329,8 @@ _SECTIONS = {
     "profile_operators": lambda sources, page: operator_table(sources.profile),
     "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
     "releases": lambda sources, page: releases_table(sources.releases),
+    "support": lambda sources, page: support_table(sources.support["rows"]),
+    "calls": lambda sources, page: calls_table(),
     "keys": lambda sources, page: keys_table(),
     "digits_settings": digits_settings_table,
 }

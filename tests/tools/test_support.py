@@ -1,0 +1,89 @@
+"""The tests that run under every release, their counts, and the table made of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from mindcv_ghost.errors import UserError
+from tools.measure import support
+from tools.measure.support import ENVIRONMENTS, SUBJECTS, Environment, find_python, summarise
+from tools.pages.support import calls_table, support_table
+
+ROOT = Path(__file__).parents[2]
+REPORT = """<testsuites><testsuite time="12.4">
+<testcase classname="tests.convert.test_convert" name="test_names[a]"/>
+<testcase classname="tests.convert.test_convert" name="test_more"><failure>x</failure></testcase>
+<testcase classname="tests.engine.test_step" name="test_a"><error>setup</error></testcase>
+<testcase classname="tests.engine.test_step" name="test_b"><skipped/></testcase>
+</testsuite></testsuites>"""
+
+
+def row(environment="2.8.0", **subjects):
+    packages = {"mindspore": "2.8.0", "python": "3.11.7", "numpy": "1.26.4", "mindcv": "0.3.0"}
+    facts = {"date": "2026-01-02T03:04:05", "hardware": "a CPU", "commit": "abc"}
+    return {"environment": environment, **packages, "subjects": subjects, **facts}
+
+
+def test_the_environments_cover_every_supported_release_and_python():
+    assert {e.mindspore for e in ENVIRONMENTS} == {"2.7.2", "2.8.0", "2.9.0", "2.10.0"}
+    assert {e.pythons[0] for e in ENVIRONMENTS} == {"3.9", "3.10", "3.11", "3.12"}
+    assert {e.mindspore for e in ENVIRONMENTS if e.numpy == "numpy>=2"} == {"2.10.0"}
+
+
+@pytest.mark.parametrize("test", [test for tests in SUBJECTS.values() for test in tests])
+def test_every_chosen_test_exists(test):
+    path, _, function = test.partition("::")
+    assert (ROOT / path).exists()
+    if function:
+        assert re.search(rf"^def {function}\(", (ROOT / path).read_text(), re.MULTILINE)
+
+
+def test_tests_are_counted_by_subject_and_failures_named():
+    counts, failures = summarise(ElementTree.fromstring(REPORT))
+    assert counts["convert"] == {"passed": 1, "failed": 1, "skipped": 0}
+    assert counts["train"] == {"passed": 0, "failed": 1, "skipped": 1}
+    assert failures == [
+        "tests/convert/test_convert.py::test_more",
+        "tests/engine/test_step.py::test_a",
+    ]
+
+
+def test_a_missing_python_is_named_and_nothing_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(support, "FOLDER", tmp_path / "made")
+    assert find_python(["3.9"]) is None
+    with pytest.raises(
+        UserError, match=r"2\.8\.0 not run: no Python 3\.9 or 3\.10 with venv on PATH"
+    ):
+        support.prepare(Environment("2.8.0", "2.8.0", "numpy<2", ("3.9", "3.10")))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_row_replaces_that_of_the_same_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(support, "OUT", tmp_path / "support.json")
+    for each in (row("2.10.0"), row("2.8.0", old={}), row("2.8.0", new={})):
+        support.record(each)
+    rows = json.loads(support.OUT.read_text())["rows"]
+    assert [(r["environment"], list(r["subjects"])) for r in rows] == [
+        ("2.8.0", ["new"]),
+        ("2.10.0", []),
+    ]
+
+
+def test_the_table_has_a_row_for_each_environment_and_marks_failures():
+    good, bad = dict(passed=5, failed=0, skipped=1), dict(passed=4, failed=2, skipped=0)
+    table = support_table([row(train=good, resume=bad)])
+    assert "| MindSpore | Python | NumPy | MindCV | train | resume |" in table
+    assert "| 2.8.0 | 3.11.7 | 1.26.4 | 0.3.0 | 5, 1 skipped | **2 of 6 failed** |" in table
+    assert "a CPU, 2026-01-02, commit `abc`." in table
+    assert support_table([]) == "not measured\n"
+
+
+def test_the_table_of_calls_names_the_release_that_brought_each():
+    assert "| `mindspore.set_device` | 2.5 |" in calls_table()
