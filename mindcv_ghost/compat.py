@@ -17,9 +17,11 @@ from mindcv_ghost.errors import ConfigError, UserError
 __all__ = [
     "cache_folder",
     "check_versions",
+    "current_device",
     "default_jit_level",
     "device_count",
     "driver_problem",
+    "end_quietly",
     "installed_versions",
     "resolve_device",
     "saturates",
@@ -163,6 +165,39 @@ def _ask_driver(device: str) -> tuple[int, str]:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return 0, f"{device}'s driver doesn't answer: {first}"
     return count, "" if count else f"{device}'s driver finds no device"
+
+
+def current_device() -> str:
+    """Return the device that MindSpore computes on in this process: Ascend, GPU or CPU."""
+    import mindspore as ms
+
+    return ms.get_context("device_target")
+
+
+def end_quietly() -> None:
+    """Keep MindSpore's cells from failing when they are freed after MindSpore itself.
+
+    To be called when Python ends. Python then sets the names in each module to None, and later
+    frees the cells that are global variables of a script. ``Cell.__del__`` uses names of its module
+    (``Cell.total_instance_count -= 1`` in ``nn/cell.py`` of MindSpore 2.7 to 2.10), so that Python
+    prints an "Exception ignored in" for each cell. ``__del__`` has nothing to do by then: it counts
+    cells and frees compiled graphs, which the end of the process frees as well.
+
+    As long as its module is whole, ``Cell.__del__`` runs as it is. The ``__del__`` of other classes
+    always does, also that of a user's cells.
+    """
+    module = sys.modules.get("mindspore.nn.cell")
+    delete = getattr(getattr(module, "Cell", None), "__del__", None)
+    if module is None or delete is None:
+        return
+    names = [name for name in delete.__code__.co_names if hasattr(module, name)]
+    whole = module.__dict__
+
+    def delete_unless_ended(cell: object) -> None:
+        if all(whole.get(name) is not None for name in names):
+            delete(cell)
+
+    module.Cell.__del__ = delete_unless_ended
 
 
 def saturates(device: str) -> bool:

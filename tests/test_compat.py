@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import mindspore as ms
 import pytest
@@ -103,3 +106,43 @@ def test_arithmetic_saturates_on_the_910a_and_on_a_910b_in_saturation_mode(
     monkeypatch.setattr("mindspore._c_expression.MSContext.get_instance", Context)
     monkeypatch.setenv("MS_ASCEND_CHECK_OVERFLOW_MODE", mode)
     assert compat.saturates(device) is saturates
+
+
+PIPES = dict(capture_output=True, text=True)
+# What is freed last: a network that is a global variable, and a cell whose own __del__ fails.
+MODULE_LEVEL = """
+import mindcv
+from mindspore import nn
+
+class Own(nn.Cell):
+    def __del__(self):
+        super().__del__()
+        raise ValueError("my own mistake")
+
+network = nn.SequentialCell(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+own = Own()
+"""
+
+
+def errors_at_exit(script: Path, code: str) -> list[str]:
+    script.write_text(code, encoding="utf-8")
+    root = Path(compat.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        **PIPES,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stderr.splitlines() if "Error: " in line]
+
+
+def test_networks_at_module_level_end_without_errors_other_than_the_users_own(tmp_path):
+    mine = "ValueError: my own mistake"
+    without = errors_at_exit(tmp_path / "without.py", MODULE_LEVEL)
+    assert without and all("total_instance_count" in line for line in without)
+    for name, imports in (
+        ("before", "import mindcv_ghost" + MODULE_LEVEL),
+        ("after", MODULE_LEVEL + "import mindcv_ghost"),
+    ):
+        assert errors_at_exit(tmp_path / f"{name}.py", imports) == [mine]

@@ -6,13 +6,16 @@ tensor of settings: strides, epsilons, momenta.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import signature
 
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.library import Library
 
 __all__ = [
@@ -39,7 +42,49 @@ def custom_operator(
     def types(first, *_):
         return first if outputs == 1 else (first,) * outputs
 
-    return ops.Custom(f"{library.path}:{name}", shapes, types, func_type="aot")
+    return ops.Custom(f"{library.path}:{name}", _inferred(shapes), _float32(types), func_type="aot")
+
+
+def _inferred(shapes: Callable[..., Any]) -> Callable[..., Any]:
+    """Infer an operator's shapes, unless its graph is about to be exported.
+
+    MindSpore 2.8 writes a MindIR with this package's operators in it that only this machine can
+    load, and fails in its ONNX exporter with "The pointer[value] is null". Nothing in a cell tells
+    that it is being exported; the phase of the compilation does, in a frame that calls this.
+    """
+
+    def infer(*inputs: Any) -> Any:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            phase = frame.f_locals.get("phase") if frame.f_code.co_name == "compile" else None
+            if str(phase).startswith("export"):
+                raise UserError(
+                    "an accelerated network can't be exported, because its operators exist on this "
+                    "machine only: call mindcv_ghost.decelerate(network) first"
+                )
+            frame = frame.f_back
+        return shapes(*inputs)
+
+    return infer
+
+
+def _float32(types: Callable[..., Any]) -> Callable[..., Any]:
+    """Infer an operator's types, and refuse inputs that its C++ would misread."""
+
+    def infer(*inputs: Any) -> Any:
+        if any(kind != mstype.float32 for kind in map(_element_type, inputs)):
+            given = ", ".join(str(_element_type(kind)) for kind in inputs[1:])
+            raise UserError(
+                f"an accelerated network computes in float32, and a layer received {given}. Cast "
+                "its inputs to float32, or call mindcv_ghost.decelerate(network) first"
+            )
+        return types(*inputs)
+
+    return infer
+
+
+def _element_type(kind: Any) -> Any:
+    return kind.element_type() if isinstance(kind, mstype.TensorType) else kind
 
 
 def make_in_place_operator(path: str, name: str, read: int, written: int) -> ops.Custom:
