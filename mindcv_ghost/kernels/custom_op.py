@@ -7,7 +7,7 @@ tensor of settings: strides, epsilons, momenta.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -28,7 +28,11 @@ __all__ = [
 
 
 def custom_operator(
-    library: Library, name: str, shapes: Callable[..., Any], outputs: int
+    library: Library,
+    name: str,
+    shapes: Callable[..., Any],
+    outputs: int,
+    constants: Sequence[int] = (),
 ) -> ops.Custom:
     """Make an operator that has no side effects.
 
@@ -37,12 +41,25 @@ def custom_operator(
         name: of the function.
         shapes: maps the shapes of the inputs to the shape of the output, or a tuple of shapes.
         outputs: number of outputs, which all have the first input's type.
+        constants: numbers that the shape of the output depends on, beside the shapes of the inputs.
+            In PyNative mode MindSpore keeps the output's shape for the next operator of the same
+            function, attributes and inputs' shapes.
     """
 
     def types(first, *_):
         return first if outputs == 1 else (first,) * outputs
 
-    return ops.Custom(f"{library.path}:{name}", _inferred(shapes), _float32(types), func_type="aot")
+    function = f"{library.path}:{name}"
+    operator = _Custom(function, _inferred(shapes), _float32(types), func_type="aot")
+    operator.add_prim_attr("constants", str(tuple(constants)))
+    return operator
+
+
+class _Custom(ops.Custom):
+    """An operator that copies of a network share; MindSpore 2.8 can't copy an ``ops.Custom``."""
+
+    def __deepcopy__(self, memo: object) -> _Custom:
+        return self
 
 
 def _inferred(shapes: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,7 +123,7 @@ def make_in_place_operator(path: str, name: str, read: int, written: int) -> ops
     def kind(first, *_):
         return first
 
-    operator = ops.Custom(f"{path}:{name}", shape, kind, func_type="aot")
+    operator = _Custom(f"{path}:{name}", shape, kind, func_type="aot")
     inputs = [signature.make_sig(f"read{i}") for i in range(read)]
     writes = signature.sig_rw.RW_WRITE
     inputs += [signature.make_sig(f"written{i}", writes) for i in range(written)]
@@ -137,14 +154,20 @@ class EvaluationOperator(nn.Cell):
         name: of the function.
         settings: its first input.
         shape: maps the shapes of all inputs to the shape of the output.
+        constants: as for :func:`custom_operator`.
     """
 
     def __init__(
-        self, library: Library, name: str, settings: Tensor, shape: Callable[..., Any]
+        self,
+        library: Library,
+        name: str,
+        settings: Tensor,
+        shape: Callable[..., Any],
+        constants: Sequence[int] = (),
     ) -> None:
         super().__init__(auto_prefix=False)
         self.settings = settings
-        self.forward = custom_operator(library, name, shape, 1)
+        self.forward = custom_operator(library, name, shape, 1, constants)
 
     def construct(self, *inputs):
         return self.forward(self.settings, *inputs)

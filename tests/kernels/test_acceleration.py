@@ -173,8 +173,11 @@ def test_a_compiled_network_goes_on_with_the_operators_that_it_has_now(mode, bui
     step = training_step(network)
     image, label = Tensor(IMAGES), Tensor(LABELS)
     parameters = network.trainable_params()
-    compute = ms.value_and_grad(lambda x, y: ops.cross_entropy(network(x), y), None, parameters)
-    jitted = ms.jit(lambda x, y: compute(x, y)[0])
+
+    def forward(image, label):
+        return ops.cross_entropy(network(image), label)
+
+    jitted = ms.jit(ms.value_and_grad(forward, None, parameters))
     runs = (lambda: network(image), lambda: step(image, label), lambda: jitted(image, label))
     for run in runs:
         run()
@@ -411,3 +414,40 @@ def test_a_cell_with_a_hook_is_not_fused_into_another():
     assert (report.native_ghost_modules, report.ghost_modules) == (2, 3)
     network(Tensor(IMAGES))
     assert ran == [1]
+
+
+class Alike(nn.Cell):
+    """Layers whose inputs have the same shape, and their outputs different ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells_with_maps = nn.CellList(
+            [nn.Conv2d(6, 6, 3, stride, pad_mode="pad", padding=1, group=6) for stride in (1, 2)]
+            + [nn.Conv2d(6, 4, 3, stride, pad_mode="pad", padding=1) for stride in (1, 2)]
+            + [GhostModule(6, channels, act=False) for channels in (7, 8)]
+            + [GlobalAvgPool(keep_dims=keep_dims) for keep_dims in (True, False)]
+        )
+
+    def construct(self, x):
+        outputs = ()
+        for cell in self.cells_with_maps:
+            outputs += (cell(x),)
+        return outputs
+
+
+@MODES
+@pytest.mark.parametrize("training", [True, False])
+def test_layers_with_equal_inputs_keep_outputs_of_their_own_shape(mode, training):
+    image = Tensor(np.random.default_rng(3).normal(size=(2, 6, 8, 8)).astype(np.float32))
+    outputs = []
+    for accelerated in (False, True):
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+        network = Alike()
+        randomise(network)
+        if accelerated:
+            assert len(mindcv_ghost.accelerate(network).exchanged) >= 8
+        ms.set_context(mode=mode)
+        outputs.append([y.asnumpy() for y in network.set_train(training)(image)])
+    for native, stock in zip(*reversed(outputs)):
+        assert native.shape == stock.shape
+        assert_same({"": native}, {"": stock})
