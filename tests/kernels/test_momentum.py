@@ -107,6 +107,16 @@ def assert_same(got: dict, expected: dict) -> None:
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in MORE)) for case in CASES]
 )
 def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built, case):
+    check_bit_for_bit(built, case)
+
+
+@pytest.mark.parametrize("case", ["weight decay", "accumulation and averages"])
+def test_so_it_is_in_pynative_mode(built, case):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    check_bit_for_bit(built, case)
+
+
+def check_bit_for_bit(built, case: str) -> None:
     settings, options = CASES[case]
     bad = {2, 3} if case in ("dynamic scale", "infinities applied") else ()
     states = []
