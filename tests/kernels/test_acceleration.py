@@ -208,7 +208,9 @@ def test_a_decelerated_network_trains_on_as_one_that_was_never_accelerated(mode)
     once.set_train(False)(Tensor(IMAGES))
     mindcv_ghost.decelerate(once)
     assert [(name, type(cell)) for name, cell in once.cells_and_names()] == classes
-    assert_same(by_train_one_step(once), by_train_one_step(never), error=0.0)
+    # Equal runs in PyNative mode may differ in the last bit (docs/reliability.md).
+    error = 0.0 if mode == ms.GRAPH_MODE else 1e-6
+    assert_same(by_train_one_step(once), by_train_one_step(never), error)
 
 
 def test_a_second_call_reports_the_same_and_changes_nothing():
