@@ -14,9 +14,16 @@ convolution before it); and, for Ghost-ResNet-50, MindCV's resnet50. Training is
 and momentum; inference is the network in evaluation mode. The median of a turn's steps counts,
 because a turn's first step finds the rivals' data in the caches.
 
+`--case code` and `--case pynative` measure what users write who don't use train.py: `create_model`,
+`accelerate` and MindSpore's `TrainOneStepCell`, as in docs/acceleration.md, in graph mode and in
+PyNative mode. Their rivals are the same without `accelerate`, PyTorch, and train.py's step.
+
 Predicted: a step is 2.8 times as fast as on stock operators, 1.5 times as fast as PyTorch's and 1.9
 times as fast as MindCV's resnet50, with 0.7 of the memory; inference is 1.4 times as fast as
 PyTorch's. A step of ghostnetv2_100 at 224x224 is twice as fast as PyTorch's, inference 1.2 times.
+In code, a step is 2.5 times as fast as without `accelerate`, 1.5 times as fast as PyTorch's, and
+takes at most 1.08 times as long as train.py's, which has its momentum in one operator. In PyNative
+mode it is twice as fast as without `accelerate`.
 docs/performance.md has the results.
 """
 
@@ -33,6 +40,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -56,6 +64,12 @@ ROWS = {
         ("inference", "torch", "seconds", 1.4),
         ("inference", "stock", "processor", None),
         ("inference", "torch", "processor", None),
+        ("code", "stock", "seconds", 2.5),
+        ("code", "torch", "seconds", 1.5),
+        ("code", "train.py", "seconds", 0.93),
+        ("pynative", "stock", "seconds", 2.0),
+        ("pynative", "torch", "seconds", None),
+        ("pynative", "train.py", "seconds", None),
     ),
     "ghost_resnet50_s4": (
         ("training", "stock", "seconds", None),
@@ -77,11 +91,18 @@ UNITS = {
     "processor": "processor seconds a step",  # of all cores, including busy waiting
     "megabytes": "MB",
 }
+CASES = {
+    "training": "training",
+    "inference": "inference",
+    "code": "training in code",
+    "pynative": "training in code, PyNative mode",
+}
 CASE_SUFFIX = {"seconds": "", "processor": ", processor time", "megabytes": ", memory"}
 NAMES = {
     "stock": "the same network on MindSpore's operators",
     "torch": "the same network in PyTorch, channels last",
     "mindcv": "MindCV's resnet50 on MindSpore's operators",
+    "train.py": "the same network in train.py's step",
 }
 
 
@@ -92,6 +113,8 @@ def serve_turns(who: str, case: str, model: str, steps: int, batch: int, side: i
     step to its peak.
     """
     make = torch_step if who == "torch" else mindspore_step
+    if case in ("code", "pynative"):
+        make = {"torch": torch_step, "train.py": mindspore_step}.get(who, user_step)
     step = make(who, case, model, batch, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     warm_up = [clock_step(step) for _ in range(WARM_UP)]
@@ -191,36 +214,66 @@ def start_processes(
 def mindspore_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
     import mindcv
     import mindspore as ms
-    import numpy as np
 
     import mindcv_ghost  # noqa: F401 (registers the zoo)
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
     from mindcv_ghost.engine.overflow import ValueCheck
     from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-    from mindcv_ghost.kernels import make_all_finite, make_momentum, use_native
+    from mindcv_ghost.kernels import make_all_finite, make_momentum
 
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
     ms.set_seed(1)
     network = mindcv.create_model("resnet50" if who == "mindcv" else model)
-    report = use_native(
-        network, wanted=who == "native", device="CPU", graph_mode=True, amp_level="O0"
-    )
-    if who == "native" and report.threads == 0:
-        raise SystemExit(str(report))
-    random = np.random.default_rng(0)
-    image = ms.Tensor(random.normal(size=(batch, 3, side, side)).astype(np.float32))
-    label = ms.Tensor(random.integers(0, 1000, batch).astype(np.int32))
+    library = accelerated_library(network) if who in ("native", "train.py") else ""
+    image, label = images_and_labels(batch, side)
     if case == "inference":
         network.set_train(False)
         return lambda: network(image).asnumpy()
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
     loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
-    fused = make_momentum(report.library, optimizer)
-    step = TrainStep(
-        loss, optimizer, check=ValueCheck(make_all_finite(report.library)), fused=fused
-    )
+    fused = make_momentum(library, optimizer)
+    step = TrainStep(loss, optimizer, check=ValueCheck(make_all_finite(library)), fused=fused)
     step.set_train()
     return lambda: step(image, label)[0].asnumpy()
+
+
+def user_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
+    """Make the step of docs/acceleration.md; without ``accelerate`` if ``who`` is "stock"."""
+    import mindcv
+    import mindspore as ms
+    from mindspore import nn
+
+    import mindcv_ghost  # noqa: F401 (registers the zoo)
+
+    ms.set_context(mode=ms.PYNATIVE_MODE if case == "pynative" else ms.GRAPH_MODE)
+    ms.set_seed(1)
+    network = mindcv.create_model(model)
+    if who == "native":
+        accelerated_library(network)
+    optimizer = nn.Momentum(network.trainable_params(), learning_rate=0.01, momentum=0.9)
+    step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer)
+    step.set_train()
+    image, label = images_and_labels(batch, side)
+    return lambda: step(image, label).asnumpy()
+
+
+def accelerated_library(network: Any) -> str:
+    """Accelerate a network, or end with the reason why it can't be."""
+    import mindcv_ghost
+
+    report = mindcv_ghost.accelerate(network)
+    if report.threads == 0:
+        raise SystemExit(str(report))
+    return report.library
+
+
+def images_and_labels(batch: int, side: int) -> tuple[Any, Any]:
+    import mindspore as ms
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    image = ms.Tensor(random.normal(size=(batch, 3, side, side)).astype(np.float32))
+    return image, ms.Tensor(random.integers(0, 1000, batch).astype(np.int32))
 
 
 def torch_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
@@ -270,7 +323,7 @@ def main() -> None:
     for name, default in (("rounds", 15), ("steps", 3), ("batch", 32), ("side", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="ghost_resnet50")
-    parser.add_argument("--case", choices=("training", "inference"))
+    parser.add_argument("--case", choices=tuple(CASES))
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model, steps = arguments.model, arguments.steps
@@ -315,7 +368,7 @@ def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arg
     size = f"{arguments.batch} images of {arguments.side}x{arguments.side}"
     return {
         "benchmark": "One step",
-        "case": f"{arguments.model}, {case}, {size}{CASE_SUFFIX[unit]}",
+        "case": f"{arguments.model}, {CASES[case]}, {size}{CASE_SUFFIX[unit]}",
         "value": round(statistics.median(each["native"][unit] for each in rounds), 4),
         "unit": UNITS[unit],
         "rival": NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else ""),

@@ -8,21 +8,34 @@ models register when MindCV is imported, and the names below are imported on fir
 
 from __future__ import annotations
 
+import atexit
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mindcv_ghost.compat import end_quietly
 from mindcv_ghost.registry import register_zoo
 from mindcv_ghost.version import __version__
 
 if TYPE_CHECKING:
     from mindcv import create_model, list_models
 
+    from mindcv_ghost.kernels.acceleration import accelerate, decelerate
     from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
 
-__all__ = ["GhostModule", "__version__", "create_model", "list_models", "split_channels"]
+__all__ = [
+    "GhostModule",
+    "__version__",
+    "accelerate",
+    "create_model",
+    "decelerate",
+    "list_models",
+    "split_channels",
+]
 
 _HOME_OF = {
     "GhostModule": "mindcv_ghost.layers.ghost_module",
+    "accelerate": "mindcv_ghost.kernels.acceleration",
+    "decelerate": "mindcv_ghost.kernels.acceleration",
     "split_channels": "mindcv_ghost.layers.ghost_module",
     # MindCV's own functions, so that one import is enough.
     "create_model": "mindcv",
@@ -30,6 +43,7 @@ _HOME_OF = {
 }
 
 register_zoo()
+atexit.register(end_quietly)
 
 
 def __getattr__(name: str) -> Any:

@@ -29,9 +29,11 @@ __all__ = [
     "VersionProblem",
     "cache_folder",
     "calls_missing_in",
+    "current_device",
     "default_jit_level",
     "device_count",
     "driver_problem",
+    "end_quietly",
     "installed_versions",
     "mint_convolutions",
     "refuse_unsupported_versions",
@@ -273,8 +275,9 @@ def settle_numpy() -> None:
     PyNative mode runs that NumPy's ``import_array()``, which NumPy 2 refuses. MindSpore then logs
     "Numpy init failed." (utils/pynative/py_parse.cc:132) and goes on, but leaves Python's error
     set, so that this first call ends with a SystemError. Later calls are right, except that they
-    refuse NumPy's scalars as operands, as MindSpore 2.7 does with any NumPy. A call with an illegal argument has the same effect and ends
-    before any device is used. Arrays, graphs and data sets don't go this way.
+    refuse NumPy's scalars as operands, as MindSpore 2.7 does with any NumPy. A call with an illegal
+    argument has the same effect and ends before any device is used. Arrays, graphs and data sets
+    don't go this way.
     """
     import mindspore as ms
     import numpy as np
@@ -341,6 +344,39 @@ def _ask_driver(device: str) -> tuple[int, str]:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return 0, f"{device}'s driver doesn't answer: {first}"
     return count, "" if count else f"{device}'s driver finds no device"
+
+
+def current_device() -> str:
+    """Return the device that MindSpore computes on in this process: Ascend, GPU or CPU."""
+    import mindspore as ms
+
+    return ms.get_context("device_target")
+
+
+def end_quietly() -> None:
+    """Keep MindSpore's cells from failing when they are freed after MindSpore itself.
+
+    To be called when Python ends. Python then sets the names in each module to None, and later
+    frees the cells that are global variables of a script. ``Cell.__del__`` uses names of its module
+    (``Cell.total_instance_count -= 1`` in ``nn/cell.py`` of MindSpore 2.7 to 2.10), so that Python
+    prints an "Exception ignored in" for each cell. ``__del__`` has nothing to do by then: it counts
+    cells and frees compiled graphs, which the end of the process frees as well.
+
+    As long as its module is whole, ``Cell.__del__`` runs as it is. The ``__del__`` of other classes
+    always does, also that of a user's cells.
+    """
+    module = sys.modules.get("mindspore.nn.cell")
+    delete = getattr(getattr(module, "Cell", None), "__del__", None)
+    if module is None or delete is None:
+        return
+    names = [name for name in delete.__code__.co_names if hasattr(module, name)]
+    whole = module.__dict__
+
+    def delete_unless_ended(cell: object) -> None:
+        if all(whole.get(name) is not None for name in names):
+            delete(cell)
+
+    module.Cell.__del__ = delete_unless_ended
 
 
 def saturates(device: str) -> bool:

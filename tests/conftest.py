@@ -32,7 +32,6 @@ def pytest_collection_finish(session):
     gc.freeze()
     if "mindspore" in sys.modules:
         _compile_once()
-        atexit.register(_forget_cells)
 
 
 def _compile_once() -> None:
@@ -52,14 +51,3 @@ def _compile_once() -> None:
         return compile_cell(self, *args, **kwargs)
 
     nn.Cell.compile = compile
-
-
-def _forget_cells() -> None:
-    """Silence the ``__del__`` of cells that are left when the interpreter exits.
-
-    Their class has been deleted by then, so each ``__del__`` would print four lines of traceback
-    after the result of the suite.
-    """
-    from mindspore import nn
-
-    del nn.Cell.__del__

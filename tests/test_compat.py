@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -233,3 +234,43 @@ def test_the_first_eager_call_succeeds_whatever_numpy_is_installed(imports):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "NumPy 1.x" not in done.stderr
+
+
+PIPES = dict(capture_output=True, text=True)
+# What is freed last: a network that is a global variable, and a cell whose own __del__ fails.
+MODULE_LEVEL = """
+import mindcv
+from mindspore import nn
+
+class Own(nn.Cell):
+    def __del__(self):
+        super().__del__()
+        raise ValueError("my own mistake")
+
+network = nn.SequentialCell(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+own = Own()
+"""
+
+
+def errors_at_exit(script: Path, code: str) -> list[str]:
+    script.write_text(code, encoding="utf-8")
+    root = Path(compat.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        **PIPES,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stderr.splitlines() if "Error: " in line]
+
+
+def test_networks_at_module_level_end_without_errors_other_than_the_users_own(tmp_path):
+    mine = "ValueError: my own mistake"
+    without = errors_at_exit(tmp_path / "without.py", MODULE_LEVEL)
+    assert without and all("total_instance_count" in line for line in without)
+    for name, imports in (
+        ("before", "import mindcv_ghost" + MODULE_LEVEL),
+        ("after", MODULE_LEVEL + "import mindcv_ghost"),
+    ):
+        assert errors_at_exit(tmp_path / f"{name}.py", imports) == [mine]

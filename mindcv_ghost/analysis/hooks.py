@@ -9,6 +9,8 @@ from typing import Any, Callable
 import mindspore as ms
 from mindspore import nn
 
+from mindcv_ghost.kernels.exchange import ordinary_cells
+
 __all__ = ["evaluate_with_hooks", "first_convolution", "leaf_cells"]
 
 Hook = Callable[[str, nn.Cell, "tuple[Any, ...]", Any], Any]
@@ -20,6 +22,8 @@ def evaluate_with_hooks(
 ) -> Iterator[None]:
     """Set PyNative mode, evaluation mode and forward hooks; restore everything afterwards.
 
+    An accelerated network runs on its ordinary cells: native ones don't call all cells below them.
+
     Args:
         network: to be run inside the ``with`` block.
         cells: cells of the network, by path.
@@ -27,6 +31,7 @@ def evaluate_with_hooks(
             it returns anything but None, this replaces the cell's output.
     """
     with ExitStack() as stack:
+        stack.enter_context(ordinary_cells(network))
         stack.enter_context(_pynative_mode())
         stack.enter_context(_evaluation_mode(network))
         stack.enter_context(_forward_hooks(cells, hook))
@@ -78,7 +83,8 @@ def _forward_hooks(cells: Mapping[str, nn.Cell], hook: Hook) -> Iterator[None]:
 
 def leaf_cells(network: nn.Cell) -> dict[str, nn.Cell]:
     """Find the cells without children, each under the first path that leads to it."""
-    return {name: cell for name, cell in network.cells_and_names() if not cell.name_cells()}
+    with ordinary_cells(network):  # native ones have an operator below them
+        return {name: cell for name, cell in network.cells_and_names() if not cell.name_cells()}
 
 
 def first_convolution(network: nn.Cell) -> nn.Conv2d | None:

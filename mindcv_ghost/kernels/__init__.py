@@ -1,8 +1,9 @@
 """Native operators for networks on the CPU: this package's C++, compiled at first use.
 
 In goes a network of ordinary cells; out comes the same network, some of whose cells now compute the
-same with custom operators. Start reading at ``install``, which decides where; ``exchange`` changes
-the class of a cell, ``library`` builds and loads the C++ in ``cpp/``.
+same with custom operators. Start reading at ``acceleration``, which users call; ``install``
+decides where, ``exchange`` changes the class of a cell, ``library`` builds and loads the C++ in
+``cpp/``.
 
 To add a native operator:
 
@@ -24,14 +25,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["make_all_finite", "make_momentum", "use_native"]
-
-
-def use_native(network: Any, **where: Any) -> Any:
-    """Call :func:`mindcv_ghost.kernels.install.use_native`, which says more."""
-    from mindcv_ghost.kernels import install
-
-    return install.use_native(network, **where)
+__all__ = ["make_all_finite", "make_momentum"]
 
 
 def make_all_finite(library: str) -> Any:

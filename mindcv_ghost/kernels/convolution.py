@@ -57,7 +57,7 @@ class _DenseConvolution(nn.Cell):
         def last(_, first, second, third):
             return third
 
-        self.forward = custom_operator(library, "ghost_conv", _forward_shape(stride), 1)
+        self.forward = custom_operator(library, "ghost_conv", _forward_shape(stride), 1, [stride])
         self.input_gradient = custom_operator(library, "ghost_conv_backward_input", last, 1)
         self.weight_gradient = custom_operator(library, "ghost_conv_backward_weight", last, 1)
 
@@ -126,7 +126,8 @@ class _DepthwiseConvolution(nn.Cell):
         def gradients(_, x, weight, dy):
             return x, weight
 
-        self.forward = custom_operator(library, "ghost_depthwise", _forward_shape(stride), 1)
+        shape = _forward_shape(stride)
+        self.forward = custom_operator(library, "ghost_depthwise", shape, 1, [stride])
         self.backward = custom_operator(library, "ghost_depthwise_backward", gradients, 2)
 
     def construct(self, x, weight):

@@ -6,13 +6,16 @@ tensor of settings: strides, epsilons, momenta.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import signature
 
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.library import Library
 
 __all__ = [
@@ -25,7 +28,11 @@ __all__ = [
 
 
 def custom_operator(
-    library: Library, name: str, shapes: Callable[..., Any], outputs: int
+    library: Library,
+    name: str,
+    shapes: Callable[..., Any],
+    outputs: int,
+    constants: Sequence[int] = (),
 ) -> ops.Custom:
     """Make an operator that has no side effects.
 
@@ -34,12 +41,67 @@ def custom_operator(
         name: of the function.
         shapes: maps the shapes of the inputs to the shape of the output, or a tuple of shapes.
         outputs: number of outputs, which all have the first input's type.
+        constants: numbers that the shape of the output depends on, beside the shapes of the inputs.
+            In PyNative mode MindSpore keeps the output's shape for the next operator of the same
+            function, attributes and inputs' shapes.
     """
 
     def types(first, *_):
         return first if outputs == 1 else (first,) * outputs
 
-    return ops.Custom(f"{library.path}:{name}", shapes, types, func_type="aot")
+    function = f"{library.path}:{name}"
+    operator = _Custom(function, _inferred(shapes), _float32(types), func_type="aot")
+    operator.add_prim_attr("constants", str(tuple(constants)))
+    return operator
+
+
+class _Custom(ops.Custom):
+    """An operator that copies of a network share; MindSpore 2.8 can't copy an ``ops.Custom``."""
+
+    def __deepcopy__(self, memo: object) -> _Custom:
+        return self
+
+
+def _inferred(shapes: Callable[..., Any]) -> Callable[..., Any]:
+    """Infer an operator's shapes, unless its graph is about to be exported.
+
+    MindSpore 2.8 writes a MindIR with this package's operators in it that only this machine can
+    load, and fails in its ONNX exporter with "The pointer[value] is null". Nothing in a cell tells
+    that it is being exported; the phase of the compilation does, in a frame that calls this.
+    """
+
+    def infer(*inputs: Any) -> Any:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            phase = frame.f_locals.get("phase") if frame.f_code.co_name == "compile" else None
+            if str(phase).startswith("export"):
+                raise UserError(
+                    "an accelerated network can't be exported, because its operators exist on this "
+                    "machine only: call mindcv_ghost.decelerate(network) first"
+                )
+            frame = frame.f_back
+        return shapes(*inputs)
+
+    return infer
+
+
+def _float32(types: Callable[..., Any]) -> Callable[..., Any]:
+    """Infer an operator's types, and refuse inputs that its C++ would misread."""
+
+    def infer(*inputs: Any) -> Any:
+        if any(kind != mstype.float32 for kind in map(_element_type, inputs)):
+            given = ", ".join(str(_element_type(kind)) for kind in inputs[1:])
+            raise UserError(
+                f"an accelerated network computes in float32, and a layer received {given}. Cast "
+                "its inputs to float32, or call mindcv_ghost.decelerate(network) first"
+            )
+        return types(*inputs)
+
+    return infer
+
+
+def _element_type(kind: Any) -> Any:
+    return kind.element_type() if isinstance(kind, mstype.TensorType) else kind
 
 
 def make_in_place_operator(path: str, name: str, read: int, written: int) -> ops.Custom:
@@ -61,7 +123,7 @@ def make_in_place_operator(path: str, name: str, read: int, written: int) -> ops
     def kind(first, *_):
         return first
 
-    operator = ops.Custom(f"{path}:{name}", shape, kind, func_type="aot")
+    operator = _Custom(f"{path}:{name}", shape, kind, func_type="aot")
     inputs = [signature.make_sig(f"read{i}") for i in range(read)]
     writes = signature.sig_rw.RW_WRITE
     inputs += [signature.make_sig(f"written{i}", writes) for i in range(written)]
@@ -92,14 +154,20 @@ class EvaluationOperator(nn.Cell):
         name: of the function.
         settings: its first input.
         shape: maps the shapes of all inputs to the shape of the output.
+        constants: as for :func:`custom_operator`.
     """
 
     def __init__(
-        self, library: Library, name: str, settings: Tensor, shape: Callable[..., Any]
+        self,
+        library: Library,
+        name: str,
+        settings: Tensor,
+        shape: Callable[..., Any],
+        constants: Sequence[int] = (),
     ) -> None:
         super().__init__(auto_prefix=False)
         self.settings = settings
-        self.forward = custom_operator(library, name, shape, 1)
+        self.forward = custom_operator(library, name, shape, 1, constants)
 
     def construct(self, *inputs):
         return self.forward(self.settings, *inputs)

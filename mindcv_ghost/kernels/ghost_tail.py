@@ -69,11 +69,13 @@ class GhostTail(nn.Cell):
         # A shortcut is only added where no ReLU follows the BNs.
         self.train_add: nn.Cell = None if relu else _TrainingTailAdd(library, settings)
         self.update = UpdateRunningStatistics(library, first, second)
-        self.evaluate = EvaluationOperator(library, "ghost_tail_evaluate", settings, shape)
+        self.evaluate = EvaluationOperator(
+            library, "ghost_tail_evaluate", settings, shape, [out_channels]
+        )
         self.evaluate_add: nn.Cell = None
         if not relu:
             self.evaluate_add = EvaluationOperator(
-                library, "ghost_tail_add_evaluate", settings, shape
+                library, "ghost_tail_add_evaluate", settings, shape, [out_channels]
             )
 
     def construct(
@@ -106,7 +108,7 @@ class _TrainingTail(nn.Cell):
         def gradients(_, u, gamma1, beta1, weight, gamma2, beta2, saved, dy):
             return u, gamma1, beta1, weight, gamma2, beta2
 
-        self.forward = custom_operator(library, "ghost_tail", shapes, 2)
+        self.forward = custom_operator(library, "ghost_tail", shapes, 2, [out_channels])
         self.backward = custom_operator(library, "ghost_tail_backward", gradients, 6)
 
     def construct(self, u, gamma1, beta1, weight, gamma2, beta2):

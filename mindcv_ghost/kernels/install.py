@@ -1,26 +1,38 @@
-"""Which cells of a network get native operators: those that a native class supports exactly."""
+"""Install native operators in the cells of a network that they support exactly; remove them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 from mindspore import nn
 
 from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d
 from mindcv_ghost.kernels.convolution import NativeConv2d, NativeDepthwiseConv2d
-from mindcv_ghost.kernels.exchange import exchange, native_class
+from mindcv_ghost.kernels.exchange import (
+    exchange,
+    holders_of,
+    is_native,
+    native_classes,
+    ordinary_cells,
+    restore,
+)
 from mindcv_ghost.kernels.ghost_tail import NativeGhostModule
-from mindcv_ghost.kernels.library import Library, Unavailable, load, threads_for
+from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell
 from mindcv_ghost.layers import GhostModule
 
-__all__ = ["Report", "install", "use_native"]
+__all__ = ["Report", "forget_graphs", "install", "uninstall"]
 
 
 @dataclass(frozen=True)
 class Report:
     """Which layers of a network use native operators.
+
+    ``str()`` of it is a line for the log. As a context manager it undoes at the end of the block
+    what the call that returned it has done.
 
     Args:
         native_ghost_modules: Ghost modules on native operators.
@@ -31,6 +43,7 @@ class Report:
         library: path of the operators, which depends on their code; empty if none is used.
         depthwise: depthwise convolutions on native operators, without those in Ghost modules.
         norms: batch normalisations on native operators, without those in Ghost modules.
+        exchanged: the cells that the call has changed; none of those that were native before.
     """
 
     native_ghost_modules: int
@@ -41,6 +54,18 @@ class Report:
     library: str = ""
     depthwise: int = 0
     norms: int = 0
+    exchanged: tuple[nn.Cell, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def stock(cls, network: nn.Cell, reason: str) -> Report:
+        """Report that a network stays on MindSpore's operators, and why."""
+        return cls(0, _count_ghost_modules(c for _, c in network.cells_and_names()), 0, reason, 0)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        uninstall(self.exchanged)
 
     def __str__(self) -> str:
         if self.threads == 0:
@@ -62,72 +87,34 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def use_native(
-    network: nn.Cell,
-    *,
-    wanted: bool,
-    device: str,
-    graph_mode: bool,
-    amp_level: str,
-    local_ranks: int = 1,
-) -> Report:
-    """Let native operators compute the layers of a network that they support.
-
-    Parameters stay the same objects with the same names. This is for training and evaluation: a
-    network that is exported, analysed or changed must be so before, or be another one.
-
-    Args:
-        network: changed in place, before it is compiled.
-        wanted: False to leave everything as it is.
-        device: Ascend, GPU or CPU; native operators are for the CPU.
-        graph_mode: whether the network will be compiled; native operators are for graph mode.
-        amp_level: mixed precision; native operators are for O0.
-        local_ranks: processes that share this machine's cores.
-
-    Returns:
-        What was done; ``str()`` of it is a line for the log. A missing compiler is no error.
-    """
-    reason = ""
-    if not wanted:
-        reason = "native_kernels is false"
-    elif not any(_may_be_native(cell) for _, cell in network.cells_and_names()):
-        reason = "no layer has a native operator"
-    elif device != "CPU":
-        reason = f"native operators are for the CPU, not {device}"
-    elif not graph_mode:
-        reason = "native operators are for graph mode"
-    elif amp_level != "O0":
-        reason = f"native operators are for float32, not amp level {amp_level}"
-    if not reason:
-        try:
-            return install(network, load(threads_for(local_ranks)))
-        except Unavailable as error:
-            reason = str(error)
-    return Report(0, _count_ghost_modules(network), 0, reason, 0)
-
-
-def _may_be_native(cell: nn.Cell) -> bool:
-    return isinstance(cell, GhostModule) or native_class(cell) is not None
-
-
 def install(network: nn.Cell, library: Library) -> Report:
-    """Exchange every cell that a native class supports; see :func:`use_native`.
+    """Exchange every cell that a native class supports; see :func:`mindcv_ghost.accelerate`.
 
     Args:
-        network: changed in place, before it is compiled.
+        network: changed in place. Some of its cells may be native already.
         library: that has the operators.
     """
     cells = [cell for _, cell in network.cells_and_names()]
-    # Decide for all cells before the first is exchanged: a block looks at the modules in it.
-    found = [(cell, native_class(cell)) for cell in cells]
-    exchanged = [(cell, native) for cell, native in found if native is not None]
-    fused = {id(part) for cell, native in exchanged for part in native.fused(cell)}
-    counts: Counter[type[NativeCell]] = Counter()
-    for cell, native in exchanged:
-        if id(cell) not in fused:
+    with ordinary_cells(network):
+        wanted = native_classes(cells)
+    changed = [(cell, native) for cell, native in zip(cells, wanted) if type(cell) is not native]
+    for cell, native in changed:
+        if is_native(cell):
+            restore(cell)
+        if issubclass(native, NativeCell):
             exchange(cell, native, library)
-            counts[native] += 1
-    ghost_modules = _count_ghost_modules(network)
+    if changed:
+        forget_graphs(network)
+    exchanged = tuple(cell for cell, native in changed if issubclass(native, NativeCell))
+    return _report(Counter(wanted), _count_ghost_modules(cells), library, exchanged)
+
+
+def _report(
+    counts: Counter[type[nn.Cell]],
+    ghost_modules: int,
+    library: Library,
+    exchanged: tuple[nn.Cell, ...],
+) -> Report:
     reason = ""
     if counts[NativeGhostModule] < ghost_modules:
         reason = "they don't have BN and ReLU in the paper's order"
@@ -140,8 +127,44 @@ def install(network: nn.Cell, library: Library) -> Report:
         library=str(library.path),
         depthwise=counts[NativeDepthwiseConv2d],
         norms=counts[NativeBatchNorm2d],
+        exchanged=exchanged,
     )
 
 
-def _count_ghost_modules(network: nn.Cell) -> int:
-    return sum(isinstance(cell, GhostModule) for _, cell in network.cells_and_names())
+def _count_ghost_modules(cells: Iterable[nn.Cell]) -> int:
+    return sum(isinstance(cell, GhostModule) for cell in cells)
+
+
+def uninstall(cells: Iterable[nn.Cell]) -> None:
+    """Undo :func:`install` for some cells, and for the native cells that contain any of them.
+
+    A native block calls what only a native module has, wherever in a network it stands.
+
+    Args:
+        cells: of any kind; those that aren't native stay as they are.
+    """
+    natives = [cell for cell in cells if is_native(cell)]
+    if not natives:
+        return
+    for cell in holders_of(natives):
+        restore(cell)
+    forget_graphs(natives[0])
+
+
+def forget_graphs(cell: nn.Cell) -> None:
+    """Let MindSpore compile every graph anew before its next run.
+
+    MindSpore 2.7 to 2.10 recognise a compiled graph by the cell's identity, not by its class or its
+    cells, and would go on with the graph of the operators before. The key of a graph also has the
+    number of times that hooks were registered and removed (``common/hook_handle.py``), for the
+    same reason: a hook changes what a cell computes. It counts for the cells and functions around
+    the network, too, which can't be found from here.
+
+    Args:
+        cell: any.
+    """
+
+    def hook(cell: nn.Cell, inputs: Any) -> None:
+        return None
+
+    cell.register_forward_pre_hook(hook).remove()

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mindspore import dtype as mstype
 from mindspore import nn
 
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.library import Library
+from mindcv_ghost.layers.accelerated import Accelerated
 
-__all__ = ["NativeCell", "is_mixed_precision", "is_plain_batch_norm", "is_plain_conv"]
+__all__ = [
+    "NativeCell",
+    "has_hooks",
+    "is_mixed_precision",
+    "is_plain_batch_norm",
+    "is_plain_conv",
+]
 
 
-class NativeCell:
+class NativeCell(Accelerated):
     """Mixed into a subclass of an ordinary cell, whose ``construct`` then uses custom operators.
 
     ``mindcv_ghost.kernels.exchange`` changes the class of an ordinary cell to such a subclass.
@@ -33,11 +42,26 @@ class NativeCell:
         """Cells below this one that its operator computes as well: they keep their class."""
         return ()
 
+    def add_flags(self, **flags: Any) -> nn.Cell:
+        """Refuse half precision, which operators in float32 can't have; see ``Cell.to_float``."""
+        if flags.get("fp16") or flags.get("bf16"):
+            raise UserError(
+                "an accelerated network computes in float32: call mindcv_ghost.decelerate(network) "
+                "before to_float or auto_mixed_precision. Native operators are for float32 only"
+            )
+        return super().add_flags(**flags)  # type: ignore[misc]
+
 
 def is_mixed_precision(cell: nn.Cell) -> bool:
     """Whether ``to_float`` makes a cell compute in half precision."""
     flags = cell.get_flags()
     return any(flags.get(name, False) for name in ("fp16", "bf16"))
+
+
+def has_hooks(cell: nn.Cell) -> bool:
+    """Whether hooks are registered on a cell. One that is fused into another would never run."""
+    kinds = ("_forward_pre_hook", "_forward_hook", "_backward_pre_hook", "_backward_hook")
+    return any(getattr(cell, kind) for kind in kinds)
 
 
 def is_plain_conv(cell: nn.Cell | None) -> bool:
@@ -47,6 +71,7 @@ def is_plain_conv(cell: nn.Cell | None) -> bool:
         and type(cell) is nn.Conv2d
         and cell.weight.dtype == mstype.float32
         and not is_mixed_precision(cell)
+        and not has_hooks(cell)
     )
 
 
@@ -62,4 +87,5 @@ def is_plain_batch_norm(cell: nn.Cell | None) -> bool:
         and cell.format == "NCHW"
         and cell.gamma.dtype == cell.moving_mean.dtype == mstype.float32
         and not is_mixed_precision(cell)
+        and not has_hooks(cell)
     )

@@ -31,7 +31,7 @@ class Mean(nn.Cell):
         def last(dy, x):
             return x
 
-        self.forward = custom_operator(library, "ghost_mean", shape, 1)
+        self.forward = custom_operator(library, "ghost_mean", shape, 1, [keep_dims])
         self.backward = custom_operator(library, "ghost_mean_backward", last, 1)
 
     def construct(self, x):

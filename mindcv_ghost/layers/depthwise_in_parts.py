@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
+from mindcv_ghost.layers.accelerated import refuse_accelerated
+
 __all__ = ["FEWEST_PARTS", "DepthwiseInParts", "compute_in_parts"]
 
 FEWEST_PARTS = 3
@@ -45,7 +47,11 @@ def compute_in_parts(network: nn.Cell) -> int:
 
     Returns:
         The number of changed convolutions.
+
+    Raises:
+        UserError: if the network is accelerated.
     """
+    refuse_accelerated(network, "compute_in_parts")
     changed = 0
     for _, cell in network.cells_and_names():
         if type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.group == 1:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from mindcv_ghost.layers.accelerated import refuse_accelerated
+
 __all__ = ["SyncBatchNorm2d", "convert_sync_batch_norm"]
 
 _PARAMETERS = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -105,9 +107,11 @@ def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:
     Raises:
         ValueError: if a layer can't be synchronised: another subclass of ``nn.BatchNorm2d``, an
             ``nn.BatchNorm1d``, ``use_batch_statistics`` set, or NHWC.
+        UserError: if the network is accelerated.
     """
     if size == 1 or isinstance(network, SyncBatchNorm2d):
         return network
+    refuse_accelerated(network, "convert_sync_batch_norm")
     if _is_convertible(network, "the network"):
         return SyncBatchNorm2d(network)
     replaced: dict[int, nn.Cell] = {}

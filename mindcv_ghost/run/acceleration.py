@@ -13,7 +13,9 @@ from mindcv_ghost.config.keys import SystemConfig
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.engine.graphs.cache import GraphCache, graph_folder
-from mindcv_ghost.kernels import use_native
+from mindcv_ghost.kernels.acceleration import accelerate
+from mindcv_ghost.kernels.install import Report
+from mindcv_ghost.kernels.library import threads_for
 from mindcv_ghost.version import __version__
 
 __all__ = ["create_compiler", "use_native_kernels"]
@@ -52,27 +54,25 @@ def create_compiler(
 
 
 def use_native_kernels(
-    network: nn.Cell, system: SystemConfig, device: str, amp_level: str, local_ranks: int
+    network: nn.Cell, system: SystemConfig, amp_level: str, local_ranks: int
 ) -> str:
-    """Replace cells by this package's native kernels where these apply, and log the result.
+    """Accelerate a network if the recipe allows it, and log the result.
 
     Args:
-        network: changed in place; must not have been compiled yet.
+        network: changed in place.
         system: the recipe's section.
-        device: Ascend, GPU or CPU.
-        amp_level: mixed precision that the network will run in.
+        amp_level: mixed precision, which the network is given later.
         local_ranks: processes on this host, which share its cores.
 
     Returns:
         What identifies the kernels' library (``Report.library``); "" if none is used.
     """
-    report = use_native(
-        network,
-        wanted=system.native_kernels,
-        device=device,
-        graph_mode=system.mode == 0,
-        amp_level=amp_level,
-        local_ranks=local_ranks,
-    )
+    if not system.native_kernels:
+        report = Report.stock(network, "native_kernels is false")
+    elif amp_level != "O0":
+        reason = f"native operators are for float32, not amp level {amp_level}"
+        report = Report.stock(network, reason)
+    else:
+        report = accelerate(network, threads=threads_for(local_ranks))
     _logger.info("%s", report)
     return report.library

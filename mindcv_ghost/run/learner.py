@@ -90,7 +90,7 @@ def create_learner(
     if config.train.sync_bn:
         network = convert_sync_batch_norm(network, world.size)
     amp = config.amp
-    library = use_native_kernels(network, config.system, device, amp.amp_level, world.local_size)
+    library = use_native_kernels(network, config.system, amp.amp_level, world.local_size)
     collectives.broadcast_parameters(network)
 
     updates = updates_per_epoch(steps_per_epoch, config.train.gradient_accumulation_steps)

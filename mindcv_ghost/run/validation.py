@@ -108,7 +108,7 @@ def _create_evaluator(
 ) -> Evaluator:
     level, local_ranks = config.amp.val_amp_level, world.local_size
     adapt_to_device(network, device)
-    library = use_native_kernels(network, config.system, device, level, local_ranks)
+    library = use_native_kernels(network, config.system, level, local_ranks)
     network = apply_mixed_precision(network, level, config.amp.cast_classes)
     collectives = Collectives(world.rank, world.size)
     settings = graph_settings(config, library)

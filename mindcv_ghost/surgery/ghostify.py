@@ -18,6 +18,7 @@ from mindcv_ghost.analysis.complexity import ComplexityReport, count_macs
 from mindcv_ghost.analysis.hooks import first_convolution
 from mindcv_ghost.compat import mint_convolutions
 from mindcv_ghost.errors import near_names
+from mindcv_ghost.layers.accelerated import refuse_accelerated
 from mindcv_ghost.layers.ghost_module import GhostModule
 from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
 from mindcv_ghost.surgery.convolutions import ConvolutionSite, find_convolutions
@@ -76,8 +77,10 @@ def ghostify(
     Raises:
         ValueError: if an argument isn't legal, a name in ``where`` matches no convolution that can
             be replaced, ``calibration`` is missing, or no convolution can be replaced.
+        UserError: if the network is accelerated.
     """
     _check(ratio, cheap_kernel_size, init, calibration)
+    refuse_accelerated(network, "ghostify")
     batches = [] if calibration is None else _batches(calibration)
     images = _images(network, image_size)
     before = count_macs(network, images.shape)

@@ -107,6 +107,22 @@ def assert_same(got: dict, expected: dict) -> None:
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in MORE)) for case in CASES]
 )
 def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built, case):
+    stock, native = states_of_both(built, case)
+    assert_same(native, stock)
+
+
+@pytest.mark.parametrize("case", ["weight decay", "accumulation and averages"])
+def test_in_pynative_mode_they_are_but_for_the_last_bits(built, case):
+    # There, equal runs differ by so much (docs/reliability.md).
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    stock, native = states_of_both(built, case)
+    assert list(native) == list(stock)
+    for name, values in stock.items():
+        np.testing.assert_allclose(native[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def states_of_both(built, case: str) -> list[dict[str, np.ndarray]]:
+    """The state after 20 updates with stock operators, and what of it native ones give."""
     settings, options = CASES[case]
     bad = {2, 3} if case in ("dynamic scale", "infinities applied") else ()
     states = []
@@ -118,7 +134,7 @@ def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built
         assert step.updates_done == (18 if case == "dynamic scale" else 20)
         assert not np.array_equal(states[-1]["head.weight"], before["head.weight"])
     assert sorted(states[0]) == sorted(states[1])
-    assert_same({name: states[1][name] for name in states[0]}, states[0])
+    return [states[0], {name: states[1][name] for name in states[0]}]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mindcv
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import GRAPH_MODE, PYNATIVE_MODE, Tensor, nn, ops, set_context
@@ -145,3 +146,17 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
     # A value that rounding moves across zero before a ReLU changes gradients by a percent.
     for got, other, expected, least in zip(native, rounded, stock, (1e-5, 0.05, 1e-5, 1e-5)):
         assert distance(got, expected) < max(least, 10 * distance(other, expected))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name", ["ghost_resnet50", "ghostnetv2_100", "ghostnetv3_100", "repghostnet_100", "resnet18"]
+)
+def test_network_computes_in_pynative_mode_what_it_computes_in_graph_mode(built, name):
+    options = {} if "resnet" in name else dict(drop_rate=0.0)
+    graph = results(name, options, images(2), built)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    eager = results(name, options, images(2), built)
+    for got, expected in zip(eager, graph):
+        assert distance(got, expected) < 1e-5

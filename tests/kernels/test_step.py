@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -44,11 +45,15 @@ def run(all_finite_cell, accumulation: int) -> list:
     return seen
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_updates_are_those_of_stock_operators_bit_for_bit(built, accumulation):
+@pytest.mark.parametrize(
+    ("mode", "accumulation"), [(ms.GRAPH_MODE, 1), (ms.GRAPH_MODE, 2), (ms.PYNATIVE_MODE, 2)]
+)
+def test_updates_are_those_of_stock_operators(built, mode, accumulation):
+    # In PyNative mode, equal runs may differ in the last bit (docs/reliability.md).
+    ms.set_context(mode=mode)
     stock = run(None, accumulation)
     native = run(make_all_finite(str(built.path)), accumulation)
     assert [seen[:2] for seen in native] == [seen[:2] for seen in stock]
     assert [seen[0] for seen in native] == [True, False, True, False, True]
     for (*_, got), (*_, expected) in zip(native, stock):
-        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_allclose(got, expected, rtol=0.0 if mode == ms.GRAPH_MODE else 1e-6)

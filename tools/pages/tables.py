@@ -94,9 +94,8 @@ class Sources:
             elif kind in _SINGLE:
                 setattr(self, kind, result)
             else:
-                raise ReportError(
-                    f"{path}: kind is {kind!r}, not run, complexity, paper, {', '.join(sorted(_SINGLE))}"
-                )
+                kinds = ", ".join(["run", "complexity", "paper", *sorted(_SINGLE)])
+                raise ReportError(f"{path}: kind is {kind!r}, not {kinds}")
 
     def counted(self, model: str, ratio: int) -> dict | None:
         """Return a model's counts at 224x224 with 1000 classes, if it was counted."""
