@@ -139,7 +139,9 @@ def load_weights(
             )
     for name, p in parameters.items():
         if name not in mismatch.reshaped:
-            p.set_data(ms.Tensor(weights[name], p.dtype))
+            # The copy is aligned; an array lies anywhere in its file, and MindSpore 2.7.1 refuses
+            # unaligned ones ("Cannot construct Tensor because of unsupported data type: 0").
+            p.set_data(ms.Tensor(np.array(weights[name]), p.dtype))
     reset = tuple(mismatch.reshaped)
     return LoadReport(len(parameters) - len(reset), reset, use_ema)
 

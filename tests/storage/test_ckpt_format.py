@@ -256,5 +256,20 @@ def test_loaded_weights_can_be_changed_without_changing_what_was_read(tmp_path):
     assert not read_ckpt(path, LARGEST)["body.weight"].flags.writeable
 
 
+def test_mindspore_is_given_aligned_arrays_wherever_they_lie_in_the_file(tmp_path, monkeypatch):
+    # MindSpore 2.7.1 refuses others: "Cannot construct Tensor because of unsupported data type".
+    path, network, given = tmp_path / "a.ckpt", Small(), []
+    ms.save_checkpoint(Small(fill=1.0), str(path))
+    assert not all(array.flags.aligned for array in read_ckpt(path, LARGEST).values())
+
+    def recorded(array, *args):
+        given.append(array.flags.aligned)
+        return Tensor(array, *args)
+
+    monkeypatch.setattr(ms, "Tensor", recorded)
+    load_weights(network, path)
+    assert given == [True] * 3
+
+
 def test_the_limits_are_as_documented():
     assert (ckpt_format.MAX_ENTRIES, ckpt_format.MAX_DIMENSIONS) == (100_000, 8)
