@@ -78,16 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read(path: Path, model: str) -> WeightsFile:
     if path.suffix in PICKLED or is_pickled(path):
-        return WeightsFile(path, read_pickled(path), {"format": "pt"})
+        # Lightning's files end in .ckpt; what is in them is PyTorch's.
+        return WeightsFile(path.with_suffix(".pth"), read_pickled(path), {})
     return read_weights_file(path, _LARGEST_FILE, model)
 
 
 def _is_mindspores(file: WeightsFile) -> bool:
-    """Whether a file has MindSpore's names; safetensors files may have either framework's."""
-    if file.metadata.get("format") in ("ms", "pt"):
-        return file.metadata["format"] == "ms"
-    # Every Ghost network has BN; a .ckpt has no metadata.
-    return any(name.endswith(".moving_mean") for name in file.arrays) or not file.metadata
+    """Whether a file has MindSpore's names; a .safetensors file may have either framework's."""
+    if file.path.suffix == ".ckpt" or file.metadata.get("format") == "ms":
+        return True
+    return any(name.endswith(".moving_mean") for name in file.arrays)  # Ghost networks have BN
 
 
 def _to_mindspore(args: argparse.Namespace, file: WeightsFile) -> ConversionReport:

@@ -185,11 +185,9 @@ def test_mindcvs_file_of_the_optimizer_alone_is_named(tmp_path):
     network = Net()
     optimizer = create_optimizer(network.trainable_params(), "adamw", lr=0.1)
     ms.save_checkpoint(optimizer, str(tmp_path / "optim_net.ckpt"))
-    with pytest.raises(
-        CheckpointError, match="2 missing.*looks like an optimizer's file"
-    ) as caught:
+    with pytest.raises(CheckpointError, match="looks like an optimizer's file") as caught:
         load_weights(Net(), tmp_path / "optim_net.ckpt")
-    assert "bn1.moving_mean" in str(caught.value)
+    assert "2 missing in the file:\n    bn1.moving_mean\n" in str(caught.value)
 
 
 def test_averages_alone_are_loaded_with_use_ema_only(tmp_path):
