@@ -17,10 +17,11 @@ from mindcv_ghost.registry import register_zoo
 from mindcv_ghost.version import __version__
 
 if TYPE_CHECKING:
-    from mindcv import create_model, list_models
+    from mindcv import list_models
 
     from mindcv_ghost.kernels.acceleration import accelerate, decelerate
     from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
+    from mindcv_ghost.registry import create_model
 
 __all__ = [
     "GhostModule",
@@ -37,9 +38,9 @@ _HOME_OF = {
     "accelerate": "mindcv_ghost.kernels.acceleration",
     "decelerate": "mindcv_ghost.kernels.acceleration",
     "split_channels": "mindcv_ghost.layers.ghost_module",
-    # MindCV's own functions, so that one import is enough.
-    "create_model": "mindcv",
-    "list_models": "mindcv",
+    # MindCV's, except that a checkpoint gives every weight or an error.
+    "create_model": "mindcv_ghost.registry",
+    "list_models": "mindcv",  # so that one import is enough
 }
 
 register_zoo()

@@ -1,5 +1,7 @@
 """MindCV's registry: register the zoo, create a model by name, and the model options of commands.
 
+:func:`create_model` is MindCV's, except that a checkpoint is loaded whole or refused.
+
 Importing this module loads neither MindSpore nor MindCV. The zoo is registered whichever of the two
 packages is imported first. In MindCV's registry a later model silently replaces an earlier one of
 the same name. :func:`register_model` refuses that: the first package to register a name keeps it.
@@ -10,13 +12,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from mindcv_ghost.errors import ConfigError, UserError, did_you_mean
+from mindcv_ghost.errors import CheckpointError, ConfigError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_model_arguments",
     "check_model_exists",
+    "create_model",
     "create_model_by_name",
     "parse_model_args",
     "register_model",
@@ -45,6 +49,8 @@ _FOLLOW_UPS: dict[str, Callable[[], object]] = {
     "mindspore": _settle_numpy,
     "mindcv": lambda: importlib.import_module(_ZOO),
 }
+
+_logger = logging.getLogger(__name__)
 
 EntryPoint = TypeVar("EntryPoint", bound=Callable[..., Any])
 
@@ -169,6 +175,92 @@ def check_model_exists(name: str) -> None:
     if not mindcv.is_model(name):
         hint = did_you_mean(name, mindcv.list_models()) or "."
         raise ConfigError(f"there is no model {name!r}{hint} mindcv.list_models() names them all.")
+
+
+def create_model(
+    model_name: str,
+    num_classes: int = 1000,
+    pretrained: bool = False,
+    in_channels: int = 3,
+    checkpoint_path: str = "",
+    ema: bool = False,
+    auto_mapping: bool = False,
+    **kwargs: Any,
+) -> nn.Cell:
+    """Create a model of MindCV's registry, as ``mindcv.create_model`` does, with its arguments.
+
+    Only ``checkpoint_path`` differs. MindCV 0.3 returns random weights where the file is missing
+    (``models/helpers.py``, ``load_model_checkpoint``) and for every name that it doesn't find. Here
+    the file gives every weight or an error. It may be any file that ``--ckpt_path`` takes.
+
+    Args:
+        model_name: as in ``mindcv.list_models()``.
+        num_classes: outputs of the classifier.
+        pretrained: load the published weights.
+        in_channels: channels of the images.
+        checkpoint_path: a file of weights; "" for none.
+        ema: load the averaged weights of that file.
+        auto_mapping: let MindCV replace names that the file lacks by similar ones in it. The result
+            must fit as well.
+        kwargs: further arguments of the model. With ``features_only`` the weights are loaded before
+            the classifier is taken off.
+
+    Returns:
+        The network.
+
+    Raises:
+        CheckpointError: if the file is missing, can't be read, or doesn't fit the network.
+        ValueError: if ``checkpoint_path`` is given with ``pretrained``, or ``ema`` without it.
+        RuntimeError: if there is no such model.
+    """
+    import mindcv
+
+    arguments = {"num_classes": num_classes, "in_channels": in_channels}
+    if not checkpoint_path or pretrained:  # MindCV refuses both together
+        return mindcv.create_model(
+            model_name,
+            pretrained=pretrained,
+            checkpoint_path=checkpoint_path,
+            ema=ema,
+            auto_mapping=auto_mapping,
+            **arguments,
+            **kwargs,
+        )
+    from mindcv_ghost.storage.checkpoint import load_weights
+
+    features = {key: kwargs.pop(key) for key in ("features_only", "out_indices") if key in kwargs}
+    network = mindcv.create_model(model_name, **arguments, **kwargs)
+    rename = _similar_names if auto_mapping else None
+    report = load_weights(network, checkpoint_path, ema, model=model_name, rename=rename)
+    level = logging.WARNING if report.prefixes else logging.INFO
+    _logger.log(level, "%s: %s", checkpoint_path, report)
+    return _feature_extractor(network, **features)
+
+
+def _similar_names(network: nn.Cell, names: Sequence[str]) -> dict[str, str]:
+    """Return new name -> name in the file, as MindCV's ``auto_mapping`` guesses them."""
+    from mindcv.models.helpers import auto_map
+
+    try:
+        return auto_map(network, {name: name for name in names})
+    except ValueError as problem:
+        raise CheckpointError(f"auto_mapping finds no name for some weight: {problem}") from None
+
+
+def _feature_extractor(
+    network: nn.Cell, features_only: bool = False, out_indices: Sequence[int] | None = None
+) -> nn.Cell:
+    """Wrap a network as MindCV does for ``features_only``, which renames and drops parameters."""
+    if not features_only:
+        return network
+    from mindcv.models.features import FeatureExtractWrapper
+
+    try:
+        indices = {} if out_indices is None else {"out_indices": out_indices}
+        return FeatureExtractWrapper(network, **indices)
+    except AttributeError as problem:
+        name = type(network).__name__
+        raise RuntimeError(f"features_only isn't implemented for {name}") from problem
 
 
 def create_model_by_name(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import mindcv
+import mindspore as ms
 import pytest
 from mindcv.models import registry
 
 import mindcv_ghost
-from mindcv_ghost.errors import ConfigError, UserError
+from mindcv_ghost.errors import CheckpointError, ConfigError, UserError
 from mindcv_ghost.registry import create_model_by_name, register_model
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ REGISTERED = "import mindcv; assert len(mindcv.list_models('ghost_resnet*')) == 
         "assert len([n for n in sys.modules if n.startswith('mindcv_ghost')]) <= 4\n"
         "from mindcv_ghost import GhostModule, split_channels\n"
         "assert 'mindcv' not in sys.modules\n"
-        "from mindcv_ghost import create_model\n"
+        "from mindcv_ghost import create_model, list_models\n"
         f"assert 'mindcv_ghost.models' in sys.modules; {REGISTERED}",
         f"import mindcv; assert not mindcv.list_models('ghost_resnet*')\n"
         f"import mindcv_ghost; {REGISTERED}"
@@ -60,9 +62,79 @@ def test_models_register_in_any_order_of_import(code):
     python(code)
 
 
-def test_create_model_and_list_models_are_mindcvs():
-    assert mindcv_ghost.create_model is mindcv.create_model
+def test_create_model_takes_mindcvs_arguments_and_list_models_is_mindcvs():
+    ours = inspect.signature(mindcv_ghost.create_model).parameters
+    theirs = inspect.signature(mindcv.create_model).parameters
+    assert [(p.name, p.default, p.kind) for p in ours.values()] == [
+        (p.name, p.default, p.kind) for p in theirs.values()
+    ]
     assert mindcv_ghost.list_models is mindcv.list_models
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "resnet18.ckpt"
+    network = mindcv.create_model("resnet18", num_classes=3)
+    ms.save_checkpoint(network, str(path))
+    return path, {p.name: p.asnumpy() for p in network.get_parameters()}
+
+
+def test_create_model_loads_a_checkpoint_whole(saved):
+    path, weights = saved
+    network = mindcv_ghost.create_model("resnet18", 3, checkpoint_path=str(path))
+    assert all((p.asnumpy() == weights[p.name]).all() for p in network.get_parameters())
+
+
+def test_create_model_gives_no_random_weights_for_a_missing_or_unfit_file(saved, tmp_path):
+    path, _ = saved
+    with pytest.raises(CheckpointError, match="no checkpoint .*none.ckpt"):
+        mindcv_ghost.create_model("resnet18", 3, checkpoint_path=str(tmp_path / "none.ckpt"))
+    with pytest.raises(CheckpointError, match="doesn't fit the network"):
+        mindcv_ghost.create_model("resnet34", 3, checkpoint_path=str(path))
+    with pytest.raises(CheckpointError, match="holds no averaged weights"):
+        mindcv_ghost.create_model("resnet18", 3, checkpoint_path=str(path), ema=True)
+    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + bytes(99))
+    with pytest.raises(CheckpointError, match="w.pth .*/w.ckpt --model ghost_resnet18"):
+        mindcv_ghost.create_model("ghost_resnet18", checkpoint_path=str(tmp_path / "w.pth"))
+
+
+def test_create_model_passes_everything_else_on(saved):
+    path, _ = saved
+    with pytest.raises(ValueError, match="mutually exclusive"):
+        mindcv_ghost.create_model("resnet18", pretrained=True, checkpoint_path=str(path))
+    with pytest.raises(RuntimeError, match="Unknown model resnet1"):
+        mindcv_ghost.create_model("resnet1")
+    network = mindcv_ghost.create_model("ghost_resnet18", num_classes=3, in_channels=1, ratio=4)
+    assert next(network.get_parameters()).shape[1] == 1
+
+
+def test_features_only_gets_the_weights_before_the_classifier_is_taken_off(saved):
+    path, weights = saved
+    network = mindcv_ghost.create_model(
+        "resnet18", 3, checkpoint_path=str(path), features_only=True, out_indices=[1, 2]
+    )
+    assert network.out_channels == [64, 128]
+    values = {p.name: p.asnumpy() for p in network.get_parameters()}
+    assert "classifier.weight" not in values and "layer2.0.conv1.weight" in values
+    assert all((value == weights[name]).all() for name, value in values.items())
+
+
+def test_auto_mapping_takes_similar_names_and_must_fit_as_well(saved, tmp_path, capsys):
+    _, weights = saved
+    renamed = {
+        name.replace("classifier", "classifer"): ms.Parameter(ms.Tensor(array))
+        for name, array in weights.items()
+    }
+    path = str(tmp_path / "renamed.ckpt")
+    ms.save_checkpoint(renamed, path)
+    with pytest.raises(CheckpointError, match=r"classifier.weight \(there is classifer.weight\)"):
+        mindcv_ghost.create_model("resnet18", 3, checkpoint_path=path)
+    network = mindcv_ghost.create_model("resnet18", 3, checkpoint_path=path, auto_mapping=True)
+    loaded = {p.name: p.asnumpy() for p in network.get_parameters()}
+    assert (loaded["classifier.weight"] == weights["classifier.weight"]).all()
+    assert "classifer.weight" in capsys.readouterr().out
+    with pytest.raises(CheckpointError):
+        mindcv_ghost.create_model("resnet34", 3, checkpoint_path=path, auto_mapping=True)
 
 
 def test_unknown_attribute_is_an_attribute_error():

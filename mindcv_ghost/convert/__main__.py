@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mindcv_ghost.convert.conversion import ConversionReport, to_mindspore, to_torch
 from mindcv_ghost.convert.names import DIALECTS, dialects_of, torch_names
-from mindcv_ghost.convert.torch_file import SUFFIXES, read_torch_file, write_torch_file
+from mindcv_ghost.convert.torch_file import PICKLED, SUFFIXES, read_pickled, write_torch_file
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
 from mindcv_ghost.program import program
 from mindcv_ghost.registry import (
@@ -23,18 +21,19 @@ from mindcv_ghost.registry import (
     create_model_by_name,
     parse_model_args,
 )
+from mindcv_ghost.storage.weights_file import WeightsFile, is_pickled, read_weights_file
 
 if TYPE_CHECKING:
     from mindspore import nn
 
-_LARGEST_CKPT = 16 * 2**30  # bytes
+_LARGEST_FILE = 16 * 2**30  # bytes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("convert"),
         description="Convert weights of Ghost networks from PyTorch to MindSpore (OUT ends in "
-        ".ckpt) or back (SOURCE ends in .ckpt). Every tensor is accounted for, or nothing is "
+        ".ckpt) or back (SOURCE is MindSpore's). Every tensor is accounted for, or nothing is "
         "written.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help=f".ckpt, {', '.join(SUFFIXES)}")
@@ -54,39 +53,52 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert one file and print what became of its tensors; return the exit status."""
     args = _parser().parse_args(argv)
-    kinds = [_kind(path) for path in (args.source, args.out)]
-    if kinds[0] == kinds[1]:
-        raise ConfigError(
-            f"{args.source} and {args.out} are both {kinds[0]} files by their suffixes; one must "
-            f"end in .ckpt, the other in {' or '.join(SUFFIXES)}"
-        )
     if args.out.exists() and not args.force:
         raise ConfigError(f"{args.out} exists already; --force replaces it")
-    if args.ema and kinds[0] == "PyTorch":
-        raise ConfigError("--ema is only for .ckpt files; leave it out for PyTorch files")
+    out_is_mindspores = args.out.suffix == ".ckpt"
+    if not out_is_mindspores and args.out.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"{args.out}: the suffix must be .ckpt (MindSpore) or {' or '.join(SUFFIXES)}"
+        )
     dialects_of(args.model)
-    report = _to_ckpt(args) if kinds[0] == "PyTorch" else _from_ckpt(args)
-    print(json.dumps(dataclasses.asdict(report)) if args.json else _text(report, kinds[0], args))
+    file = _read(args.source, args.model)
+    source_is_mindspores = _is_mindspores(file)
+    if source_is_mindspores == out_is_mindspores:
+        kind = "MindSpore" if source_is_mindspores else "PyTorch"
+        raise ConfigError(
+            f"{args.source} and {args.out} are both {kind} files: {args.source} by its content, "
+            f"{args.out} by its suffix. One must be MindSpore's (.ckpt), the other PyTorch's "
+            f"({' or '.join(SUFFIXES)})."
+        )
+    if args.ema and not source_is_mindspores:
+        raise ConfigError("--ema is only for MindSpore's files; leave it out for PyTorch's")
+    report = _from_mindspore(args, file) if source_is_mindspores else _to_mindspore(args, file)
+    print(json.dumps(dataclasses.asdict(report)) if args.json else _text(report, args))
     return 0
 
 
-def _kind(path: Path) -> str:
-    if path.suffix == ".ckpt":
-        return "MindSpore"
-    if path.suffix in SUFFIXES:
-        return "PyTorch"
-    raise ConfigError(f"{path}: the suffix must be .ckpt (MindSpore) or {' or '.join(SUFFIXES)}")
+def _read(path: Path, model: str) -> WeightsFile:
+    if path.suffix in PICKLED or is_pickled(path):
+        # Lightning's files end in .ckpt; what is in them is PyTorch's.
+        return WeightsFile(path.with_suffix(".pth"), read_pickled(path), {})
+    return read_weights_file(path, _LARGEST_FILE, model)
 
 
-def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
+def _is_mindspores(file: WeightsFile) -> bool:
+    """Whether a file has MindSpore's names; a .safetensors file may have either framework's."""
+    if file.path.suffix == ".ckpt" or file.metadata.get("format") == "ms":
+        return True
+    return any(name.endswith(".moving_mean") for name in file.arrays)  # Ghost networks have BN
+
+
+def _to_mindspore(args: argparse.Namespace, file: WeightsFile) -> ConversionReport:
     from mindspore import Parameter, Tensor
 
     from mindcv_ghost.storage.checkpoint import save_weights
 
-    tensors = read_torch_file(args.source)
     classifier = torch_names(args.model, [_classifier(args.model)])[_classifier(args.model)]
-    network = _network(args, tensors.get(classifier))
-    arrays, report = to_mindspore(tensors, network, args.model)
+    network = _network(args, file, classifier)
+    arrays, report = to_mindspore(file.arrays, network, args.model)
     parameters = [Parameter(Tensor(array), name=name) for name, array in arrays.items()]
     try:
         save_weights(parameters, args.out)
@@ -95,22 +107,14 @@ def _to_ckpt(args: argparse.Namespace) -> ConversionReport:
     return report
 
 
-def _from_ckpt(args: argparse.Namespace) -> ConversionReport:
-    from mindcv_ghost.storage.checkpoint import is_optimizer_state, split_averages
-    from mindcv_ghost.storage.ckpt_format import read_ckpt
+def _from_mindspore(args: argparse.Namespace, file: WeightsFile) -> ConversionReport:
+    from mindcv_ghost.storage.checkpoint import network_weights
 
-    if not args.source.is_file():
-        raise CheckpointError(f"there is no file {args.source}")
-    stored = read_ckpt(args.source, _LARGEST_CKPT)
-    plain, averaged = split_averages(stored)
-    if args.ema and not averaged:
-        raise CheckpointError(f"{args.source} has no averaged weights; leave out --ema")
-    unaveraged = {name: array for name, array in plain.items() if not is_optimizer_state(name)}
-    weights = averaged if args.ema else unaveraged
-    network = _network(args, weights.get(_classifier(args.model)))
-    tensors, report = to_torch(weights, network, args.model, args.names)
+    network = _network(args, file, _classifier(args.model))
+    found = network_weights(file, network, args.ema)
+    tensors, report = to_torch(found.arrays, network, args.model, args.names)
     write_torch_file(args.out, tensors)
-    return report
+    return dataclasses.replace(report, prefixes=found.prefixes, ignored=found.ignored)
 
 
 def _classifier(model: str) -> str:
@@ -120,11 +124,13 @@ def _classifier(model: str) -> str:
     return f"{registry.get_pretrained_cfg(model)['classifier']}.weight"
 
 
-def _network(args: argparse.Namespace, classifier: np.ndarray | None) -> nn.Cell:
+def _network(args: argparse.Namespace, file: WeightsFile, classifier: str) -> nn.Cell:
     """Create the network with ``--num_classes`` classes, by default as many as the file has."""
     classes = args.num_classes
     if classes is None:
-        classes = 1000 if classifier is None or not classifier.ndim else classifier.shape[0]
+        heads = (a for n, a in file.arrays.items() if f".{n}".endswith(f".{classifier}") and a.ndim)
+        head = next(heads, None)
+        classes = 1000 if head is None else head.shape[0]
     return create_model_by_name(
         args.model,
         parse_model_args(args.model_args),
@@ -133,14 +139,18 @@ def _network(args: argparse.Namespace, classifier: np.ndarray | None) -> nn.Cell
     )
 
 
-def _text(report: ConversionReport, source: str, args: argparse.Namespace) -> str:
-    counters = "dropped: MindSpore has none" if source == "PyTorch" else "written as 0"
+def _text(report: ConversionReport, args: argparse.Namespace) -> str:
+    counters = "dropped: MindSpore has none" if args.out.suffix == ".ckpt" else "written as 0"
     lines = [
         f"{args.source} -> {args.out} ({report.model}, names: {report.dialect})",
         f"  {report.matched} tensors of {report.numbers:,} numbers carried over, "
         f"{report.statistics} of them BN statistics",
         f"  {report.counters} counters (num_batches_tracked) {counters}",
     ]
+    if report.prefixes:
+        lines.append(f"  {' and '.join(map(repr, report.prefixes))} taken off the names")
+    if report.ignored:
+        lines.append(f"  {report.ignored} arrays left out: an optimizer's state, or averages")
     if report.cast:
         lines.append(f"  {report.cast} tensors made float32")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ in), so only names change. Every array is accounted for, or the conversion is re
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from mindspore import nn
 from mindcv_ghost.convert.names import dialects_of, torch_names
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.name_mismatch import compare
+from mindcv_ghost.storage.weight_names import AmbiguousNames, weight_prefixes
 
 __all__ = ["ConversionReport", "to_mindspore", "to_torch"]
 
+_LISTED = 10
 # BN's count of batches, which MindSpore doesn't have, and counters that a profiler (thop) adds.
 _COUNTERS = re.compile(r"(^|.*\.)(num_batches_tracked|total_ops|total_params)")
 
@@ -36,6 +39,8 @@ class ConversionReport:
         counters: PyTorch's counters, which were dropped (to MindSpore) or written as 0 (to
             PyTorch).
         cast: number of arrays that were converted to float32.
+        prefixes: what was taken off the names in the file, such as ``module.``.
+        ignored: number of arrays of an optimizer's state or of averages.
     """
 
     model: str
@@ -45,6 +50,8 @@ class ConversionReport:
     numbers: int
     counters: int
     cast: int
+    prefixes: tuple[str, ...] = ()
+    ignored: int = 0
 
 
 def to_mindspore(
@@ -69,8 +76,9 @@ def to_mindspore(
     offered = {name: a for name, a in tensors.items() if not _COUNTERS.fullmatch(name)}
     # Take the dialect with the fewest names that don't match, the first one of several.
     by_dialect = {dialect: torch_names(model, shapes, dialect) for dialect in dialects_of(model)}
-    dialect = min(by_dialect, key=lambda d: len(offered.keys() ^ by_dialect[d].values()))
-    names = by_dialect[dialect]
+    plain = {d: _without_prefix(offered, names, shapes) for d, names in by_dialect.items()}
+    dialect = min(by_dialect, key=lambda d: len(plain[d][0].keys() ^ by_dialect[d].values()))
+    names, (offered, prefix) = by_dialect[dialect], plain[dialect]
     _check_fit(model, offered, {names[name]: shape for name, shape in shapes.items()})
     wrong = [
         f"{name} is {array.dtype}" for name, array in offered.items() if array.dtype.kind != "f"
@@ -80,9 +88,10 @@ def to_mindspore(
             f"{len(wrong)} of {len(shapes)} arrays aren't of a floating-point type ({wrong[0]}): "
             "quantised or damaged weights can't be converted."
         )
-    arrays = {name: tensors[names[name]].astype(np.float32) for name in shapes}
-    cast = sum(tensors[names[name]].dtype != np.float32 for name in shapes)
-    return arrays, _report(model, dialect, arrays, len(tensors) - len(offered), cast)
+    arrays = {name: offered[names[name]].astype(np.float32) for name in shapes}
+    cast = sum(offered[names[name]].dtype != np.float32 for name in shapes)
+    report = _report(model, dialect, arrays, len(tensors) - len(offered), cast)
+    return arrays, dataclasses.replace(report, prefixes=tuple(filter(None, [prefix])))
 
 
 def to_torch(
@@ -115,6 +124,29 @@ def to_torch(
     cast = sum(parameters[name].dtype != np.float32 for name in shapes)
     converted = {name: parameters[name] for name in shapes}
     return tensors, _report(model, dialect, converted, len(tensors) - len(shapes), cast)
+
+
+def _without_prefix(
+    offered: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, np.ndarray], str]:
+    """Take a wrapper's prefix (``module.``, ``model.``) off all names that have it.
+
+    Nothing is left out: an optimizer's state isn't in PyTorch's state dicts.
+    """
+    needed = {names[name]: shape for name, shape in shapes.items()}
+    found = {name: array.shape for name, array in offered.items()}
+    trained = [name for name in needed if not name.endswith((".running_mean", ".running_var"))]
+    try:
+        prefix = weight_prefixes(found, needed, trained)[0]
+    except AmbiguousNames as problem:
+        sets = " and ".join(f"{prefix}*" for prefix in problem.prefixes[:_LISTED])
+        raise CheckpointError(
+            f"the file has several sets of weights that all fit: {sets}"
+        ) from None
+    starts = {name: name.startswith(prefix) for name in offered}
+    return {n[len(prefix) :] if starts[n] else n: array for n, array in offered.items()}, prefix
 
 
 def _report(

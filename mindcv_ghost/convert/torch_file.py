@@ -1,4 +1,7 @@
-"""Read and write PyTorch's weight files: ``.safetensors`` without PyTorch, ``.pth`` with it."""
+"""Read and write PyTorch's weight files: ``.safetensors`` without PyTorch, ``.pth`` with it.
+
+``.safetensors`` files are read where MindSpore's are, in ``storage``.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,40 @@ import numpy as np
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.atomic_file import write_bytes
 
-__all__ = ["SUFFIXES", "read_torch_file", "write_torch_file"]
+__all__ = ["PICKLED", "SUFFIXES", "read_pickled", "write_torch_file"]
 
-_PICKLED = (".pth", ".pt", ".bin", ".tar")
-SUFFIXES = (".safetensors", *_PICKLED)
+PICKLED = (".pth", ".pt", ".bin", ".tar")
+SUFFIXES = (".safetensors", *PICKLED)
 # Keys under which training scripts save the weights, in the order of preference.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 
 
-def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Read a state dict.
+def read_pickled(path: Path) -> dict[str, np.ndarray]:
+    """Read a state dict that ``torch.save`` wrote.
 
     Args:
-        path: ``.safetensors``, or a file of ``torch.save`` (``.pth``, ``.pt``, ``.bin``,
-            ``.pth.tar``) with a state dict, or with a dictionary that has one under a key such as
-            ``state_dict`` or ``model``. If all names begin with ``module.``, this is removed.
+        path: a file (``.pth``, ``.pt``, ``.bin``, ``.pth.tar``) with a state dict, or with a
+            dictionary that has one under a key such as ``state_dict`` or ``model``.
 
     Returns:
         name -> array.
 
     Raises:
-        CheckpointError: if the file can't be read, or needs PyTorch and PyTorch isn't installed.
+        CheckpointError: if the file can't be read, or PyTorch isn't installed.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
-    tensors = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name[len("module.") :]: array for name, array in tensors.items()}
-    return tensors
+    torch = _torch(path)
+    try:
+        # weights_only, because unpickling anything else could run any code.
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:
+        lines = str(problem).splitlines() or [type(problem).__name__]
+        raise CheckpointError(
+            f"{path} can't be read as weights only (weights_only=True): {lines[0]}. If the file "
+            f"contains more than tensors, save it again with torch.save(model.state_dict(), ...)"
+        ) from problem
+    return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, loaded).items()}
 
 
 def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -61,33 +70,6 @@ def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         write_bytes(path, data)
     except OSError as problem:
         raise CheckpointError(f"{path} can't be written: {problem}") from problem
-
-
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
-        # NumPy has no bfloat16; safetensors then raises a KeyError or a TypeError.
-        raise CheckpointError(
-            f"{path} can't be read as safetensors with types that NumPy has: {problem}"
-        ) from problem
-
-
-def _pickled(path: Path) -> dict[str, np.ndarray]:
-    torch = _torch(path)
-    try:
-        # weights_only, because unpickling anything else could run any code.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:
-        lines = str(problem).splitlines() or [type(problem).__name__]
-        raise CheckpointError(
-            f"{path} can't be read as weights only (weights_only=True): {lines[0]}. If the file "
-            f"contains more than tensors, save it again with torch.save(model.state_dict(), ...)"
-        ) from problem
-    return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, loaded).items()}
 
 
 def _state_dict(path: Path, loaded: Any) -> dict:

@@ -72,7 +72,7 @@ def create_network(
     if not (model.ckpt_path or model.pretrained):
         raise ConfigError(
             "ghostify: init fit starts from a trained network. Give its weights with --ckpt_path "
-            "FILE.ckpt or --pretrained true, or start from random ones with --ghostify init=random."
+            "FILE or --pretrained true, or start from random ones with --ghostify init=random."
         )
     _load(network, model, use_ema)
     report = _ghostify(network, init="fit", calibration=calibration(images), **options)
@@ -94,10 +94,10 @@ def _create(model: ModelConfig, num_classes: int) -> nn.Cell:
 def _load(network: nn.Cell, model: ModelConfig, use_ema: bool) -> None:
     if not model.ckpt_path:
         return
-    report = load_weights(network, model.ckpt_path, use_ema, reset_head=model.reset_head)
-    new = f"; new: {', '.join(report.reset)}" if report.reset else ""
-    kind = "averaged weights" if report.ema else "weights"
-    _logger.info("%d %s from %s%s", report.loaded, kind, model.ckpt_path, new)
+    report = load_weights(
+        network, model.ckpt_path, use_ema, reset_head=model.reset_head, model=model.model
+    )
+    _logger.info("%s: %s", model.ckpt_path, report)
 
 
 def _ghostify(network: nn.Cell, **options: Any) -> GhostifyReport:

@@ -1,24 +1,27 @@
 """Save the weights of networks as MindSpore checkpoints, and load them back.
 
 A load takes every weight that the network needs, or raises an error; it never skips one silently.
+Whatever else reads weights (``mindcv_ghost.create_model``, the converter) does it through
+:func:`network_weights`, so that all of them accept the same files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.atomic_file import replacing
-from mindcv_ghost.storage.ckpt_format import read_ckpt
 from mindcv_ghost.storage.name_mismatch import Mismatch, compare
+from mindcv_ghost.storage.training_state import STATE_FORMAT
+from mindcv_ghost.storage.weight_names import AmbiguousNames, select_weights
+from mindcv_ghost.storage.weights_file import WeightsFile, conversion_command, read_weights_file
 
 if TYPE_CHECKING:
     import mindspore as ms
@@ -26,26 +29,36 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadReport",
-    "is_optimizer_state",
+    "NetworkWeights",
     "load_weights",
+    "network_weights",
     "parameter_names",
+    "remark",
     "save_weights",
-    "split_averages",
 ]
 
 _EMA_PREFIX = "ema."
-# Names under which MindSpore's and MindCV's optimizers and trainers save their own state.
-_OPTIMIZER_STATE = re.compile(
-    r"(momentum|moments|moment1|moment2|accum|exp_avg\w*|m|v|stat|vhat|mean_square|mean_gradient)\..+"
-    r"|learning_rate\w*|lr|momentum|global_step|beta[12]_power|weight_decay|updates|ema_updates"
-    r"|epoch_num|step_num|scale_sense|current_iterator_step|last_overflow_iterator_step"
-    r"|loss_scale\w*|accumulation_step|grad_\w+\..+|gradient_sum\..+|random_op|crc_num"
-)
-
-_MAX_LISTED = 10
-# Weights, average and LAMB's two moments make 4 times the weights, a head of ImageNet-21k more.
-_LARGEST_RATIO = 8
+_STATISTICS = (".moving_mean", ".moving_variance")
+# Weights, average, gradient sums and Adan's four moments make 7 times the weights, a head of
+# ImageNet-21k more.
+_LARGEST_RATIO = 10
 _LARGEST_OTHER = 2 * 2**30  # bytes: 500 million float32, which few image models have
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class NetworkWeights:
+    """The part of a file that is a network's.
+
+    Args:
+        arrays: by the network's names; names that nobody knows are among them.
+        prefixes: what was taken off the names in the file, for example ``network.``.
+        ignored: how many arrays are an optimizer's or a trainer's state, or averaged weights.
+    """
+
+    arrays: dict[str, np.ndarray]
+    prefixes: tuple[str, ...]
+    ignored: int
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,21 @@ class LoadReport:
         loaded: number of parameters taken from the file.
         reset: names of classifier parameters left at their initial values.
         ema: whether the averaged weights were loaded.
+        prefixes: what was taken off the names in the file.
+        ignored: how many other arrays are in the file: an optimizer's state, averages.
     """
 
     loaded: int
     reset: tuple[str, ...]
     ema: bool
+    prefixes: tuple[str, ...]
+    ignored: int
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        kind = "averaged weights" if self.ema else "weights"
+        new = f"; new: {', '.join(self.reset)}" if self.reset else ""
+        return f"{self.loaded} {kind}{remark(self.prefixes, self.ignored)}{new}"
 
 
 def save_weights(parameters: Sequence[ms.Parameter], path: str | os.PathLike) -> None:
@@ -90,46 +113,51 @@ def save_weights(parameters: Sequence[ms.Parameter], path: str | os.PathLike) ->
 
 
 def load_weights(
-    network: nn.Cell, path: str | os.PathLike, use_ema: bool = False, reset_head: bool = False
+    network: nn.Cell,
+    path: str | os.PathLike,
+    use_ema: bool = False,
+    reset_head: bool = False,
+    model: str = "NAME",
+    rename: Callable[[nn.Cell, Sequence[str]], Mapping[str, str]] | None = None,
 ) -> LoadReport:
     """Load a checkpoint into a network.
 
-    Accepts the files of this package, of MindCV and of ``mindspore.save_checkpoint``. The state of
-    an optimizer or a trainer in the file is ignored.
+    Accepts the files that :func:`~mindcv_ghost.storage.weights_file.read_weights_file` reads, from
+    whichever trainer of MindSpore they are: a prefix that all names have is taken off, and the
+    state of an optimizer or a trainer is ignored.
 
     Args:
         network: receives the weights and BN statistics.
-        path: the ``.ckpt`` file.
+        path: the file.
         use_ema: load the averaged weights (names ``ema.*``).
         reset_head: if the classifier was trained for another number of classes, leave it at its
             initial values instead of raising an error.
+        model: the network's registered name, for messages.
+        rename: ``rename(network, names)`` returns new names for those that were found, as
+            new name -> name; None keeps them.
 
     Raises:
         CheckpointError: if the file is missing or damaged, has no averaged weights though
             ``use_ema`` is given, or doesn't match the network; then the message lists missing,
             unexpected and wrongly shaped names, ten of each.
     """
-    import mindspore as ms
-
-    stored = _read(Path(path), network)
-    plain, averaged = split_averages(stored)
-    if use_ema and not averaged:
-        raise CheckpointError(
-            f"{path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was "
-            "trained without ema. Leave out --use_ema."
-        )
-    weights = averaged if use_ema else plain
+    file = _read(path, network, model)
+    found = network_weights(file, network, use_ema)
+    weights = found.arrays
+    if rename is not None:
+        weights = {new: weights[old] for new, old in rename(network, list(weights)).items()}
     parameters = {p.name: p for p in network.get_parameters()}
     mismatch = compare(
         {name: array.shape for name, array in weights.items()},
         {name: tuple(p.shape) for name, p in parameters.items()},
-        ignored={name for name in weights if is_optimizer_state(name)},
     )
     other_head = _is_other_head(mismatch)
     if mismatch and not (other_head and reset_head):
-        summary = f"({len(weights)} names in it, {len(parameters)} needed)"
+        rest = remark(found.prefixes, found.ignored)
+        summary = f"({len(weights)} names in it, {len(parameters)} needed{rest})"
         raise CheckpointError(
-            f"{path} doesn't fit the network {summary}:\n{mismatch}\n{_advice(mismatch)}"
+            f"{path} doesn't fit the network {summary}:\n{mismatch}\n"
+            f"{_advice(mismatch, file, model)}"
         )
     for name, p in parameters.items():
         if (weights[name].dtype.kind == "f") != p.is_floating_point():
@@ -139,68 +167,99 @@ def load_weights(
             )
     for name, p in parameters.items():
         if name not in mismatch.reshaped:
-            # The copy is aligned; an array lies anywhere in its file, and MindSpore 2.7.1 refuses
-            # unaligned ones ("Cannot construct Tensor because of unsupported data type: 0").
-            p.set_data(ms.Tensor(np.array(weights[name]), p.dtype))
+            _set(p, weights[name])
     reset = tuple(mismatch.reshaped)
-    return LoadReport(len(parameters) - len(reset), reset, use_ema)
+    return LoadReport(len(parameters) - len(reset), reset, use_ema, found.prefixes, found.ignored)
 
 
 def parameter_names(path: str | os.PathLike, network: nn.Cell) -> list[str]:
     """List the names in a checkpoint.
 
     Args:
-        path: the ``.ckpt`` file.
+        path: the file.
         network: decides how large the file may be.
 
     Raises:
         CheckpointError: if the file is missing or damaged.
     """
-    return list(_read(Path(path), network))
+    return list(_read(path, network, "NAME").arrays)
 
 
-def split_averages(
-    stored: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Separate the averaged weights of a checkpoint from everything else.
+def network_weights(file: WeightsFile, network: nn.Cell, use_ema: bool) -> NetworkWeights:
+    """Pick the arrays of a file that are a network's weights and statistics.
 
     Args:
-        stored: the checkpoint's arrays, by name.
+        file: its arrays.
+        network: whose names are looked for; its weights stay as they are.
+        use_ema: pick the averaged weights (names ``ema.*``).
 
     Returns:
-        The other arrays, and the averaged weights under the names of the weights (without
-        ``ema.``).
+        The weights; whether they are complete and of the right shapes isn't checked.
+
+    Raises:
+        CheckpointError: if there are no averaged weights, or only those, or several sets of
+            weights.
     """
-    plain: dict[str, np.ndarray] = {}
-    averaged: dict[str, np.ndarray] = {}
-    for name, array in stored.items():
-        if name.startswith(_EMA_PREFIX):
-            averaged[name[len(_EMA_PREFIX) :]] = array
-        else:
-            plain[name] = array
-    return plain, averaged
+    averaged = {n[len(_EMA_PREFIX) :]: n for n in file.arrays if n.startswith(_EMA_PREFIX)}
+    plain = {name: name for name in file.arrays if not name.startswith(_EMA_PREFIX)}
+    if use_ema and not averaged:
+        raise CheckpointError(
+            f"{file.path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was "
+            "trained without ema. Leave out --use_ema (ema=True)."
+        )
+    if not use_ema and not plain:
+        raise CheckpointError(
+            f"{file.path} holds averaged weights alone (all names begin with {_EMA_PREFIX!r}). "
+            "Load them with --use_ema true (ema=True)."
+        )
+    candidates = averaged if use_ema else plain
+    try:
+        selection = select_weights(
+            {name: file.arrays[stored].shape for name, stored in candidates.items()},
+            {p.name: tuple(p.shape) for p in network.get_parameters()},
+            [p.name for p in network.trainable_params()],
+        )
+    except AmbiguousNames as problem:
+        raise CheckpointError(_ambiguity(file.path, problem.prefixes)) from None
+    arrays = {new: file.arrays[candidates[old]] for old, new in selection.names.items()}
+    ignored = selection.state + len(file.arrays) - len(candidates)
+    return NetworkWeights(arrays, selection.prefixes, ignored)
 
 
-def is_optimizer_state(name: str) -> bool:
-    """Whether an optimizer or a trainer of MindSpore or MindCV saves its state under this name.
+def remark(prefixes: Sequence[str], ignored: int) -> str:
+    """Say what was done with the names of a file, as the end of a line; often nothing.
 
-    >>> is_optimizer_state("momentum.conv1.weight"), is_optimizer_state("conv1.weight")
-    (True, False)
+    >>> remark(["network."], 222)
+    "; 'network.' was taken off the names; 222 other arrays ignored"
     """
-    return _OPTIMIZER_STATE.fullmatch(name) is not None
+    taken_off = f"; {' and '.join(map(repr, prefixes))} was taken off the names" if prefixes else ""
+    return taken_off + (f"; {ignored} other arrays ignored" if ignored else "")
 
 
-def _read(path: Path, network: nn.Cell) -> dict[str, np.ndarray]:
-    if not path.exists():
-        near = sorted(p.name for p in path.parent.glob("*.ckpt"))[:_MAX_LISTED]
-        there = f"; that folder has {', '.join(near)}" if near else ""
-        raise CheckpointError(f"no checkpoint {path}{there}. Check --ckpt_path.")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; --ckpt_path takes a .ckpt file in it.")
+def _read(path: str | os.PathLike, network: nn.Cell, model: str) -> WeightsFile:
     # The file may hold weights, their averages and an optimizer's state. A file of another model is
     # read as well, so that the message can list the differences.
     own = sum(p.size * p.itemsize for p in network.get_parameters())
-    return read_ckpt(path, max(_LARGEST_OTHER, _LARGEST_RATIO * own))
+    return read_weights_file(path, max(_LARGEST_OTHER, _LARGEST_RATIO * own), model)
+
+
+def _set(parameter: ms.Parameter, array: np.ndarray) -> None:
+    import mindspore as ms
+
+    # The copy is aligned; an array lies anywhere in its file, and MindSpore 2.7.1 refuses unaligned
+    # ones ("Cannot construct Tensor because of unsupported data type: 0").
+    parameter.set_data(ms.Tensor(np.array(array), parameter.dtype))
+
+
+def _ambiguity(path: Path, prefixes: Sequence[str]) -> str:
+    found = " and ".join(f"{prefix}*" for prefix in prefixes[:_LISTED])
+    keep = prefixes[0]
+    return (
+        f"{path} holds {len(prefixes)} sets of weights that all fit the network: {found}. Which "
+        f"one is meant can't be told. Save it alone, for example: mindspore.save_checkpoint("
+        f"mindspore.load_checkpoint({str(path)!r}, choice_func=lambda name: "
+        f"name.startswith({keep!r})), 'chosen.ckpt')"
+    )
 
 
 def _is_other_head(mismatch: Mismatch) -> bool:
@@ -216,14 +275,41 @@ def _is_other_head(mismatch: Mismatch) -> bool:
     return one_cell and only_classes and len(mismatch.reshaped) <= 4
 
 
-def _advice(mismatch: Mismatch) -> str:
-    if not _is_other_head(mismatch):
-        return "Check that --model (and --model_args) are those that the file was trained with."
-    found, needed = next(iter(mismatch.reshaped.values()))
-    return (
-        f"Only the classifier differs: the file was trained for {found[0]} classes, the network "
-        f"has {needed[0]}. --reset_head true starts with a new classifier, --num_classes makes the "
-        "network fit the file."
+def _advice(mismatch: Mismatch, file: WeightsFile, model: str) -> str:
+    """Say what to do about a file that doesn't fit."""
+    if _is_other_head(mismatch):
+        found, needed = next(iter(mismatch.reshaped.values()))
+        return (
+            f"Only the classifier differs: the file was trained for {found[0]} classes, the "
+            f"network has {needed[0]}. --reset_head true starts with a new classifier, "
+            "--num_classes makes the network fit the file."
+        )
+    if file.metadata.get("format") == STATE_FORMAT:
+        return (
+            "This is the state of a run, for train.py --resume. Its weights are beside it, in the "
+            "run folder's last.ckpt and best.ckpt."
+        )
+    if _is_pytorchs(file):
+        return f"The names are PyTorch's. Convert it: {conversion_command(file.path, model)}"
+    if file.metadata.get("remove_redundancy") == "True" or file.path.parent.name.startswith(
+        "rank_"
+    ):
+        return (
+            "This is one rank's part of a distributed training. Join the parts with "
+            "mindspore.unified_safetensors(SOURCE, STRATEGY_FILE, TARGET), and give TARGET."
+        )
+    statistics = all(name.endswith(_STATISTICS) for name in mismatch.missing)
+    if mismatch.missing and statistics and not mismatch.reshaped:
+        return (
+            "Only BN statistics are missing: this looks like an optimizer's file (MindCV's "
+            "optim_*.ckpt). Give the model's file, which is beside it."
+        )
+    return "Check that --model (and --model_args) are those that the file was trained with."
+
+
+def _is_pytorchs(file: WeightsFile) -> bool:
+    return file.metadata.get("format") == "pt" or any(
+        name.endswith((".running_mean", ".running_var")) for name in file.arrays
     )
 
 

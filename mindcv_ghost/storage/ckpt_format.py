@@ -28,44 +28,31 @@ before them.
 
 from __future__ import annotations
 
-import math
-import os
-import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.protobuf import MalformedMessage, read_fields
+from mindcv_ghost.storage.untrusted import (
+    MAX_DIMENSIONS,
+    MAX_ENTRIES,
+    MAX_NAME_BYTES,
+    UnreadableFile,
+    array_of,
+)
 
-__all__ = ["MAX_DIMENSIONS", "MAX_ENTRIES", "MAX_NAME_BYTES", "read_ckpt"]
-
-MAX_ENTRIES = 100_000  # ResNet-152 has 777 parameters and statistics, HRNet-W48 1,627
-MAX_DIMENSIONS = 8  # MindSpore's own operators take no more
-MAX_NAME_BYTES = 1000
+__all__ = ["parse_ckpt"]
 
 _TYPES = {
     **{f"Int{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"UInt{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"Float{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
     "Bool": np.dtype(np.bool_),
-    "BFloat16": np.dtype("<u2"),  # NumPy has no such type; converted to float32 without loss
+    "BFloat16": np.dtype("<u2"),
 }
 _CRC_MARK, _CRC_BYTES = b"crc_num", 17
-_OTHER_FORMATS = (
-    (b"PK\x03\x04", "it is a ZIP archive: a PyTorch file? Convert it to MindSpore's format first"),
-    (b"\x80\x02", "it is a Python pickle: a PyTorch file? Convert it to MindSpore's format first"),
-    (b"\x89HDF", "it is an HDF5 file; convert it to MindSpore's format first"),
-    # MindSpore's encrypted blocks begin with one of two magic numbers (AES-GCM, AES-CBC).
-    (b"\xd8\x5e\x3a\x7f", "it is encrypted; save it without enc_key"),
-    (b"\xd9\x5e\x3a\x7f", "it is encrypted; save it without enc_key"),
-)
-
-
-class _Damaged(Exception):
-    """These bytes are no valid checkpoint; the message says why."""
 
 
 @dataclass
@@ -85,65 +72,36 @@ class _Entry:
     parts: list[memoryview] = field(default_factory=list)
 
 
-def read_ckpt(path: str | os.PathLike, largest_bytes: int) -> dict[str, np.ndarray]:
+def parse_ckpt(data: bytes) -> dict[str, np.ndarray]:
     """Read the tensors of a checkpoint; strings and map parameters in it are skipped.
 
-    Accepts what ``mindspore.save_checkpoint`` writes, except encrypted files, with any suffix. It
-    takes at most the memory of the file and its largest parameter.
+    Accepts what ``mindspore.save_checkpoint`` writes, except encrypted files. It takes at most the
+    memory of the largest parameter.
 
     Args:
-        path: the file.
-        largest_bytes: larger files are refused unread.
+        data: the whole file.
 
     Returns:
-        Read-only arrays by name, in the file's types; bfloat16 is converted to float32.
+        Read-only arrays by name, in the file's types, which share memory with ``data``; bfloat16
+        is converted to float32.
 
     Raises:
-        CheckpointError: if it can't be read, is damaged, or is larger than ``largest_bytes``.
+        UnreadableFile: if it is damaged, or holds more than the limits allow.
     """
-    size = 0
     try:
-        # Opening a pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            size = status.st_size
-            if not stat.S_ISREG(status.st_mode):
-                raise _Damaged("it isn't a regular file")
-            if size > largest_bytes:
-                raise _Damaged(f"it is larger than {largest_bytes:,} bytes, the most for this use")
-            data = file.read(size)
-        return _arrays(_checked(data))
-    except _Damaged as problem:
-        reason = str(problem)
+        return _arrays(_without_crc(data))
     except MalformedMessage:
-        reason = "it is damaged, incomplete or of another kind"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except MemoryError:
-        reason = "this machine's memory is too small for it"
-    raise CheckpointError(
-        f"{path} ({size} bytes) can't be read as a MindSpore checkpoint: {reason}"
-    )
+        raise UnreadableFile("it is damaged, incomplete or of another kind") from None
 
 
-def _checked(data: bytes) -> memoryview:
-    """Check the file's kind and its CRC, if it has one; return the bytes without the CRC."""
-    if not data:
-        raise _Damaged("it is empty")
-    for start, reason in _OTHER_FORMATS:
-        if data.startswith(start):
-            raise _Damaged(reason)
-    if data[8:10] == b'{"' and int.from_bytes(data[:8], "little") < len(data):
-        raise _Damaged(
-            "it is a safetensors file; convert it with mindspore.safetensors_to_ckpt(path)"
-        )
+def _without_crc(data: bytes) -> memoryview:
+    """Check the file's CRC, if it has one; return the bytes before it."""
     view = memoryview(data)
     if data[-_CRC_BYTES:].startswith(_CRC_MARK):
         view = view[:-_CRC_BYTES]
         stored = int.from_bytes(data[-_CRC_BYTES + len(_CRC_MARK) :], "big")
         if zlib.crc32(view) != stored:
-            raise _Damaged("it is damaged: its checksum (crc_num) differs")
+            raise UnreadableFile("it is damaged: its checksum (crc_num) differs")
     return view
 
 
@@ -152,14 +110,14 @@ def _arrays(view: memoryview) -> dict[str, np.ndarray]:
     names: set[str] = set()
     for entry in _joined(view):
         if entry.name in names:
-            raise _Damaged(f"it has two parameters {entry.name!r}")
+            raise UnreadableFile(f"it has two parameters {entry.name!r}")
         names.add(entry.name)
         if entry.kind == "str":
             _check_text(entry)
         elif entry.kind:
             arrays[entry.name] = _array(entry)
     if not arrays:
-        raise _Damaged("no tensor is in it")
+        raise UnreadableFile("no tensor is in it")
     return arrays
 
 
@@ -168,16 +126,16 @@ def _joined(view: memoryview) -> Iterator[_Entry]:
     current: _Entry | None = None
     for count, (number, value) in enumerate(read_fields(view)):
         if number != 1 or not isinstance(value, memoryview):
-            raise _Damaged("it is damaged or of another kind: an entry is no parameter")
+            raise UnreadableFile("it is damaged or of another kind: an entry is no parameter")
         if count >= MAX_ENTRIES:
-            raise _Damaged(f"it has more than {MAX_ENTRIES:,} entries")
+            raise UnreadableFile(f"it has more than {MAX_ENTRIES:,} entries")
         entry = _entry(value)
         if current is None or entry.name != current.name:
             if current is not None:
                 yield current
             current = entry
         elif (entry.kind, entry.dims) != (current.kind, current.dims):
-            raise _Damaged(f"slices of {entry.name!r} differ in type or shape")
+            raise UnreadableFile(f"slices of {entry.name!r} differ in type or shape")
         else:
             current.parts += entry.parts
     if current is not None:
@@ -199,9 +157,11 @@ def _entry(view: memoryview) -> _Entry:
             for _, part in read_fields(value):  # skipped, but a damaged map means a damaged file
                 _tensor(name or "", part if isinstance(part, memoryview) else memoryview(b""), True)
         else:
-            raise _Damaged(f"it is damaged: field {number} of an entry is unknown or given twice")
+            raise UnreadableFile(
+                f"it is damaged: field {number} of an entry is unknown or given twice"
+            )
     if not name or is_map == (tensor is not None):
-        raise _Damaged("it is damaged: an entry has no name, or not one value")
+        raise UnreadableFile("it is damaged: an entry has no name, or not one value")
     return _Entry(name) if tensor is None else _tensor(name, tensor)
 
 
@@ -218,40 +178,26 @@ def _tensor(name: str, view: memoryview, in_map: bool = False) -> _Entry:
         elif number == 3 and content is None and isinstance(value, memoryview):
             content = value
         else:
-            raise _Damaged(f"it is damaged: field {number} of {name!r} is unknown or given twice")
+            raise UnreadableFile(
+                f"it is damaged: field {number} of {name!r} is unknown or given twice"
+            )
         if len(dims) > MAX_DIMENSIONS:
-            raise _Damaged(f"{name!r} has more than {MAX_DIMENSIONS} dimensions")
+            raise UnreadableFile(f"{name!r} has more than {MAX_DIMENSIONS} dimensions")
     if kind is None or content is None:
-        raise _Damaged(f"it is damaged: {name!r} has no type or no content")
+        raise UnreadableFile(f"it is damaged: {name!r} has no type or no content")
     if kind != "str" and kind not in _TYPES and not in_map:  # a map's are "float32"
-        raise _Damaged(f"{name!r} has the type {kind!r}; legal are {', '.join(_TYPES)} and str")
+        raise UnreadableFile(
+            f"{name!r} has the type {kind!r}; legal are {', '.join(_TYPES)} and str"
+        )
     return _Entry(name, kind, tuple(dims), [content])
 
 
 def _array(entry: _Entry) -> np.ndarray:
-    """Build the array, if there are exactly as many bytes as the shape says."""
-    dtype, held = _TYPES[entry.kind], sum(map(len, entry.parts))
+    held = sum(map(len, entry.parts))
     # A scalar has no dimension; in files of older releases it has a single one of size 0.
     dims = () if entry.dims == (0,) and held else entry.dims
-    if any(not 0 <= dim < 2**31 for dim in dims):
-        raise _Damaged(f"{entry.name!r} has the shape {list(dims)}")
-    needed = math.prod(dims) * dtype.itemsize
-    if held != needed:
-        raise _Damaged(
-            f"it is damaged: {entry.name!r} of {entry.kind} {list(dims)} needs {needed:,} bytes "
-            f"and has {held:,}"
-        )
-    if not held:
-        raise _Damaged(f"{entry.name!r} of shape {list(dims)} holds nothing")
     whole = entry.parts[0] if len(entry.parts) == 1 else b"".join(entry.parts)
-    array = np.frombuffer(whole, dtype)
-    if entry.kind == "Bool" and np.frombuffer(whole, np.uint8).max() > 1:
-        raise _Damaged(f"it is damaged: {entry.name!r} of Bool holds other bytes than 0 and 1")
-    if entry.kind == "BFloat16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    array = array.reshape(dims)
-    array.flags.writeable = False
-    return array
+    return array_of(entry.name, entry.kind, _TYPES[entry.kind], dims, whole)
 
 
 def _check_text(entry: _Entry) -> None:
@@ -261,13 +207,13 @@ def _check_text(entry: _Entry) -> None:
     except UnicodeDecodeError:
         sound = ""
     if not sound:
-        raise _Damaged(f"it is damaged: {entry.name!r} is no text")
+        raise UnreadableFile(f"it is damaged: {entry.name!r} is no text")
 
 
 def _text(view: memoryview, what: str) -> str:
     if len(view) > MAX_NAME_BYTES:
-        raise _Damaged(f"{what} has {len(view):,} bytes, more than {MAX_NAME_BYTES}")
+        raise UnreadableFile(f"{what} has {len(view):,} bytes, more than {MAX_NAME_BYTES}")
     try:
         return bytes(view).decode("utf-8")
     except UnicodeDecodeError:
-        raise _Damaged(f"it is damaged: {what} isn't UTF-8 text") from None
+        raise UnreadableFile(f"it is damaged: {what} isn't UTF-8 text") from None

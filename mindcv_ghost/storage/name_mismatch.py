@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mindcv_ghost.errors import near_names
@@ -56,20 +56,17 @@ class Mismatch:
 
 
 def compare(
-    found: Mapping[str, tuple[int, ...]],
-    expected: Mapping[str, tuple[int, ...]],
-    ignored: Collection[str] = (),
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> Mismatch:
     """Compare shapes by name.
 
     Args:
         found: in the file.
         expected: by the network or the run.
-        ignored: names that may be in the file without being expected.
     """
     return Mismatch(
         missing=[name for name in expected if name not in found],
-        unexpected=[name for name in found if name not in expected and name not in ignored],
+        unexpected=[name for name in found if name not in expected],
         reshaped={
             name: (found[name], shape)
             for name, shape in expected.items()

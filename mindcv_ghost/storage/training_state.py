@@ -24,12 +24,14 @@ from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.name_mismatch import compare
 
-__all__ = ["SCHEMA", "DamagedFileError", "StateFile", "open_state", "write_state"]
+__all__ = ["SCHEMA", "STATE_FORMAT", "DamagedFileError", "StateFile", "open_state", "write_state"]
 
 SCHEMA = 1
 """Version of the layout of ``facts`` and of the arrays' names."""
 
-_FORMAT = "mindcv_ghost training state"
+STATE_FORMAT = "mindcv_ghost training state"
+"""``format`` in the metadata of such a file."""
+
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _NO_DIGEST = b"0" * 64
 _CHUNK_BYTES = 1 << 22
@@ -56,7 +58,7 @@ def write_state(path: Path, arrays: Mapping[str, np.ndarray], facts: dict) -> No
     from safetensors.numpy import save
 
     metadata = {
-        "format": _FORMAT,
+        "format": STATE_FORMAT,
         "schema": str(SCHEMA),
         "sha256": _NO_DIGEST.decode(),
         "facts": json.dumps(facts, allow_nan=False),
@@ -84,7 +86,7 @@ def open_state(path: Path) -> StateFile:
     except OSError as error:
         raise CheckpointError(f"{path} can't be read ({error.strerror}).") from error
     metadata = header.get("__metadata__", {})
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") != STATE_FORMAT:
         raise DamagedFileError(f"{path} isn't a training state of mindcv_ghost.")
     if metadata.get("schema") != str(SCHEMA):
         raise CheckpointError(

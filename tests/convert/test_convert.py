@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import mindcv
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 from safetensors.numpy import load_file, save_file
 
 import mindcv_ghost  # noqa: F401
@@ -128,6 +131,70 @@ def test_array_that_does_not_fit_is_refused(state, change, message):
         to_mindspore(changed, mindcv.create_model(MODEL, num_classes=7), MODEL)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.network."])
+def test_a_prefix_of_pytorchs_names_is_taken_off_and_told(tmp_path, state, prefix, capsys):
+    save_file({prefix + n: a for n, a in state.items()}, tmp_path / "p.safetensors")
+    assert run(tmp_path / "p.safetensors", tmp_path / "p.ckpt", "--model", MODEL) == 0
+    assert f"{prefix!r} taken off the names" in capsys.readouterr().out
+    network = mindcv.create_model(MODEL, num_classes=7)
+    load_weights(network, tmp_path / "p.ckpt")
+    np.testing.assert_array_equal(network.conv1.weight.asnumpy(), state["conv1.weight"])
+
+
+def test_two_sets_of_pytorchs_weights_are_refused(state):
+    both = {f"{p}.{n}": a for n, a in state.items() for p in ("student", "teacher")}
+    with pytest.raises(CheckpointError, match=r"sets of weights that fit: student\.\* and teacher"):
+        to_mindspore(both, mindcv.create_model(MODEL, num_classes=7), MODEL)
+
+
+def test_a_training_cell_of_mindspore_is_converted_from_either_of_its_formats(tmp_path, capsys):
+    network = mindcv.create_model(MODEL, num_classes=7)
+    expected = network.conv1.weight.asnumpy()
+    optimizer = mindcv.create_optimizer(network.trainable_params(), "adamw", lr=0.1)
+    cell = nn.TrainOneStepCell(nn.SequentialCell(network, nn.Softmax()), optimizer)
+    for suffix in ("ckpt", "safetensors"):
+        source, out = tmp_path / f"cell.{suffix}", tmp_path / f"{suffix}.out.safetensors"
+        ms.save_checkpoint(cell, str(source), format=suffix)
+        assert run(source, out, "--model", MODEL) == 0
+        text = capsys.readouterr().out
+        assert "'0.' taken off the names" in text and "arrays left out: an optimizer's" in text
+        tensors = load_file(out)
+        np.testing.assert_array_equal(tensors["conv1.weight"], expected)
+        assert len(tensors["fc.bias"]) == 7
+
+
+def test_mindspores_safetensors_need_no_conversion_to_ckpt(tmp_path, capsys):
+    network = mindcv.create_model(MODEL, num_classes=7)
+    ms.save_checkpoint(network, str(tmp_path / "a.safetensors"), format="safetensors")
+    assert run(tmp_path / "a.safetensors", tmp_path / "a.ckpt", "--model", MODEL) == 2
+    assert "are both MindSpore files" in capsys.readouterr().err
+
+
+def test_the_command_in_the_error_for_pytorchs_file_works(tmp_path, source):
+    network = mindcv.create_model(MODEL, num_classes=7)
+    with pytest.raises(CheckpointError, match="The names are PyTorch's") as caught:
+        load_weights(network, source, model=MODEL)
+    command = shlex.split(str(caught.value).rpartition("Convert it: ")[2])
+    assert command[:3] == ["python", "-m", "mindcv_ghost.convert"]
+    assert main(command[3:]) == 0
+    assert load_weights(network, source.with_suffix(".ckpt")).loaded == len(
+        list(network.get_parameters())
+    )
+
+
+def test_bfloat16_safetensors_are_read_without_pytorch(tmp_path, state):
+    from ml_dtypes import bfloat16
+
+    half = {n: a.astype(bfloat16) if a.dtype == np.float32 else a for n, a in state.items()}
+    save_file(half, tmp_path / "b.safetensors")
+    assert run(tmp_path / "b.safetensors", tmp_path / "b.ckpt", "--model", MODEL) == 0
+    network = mindcv.create_model(MODEL, num_classes=7)
+    load_weights(network, tmp_path / "b.ckpt")
+    np.testing.assert_array_equal(
+        network.conv1.weight.asnumpy(), half["conv1.weight"].astype(np.float32)
+    )
+
+
 def test_half_precision_is_converted_to_float32_and_counted(state):
     half = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in state.items()}
     network = mindcv.create_model(MODEL, num_classes=7)
@@ -139,17 +206,20 @@ def test_half_precision_is_converted_to_float32_and_counted(state):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["{source}", "x.pth", "--model", MODEL], "are both PyTorch files by their suffixes"),
+        (["{source}", "x.pth", "--model", MODEL], "x.pth are both PyTorch files"),
         (["{source}", "x.onnx", "--model", MODEL], "the suffix must be .ckpt"),
         (["missing.pth", "x.ckpt", "--model", MODEL], "missing.pth does not exist"),
-        (["missing.ckpt", "x.pth", "--model", MODEL], "there is no file missing.ckpt"),
+        (["missing.ckpt", "x.pth", "--model", MODEL], "no checkpoint missing.ckpt"),
         (["{source}", "x.ckpt", "--model", "resnet50"], "names are known for"),
         (["{source}", "x.ckpt", "--model", "ghost_resnet19"], "there is no model 'ghost_resnet19'"),
         (["{source}", "x.ckpt", "--model", MODEL, "--model_args", "ratio=0"], "ratio is 0"),
         (["{source}", "x.ckpt", "--model", MODEL, "--num_classes", "3"], "doesn't fit"),
         (["{source}", "{source}/x.ckpt", "--model", MODEL], "can't be written"),
-        (["{damaged}", "x.ckpt", "--model", MODEL], "can't be read as safetensors"),
-        (["{source}", "{source}.ckpt", "--model", MODEL, "--ema"], "--ema is only for .ckpt files"),
+        (["{damaged}", "x.ckpt", "--model", MODEL], "can't be read as a checkpoint"),
+        (
+            ["{source}", "{source}.ckpt", "--model", MODEL, "--ema"],
+            "--ema is only for MindSpore's files",
+        ),
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_message(

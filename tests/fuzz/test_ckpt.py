@@ -14,9 +14,8 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.checkpoint import load_weights
-from mindcv_ghost.storage.ckpt_format import read_ckpt
 from tests.storage.test_checkpoint import Small
-from tests.storage.test_ckpt_format import FOUR, crafted, with_map
+from tests.storage.test_ckpt_format import FOUR, crafted, read_ckpt, with_map
 
 from .outcome import Tally
 
@@ -113,6 +112,6 @@ def test_mutated_checkpoints_give_what_mindspore_reads_or_are_refused(count, tmp
         if ours is not None:
             assert_mindspore_reads_the_same(path, ours)
         loads.run(lambda _: load_weights(network, path), content)
-    tally.report(capsys, "checkpoints, read_ckpt against MindSpore")
+    tally.report(capsys, "checkpoints, our parser against MindSpore")
     loads.report(capsys, "checkpoints, load_weights")
     assert tally.taken > count // 50

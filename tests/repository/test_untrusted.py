@@ -60,7 +60,7 @@ def test_no_file_is_unpickled_evaluated_or_unpacked_by_its_own_names(path):
                 assert keyword.arg not in ("allow_pickle", "shell") or allowed, place
 
 
-def test_checkpoints_are_read_by_read_ckpt_alone():
+def test_checkpoints_are_read_by_our_own_parsers_alone():
     for path in (ROOT / "mindcv_ghost").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

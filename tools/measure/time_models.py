@@ -28,7 +28,6 @@ from mindcv.models import registry
 import mindcv_ghost
 from mindcv_ghost import compat
 from mindcv_ghost.errors import tells_user_errors
-from mindcv_ghost.kernels import use_native
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.storage.atomic_file import write_text
@@ -50,7 +49,7 @@ def images_per_second(name: str) -> dict[str, float]:
     config = registry.get_pretrained_cfg(name)
     shape = tuple(config.get("input_size", (3, 224, 224)))
     network = mindcv_ghost.create_model(name, num_classes=config["num_classes"]).set_train(False)
-    use_native(network, wanted=True, device="CPU", graph_mode=True, amp_level="O0", local_ranks=1)
+    mindcv_ghost.accelerate(network)
     random = np.random.RandomState(0)
     found = {}
     for batch_size in BATCH_SIZES:

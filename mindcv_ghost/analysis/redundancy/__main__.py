@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         in_channels=args.in_channels,
     )
     if args.ckpt_path:
-        load_weights(network, args.ckpt_path)
+        print(f"{args.ckpt_path}: {load_weights(network, args.ckpt_path, model=args.model)}")
     else:
         print(
             "warning: no --ckpt_path, so the weights are RANDOM: the results say nothing about a "
