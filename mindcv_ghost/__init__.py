@@ -8,11 +8,9 @@ models register when MindCV is imported, and the names below are imported on fir
 
 from __future__ import annotations
 
-import atexit
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mindcv_ghost.compat import end_quietly
 from mindcv_ghost.registry import register_zoo
 from mindcv_ghost.version import __version__
 
@@ -44,7 +42,6 @@ _HOME_OF = {
 }
 
 register_zoo()
-atexit.register(end_quietly)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ the same name. :func:`register_model` refuses that: the first package to registe
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import json
 import logging
@@ -38,15 +39,17 @@ _PACKAGE = "mindcv_ghost"
 _ZOO = "mindcv_ghost.models"
 
 
-def _settle_numpy() -> None:
+def _adapt_mindspore() -> None:
     from mindcv_ghost import compat
 
     compat.settle_numpy()
+    atexit.unregister(compat.end_quietly)  # of an import before a reload
+    atexit.register(compat.end_quietly)
 
 
 # What is called after a package has been imported.
 _FOLLOW_UPS: dict[str, Callable[[], object]] = {
-    "mindspore": _settle_numpy,
+    "mindspore": _adapt_mindspore,
     "mindcv": lambda: importlib.import_module(_ZOO),
 }
 
@@ -87,7 +90,7 @@ def register_model(entry_point: EntryPoint) -> EntryPoint:
 def register_zoo() -> None:
     """Register this package's models now, or after MindCV has been imported if it isn't yet.
 
-    The same way, MindSpore is prepared for NumPy 2.
+    In the same way MindSpore is adapted: to NumPy 2, and to freeing cells when Python ends.
     """
     if not any(_is_hook(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _FollowImports())
