@@ -31,10 +31,12 @@ def test_the_library_has_no_memory_errors_and_no_races(tmp_path, sanitizer):
         pytest.skip(f"this compiler comes without the libraries of -fsanitize={sanitizer}")
     assert built.returncode == 0, built.stderr
     kinds = [{}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_blocks": 2}]
+    images = [encoded(photograph(k, (61 + k, 47 - 3 * k)), **o) for k, o in enumerate(kinds)]
+    images += [encoded(photograph(9, size)) for size in ((3000, 1), (1, 3000), (1, 1))]
     paths = []
-    for k, options in enumerate(kinds):
+    for k, data in enumerate(images):
         path = tmp_path / f"{k}.jpg"
-        path.write_bytes(encoded(photograph(k, (61 + k, 47 - 3 * k)), **options))
+        path.write_bytes(data)
         paths.append(str(path))
     environ = {key: value for key, value in os.environ.items() if not key.endswith("SAN_OPTIONS")}
     command = [str(program), jpeg_libraries()[0], *paths]
