@@ -220,8 +220,10 @@ def _similar_names(network: nn.Cell, names: Sequence[str]) -> dict[str, str]:
 
     try:
         return auto_map(network, {name: name for name in names})
-    except ValueError as problem:
-        raise CheckpointError(f"auto_mapping finds no name for some weight: {problem}") from None
+    except (ValueError, KeyError):  # KeyError: it would take one array for two weights
+        raise CheckpointError(
+            "auto_mapping finds no names for some weights. Leave it out to see which differ."
+        ) from None
 
 
 def _feature_extractor(
