@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import importlib
 import json
 import logging
@@ -237,7 +238,10 @@ def create_model(
     report = load_weights(network, checkpoint_path, ema, model=model_name, rename=rename)
     level = logging.WARNING if report.prefixes else logging.INFO
     _logger.log(level, "%s: %s", checkpoint_path, report)
-    return _feature_extractor(network, **features)
+    if not features.get("features_only"):
+        return network
+    expected = mindcv.create_model(model_name, **arguments, **kwargs, **features)
+    return _feature_extractor(network, expected, features.get("out_indices"))
 
 
 def _similar_names(network: nn.Cell, names: Sequence[str]) -> dict[str, str]:
@@ -246,24 +250,32 @@ def _similar_names(network: nn.Cell, names: Sequence[str]) -> dict[str, str]:
 
     try:
         return auto_map(network, {name: name for name in names})
-    except ValueError as problem:
-        raise CheckpointError(f"auto_mapping finds no name for some weight: {problem}") from None
+    except (ValueError, KeyError):  # KeyError: it would take one array for two weights
+        raise CheckpointError(
+            "auto_mapping finds no names for some weights. Leave it out to see which differ."
+        ) from None
 
 
 def _feature_extractor(
-    network: nn.Cell, features_only: bool = False, out_indices: Sequence[int] | None = None
+    network: nn.Cell, expected: nn.Cell, out_indices: Sequence[int] | None
 ) -> nn.Cell:
     """Wrap a network as MindCV does for ``features_only``, which renames and drops parameters."""
-    if not features_only:
-        return network
     from mindcv.models.features import FeatureExtractWrapper
 
-    try:
-        indices = {} if out_indices is None else {"out_indices": out_indices}
-        return FeatureExtractWrapper(network, **indices)
-    except AttributeError as problem:
-        name = type(network).__name__
-        raise RuntimeError(f"features_only isn't implemented for {name}") from problem
+    indices = {} if out_indices is None else {"out_indices": out_indices}
+    wrapped = None
+    with contextlib.suppress(AttributeError):  # no feature_info
+        wrapped = FeatureExtractWrapper(network, **indices)
+    if wrapped is None or _shapes(wrapped) != _shapes(expected):
+        raise RuntimeError(
+            f"{type(network).__name__} is another network with features_only, so that weights of "
+            "the whole network can't be loaded into it"
+        )
+    return wrapped
+
+
+def _shapes(network: nn.Cell) -> list[tuple[str, tuple[int, ...]]]:
+    return [(p.name, tuple(p.shape)) for p in network.get_parameters()]
 
 
 def create_model_by_name(

@@ -133,7 +133,7 @@ def test_auto_mapping_takes_similar_names_and_must_fit_as_well(saved, tmp_path, 
     loaded = {p.name: p.asnumpy() for p in network.get_parameters()}
     assert (loaded["classifier.weight"] == weights["classifier.weight"]).all()
     assert "classifer.weight" in capsys.readouterr().out
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="auto_mapping finds no names for some weights"):
         mindcv_ghost.create_model("resnet34", 3, checkpoint_path=path, auto_mapping=True)
 
 

@@ -166,7 +166,7 @@ def test_a_users_train_cell_with_the_optimizer_in_it(tmp_path):
 
 def test_what_mindspores_list_of_names_may_hold_beside(tmp_path):
     network = Net()
-    extra = {"epoch_num": 3, "lr": 0.1, "note": "text", "rates": np.ones(9, np.float32)}
+    extra = {"epoch_num": 3, "lr": 0.1, "note": "text", "rates": Tensor(np.ones(9, np.float32))}
     ms.save_checkpoint(network, str(tmp_path / "a.ckpt"), append_dict=extra)
     assert assert_loads(network, tmp_path / "a.ckpt").ignored == 3
 
