@@ -172,6 +172,22 @@ def test_named_changes_are_accepted_and_others_refused(runs, finished):
     assert "the run is finished: 3 of 3 epochs" in again.out
 
 
+def test_a_job_that_is_requeued_before_it_could_save_a_state_keeps_the_old_settings_once(
+    runs, finished
+):
+    folder = runs.copy(finished, "requeued")
+    options = {"epoch_size": 3, "keep_checkpoint_max": 2, "resume": "auto"}
+    runs.train(folder, **options)
+    outcome = runs.outcome(folder)
+    shutil.rmtree(runs.cwd / folder / "resume")
+    shutil.copytree(runs.cwd / finished / "resume", runs.cwd / folder / "resume")
+    runs.train(folder, **options)
+    assert runs.outcome(folder) == outcome
+    names = [path.name for path in (runs.cwd / folder).glob("*.[0-9].*")]
+    assert sorted(names) == ["config.1.yaml", "run.1.json"]
+    assert len(runs.facts(folder)["history"]) == 1
+
+
 def test_a_change_that_needs_other_arrays_is_refused_and_changes_no_file(runs, finished):
     folder = runs.copy(finished, "arrays")
     before = {p: p.read_bytes() for p in (runs.cwd / folder).rglob("*") if p.is_file()}
