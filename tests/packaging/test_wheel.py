@@ -167,3 +167,4 @@ def test_a_wheel_with_native_libraries_trains_in_an_empty_environment(sources, t
     assert "native operators for" in log and "MindSpore's operators" not in log
     found = {path.name for path in (tmp_path / "cache" / "mindcv_ghost").glob("*/*.so")}
     assert found == {"kernels.so", "images.so"}
+    shutil.rmtree(tmp_path / "environment")  # pytest would keep its gigabytes
