@@ -82,7 +82,7 @@ test-native: $(VENV)/.test
 test-device: $(VENV)/.test
 	$(PYTEST) -m device
 
-# An environment for each release in .releases, 2 to 3 GB each, kept for the next time.
+# An environment for each release in .venv-releases, about 3 GB each, kept for the next time.
 test-releases: $(VENV)/.test
 	$(BIN)/python -m tools.measure.support --workers $(WORKERS); \
 		status=$$?; $(BIN)/python -m tools.pages.tables; exit $$status

@@ -273,8 +273,9 @@ def settle_numpy() -> None:
     PyNative mode runs that NumPy's ``import_array()``, which NumPy 2 refuses. MindSpore then logs
     "Numpy init failed." (utils/pynative/py_parse.cc:132) and goes on, but leaves Python's error
     set, so that this first call ends with a SystemError. Later calls are right, except that they
-    refuse NumPy's scalars as operands, as MindSpore 2.7 does with any NumPy. A call with an illegal argument has the same effect and ends
-    before any device is used. Arrays, graphs and data sets don't go this way.
+    refuse NumPy's scalars as operands, as MindSpore 2.7 does with any NumPy. A call with an illegal
+    argument has the same effect and ends before any device is used. Arrays, graphs and data sets
+    don't go this way.
     """
     import mindspore as ms
     import numpy as np
