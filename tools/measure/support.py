@@ -1,6 +1,6 @@
 """Run a part of the test suite under each supported release: results/support.json.
 
-    python -m tools.measure.support                   # all environments, about 4 minutes each
+    python -m tools.measure.support                   # all environments
     python -m tools.measure.support --only 2.10.0-numpy2
 
 Each environment is a folder of ``.venv-releases``, made once and kept. Its Python is looked for on
