@@ -30,7 +30,7 @@ help:
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
 	@echo "make test-native  the native operators, all networks, under sanitizers, for other processors"
 	@echo "make test-device  whole runs on a fake Ascend and a fake GPU that enforce MindSpore's rules"
-	@echo "make test-releases  a part of the tests under MindSpore 2.7 to 2.10, Python 3.9 to 3.12 (an hour)"
+	@echo "make test-releases  a part of the tests under MindSpore 2.7 to 2.10, Python 3.9 to 3.12 (16 GB)"
 	@echo "make test-faults  real runs killed, stopped or out of disk space, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff, mypy, and vulture for dead code"
@@ -86,7 +86,7 @@ test-native: $(VENV)/.test
 test-device: $(VENV)/.test
 	$(PYTEST) -m device
 
-# An environment for each release in .releases, 2 to 3 GB each, kept for the next time.
+# An environment for each release in .venv-releases, about 3 GB each, kept for the next time.
 test-releases: $(VENV)/.test
 	$(BIN)/python -m tools.measure.support --workers $(WORKERS); \
 		status=$$?; $(BIN)/python -m tools.pages.tables; exit $$status

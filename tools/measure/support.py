@@ -1,11 +1,11 @@
 """Run a part of the test suite under each supported release: results/support.json.
 
-    python -m tools.measure.support                   # all environments, about 4 minutes each
+    python -m tools.measure.support                   # all environments
     python -m tools.measure.support --only 2.10.0-numpy2
 
-Each environment is a folder of ``.releases``, made once and kept. Its Python is looked for on PATH
-and in pyenv. Where the wanted one is missing, another that the release supports is taken, and the
-table says which. A row of the record is replaced when its environment has run.
+Each environment is a folder of ``.venv-releases``, made once and kept. Its Python is looked for on
+PATH and in pyenv. Where the wanted one is missing, another that the release supports is taken, and
+the table says which. A row of the record is replaced when its environment has run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["ENVIRONMENTS", "SUBJECTS", "Environment", "main", "subject_of", "sum
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "results" / "support.json"
-FOLDER = ROOT / ".releases"
+FOLDER = ROOT / ".venv-releases"
 EXTRAS = ".[mpi,demo,test]"
 
 # What must work under every release, and the tests that show it: a file, or one function of it.
