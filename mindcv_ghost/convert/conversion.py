@@ -145,8 +145,9 @@ def _without_prefix(
         raise CheckpointError(
             f"the file has several sets of weights that all fit: {sets}"
         ) from None
-    starts = {name: name.startswith(prefix) for name in offered}
-    return {n[len(prefix) :] if starts[n] else n: array for n, array in offered.items()}, prefix
+    plain = {name: name[len(prefix) :] if name.startswith(prefix) else name for name in offered}
+    # Two names must not become one; the longer is then left over, which is an error.
+    return {n if plain[n] in offered else plain[n]: a for n, a in offered.items()}, prefix
 
 
 def _report(

@@ -91,14 +91,11 @@ def select_weights(
         if name in names or name in state:
             continue
         rest = _without(name, prefixes)
-        if (
-            _is_copy_of_other_weights(name, stored)
-            or _is_counter(name, shape, parents)
-            and rest.partition(".")[0] not in own
-        ):
+        counter = _is_counter(name, shape, parents) and rest.partition(".")[0] not in own
+        if counter or _is_copy_of_other_weights(name, stored):
             state.add(name)
-        else:
-            names[name] = rest
+        else:  # one that would be taken for the weight itself gets another name
+            names[name] = f"{name} (a second one)" if rest in needed else rest
     state -= names.keys()
     return Selection(names, tuple(filter(None, prefixes)), len(state))
 

@@ -141,6 +141,13 @@ def test_a_prefix_of_pytorchs_names_is_taken_off_and_told(tmp_path, state, prefi
     np.testing.assert_array_equal(network.conv1.weight.asnumpy(), state["conv1.weight"])
 
 
+def test_a_second_tensor_of_the_same_name_is_left_over(state):
+    both = {f"module.{n}": a for n, a in state.items()}
+    both["conv1.weight"] = state["conv1.weight"] + 1
+    with pytest.raises(CheckpointError, match="1 unexpected in the file:\n    module.conv1.weight"):
+        to_mindspore(both, mindcv.create_model(MODEL, num_classes=7), MODEL)
+
+
 def test_two_sets_of_pytorchs_weights_are_refused(state):
     both = {f"{p}.{n}": a for n, a in state.items() for p in ("student", "teacher")}
     with pytest.raises(CheckpointError, match=r"that all fit: student\.\* and teacher"):

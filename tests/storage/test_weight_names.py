@@ -108,6 +108,12 @@ def test_the_plain_names_win():
     assert found.names.keys() == NETWORK.keys()
 
 
+def test_a_second_weight_of_the_same_name_isnt_taken_for_the_first():
+    found = select(under("network."), {"conv1.weight": WEIGHTS["conv1.weight"]})
+    assert found.names["network.conv1.weight"] == "conv1.weight"
+    assert found.names["conv1.weight"] == "conv1.weight (a second one)"
+
+
 def test_a_copy_of_a_copy_is_no_candidate():
     found = select(under("network."), under("teacher.network."), under("network.saved."))
     assert found.prefixes == ("network.",)
