@@ -37,7 +37,7 @@ _FREE = {
     *("resume_opt", "keep_checkpoint_max", "ckpt_save_dir", "ckpt_save_interval", "val_split"),
     *("ckpt_save_policy", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes", "compile_cache"),
-    *("cache_images_mb", "resume_anyway"),
+    *("cache_images_mb", "resume_anyway", "crop_pct"),
 }
 # These change the last bits of a result or an image's random augmentation, but not the order of
 # the images.
@@ -62,7 +62,7 @@ _NAMED = {
     *("drop_rate", "drop_path_rate", "model_args"),
     *("image_resize", "scale", "ratio", "hflip", "vflip", "color_jitter", "interpolation"),
     *("auto_augment", "aug_splits", "re_prob", "re_scale", "re_ratio", "re_value"),
-    *("re_max_attempts", "mean", "std", "crop_pct", "mixup", "cutmix", "cutmix_prob"),
+    *("re_max_attempts", "mean", "std", "mixup", "cutmix", "cutmix_prob"),
 }
 _NAMED_BETWEEN = {
     *("training_set", "dataset", "train_split", "num_samples", "shuffle", "seed"),
