@@ -22,8 +22,8 @@ from .conftest import ROOT, build, start
 BIN = Path(sys.executable).parent
 PURE = {"MINDCV_GHOST_PREBUILT": "0"}
 # A training that takes seconds: a small network, and nothing to compile but its graph.
-NETWORK = ["--config", "ghost_resnet50_digits", "--model", "squeezenet1_1", "--image_resize", "32"]
-NETWORK += ["--native_kernels", "false", "--native_loader", "false"]
+NETWORK = ["--config", "ghost_resnet50_digits", "--model", "squeezenet1_1", "--model_args", "null"]
+NETWORK += ["--image_resize", "32", "--native_kernels", "false", "--native_loader", "false"]
 TRAINING = [*NETWORK, "--num_samples", "64", "--epoch_size", "1", "--warmup_epochs", "0"]
 TRAINING += ["--decay_epochs", "1", "--ckpt_save_dir", "run"]
 NATIVE = ["--model", "ghost_resnet20_cifar", "--native_kernels", "true", "--native_loader", "true"]
