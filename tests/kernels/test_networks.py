@@ -33,6 +33,9 @@ def results(name: str, options: dict, image: np.ndarray, library=None) -> tuple:
     """Loss, gradients, running statistics and logits of a network with random weights."""
     network = mindcv.create_model(name, num_classes=7, **options)
     randomise(network)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.Dropout):  # MindCV's mobilenet_v2 has no argument for it
+            cell.p = 0.0
     if library is not None:
         report = install(network, library)
         assert report.native_ghost_modules == report.ghost_modules
@@ -57,10 +60,10 @@ def images(count: int = 8) -> np.ndarray:
     return np.random.default_rng(2).normal(size=(count, 3, 65, 63)).astype(np.float32)
 
 
-def rounded_images() -> np.ndarray:
+def rounded_images(count: int = 8) -> np.ndarray:
     """The images with a relative error of 1e-6, about that of a convolution in float32."""
-    error = 1 + 1e-6 * np.random.default_rng(3).standard_normal(images().shape)
-    return (images() * error).astype(np.float32)
+    error = 1 + 1e-6 * np.random.default_rng(3).standard_normal(images(count).shape)
+    return (images(count) * error).astype(np.float32)
 
 
 def distance_from_kinks(network: nn.Cell, image: np.ndarray) -> float:
@@ -80,9 +83,8 @@ def distance_from_kinks(network: nn.Cell, image: np.ndarray) -> float:
         windows = np.lib.stride_tricks.sliding_window_view(values, (3, 3), (2, 3))[:, :, ::2, ::2]
         windows = np.sort(windows.reshape(*windows.shape[:4], 9))
         behind = windows[..., -1:] - windows
-        behind[(behind == 0) | (windows[..., -1:] == 0)] = (
-            np.inf
-        )  # the padding's copies; no maximum
+        # Copies of the padding, and windows without a maximum above zero.
+        behind[(behind == 0) | (windows[..., -1:] == 0)] = np.inf
         distances.append(behind.min() / values.std())
 
     for _, cell in network.cells_and_names():
@@ -128,9 +130,9 @@ def test_network_learns_and_predicts_as_on_stock_operators(built):
         ("ghost_resnet50", {}),
         ("ghost_resnet20_cifar", {}),
         ("ghost_vgg16_cifar", {}),
-        ("ghostnetv2_100", dict(drop_rate=0.0)),
-        ("ghostnetv3_100", dict(drop_rate=0.0)),
-        ("repghostnet_100", dict(drop_rate=0.0)),
+        ("ghostnetv2_100", {}),
+        ("ghostnetv3_100", {}),
+        ("repghostnet_100", {}),
         ("resnet50", {}),
         ("mobilenet_v2_100", {}),
     ],
@@ -153,10 +155,10 @@ def test_network_differs_from_stock_operators_no_more_than_these_do_by_rounding(
 @pytest.mark.parametrize(
     "name", ["ghost_resnet50", "ghostnetv2_100", "ghostnetv3_100", "repghostnet_100", "resnet18"]
 )
-def test_network_computes_in_pynative_mode_what_it_computes_in_graph_mode(built, name):
-    options = {} if "resnet" in name else dict(drop_rate=0.0)
-    graph = results(name, options, images(2), built)
+def test_network_differs_in_pynative_mode_no_more_than_in_graph_mode_by_rounding(built, name):
+    graph = results(name, {}, images(2), built)
+    rounded = results(name, {}, rounded_images(2), built)
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    eager = results(name, options, images(2), built)
-    for got, expected in zip(eager, graph):
-        assert distance(got, expected) < 1e-5
+    eager = results(name, {}, images(2), built)
+    for got, other, expected in zip(eager, rounded, graph):
+        assert distance(got, expected) < max(1e-5, 10 * distance(other, expected))
