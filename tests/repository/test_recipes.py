@@ -142,4 +142,6 @@ def test_header_comment_without_hours_is_refused(tmp_path):
 
 
 def _plain(value):
+    if value == {}:
+        return None  # `model_args: null` leaves out those of a base recipe
     return list(value) if isinstance(value, (list, tuple)) else value
