@@ -35,10 +35,10 @@ class Job:
 
 _STEP = "--rounds 1 --steps 1"
 JOBS = (
-    Job("train_step.py --case training --rounds 15 --steps 1", 154, _STEP, last=True),
+    Job("train_step.py --case training --rounds 15 --steps 1", 124, _STEP, last=True),
     Job("train_step.py --case training --batch 16 --side 224 --rounds 8 --steps 1", 115, _STEP),
     Job("train_step.py --case code --rounds 8 --steps 1", 80, _STEP),
-    Job("train_step.py --case pynative --rounds 5 --steps 1", 50, _STEP),
+    Job("train_step.py --case pynative --rounds 2 --steps 1", 80, _STEP),
     Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 8 --steps 1", 70, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case training --rounds 8 --steps 2", 65, _STEP),
     Job("train_step.py --case inference --rounds 12 --steps 3", 60, _STEP),

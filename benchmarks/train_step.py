@@ -69,7 +69,6 @@ ROWS = {
         ("code", "train.py", "seconds", 0.93),
         ("pynative", "stock", "seconds", 2.0),
         ("pynative", "torch", "seconds", None),
-        ("pynative", "train.py", "seconds", None),
     ),
     "ghost_resnet50_s4": (
         ("training", "stock", "seconds", None),
