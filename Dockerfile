@@ -13,10 +13,11 @@ FROM python:3.11-slim-bookworm AS tools
 # iproute2    tests/e2e/test_hosts.py makes two hosts of network namespaces; needs root
 # libgomp1    MindSpore's threads (g++ would install it, too)
 # openssh-client  Open MPI looks for ssh
+# zsh, fish   tests/commands/test_completion.py completes in them
 # For `make test-native` on ARM add g++-aarch64-linux-gnu and qemu-user; without them it skips tests.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        make g++ git iproute2 libgomp1 openssh-client \
+        make g++ git iproute2 libgomp1 openssh-client zsh fish \
     && rm -rf /var/lib/apt/lists/*
 
 # Not root: files in a mounted folder then belong to a user. Open MPI works without root.

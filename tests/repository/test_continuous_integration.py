@@ -37,7 +37,7 @@ def test_dockerfile_and_workflow_have_the_packages_that_ci_run_installs():
     packages = set(" ".join(installed).split())
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     steps = " ".join(step.get("run", "") for step in job()["steps"])
-    assert packages == {"iproute2"}
+    assert packages == {"iproute2", "zsh", "fish"}
     for text in (dockerfile, steps):
         assert packages <= set(re.split(r"[\s\\]+", text))
 
