@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mindcv_ghost.compat import cache_folder
 from mindcv_ghost.launch.environment import with_package_path, without_launcher
-from mindcv_ghost.native_prebuilt import COMPILERS, LIBRARIES, library_for, processor_flags
+from mindcv_ghost.native_prebuilt import LIBRARIES, find_compiler, library_for, processor_flags
 
 __all__ = [
     "LibrarySpec",
@@ -124,12 +124,10 @@ def _cached(spec: LibrarySpec, key: str, write: Callable[[Path], object]) -> Pat
 
 
 def _compiler() -> str:
-    asked = os.environ.get("CXX")
-    for name in (asked,) if asked else COMPILERS:
-        found = shutil.which(name)
-        if found:
-            return found
-    raise Unavailable(f"there is no compiler ({asked or ', '.join(COMPILERS)})")
+    try:
+        return find_compiler()
+    except FileNotFoundError as reason:
+        raise Unavailable(str(reason)) from None
 
 
 def cache_key(spec: LibrarySpec, compiler: str) -> str:

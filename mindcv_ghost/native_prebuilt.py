@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 __all__ = [
-    "COMPILERS",
     "FOLDER",
     "LEVELS",
     "LIBRARIES",
     "build_all",
     "compile_flags",
+    "find_compiler",
     "library_for",
     "platform_tag",
     "processor_flags",
@@ -36,7 +36,7 @@ FOLDER = _PACKAGE / "prebuilt"
 """Where a wheel has the libraries; a checkout has no such folder."""
 LIBRARIES = {"kernels": _PACKAGE / "kernels" / "cpp", "images": _PACKAGE / "data/native/cpp"}
 """Name of each library -> folder of its sources."""
-COMPILERS = ("c++", "g++", "clang++")
+_COMPILERS = ("c++", "g++", "clang++")
 
 # Linux's names (/proc/cpuinfo) of what the x86-64 psABI's levels need besides the level before.
 _V2 = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
@@ -52,6 +52,19 @@ _LINK = ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-s", 
 def compile_flags(sources: Path) -> tuple[str, ...]:
     """Return the compiler flags of a folder of sources, besides those for a processor."""
     return tuple((sources / "compile_flags.txt").read_text(encoding="utf-8").split())
+
+
+def find_compiler() -> str:
+    """Return the path of the C++ compiler: that which CXX names, or the system's.
+
+    Raises:
+        FileNotFoundError: if there is none; the message is a clause.
+    """
+    asked = os.environ.get("CXX")
+    names = (asked,) if asked else _COMPILERS
+    for found in filter(None, map(shutil.which, names)):
+        return found
+    raise FileNotFoundError(f"there is no compiler ({', '.join(names)})")
 
 
 def processor_flags(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
@@ -100,10 +113,10 @@ def build_all(folder: Path) -> str:
         return "MINDCV_GHOST_PREBUILT is 0"
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return f"they are for Linux on x86-64, not {sys.platform} on {platform.machine()}"
-    asked = os.environ.get("CXX")
-    compiler = next(filter(None, map(shutil.which, (asked,) if asked else COMPILERS)), None)
-    if compiler is None:
-        return f"there is no compiler ({asked or ', '.join(COMPILERS)})"
+    try:
+        compiler = find_compiler()
+    except FileNotFoundError as reason:
+        return str(reason)
     folder.mkdir(parents=True)
     commands = [
         [
