@@ -21,7 +21,6 @@ from mindcv_ghost.storage.weight_names import AmbiguousNames, weight_prefixes
 
 __all__ = ["ConversionReport", "to_mindspore", "to_torch"]
 
-_LISTED = 10
 # BN's count of batches, which MindSpore doesn't have, and counters that a profiler (thop) adds.
 _COUNTERS = re.compile(r"(^|.*\.)(num_batches_tracked|total_ops|total_params)")
 
@@ -141,9 +140,8 @@ def _without_prefix(
     try:
         prefix = weight_prefixes(found, needed, trained)[0]
     except AmbiguousNames as problem:
-        sets = " and ".join(f"{prefix}*" for prefix in problem.prefixes[:_LISTED])
         raise CheckpointError(
-            f"the file has several sets of weights that all fit: {sets}"
+            f"the file has several sets of weights that all fit: {problem}"
         ) from None
     plain = {name: name[len(prefix) :] if name.startswith(prefix) else name for name in offered}
     # Two names must not become one; the longer is then left over, which is an error.

@@ -43,7 +43,6 @@ _STATISTICS = (".moving_mean", ".moving_variance")
 # ImageNet-21k more.
 _LARGEST_RATIO = 10
 _LARGEST_OTHER = 2 * 2**30  # bytes: 500 million float32, which few image models have
-_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def network_weights(file: WeightsFile, network: nn.Cell, use_ema: bool) -> Netwo
             [p.name for p in network.trainable_params()],
         )
     except AmbiguousNames as problem:
-        raise CheckpointError(_ambiguity(file.path, problem.prefixes)) from None
+        raise CheckpointError(_ambiguity(file.path, problem)) from None
     arrays = {new: file.arrays[candidates[old]] for old, new in selection.names.items()}
     ignored = selection.state + len(file.arrays) - len(candidates)
     return NetworkWeights(arrays, selection.prefixes, ignored)
@@ -251,12 +250,11 @@ def _set(parameter: ms.Parameter, array: np.ndarray) -> None:
     parameter.set_data(ms.Tensor(np.array(array), parameter.dtype))
 
 
-def _ambiguity(path: Path, prefixes: Sequence[str]) -> str:
-    found = " and ".join(f"{prefix}*" for prefix in prefixes[:_LISTED])
-    keep = prefixes[0]
+def _ambiguity(path: Path, problem: AmbiguousNames) -> str:
+    keep, count = problem.prefixes[0], len(problem.prefixes)
     return (
-        f"{path} holds {len(prefixes)} sets of weights that all fit the network: {found}. Which "
-        f"one is meant can't be told. Save it alone, for example: mindspore.save_checkpoint("
+        f"{path} holds {count} sets of weights that all fit the network: {problem}. "
+        "Which one is meant can't be told. Save it alone, for example: mindspore.save_checkpoint("
         f"mindspore.load_checkpoint({str(path)!r}, choice_func=lambda name: "
         f"name.startswith({keep!r})), 'chosen.ckpt')"
     )

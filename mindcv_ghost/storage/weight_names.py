@@ -23,6 +23,7 @@ __all__ = ["AmbiguousNames", "Selection", "select_weights", "weight_prefixes"]
 
 Shape = tuple[int, ...]
 
+_LISTED = 10
 _MAX_PARTS = 16  # parts of a prefix; exp_avg_sq_row_network. has five
 # What MindSpore's and MindCV's optimizers call their copies (`clone(prefix=...)` in nn/optim,
 # mint/optim, experimental/optim and mindcv/optim).
@@ -38,15 +39,15 @@ _OPTIMIZER_COPIES = frozenset(
 
 
 class AmbiguousNames(Exception):
-    """Several prefixes fit.
+    """Several prefixes fit; the text lists them, ten at most.
 
     Args:
         prefixes: each of them completes the names of the whole network.
     """
 
     def __init__(self, prefixes: Iterable[str]) -> None:
-        super().__init__()
         self.prefixes = tuple(prefixes)
+        super().__init__(" and ".join(f"{prefix}*" for prefix in self.prefixes[:_LISTED]))
 
 
 @dataclass(frozen=True)
