@@ -7,20 +7,13 @@ The last line of standard output is one JSON object.
 
 from __future__ import annotations
 
-import os
-
-from mindcv_ghost import compat
-from mindcv_ghost.config import load_config
-from mindcv_ghost.launch.world import check_distribute, detect
+from mindcv_ghost.commands.job import read_job
 from mindcv_ghost.run.imports import importing_without_gc
 
 
 def main(argv: list[str]) -> int:
     """Validate; returns the exit status."""
-    config = load_config(argv, script="validate")
-    world = detect(os.environ)
-    check_distribute(world, config.system.distribute)
-    compat.refuse_unsupported_versions()
+    config, world = read_job(argv, "validate")
 
     # MindSpore takes seconds to import: only after the checks above, which report bad input.
     with importing_without_gc():
