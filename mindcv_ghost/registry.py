@@ -31,6 +31,7 @@ __all__ = [
     "check_model_exists",
     "create_model",
     "create_model_by_name",
+    "create_model_by_options",
     "parse_model_args",
     "register_model",
     "register_zoo",
@@ -313,3 +314,24 @@ def create_model_by_name(
             "or: pip install mindcv==0.3.0"
         )
     return network
+
+
+def create_model_by_options(
+    name: str, options: argparse.Namespace, num_classes: int | None = None
+) -> nn.Cell:
+    """Create the model that a command line with :func:`add_model_arguments` asks for.
+
+    Args:
+        name: as in ``mindcv.list_models()``.
+        options: the parsed command line.
+        num_classes: instead of ``--num_classes``.
+
+    Raises:
+        ConfigError: as :func:`create_model_by_name` and :func:`parse_model_args` raise it.
+    """
+    return create_model_by_name(
+        name,
+        parse_model_args(options.model_args),
+        num_classes=options.num_classes if num_classes is None else num_classes,
+        in_channels=options.in_channels,
+    )

@@ -29,7 +29,7 @@ from mindcv_ghost.analysis.hooks import evaluate_with_hooks, leaf_cells
 from mindcv_ghost.analysis.live_tensors import LiveTensors
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.program import program
-from mindcv_ghost.registry import add_model_arguments, create_model_by_name, parse_model_args
+from mindcv_ghost.registry import add_model_arguments, create_model_by_options
 
 __all__ = [
     "ComplexityReport",
@@ -217,12 +217,7 @@ def _text(value: Any) -> str:
 
 
 def _measure(name: str, args: argparse.Namespace) -> ComplexityReport:
-    network = create_model_by_name(
-        name,
-        parse_model_args(args.model_args),
-        num_classes=args.num_classes,
-        in_channels=args.in_channels,
-    )
+    network = create_model_by_options(name, args)
     return count_macs(network, (1, args.in_channels, args.image_size, args.image_size))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mindcv_ghost.errors import CheckpointError, ConfigError, tells_user_errors
 from mindcv_ghost.program import program
-from mindcv_ghost.registry import add_model_arguments, create_model_by_name, parse_model_args
+from mindcv_ghost.registry import add_model_arguments, create_model_by_options
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -59,12 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Change a model, print the report, and save the weights; return the exit status."""
     args = _parser().parse_args(argv)
     _check(args)
-    network = create_model_by_name(
-        args.model,
-        parse_model_args(args.model_args),
-        num_classes=args.num_classes,
-        in_channels=args.in_channels,
-    )
+    network = create_model_by_options(args.model, args)
     network, report = _ghostify(network, args)
     print(json.dumps(report.as_dict()) if args.json else report)
     if args.output:
@@ -101,7 +96,7 @@ def _ghostify(network: nn.Cell, args: argparse.Namespace) -> tuple[nn.Cell, Ghos
     from mindcv_ghost.surgery import ghostify
 
     if args.ckpt_path:
-        load_weights(network, args.ckpt_path)
+        load_weights(network, args.ckpt_path, model=args.model)
     images = None
     if args.init == "fit":
         images = read_images(args.image, args.image_size, args.in_channels)

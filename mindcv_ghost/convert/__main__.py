@@ -18,8 +18,7 @@ from mindcv_ghost.program import program
 from mindcv_ghost.registry import (
     add_model_arguments,
     check_model_exists,
-    create_model_by_name,
-    parse_model_args,
+    create_model_by_options,
 )
 from mindcv_ghost.storage.weights_file import WeightsFile, is_pickled, read_weights_file
 
@@ -131,12 +130,7 @@ def _network(args: argparse.Namespace, file: WeightsFile, classifier: str) -> nn
         heads = (a for n, a in file.arrays.items() if f".{n}".endswith(f".{classifier}") and a.ndim)
         head = next(heads, None)
         classes = 1000 if head is None else head.shape[0]
-    return create_model_by_name(
-        args.model,
-        parse_model_args(args.model_args),
-        num_classes=int(classes),
-        in_channels=args.in_channels,
-    )
+    return create_model_by_options(args.model, args, num_classes=int(classes))
 
 
 def _text(report: ConversionReport, args: argparse.Namespace) -> str:

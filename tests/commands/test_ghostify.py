@@ -109,3 +109,9 @@ def test_bad_input_is_status_2_and_one_message(words, message, tmp_path, monkeyp
     assert main(words) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert (tmp_path / "old.ckpt").read_bytes() == b"old"
+
+
+def test_the_command_that_converts_pytorchs_file_names_the_model(tmp_path, capsys):
+    (tmp_path / "a.pth").write_bytes(b"PK\x03\x04 a ZIP archive")
+    assert main([*MODEL, "--ckpt_path", str(tmp_path / "a.pth")]) == 2
+    assert "a.ckpt --model resnet18" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from mindcv_ghost.analysis.redundancy.measure import (
 )
 from mindcv_ghost.errors import ConfigError, tells_user_errors
 from mindcv_ghost.program import program
-from mindcv_ghost.registry import add_model_arguments, create_model_by_name, parse_model_args
+from mindcv_ghost.registry import add_model_arguments, create_model_by_options
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.checkpoint import load_weights
 
@@ -46,12 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.image_size < 8:
         raise ConfigError(f"--image_size is {args.image_size}; it must be at least 8")
     images = read_images(args.image, args.image_size, args.in_channels)
-    network = create_model_by_name(
-        args.model,
-        parse_model_args(args.model_args),
-        num_classes=args.num_classes,
-        in_channels=args.in_channels,
-    )
+    network = create_model_by_options(args.model, args)
     if args.ckpt_path:
         print(f"{args.ckpt_path}: {load_weights(network, args.ckpt_path, model=args.model)}")
     else:
