@@ -14,10 +14,10 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.report.evaluation import Evaluation
 
-__all__ = ["Evaluator", "count_batch"]
+__all__ = ["Evaluator", "Logits", "count_batch"]
 
 
-class _Logits(nn.Cell):
+class Logits(nn.Cell):
     """A network's logits in float32, without auxiliary logits."""
 
     def __init__(self, network: nn.Cell) -> None:
@@ -50,7 +50,7 @@ class Evaluator:
         graph_mode: bool = True,
         compile: Compile = compile_uncached,
     ) -> None:
-        self.network = _Logits(network)
+        self.network = Logits(network)
         self.num_classes = num_classes
         self.collectives = collectives
         self.k = min(5, num_classes)
