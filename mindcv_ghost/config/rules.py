@@ -131,12 +131,6 @@ def _embedded_preprocessing(v: Values) -> Iterator[Problem]:
             "the ONNX file can resize bilinearly only, and another resizing than the training's "
             "costs accuracy: leave embed_preprocess out",
         )
-    for key in ("web", "triton"):
-        if v[key]:
-            yield (
-                ("embed_preprocess", key),
-                f"{key} sends the network prepared images: leave embed_preprocess out",
-            )
 
 
 _Rule = Callable[[Values], Iterator[Problem]]
