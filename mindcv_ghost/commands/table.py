@@ -33,6 +33,7 @@ COMMANDS = {
     "export": Command(
         "an ONNX or MindIR file of a checkpoint", "mindcv_ghost.commands.export", True, True
     ),
+    "infer": Command("classify images by an exported network", "mindcv_ghost.commands.infer"),
     "recipes": Command("list, print or copy the recipes", "mindcv_ghost.commands.recipes"),
     "doctor": Command("check this machine", "mindcv_ghost.doctor.__main__", keys=True),
     "convert": Command("weights from PyTorch, and to it", "mindcv_ghost.convert.__main__"),

@@ -42,6 +42,20 @@ def _images_and_weights(v: Values) -> Iterator[Problem]:
         )
 
 
+def _exported_file(v: Values) -> Iterator[Problem]:
+    if not v["onnx"]:
+        return
+    for key in ("ckpt_path", "pretrained"):
+        if v[key]:
+            yield (("onnx", key), "one network can be validated: leave one of them out")
+    if v["use_ema"]:
+        yield (
+            ("onnx", "use_ema"),
+            "the file was exported with one set of weights: set use_ema: false, and export with "
+            "--use_ema for the averaged ones",
+        )
+
+
 def _batches(v: Values) -> Iterator[Problem]:
     for key in ("mixup", "cutmix"):
         if v[key] and v["batch_size"] % 2 and v["batch_size"] > 1:
@@ -96,7 +110,7 @@ def _checkpoints(v: Values) -> Iterator[Problem]:
         )
 
 
-def _exported_files(v: Values) -> Iterator[Problem]:
+def _files_to_export(v: Values) -> Iterator[Problem]:
     if not v["format"]:
         yield ("format",), "no file would be written: name onnx, mindir or both"
     if v["dynamic"] == ("size",):
@@ -137,7 +151,8 @@ _Rule = Callable[[Values], Iterator[Problem]]
 _ALWAYS: tuple[_Rule, ...] = (_images_and_weights,)
 _OF_SCRIPT: dict[str, tuple[_Rule, ...]] = {
     "train": (_batches, _learning_rate, _checkpoints),
-    "export": (_exported_files, _embedded_preprocessing),
+    "validate": (_exported_file,),
+    "export": (_files_to_export, _embedded_preprocessing),
 }
 
 

@@ -23,7 +23,7 @@ from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.data import check_splits, class_names
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.evaluator import Logits
+from mindcv_ghost.engine.evaluator import NetworkForward
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.export.mindir_file import write_mindir
 from mindcv_ghost.export.verification import TOLERANCE, TOLERANCE_FP16
@@ -231,21 +231,17 @@ class ExportRun:
         config = self.config
         library = use_native_kernels(self.network, config.system, "O0", local_ranks=1)
         settings = graph_settings(config, library)
-        cell = Logits(self.network).set_train(False)
         compile_cell = create_compiler(config.system, self.device, Collectives(0, 1), settings)
-        compiled: list[tuple[int, ...]] = []
+        forward = NetworkForward(self.network, compile=compile_cell)
+        largest = 0
 
         def run(images: np.ndarray) -> np.ndarray:
-            count, *size = images.shape
+            nonlocal largest
+            forward.prepare(ms.Tensor(images))
             # Every other number of images would be another graph.
-            larger = next((s for s in compiled if s[0] >= count and s[1:] == tuple(size)), None)
-            padded = images
-            if larger is None:
-                compile_cell(cell, ms.Tensor(images))
-                compiled.append(images.shape)
-            elif larger[0] > count:
-                padded = np.concatenate([images, np.zeros((larger[0] - count, *size), np.float32)])
-            return cell(ms.Tensor(padded)).asnumpy()[:count]
+            largest, missing = max(largest, len(images)), max(largest - len(images), 0)
+            padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            return forward(ms.Tensor(padded))[: len(images)]
 
         return run
 

@@ -11,7 +11,7 @@ from mindcv_ghost.engine.evaluator import count_batch
 from mindcv_ghost.export.metadata import add_metadata
 from mindcv_ghost.export.verification import Comparison
 from mindcv_ghost.inference.description import ModelDescription
-from mindcv_ghost.inference.runtime import open_runtime
+from mindcv_ghost.inference.opening import open_runtime
 from mindcv_ghost.run.check_images import CheckBatch
 from mindcv_ghost.storage.atomic_file import write_text
 

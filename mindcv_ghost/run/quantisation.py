@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +12,9 @@ import numpy as np
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.inference.description import Preprocessing
+from mindcv_ghost.inference.opening import open_runtime
 from mindcv_ghost.inference.pictures import find_pictures
 from mindcv_ghost.inference.preprocessing import preprocess
-from mindcv_ghost.inference.runtime import open_runtime
 from mindcv_ghost.run.check_images import CheckImages
 
 if TYPE_CHECKING:

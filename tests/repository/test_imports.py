@@ -47,7 +47,7 @@ def row_of(module: str) -> str | None:
     return None
 
 
-SCRIPTS = ("train.py", "validate.py", "export.py")
+SCRIPTS = ("train.py", "validate.py", "export.py", "infer.py")
 SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [ROOT / name for name in SCRIPTS]
 
 
