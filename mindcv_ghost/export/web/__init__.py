@@ -81,7 +81,7 @@ def _facts(exported: ExportedFile, runtime: Path) -> dict[str, object]:
             exported.path.name: exported.path.stat().st_size,
             f"onnxruntime/{wasm}": (runtime / wasm).stat().st_size,
         },
-        "input": {"name": exported.input.name, "rank": len(exported.input.dims)},
+        "input": {"name": exported.input.name, "dims": exported.input.dims},
         "output": {"name": exported.output.name},
         "parameters": exported.parameters,
         "number_format": exported.number_format,

@@ -57,9 +57,9 @@ export class Network {
 
   inputOf(picture) {
     if (this.description.embedded_preprocessing) {
-      const dims = [picture.height, picture.width, 3];
-      if (this.facts.input.rank === 4) dims.unshift(1);
-      return { tensor: new ort.Tensor("uint8", withoutAlpha(picture), dims), seen: null };
+      const channels = this.facts.input.dims.at(-1);
+      const dims = [1, picture.height, picture.width, channels].slice(-this.facts.input.dims.length);
+      return { tensor: new ort.Tensor("uint8", withoutAlpha(picture, channels), dims), seen: null };
     }
     const { preprocessing } = this.description;
     const { height, width, channels } = preprocessing;
@@ -72,7 +72,7 @@ export class Network {
   best(probabilities, count) {
     const names = this.description.class_names;
     return Array.from(probabilities, (probability, index) => ({
-      label: names.length ? names[index] : `class ${index}`,
+      label: names.length ? names[index] : `${index}`,
       index,
       probability,
     }))

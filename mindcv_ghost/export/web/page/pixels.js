@@ -1,19 +1,17 @@
 // Pictures as their files store them: no colour management, no rotation by EXIF, no
 // multiplication by alpha. That is how training reads them.
 
+import { withoutExif } from "./exif.js";
+
 const MAX_PIXELS = 89478485; // as in training: Pillow's limit against decompression bombs
 const STRIP = 1024; // rows that are read at a time; browsers limit a canvas's area
-const AS_STORED = {
-  imageOrientation: "none",
-  colorSpaceConversion: "none",
-  premultiplyAlpha: "none",
-};
+const AS_STORED = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
 /** Decode a file; the text of an error is for people. */
 export async function decode(blob) {
   let bitmap;
   try {
-    bitmap = await createImageBitmap(blob, AS_STORED);
+    bitmap = await createImageBitmap(await withoutExif(blob), AS_STORED);
   } catch {
     const what = blob.name ? `“${blob.name}”` : "This";
     throw new Error(
