@@ -71,7 +71,11 @@ setup(
     entry_points={"console_scripts": ["mindcv-ghost = mindcv_ghost.commands.dispatch:main"]},
     cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
     packages=find_packages(include=["mindcv_ghost", "mindcv_ghost.*"]),
-    package_data={"mindcv_ghost.kernels": ["cpp/*"], "mindcv_ghost.data.native": ["cpp/*"]},
+    package_data={
+        "mindcv_ghost.kernels": ["cpp/*"],
+        "mindcv_ghost.data.native": ["cpp/*"],
+        "mindcv_ghost.export.web": ["page/*"],
+    },
     python_requires=">=3.9,<3.13",
     install_requires=[
         # PyPI has 0.3.0; MindCV's repository is at 0.5.0 (docs/versions.md: what was tried).
