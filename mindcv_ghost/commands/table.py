@@ -29,6 +29,7 @@ COMMANDS = {
     "validate": Command(
         "top-1 and top-5 of a checkpoint", "mindcv_ghost.commands.validate", True, True
     ),
+    "infer": Command("classify images by an exported network", "mindcv_ghost.commands.infer"),
     "recipes": Command("list, print or copy the recipes", "mindcv_ghost.commands.recipes"),
     "doctor": Command("check this machine", "mindcv_ghost.doctor.__main__", keys=True),
     "convert": Command("weights from PyTorch, and to it", "mindcv_ghost.convert.__main__"),

@@ -446,6 +446,9 @@ class EvaluateConfig:
     confusion: str = _key(
         "", Text(legal="a file", empty=True), "PNG file to write, a confusion matrix"
     )
+    onnx: str = _key(
+        "", Text(legal="an .onnx file", empty=True), "exported file to validate, not a checkpoint"
+    )
 
 
 SECTIONS: dict[str, type] = {
@@ -502,7 +505,7 @@ ADDITIONS = (
     *("jit_level", "compile_cache", "native_kernels", "on_bad_image", "reset_head", "model_args"),
     *("ghostify", "sync_bn", "native_loader", "cache_images_mb"),
     *("resume", "resume_anyway", "save_every_steps", "save_every_minutes", "nan_patience"),
-    *("use_ema", "per_class", "confusion"),
+    *("use_ema", "per_class", "confusion", "onnx"),
 )
 """Keys that MindCV doesn't have."""
 

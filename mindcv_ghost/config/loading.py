@@ -58,7 +58,7 @@ def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Con
         builder.override(builder.current_keys(recipe.values))
     builder.override(line.values)
     builder.resolve_interpolation()
-    builder.resolve_initial_weights()
+    builder.resolve_weights(script)
     builder.check_rules(script)
     if builder.problems:
         raise ConfigError(_message(builder.problems))
@@ -163,21 +163,24 @@ class _Builder:
         known = asked.lower() in INTERPOLATIONS
         self.values["interpolation"] = asked.lower() if known else "bilinear"
 
-    def resolve_initial_weights(self) -> None:
-        """Let the command line choose between ``pretrained`` and ``ckpt_path``.
+    def resolve_weights(self, script: str) -> None:
+        """Let the command line choose between ``pretrained``, ``ckpt_path`` and ``onnx``.
 
         The saved configuration of a fine-tuned run has ``pretrained: true``. Validating its
         checkpoint with ``--ckpt_path`` shouldn't need ``--pretrained false`` as well. If recipe or
-        command line set both, it is an error (rules.py).
+        command line set two of them, it is an error (rules.py).
         """
-        if not (self.values["pretrained"] and self.values["ckpt_path"]):
+        keys = ("pretrained", "ckpt_path") + (("onnx",) if script == "validate" else ())
+        given = [key for key in keys if self.values[key]]
+        by_option = [key for key in given if self.places[key].startswith("--")]
+        if len(by_option) != 1:
             return
-        by_option = [k for k in ("pretrained", "ckpt_path") if self.places[k].startswith("--")]
-        if len(by_option) == 1:
-            chosen = by_option[0]
-            other = "ckpt_path" if chosen == "pretrained" else "pretrained"
-            self.values[other] = KEYS[other].default
-            self.notices.append(f"{self.places[other]}: {other} is ignored, --{chosen} is given")
+        for other in given:
+            if other != by_option[0]:
+                self.values[other] = KEYS[other].default
+                self.notices.append(
+                    f"{self.places[other]}: {other} is ignored, --{by_option[0]} is given"
+                )
 
     def check_rules(self, script: str) -> None:
         """Add a problem for each contradiction between keys."""

@@ -42,6 +42,20 @@ def _images_and_weights(v: Values) -> Iterator[Problem]:
         )
 
 
+def _exported_file(v: Values) -> Iterator[Problem]:
+    if not v["onnx"]:
+        return
+    for key in ("ckpt_path", "pretrained"):
+        if v[key]:
+            yield (("onnx", key), "one network can be validated: leave one of them out")
+    if v["use_ema"]:
+        yield (
+            ("onnx", "use_ema"),
+            "the file was exported with one set of weights: set use_ema: false, and export with "
+            "--use_ema for the averaged ones",
+        )
+
+
 def _batches(v: Values) -> Iterator[Problem]:
     for key in ("mixup", "cutmix"):
         if v[key] and v["batch_size"] % 2 and v["batch_size"] > 1:
@@ -98,6 +112,7 @@ def _checkpoints(v: Values) -> Iterator[Problem]:
 
 _Rule = Callable[[Values], Iterator[Problem]]
 _ALWAYS: tuple[_Rule, ...] = (_images_and_weights,)
+_VALIDATION: tuple[_Rule, ...] = (_exported_file,)
 _TRAINING: tuple[_Rule, ...] = (_batches, _learning_rate, _checkpoints)
 
 
@@ -108,7 +123,7 @@ def check_rules(values: Values, script: str) -> list[Problem]:
         values: all keys by name, parsed.
         script: "train" or "validate".
     """
-    rules = _ALWAYS + (_TRAINING if script == "train" else ())
+    rules = _ALWAYS + (_TRAINING if script == "train" else _VALIDATION)
     return [found for rule in rules for found in rule(values)]
 
 

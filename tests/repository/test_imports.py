@@ -47,7 +47,9 @@ def row_of(module: str) -> str | None:
     return None
 
 
-SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [ROOT / "train.py", ROOT / "validate.py"]
+SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
+    ROOT / name for name in ("train.py", "validate.py", "infer.py")
+]
 
 
 def imports_of(path: Path) -> set[str]:
