@@ -1,4 +1,4 @@
-"""An .onnx file that reads handwritten digits, made in a second without MindSpore.
+"""An .onnx file that reads handwritten digits, made in two seconds without MindSpore.
 
 A convolution with fixed random weights, and a linear layer fitted by least squares.
 """
@@ -37,22 +37,57 @@ def digits(held_out: bool) -> tuple[list[Image.Image], np.ndarray]:
     return [Image.fromarray(i).resize((64, 64), Image.BICUBIC) for i in images], scans.target[split]
 
 
-def write_digits_onnx(path: Path, description: ModelDescription | None = None) -> ModelDescription:
-    """Write the network with a description in its metadata, and return the description."""
-    description = description or ModelDescription(
-        model="digits_conv",
-        num_classes=10,
-        preprocessing=PREPROCESSING,
-        class_names=NAMES,
-        accuracy={"top1": 95.0, "top5": 99.5, "images": DIGITS_HELD_OUT, "split": "val"},
-        checkpoint={"file": "best.ckpt", "sha256": "0" * 64, "ema": False},
-    )
+DESCRIPTION = ModelDescription(
+    model="digits_conv",
+    num_classes=10,
+    preprocessing=PREPROCESSING,
+    class_names=NAMES,
+    accuracy={"top1": 95.0, "top5": 99.5, "images": DIGITS_HELD_OUT, "split": "val"},
+    checkpoint={"file": "best.ckpt", "sha256": "0" * 64, "ema": False},
+)
+
+
+def write_digits_onnx(
+    path: Path, description: ModelDescription | None = DESCRIPTION, batch: int | None = None
+) -> None:
+    """Write the network; with a description in its metadata, and with a fixed batch if given.
+
+    If the description has ``embedded_preprocessing``, the graph takes uint8 (1, H, W, 3).
+    """
     model = onnx.ModelProto.FromString(_network())
-    for key, value in description.to_metadata().items():
+    if batch is not None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+    if description is not None and description.embedded_preprocessing:
+        _embed(model.graph)
+    metadata = {} if description is None else description.to_metadata()
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
-    return description
+
+
+def _embed(graph: onnx.GraphProto) -> None:
+    """Put a resizing (linear, no antialiasing) and the normalisation before the network."""
+    constants = {
+        "empty": np.zeros(0, np.float32),
+        "sizes": np.array([1, 3, SIDE, SIDE], np.int64),
+        "mean": np.array(PREPROCESSING.mean, np.float32).reshape(3, 1, 1),
+        "std": np.array(PREPROCESSING.std, np.float32).reshape(3, 1, 1),
+    }
+    graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in constants.items())
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Resize", ["planes", "empty", "empty", "sizes"], ["small"], mode="linear"),
+        helper.make_node("Sub", ["small", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], ["image"]),
+        *graph.node,
+    ]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    dims = [1, "height", "width", 3]
+    graph.input.append(helper.make_tensor_value_info("picture", TensorProto.UINT8, dims))
 
 
 @lru_cache(maxsize=1)
@@ -108,6 +143,8 @@ def _features(filters: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     maps = np.maximum(np.einsum("nchwij,mcij->nmhw", windows, filters, optimize=True), 0)
     side = SIDE // _POOL
-    return maps.reshape(len(inputs), _MAPS, side, _POOL, side, _POOL).mean(axis=(3, 5)).reshape(
-        len(inputs), -1
+    return (
+        maps.reshape(len(inputs), _MAPS, side, _POOL, side, _POOL)
+        .mean(axis=(3, 5))
+        .reshape(len(inputs), -1)
     )

@@ -48,6 +48,7 @@ function say(text) {
 }
 
 function complain(error) {
+  part("answer").setAttribute("aria-busy", "false");
   part("error").textContent = error.message;
   part("error").hidden = false;
 }
@@ -96,6 +97,7 @@ async function open(file) {
     const picture = await decode(file);
     if (mine !== turn) return;
     show(picture);
+    part("answer").setAttribute("aria-busy", "true"); // the classes are still the last picture's
     if (network) await classify(picture, mine);
     else waiting = picture;
   } catch (error) {
@@ -192,6 +194,7 @@ function stopCamera() {
 async function classify(picture, mine) {
   const { probabilities, milliseconds, seen } = await network.classify(picture);
   if (mine !== turn) return;
+  part("answer").setAttribute("aria-busy", "false");
   part("classes").replaceChildren(...network.best(probabilities, SHOWN).map(row));
   part("classes").hidden = false;
   const { preprocessing, network: running } = milliseconds;
@@ -250,7 +253,10 @@ function describe(facts) {
     ["File", `${facts.file}, ${megabytes(facts.files[facts.file])} MB`],
     ["Preprocessing", embedded ? "inside the network's file" : inWords(preprocessing)],
     ["Trained weights", description.checkpoint.file],
-    ["Computed by", `onnxruntime-web ${facts.onnxruntime_web}, threads: ${network.threads}`],
+    [
+      "Computed by",
+      `onnxruntime-web ${facts.onnxruntime_web} on the processor, ${network.threads} thread${network.threads > 1 ? "s" : ""}`,
+    ],
   ];
   part("facts").replaceChildren(
     ...rows.filter(([, value]) => value).flatMap(([name, value]) => [text("dt", "", name), text("dd", "", value)]),
