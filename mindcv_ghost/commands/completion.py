@@ -28,6 +28,7 @@ __all__ = ["SHELLS", "main", "model_names", "options_of"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TAKES_MODEL = ("ghostify", "complexity", "redundancy")  # as their first word
+_TAKES_FILE = (("infer", "--model"),)  # where the option of this name has listed values elsewhere
 
 
 def model_names() -> list[str]:
@@ -122,8 +123,11 @@ elif [[ $before == = ]]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
 case ${{COMP_WORDS[1]}} in
 {_cases(_words(), "words='{}'")}
 esac
-case $before in
+case ${{COMP_WORDS[1]}}$before in
+{"|".join(map("".join, _TAKES_FILE))}) ;;
+*) case $before in
 {_cases(_values(), "values='{}'")}
+esac ;;
 esac
 if [[ $COMP_CWORD == 1 ]]; then words='{" ".join(COMMANDS)} --help --version'
 elif [[ $before == -* && $word != -* ]]; then words=$values; fi
@@ -150,8 +154,11 @@ local -a commands=(
 if (( CURRENT == 2 )); then _describe command commands; return; fi
 if [[ $word == --*=* ]]; then before=${{word%%=*}} word=${{word#*=}}; compset -P 1 '*='; fi
 if [[ $before == -* && $word != -* ]]; then
-case $before in
+case ${{words[2]}}$before in
+{"|".join(map("".join, _TAKES_FILE))}) ;;
+*) case $before in
 {_cases(_values(), "compadd -- {}")}
+esac ;;
 esac
 else
 case ${{words[2]}} in
@@ -177,7 +184,8 @@ def _fish() -> str:
                 lines.append(f"{here} -a {word}")
                 continue
             short = " -s c" if word == "--config" else ""
-            listed = f" -r -a '{' '.join(values[word])}'" if word in values else ""
+            has_list = word in values and (name, word) not in _TAKES_FILE
+            listed = f" -r -a '{' '.join(values[word])}'" if has_list else ""
             lines.append(f"{here} -l {word[2:]}{short}{listed}")
     return "\n".join(lines) + "\n"
 

@@ -28,6 +28,8 @@ CASES = {
     "train --ema --weight_decay_": ["--weight_decay_filter"],
     "validate --opt ada": ["adam", "adamw", "adagrad", "adan"],
     "validate --model ghostnet_": ["ghostnet_050", "ghostnet_100", "ghostnet_130"],
+    "infer --model ghostnet_": [],
+    "infer --top": ["--topk"],
     "complexity repghostnet_11": ["repghostnet_111"],
     "recipes --copy repghostnet_11": ["repghostnet_111_ascend"],
     "ghostify --init ": ["random", "fit"],
@@ -109,6 +111,7 @@ def test_bash_offers_all_commands_recipes_and_files(scripts, tmp_path):
         name for name in list_recipes() if name.startswith("gho")
     ]
     assert bash(scripts, tmp_path, "train --data_dir ") == ["mine.yaml"]
+    assert bash(scripts, tmp_path, "infer --model ") == ["mine.yaml"]
 
 
 @pytest.mark.parametrize("line", CASES)
