@@ -486,7 +486,7 @@ class ExportConfig:
         "", Text(legal="a folder", empty=True), "quantise with this folder's images, as well"
     )
     int8_report: str = _key(
-        "", Text(legal="a file", empty=True), "CSV file to write, what int8 costs in each layer"
+        "", Text(legal="a file", empty=True), "CSV or JSON file to write, int8's cost by layer"
     )
     max_drop: float = _key(
         1.0, Float(lo=0, hi=100), "percentage points of top-1 that int8 may lose"

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
@@ -42,6 +42,10 @@ from mindcv_ghost.run.session import Session
 from mindcv_ghost.storage.provenance import sha256_of
 from mindcv_ghost.storage.staging import staged
 from mindcv_ghost.surgery.deploy import deploy, has_deploy_form
+from mindcv_ghost.version import __version__
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["ExportRun", "create_export", "for_export"]
 
@@ -89,7 +93,7 @@ def create_export(config: Config, session: Session) -> ExportRun:
         recipe=config.to_yaml(),
         checkpoint=_checkpoint_facts(config),
         embedded_preprocessing=config.export.embed_preprocess,
-        versions=compat.installed_versions(),
+        versions={"mindcv_ghost": __version__, **compat.installed_versions()},
     )
     return ExportRun(config, session.device, network, description, images)
 
@@ -133,16 +137,20 @@ class ExportRun:
             What was done, for :meth:`report`.
 
         Raises:
-            UserError: if the network can't be exported or the folder can't be written.
-            VerificationError: if a file doesn't answer as the network does; nothing is written.
+            UserError: if the network can't be exported or a folder can't be written.
+            VerificationError: if a file doesn't answer as the network does, or int8 costs too much;
+                nothing is written.
         """
-        output = Path(self.config.export.output)
+        export, output = self.config.export, Path(self.config.export.output)
         try:
             with staged(output) as folder:
-                files = self._write(folder)
-                self._verify(files)
+                model, files = self._write(folder)
+                answers = self._verify(files)
+                if model is not None and export.int8:
+                    files.append(self._quantise(model, folder, answers))
                 for file in files:
                     file.describe(self.images.split)
+                self._write_for_others(files)
                 names = sorted(path.name for path in folder.iterdir())
         except OSError as error:
             raise UserError(
@@ -158,63 +166,109 @@ class ExportRun:
             _logger.info("written: %s (%.1f MB)", path, size / 1e6)
         print(json.dumps(summary), flush=True)
 
-    def _write(self, folder: Path) -> list[ExportedFile]:
-        """Write the formats that are asked for, without their accuracy."""
-        export, model = self.config.export, self.config.model
+    def _write(self, folder: Path) -> tuple[onnx.ModelProto | None, list[ExportedFile]]:
+        """Write the formats that are asked for; return the ONNX model without preprocessing."""
+        export, name = self.config.export, self.config.model.model
         network = deploy(self.network) if has_deploy_form(self.network) else self.network
         if network is not self.network:
             parameters = format(count_parameters(network), ",")
-            _logger.info("%s in its deploy form: %s parameters", model.model, parameters)
-        files = []
+            _logger.info("%s in its deploy form: %s parameters", name, parameters)
+        size = self._preprocessing.height, self._preprocessing.width
+        channels = self.config.model.in_channels
+        model, files = None, []
         if "onnx" in export.format:
-            path = folder / f"{model.model}.onnx"
-            self._write_onnx(network, path)
+            from mindcv_ghost.export.onnx_file import build_onnx
+
+            model = build_onnx(
+                network,
+                image_size=size,
+                in_channels=channels,
+                dynamic=export.dynamic,
+                fp16=export.fp16,
+            )
             tolerance = TOLERANCE_FP16 if export.fp16 else TOLERANCE
-            files.append(ExportedFile(path, self.description, tolerance))
+            path = folder / f"{name}.onnx"
+            files.append(self._save_onnx(model, path, self.description, tolerance))
         if "mindir" in export.format:
             path, *_ = write_mindir(
                 network,
-                folder / f"{model.model}.mindir",
-                image_size=(self._preprocessing.height, self._preprocessing.width),
-                in_channels=model.in_channels,
+                folder / f"{name}.mindir",
+                image_size=size,
+                in_channels=channels,
                 dynamic=export.dynamic,
             )
             files.append(ExportedFile(path, self.description, TOLERANCE))
-        return files
+        return model, files
 
-    def _write_onnx(self, network: nn.Cell, path: Path) -> None:
-        import onnx
-
-        from mindcv_ghost.export.onnx_file import build_onnx
-
-        export = self.config.export
-        model = build_onnx(
-            network,
-            image_size=(self._preprocessing.height, self._preprocessing.width),
-            in_channels=self.config.model.in_channels,
-            dynamic=export.dynamic,
-            fp16=export.fp16,
-        )
-        if export.embed_preprocess:
+    def _save_onnx(
+        self,
+        model: onnx.ModelProto,
+        path: Path,
+        description: ModelDescription,
+        tolerance: float | None,
+    ) -> ExportedFile:
+        if description.embedded_preprocessing:
             from mindcv_ghost.export.preprocessing_graph import embed_preprocessing
 
             model = embed_preprocessing(model, self._preprocessing)
-        onnx.save(model, str(path))
+        path.write_bytes(model.SerializeToString())
+        return ExportedFile(path, description, tolerance)
 
-    def _verify(self, files: list[ExportedFile]) -> None:
-        """Run each file on the images, and compare it with the network."""
+    def _verify(self, files: list[ExportedFile]) -> list[np.ndarray]:
+        """Run each file on the images, and compare it with the network.
+
+        Returns:
+            The network's classes, batch by batch.
+        """
         _logger.info("comparing with the network on %s", self.images.what)
         logits = self._reference()
-        embedded = self.description.embedded_preprocessing
-        for number, batch in enumerate(self.images.batches(pictures=embedded)):
+        answers: list[np.ndarray] = []
+        for batch in self._batches():
             expected = logits(batch.images)
             for file in files:
-                if number == 0:
+                if not answers:
                     for other in self._of_other_shapes(batch):
                         file.compare(other, logits(other.images))
                 file.check(batch, expected)
+            answers.append(expected.argmax(1))
         for file in files:
             _logger.info("%s", file.comparison)
+        return answers
+
+    def _batches(self) -> Iterator[CheckBatch]:
+        return self.images.batches(pictures=self.description.embedded_preprocessing)
+
+    def _quantise(
+        self, model: onnx.ModelProto, folder: Path, answers: list[np.ndarray]
+    ) -> ExportedFile:
+        """Write the int8 file, and count its hits on the images."""
+        from mindcv_ghost.run.quantisation import quantise_network
+
+        quantised = quantise_network(
+            model, self.config.export, self._preprocessing, self.images, folder
+        )
+        del quantised.model.metadata_props[:]  # the description comes at the end, and says it all
+        description = dataclasses.replace(self.description, quantisation=quantised.record())
+        path = folder / f"{self.config.model.model}_int8.onnx"
+        file = self._save_onnx(quantised.model, path, description, None)
+        for batch, classes in zip(self._batches(), answers):
+            file.check(batch, np.eye(description.num_classes, dtype=np.float32)[classes])
+        return file
+
+    def _write_for_others(self, files: list[ExportedFile]) -> None:
+        """Write the web page and the model repository, of the int8 file if there is one."""
+        export = self.config.export
+        path = [file.path for file in files if file.path.suffix == ".onnx"][-1:]
+        if export.web:
+            from mindcv_ghost.export.web import write_web_page
+
+            write_web_page(Path(export.web), *path)
+            _logger.info("written: %s (python -m http.server --directory %s)", *2 * [export.web])
+        if export.triton:
+            from mindcv_ghost.export.serving import write_triton_repository
+
+            write_triton_repository(Path(export.triton), *path)
+            _logger.info("written: %s (tritonserver --model-repository)", export.triton)
 
     def _of_other_shapes(self, batch: CheckBatch) -> Iterator[CheckBatch]:
         """Yield what a file with free sizes has to take, too: one image, and a smaller one."""
@@ -252,5 +306,7 @@ class ExportRun:
             "images": self.images.count,
             "synthetic": not self.images.split,
             "accuracy": {file.path.name: file.description.accuracy for file in files},
-            "largest_difference": {file.path.name: file.comparison.largest for file in files},
+            "largest_difference": {
+                file.path.name: file.comparison.largest for file in files if file.comparison
+            },
         }

@@ -24,13 +24,14 @@ class ExportedFile:
     Args:
         path: an .onnx or .mindir file.
         description: what travels with it, but for its accuracy.
-        tolerance: how much its logits may differ from the network's.
+        tolerance: how much its logits may differ from the network's; None for int8, of which only
+            the accuracy counts.
 
     Attributes:
-        comparison: what was found so far.
+        comparison: what was found so far; None without a tolerance.
     """
 
-    def __init__(self, path: Path, description: ModelDescription, tolerance: float) -> None:
+    def __init__(self, path: Path, description: ModelDescription, tolerance: float | None) -> None:
         self.path, self.description, self._tolerance = path, description, tolerance
         self.comparison = self._comparison()
         self._runtime = open_runtime(path)
@@ -48,7 +49,8 @@ class ExportedFile:
             VerificationError: if an answer isn't the network's.
         """
         logits = self.run(batch)
-        self.comparison.add(expected, logits, batch.names)
+        if self.comparison is not None:
+            self.comparison.add(expected, logits, batch.names)
         if batch.labels is not None:
             counts = count_batch(logits, batch.labels, self._k)
             self._correct += counts.correct
@@ -57,9 +59,13 @@ class ExportedFile:
 
     def compare(self, batch: CheckBatch, expected: np.ndarray) -> None:
         """Only compare the file with the network; the arguments are those of :meth:`check`."""
-        self._comparison().add(expected, self.run(batch), batch.names)
+        comparison = self._comparison()
+        if comparison is not None:
+            comparison.add(expected, self.run(batch), batch.names)
 
-    def _comparison(self) -> Comparison:
+    def _comparison(self) -> Comparison | None:
+        if self._tolerance is None:
+            return None
         return Comparison(self.path.name, self._tolerance, self.description.class_names)
 
     def run(self, batch: CheckBatch) -> np.ndarray:
