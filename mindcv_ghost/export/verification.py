@@ -87,7 +87,8 @@ class Comparison:
 
     def __str__(self) -> str:
         """Say the result in one line."""
-        ties = f" (but for {self.ties} ties)" if self.ties else ""
+        number = "1 tie" if self.ties == 1 else f"{self.ties} ties"
+        ties = f" (but for {number})" if self.ties else ""
         return (
             f"{self.file}: the network's top-1 on each of {self.images:,} images{ties}, logits "
             f"differ by at most {self.largest:.1e} of the largest one"

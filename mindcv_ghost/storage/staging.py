@@ -20,6 +20,8 @@ from mindcv_ghost.storage.atomic_file import move_into_place
 
 __all__ = ["folder_problem", "staged"]
 
+_PREFIX = ".export-"
+
 
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
@@ -33,7 +35,7 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     created = [part for part in (folder, *folder.parents) if not part.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
+    hidden = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     try:
         with _ends_at_sigterm():
             yield hidden
@@ -53,8 +55,10 @@ def folder_problem(folder: Path) -> str:
         nearest = nearest.parent
     if not nearest.is_dir():
         return f"{nearest} isn't a folder"
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return f"{nearest} can't be written to"
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=_PREFIX, dir=nearest))
+    except OSError as error:
+        return f"{nearest} can't be written to ({error.strerror})"
     return ""
 
 
