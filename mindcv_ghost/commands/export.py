@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     # MindSpore takes seconds to import: only after the checks above, which report bad input.
     with importing_without_gc():
         from mindcv_ghost.export.verification import VerificationError
-        from mindcv_ghost.run.export import create_export, for_export
+        from mindcv_ghost.run.export import create_export, for_export, report_export
         from mindcv_ghost.run.session import open_session
 
     config = for_export(config)
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         except VerificationError as problem:
             print(f"error: {problem}. Nothing was written.", file=sys.stderr)
             return 1
-        export.report(summary)
+        report_export(summary)
     return 0
 
 

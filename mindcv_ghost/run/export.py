@@ -47,7 +47,7 @@ from mindcv_ghost.version import __version__
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ExportRun", "create_export", "for_export"]
+__all__ = ["ExportRun", "create_export", "for_export", "report_export"]
 
 _logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class ExportRun:
         """Write the files, check them, and give them their names.
 
         Returns:
-            What was done, for :meth:`report`.
+            What was done, for :func:`report_export`.
 
         Raises:
             UserError: if the network can't be exported or a folder can't be written.
@@ -158,13 +158,6 @@ class ExportRun:
                 "Nothing was written; free some space, or give another folder."
             ) from error
         return self._summary(files, [output / name for name in names])
-
-    def report(self, summary: dict[str, Any]) -> None:
-        """Log the result, and print it as JSON."""
-        for path in map(Path, summary["files"]):
-            size = sum(part.stat().st_size for part in (path, *path.rglob("*")))
-            _logger.info("written: %s (%.1f MB)", path, size / 1e6)
-        print(json.dumps(summary), flush=True)
 
     def _write(self, folder: Path) -> tuple[onnx.ModelProto | None, list[ExportedFile]]:
         """Write the formats that are asked for; return the ONNX model without preprocessing."""
@@ -310,3 +303,11 @@ class ExportRun:
                 file.path.name: file.comparison.largest for file in files if file.comparison
             },
         }
+
+
+def report_export(summary: dict[str, Any]) -> None:
+    """Log which files there are now, and print the summary as JSON."""
+    for path in map(Path, summary["files"]):
+        size = sum(part.stat().st_size for part in (path, *path.rglob("*")))
+        _logger.info("written: %s (%.1f MB)", path, size / 1e6)
+    print(json.dumps(summary), flush=True)
