@@ -265,8 +265,6 @@ def _half(model):
         (_half(ghost_block()), images(), {}, "one float32 input"),
     ],
 )
-def test_what_can_not_be_quantised_is_refused_in_one_sentence(
-    model, calibration, options, message
-):
+def test_what_can_not_be_quantised_is_refused_in_one_sentence(model, calibration, options, message):
     with pytest.raises(UserError, match=message):
         quantise(model, calibration, lambda _: 100.0, **options)
