@@ -97,6 +97,8 @@ setup(
         "export": ["onnx>=1.16,<2", "onnxruntime>=1.18,<2"],
         # PyTorch's .pth files, and the parity tests. A release of torchvision fits one of PyTorch.
         "torch": ["torch==2.13.0", "torchvision==0.28.0", "timm==1.0.31"],
+        # Rivals of the benchmarks, besides PyTorch: OpenVINO, and what PyTorch's export needs.
+        "bench": ["openvino>=2026.4,<2027", "onnxscript>=0.7,<0.8"],
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",

@@ -152,7 +152,7 @@ def main() -> int:
     if args.quick and args.results.resolve() == RESULTS:
         parser.error("--quick measures nothing worth keeping: give it another file with --results")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the finally in run()
-    facts = provenance("torch", "timm")
+    facts = provenance("torch", "timm", "onnxruntime", "openvino")
     rows: list[dict] = []
     if args.results.is_file():
         with open(args.results, newline="", encoding="utf-8") as file:

@@ -142,10 +142,11 @@ class TimedProcess:
     Args:
         who: "native" or one of ``NAMES``.
         options: of the command line.
+        script: the benchmark that serves the turns.
     """
 
-    def __init__(self, who: str, options: list[str]) -> None:
-        command = [sys.executable, __file__, "--only", who, *options]
+    def __init__(self, who: str, options: list[str], script: str = __file__) -> None:
+        command = [sys.executable, script, "--only", who, *options]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         try:
@@ -155,7 +156,7 @@ class TimedProcess:
             raise
 
     def turn(self) -> dict[str, float]:
-        """Take a turn; return its ``seconds``, ``processor`` and ``megabytes``."""
+        """Take a turn; return what it measured, such as its ``seconds``."""
         with contextlib.suppress(BrokenPipeError):  # it has ended: _answer raises
             self._process.stdin.write("\n")
             self._process.stdin.flush()

@@ -8,6 +8,8 @@ evaluated, so it ends here.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +95,7 @@ class _Reader:
         source = Variable("image", tuple(tensor.dims), np.dtype(_DTYPES[tensor.data_type]))
         values[image.name] = source
         outputs = self._read_nodes(self.graph, values)
-        return Graph(source, outputs, self.parameters, tuple(self.calls))
+        return Graph(source, outputs, self.parameters, tuple(_with_true_scopes(self.calls)))
 
     def _read_nodes(self, graph: GraphProto, values: dict[str, Argument]) -> tuple[Argument, ...]:
         for node in graph.node:
@@ -114,9 +116,9 @@ class _Reader:
             return arguments[0]
         if kind == "UpdateState":
             return _MONAD
-        if kind in ("MakeTuple", "MakeList"):
+        if kind in ("MakeTuple", "MakeList", "make_list", "make_tuple"):
             return arguments
-        if kind == "TupleGetItem":
+        if kind in ("TupleGetItem", "ListGetItem", "list_getitem"):
             return arguments[0][arguments[1]]
         attributes = {a.name: _read_attribute(a) for a in primitive.attribute} if primitive else {}
         results = _read_results(node)
@@ -136,6 +138,39 @@ class _Reader:
         values = dict(zip((i.name for i in function.input), arguments))
         outputs = self._read_nodes(function, values)
         return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _with_true_scopes(calls: list[Call]) -> list[Call]:
+    """Correct the scopes of primitives that functions (``ops.concat``) call.
+
+    MindSpore 2.8 notes for all of them the cell of the first call. So a cell that the calls come
+    back to after they have left it is wrong; the call is in what its neighbours share.
+    """
+    paths = [tuple(call.scope.split("/")[:-1]) for call in calls]
+    left: set[tuple[str, ...]] = set()
+    before: tuple[str, ...] = ()
+    wrong = []
+    for path in paths:
+        wrong.append(path in left)
+        if not wrong[-1]:
+            shared = _shared(before, path)
+            left.update(before[:end] for end in range(len(shared) + 1, len(before) + 1))
+            before = path
+    corrected = list(calls)
+    after = paths[0] if paths else ()
+    for i in reversed(range(len(calls))):
+        if wrong[i]:
+            previous = next((p for p, w in zip(paths[i::-1], wrong[i::-1]) if not w), ())
+            scope = "/".join((*_shared(previous, after), calls[i].scope.rpartition("/")[2]))
+            corrected[i] = dataclasses.replace(calls[i], scope=scope)
+        else:
+            after = paths[i]
+    return corrected
+
+
+def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+    """The cells that two paths begin with."""
+    return tuple(x for x, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
 
 
 def _read_results(node: Any) -> Variable | tuple[Variable, ...]:

@@ -14,6 +14,7 @@ from mindcv_ghost.analysis.hooks import evaluation_mode
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.export.draft import Draft
 from mindcv_ghost.export.float16 import to_float16
+from mindcv_ghost.export.graph import Graph, Variable, Varying
 from mindcv_ghost.export.optimisation import optimise
 from mindcv_ghost.export.optimisation.constants import OPSET
 from mindcv_ghost.export.primitives import TABLE
@@ -85,27 +86,42 @@ def build_onnx(
         raise UserError(f"dynamic is any of {', '.join(DYNAMIC)}; not {', '.join(unknown)}")
     with evaluation_mode(network), ordinary_cells(network):
         graph = trace(network, in_channels, image_size, dynamic)
+    _check_outputs(network, graph)
     draft = translate(graph, TABLE)
     optimise(draft)
     if fp16:
         to_float16(draft)
     _name_output(draft)
-    return _check(_model(draft, in_channels, image_size, dynamic))
+    return _check(_model(draft))
+
+
+def _check_outputs(network: nn.Cell, graph: Graph) -> None:
+    outputs = graph.outputs
+    if len(outputs) != 1 or not isinstance(outputs[0], Variable):
+        count = len(outputs[0]) if isinstance(outputs[0], tuple) else len(outputs)
+        raise UserError(
+            f"{type(network).__name__} returns {count} tensors in evaluation mode; a network that "
+            f"is exported returns one, the logits: wrap it in a cell that returns only these"
+        )
 
 
 def _name_output(draft: Draft) -> None:
     (output,) = draft.outputs
-    draft.rename(output, OUTPUT)
+    if draft.producer(output) is None:  # the input, or a constant
+        draft.outputs = [draft.add("Identity", [output], "").output]
+        draft.inherit(draft.outputs[0], output)
+    draft.rename(draft.outputs[0], OUTPUT)
 
 
-def _model(
-    draft: Draft, in_channels: int, image_size: tuple[int, int], dynamic: Sequence[str]
-) -> onnx.ModelProto:
-    batch = "batch" if "batch" in dynamic else 2
-    size = ("height", "width") if "size" in dynamic else image_size
-    source = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [batch, in_channels, *size])
-    classes: Any = draft.shapes[OUTPUT][1]
-    result = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [batch, classes])
+def _model(draft: Draft) -> onnx.ModelProto:
+    fixed = draft.shapes[INPUT]
+    names = ("batch", "channels", "height", "width")
+    shape = [name if isinstance(n, Varying) else n for name, n in zip(names, fixed)]
+    source = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)
+    # A dimension of the result that varies is the batch, or has no name.
+    known: dict[Any, str] = {fixed[0]: "batch"}
+    result_shape = [known.get(n) if isinstance(n, Varying) else n for n in draft.shapes[OUTPUT]]
+    result = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, result_shape)
     graph = draft.to_onnx("network", [source], [result])
     return helper.make_model(
         graph,

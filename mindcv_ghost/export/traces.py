@@ -50,31 +50,24 @@ def trace(
         FixedSize: if the network refuses another size, or becomes another network for it.
     """
     height, width = image_size
-    first = mindir.trace(network, (_BATCHES[0], in_channels, height, width))
-    others = []
+    batch, other_batch = _BATCHES if "batch" in dynamic else (1, 1)
+    graphs = [mindir.trace(network, (batch, in_channels, height, width))]
     if "batch" in dynamic:
-        others.append(mindir.trace(network, (_BATCHES[1], in_channels, height, width)))
+        graphs.append(mindir.trace(network, (other_batch, in_channels, height, width)))
     if "size" in dynamic:
-        others += [_trace_size(network, in_channels, *size) for size in other_sizes(height, width)]
-    return _Merge([first, *others], image_size).graph() if others else first
+        # Multiples of every network's stride more.
+        graphs.append(_trace_size(network, (batch, in_channels, height + 64, width + 128)))
+    return _Merge(graphs, image_size).graph() if len(graphs) > 1 else graphs[0]
 
 
-def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return sizes at which a network that takes images of any size surely runs.
-
-    64 pixels more are a multiple of every network's stride.
-    """
-    return [(height + 64, width + 128)]
-
-
-def _trace_size(network: nn.Cell, in_channels: int, height: int, width: int) -> Graph:
+def _trace_size(network: nn.Cell, shape: tuple[int, int, int, int]) -> Graph:
     try:
-        return mindir.trace(network, (_BATCHES[0], in_channels, height, width))
+        return mindir.trace(network, shape)
     except Exception as error:  # MindSpore raises errors of many classes
         reason = str(error).strip().split("\n")[0]
         raise FixedSize(
             f"{type(network).__name__} takes images of one size: it can't be compiled for "
-            f"{height} x {width} pixels ({reason}); export it with dynamic=('batch',) "
+            f"{shape[2]} x {shape[3]} pixels ({reason}); export it with dynamic=('batch',) "
             f"(--dynamic batch)"
         ) from error
 

@@ -222,7 +222,10 @@ class Step:
             varying = [i for i, n in enumerate(numbers) if isinstance(n, Varying)]
         if len(varying) == 1 and -1 not in numbers:
             numbers[varying[0]] = -1
-        return self.emit("Reshape", name, self.vector(numbers))
+        result = self.emit("Reshape", name, self.vector(numbers))
+        if -1 not in shape:
+            self.translation.draft.shapes[result] = shape
+        return result
 
     def untranslatable(self, reason: str) -> UntranslatablePrimitive:
         """Make the error of a use of a primitive that has no translation."""

@@ -13,6 +13,7 @@ from mindcv_ghost.export.optimisation.constants import fold_constants, share_con
 from mindcv_ghost.export.optimisation.factors import fold_factors
 from mindcv_ghost.export.optimisation.layout import simplify_layout
 from mindcv_ghost.export.optimisation.linear import simplify_linear
+from mindcv_ghost.export.optimisation.padding import simplify_padding
 from mindcv_ghost.export.optimisation.repetition import merge_repetition
 
 __all__ = ["optimise"]
@@ -23,6 +24,7 @@ _CHANGES = (
     recognise_activations,
     simplify_layout,
     simplify_linear,
+    simplify_padding,
     fold_factors,
     merge_branches,
 )

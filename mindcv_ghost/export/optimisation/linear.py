@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mindcv_ghost.export.draft import Draft, Node
+from mindcv_ghost.export.graph import Varying
 
 __all__ = ["simplify_linear"]
 
@@ -17,39 +20,55 @@ def simplify_linear(draft: Draft) -> bool:
 
 
 def _without_reshapes(draft: Draft, product: Node) -> bool:
-    """Reshape to (-1, n), product with a constant, sum with one, reshape back: without the first.
+    """Let a product of a flattened tensor with a constant be one of the tensor itself.
 
-    What stands between the sum and the reshape back may be anything that looks at each number
-    alone.
+    Between the product and the reshape after it may be anything that looks at each number alone. If
+    the flattened tensor has other columns, it gets the rows of the result instead.
     """
     first = draft.producer(product.inputs[0])
     if first is None or first.kind != "Reshape" or product.inputs[1] not in draft.constants:
         return False
     source = draft.shapes.get(first.inputs[0])
     flat = draft.shapes.get(first.output)
-    if not source or not flat or len(flat) != 2 or source[-1] != flat[-1]:
+    path = _path_to_reshape(draft, product)
+    if not source or not flat or len(flat) != 2 or len(source) < 3 or not path:
         return False
+    width = draft.constants[product.inputs[1]].shape[1]
+    last = path.pop()
+    target = draft.shapes.get(last.output)
+    if source[-1] == flat[-1]:
+        draft.rewire(product, 0, first.inputs[0])
+        rows = source[:-1]
+    elif target is not None and target[-1] == width and len(target) > 2:
+        numbers = [-1 if isinstance(n, Varying) else n for n in (*target[:-1], flat[-1])]
+        if numbers.count(-1) > 1:
+            return False
+        vector = draft.constant(np.array(numbers), f"{first.name}_shape")
+        new = draft.add("Reshape", [first.inputs[0], vector], first.scope)
+        draft.shapes[new.output] = (*target[:-1], flat[-1])
+        draft.dtypes[new.output] = draft.dtypes[last.output]
+        draft.rewire(product, 0, new.output)
+        rows = target[:-1]
+    else:
+        return False
+    for node in path:
+        draft.shapes[node.output] = (*rows, width)
+        draft.dtypes[node.output] = draft.dtypes[first.output]
+    return True
+
+
+def _path_to_reshape(draft: Draft, product: Node) -> list[Node]:
+    """The nodes from a product to the next reshape; [] if something else comes first."""
     path = [product]
     while draft.only_reader(path[-1].output):
         (node,) = draft.readers(path[-1].output)
-        if node.kind == "Reshape":
-            break
-        if not _is_elementwise(draft, node):
-            return False
         path.append(node)
-    else:
-        return False
-    width = draft.constants[product.inputs[1]].shape[1]
-    target = draft.shapes.get(node.output)
-    if target is None or target[-1] != width or target[:-1] != source[:-1]:
-        # Another shape than before: the product of the unflattened tensor is reshaped instead.
-        return False
-    draft.rewire(product, 0, first.inputs[0])
-    for step in path:
-        draft.shapes[step.output] = target
-    draft.replace(node.output, path[-1].output)
-    draft.remove(node)
-    return True
+        if node.kind == "Reshape":
+            target = draft.constants.get(node.inputs[1])
+            return path if target is not None and 0 not in target else []
+        if not _is_elementwise(draft, node):
+            return []
+    return []
 
 
 _ELEMENTWISE = (

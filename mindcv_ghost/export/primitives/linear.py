@@ -24,6 +24,12 @@ def _matmul_ext(step: Step) -> Names:
     return step.emit("MatMul", step.tensor(0), step.tensor(1))
 
 
+@translates("Einsum")
+def _einsum(step: Step) -> Names:
+    factors = [step.tensor_of(part) for part in step.argument(0)]
+    return step.emit("Einsum", *factors, equation=step.attributes["equation"])
+
+
 @translates("Dense")
 def _dense(step: Step) -> Names:
     """Product of x with the transposed weight, plus the bias if there is one."""

@@ -18,6 +18,41 @@ def _max_pool(step: Step) -> Names:
     return step.emit("MaxPool", step.tensor(0), kernel_shape=kernel, strides=stride, **pads)
 
 
+@translates("MaxPool3DWithArgmax")
+def _max_pool_with_indices(step: Step) -> Names:
+    """What ``nn.MaxPool2d`` calls for a padding of its own; the values alone are translated."""
+    given = step.attributes
+    if given["ceil_mode"]:
+        raise step.untranslatable("it rounds up")
+    pads = given["pads"]
+    return [
+        step.emit(
+            "MaxPool",
+            step.tensor(0),
+            kernel_shape=given["ksize"],
+            strides=given["strides"],
+            dilations=given["dilation"],
+            pads=(*pads, *pads),
+        )
+    ]
+
+
+@translates("AvgPool3D")
+def _avg_pool_3d(step: Step) -> Names:
+    """What ``nn.AvgPool2d`` calls for a padding of its own, with a depth of 1."""
+    given = step.attributes
+    if given["ceil_mode"] or given["divisor_override"]:
+        raise step.untranslatable("it rounds up, or divides by a number of its own")
+    return step.emit(
+        "AveragePool",
+        step.tensor(0),
+        kernel_shape=given["kernel_size"][-3:],
+        strides=given["strides"][-3:],
+        pads=(*given["pad_list"][0::2], *given["pad_list"][1::2]),
+        count_include_pad=int(given["count_include_pad"]),
+    )
+
+
 @translates("AvgPool")
 def _avg_pool(step: Step) -> Names:
     """Arguments: x, kernel size, strides, pad_mode, format. What is padded doesn't count."""

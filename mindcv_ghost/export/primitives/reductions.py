@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from mindcv_ghost.export.graph import Varying
 from mindcv_ghost.export.primitives.table import TABLE, translates
 from mindcv_ghost.export.translation import Names, Rule, Step
 
@@ -31,6 +34,24 @@ def _reduction(kind: str) -> Rule:
 
 
 TABLE.update({name: _reduction(kind) for name, kind in _REDUCTIONS.items()})
+
+
+@translates("ReduceStd")
+def _reduce_std(step: Step) -> Names:
+    """Standard deviation and mean. Arguments: x, axes, unbiased, keep_dims."""
+    x, axes = step.tensor(0), np.array(step.numbers(1), np.int64)
+    keep, dtype = int(step.argument(3)), step.result.dtype
+    mean = step.emit("ReduceMean", x, axes, keepdims=1)
+    distance = step.emit("Sub", x, mean)
+    variance = step.emit("ReduceMean", step.emit("Mul", distance, distance), axes, keepdims=keep)
+    if step.argument(2):
+        sizes = [step.shape(0)[axis] for axis in axes]
+        if any(isinstance(size, Varying) for size in sizes):
+            raise step.untranslatable("it is unbiased, over an axis that depends on the input")
+        count = math.prod(sizes)
+        variance = step.emit("Mul", variance, np.array(count / (count - 1), dtype))
+    mean = mean if keep else step.emit("Squeeze", mean, axes)
+    return [step.emit("Sqrt", variance), mean]
 
 
 @translates("CumSum", "CumsumExt")

@@ -60,8 +60,9 @@ def _parts(step: Step) -> list[str]:
 
 @translates("Split", "SplitWithSize", "SplitTensor")
 def _split(step: Step) -> Names:
-    given = step.attributes
-    axis = step.argument(2, given.get("axis", 0)) % len(step.shape(0))
+    """Arguments of ``Split``: x, axis, number of parts; of the others: x, size or sizes, axis."""
+    place = 1 if step.call.primitive == "Split" else 2
+    axis = step.argument(place, step.attributes.get("axis", 0)) % len(step.shape(0))
     sizes = [result.shape[axis] for result in step.call.results]
     x, parts = step.tensor(0), len(sizes)
     return step.emit_several(parts, "Split", x, step.vector(sizes), axis=axis)
@@ -107,10 +108,12 @@ def _strided_slice(step: Step) -> Names:
     masks = [step.argument(i, 0) or 0 for i in (4, 5, 6, 7, 8)]
     slices, drop, new = _slices(step, begin, end, strides, masks)
     x = _slice(step, step.tensor(0), slices)
-    if len(drop) == 1 and not new:
-        ((axis, index),) = drop.items()
+    ((axis, index),) = drop.items() if len(drop) == 1 else ((0, None),)
+    if index is not None and not new and step.shape(0)[axis] != 1:
         return step.emit("Gather", x, np.array(index, np.int64), axis=axis)
-    x = _slice(step, x, [(axis, i, i + 1 if i != -1 else _END, 1) for axis, i in drop.items()])
+    shape = step.shape(0)
+    cuts = [(a, i, i + 1 if i != -1 else _END, 1) for a, i in drop.items() if shape[a] != 1]
+    x = _slice(step, x, cuts)
     return step.reshape(x, step.result.shape) if drop or new else x
 
 
@@ -199,6 +202,15 @@ def _pad_constant(step: Step, pairs: Any, value: float) -> str:
     begin, end = zip(*pairs)
     fill = np.array(value, step.result.dtype)
     return step.emit("Pad", step.tensor(0), step.vector([*begin, *end]), fill)
+
+
+@translates("MirrorPad")
+def _mirror_pad(step: Step) -> Names:
+    """Arguments: x, pairs of paddings for each axis."""
+    if step.attributes["mode"] != "REFLECT":
+        raise step.untranslatable("it repeats the edge, too")
+    begin, end = zip(*np.asarray(step.argument(1)).tolist())
+    return step.emit("Pad", step.tensor(0), step.vector([*begin, *end]), mode="reflect")
 
 
 @translates("Roll")

@@ -8,7 +8,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +32,7 @@ slower with 8 images (ONNX Runtime 1.32)."""
 # Images of 224x224 that pass through at once: all their tensors are kept for the histograms.
 _AT_ONCE = 4
 
-Ranges = Dict[str, Any]  # name of a tensor -> onnxruntime's TensorData
+Ranges = dict[str, Any]  # name of a tensor -> onnxruntime's TensorData
 
 
 class _Reader(CalibrationDataReader):

@@ -28,7 +28,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         UserError: if the model isn't float32 with one input of images, or its opset is too old.
     """
-    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")))
+    opset = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     if opset < _MIN_OPSET:
         raise UserError(
             f"the model has opset {opset}, but int8 with a scale for each filter needs opset "

@@ -25,8 +25,8 @@ class Layer:
         name: of the node.
         weight: name of its weight, which is the parameter's in the network.
         kind: "stem" (reads the image), "primary" and "cheap" (of a Ghost module), "depthwise",
-            "classifier" (the last one) or "dense"; "shortcut", alone or before one of these, is on
-            a block's shortcut.
+            "squeeze-excite", "classifier" (the last one) or "dense"; "shortcut", alone or before
+            one of these, is on a block's shortcut.
         macs: multiply-adds for one image; of one output pixel where the size isn't known.
     """
 
@@ -78,6 +78,8 @@ def _kind(
         words.append("primary")
     elif _is_depthwise(node, shape):
         words.append("depthwise")
+    elif "/se/" in node.name:
+        words.append("squeeze-excite")
     return " ".join(words) or "dense"
 
 
@@ -110,9 +112,11 @@ def _is_cheap(
     shapes: Mapping[str, list[int]],
     readers: Mapping[str, list[onnx.NodeProto]],
 ) -> bool:
-    """Whether a depthwise convolution's output is joined with its own input."""
+    """Whether a depthwise convolution is named so, or its output is joined with its own input."""
     if not _is_depthwise(node, shapes[node.input[1]]):
         return False
+    if "cheap" in f"{node.name} {node.input[1]}":
+        return True
     result = activation_of(node, readers)[1]
     # With an activation behind the join (GhostNetV3, RepGhostNet), the maps join before it.
     return any(

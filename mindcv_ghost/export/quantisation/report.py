@@ -117,11 +117,11 @@ def trials_table(before: float, trials: Sequence[Trial], layers: int) -> str:
 
     >>> print(trials_table(98.888, [Trial("MinMax", 2, 98.611, 20.51)], 106))
     model                     top-1 %   change   SQNR dB
-    float32                     98.89                   
+    float32                     98.89
     int8 MinMax, 104 of 106     98.61    -0.28      20.5
     """
     lines = [f"{'model':<26}{'top-1 %':>7}{'change':>9}{'SQNR dB':>10}"]
-    lines.append(f"{'float32':<26}{before:>7.2f}{'':>19}")
+    lines.append(f"{'float32':<26}{before:>7.2f}")
     for trial in trials:
         name = f"int8 {trial.method}, {layers - trial.excluded} of {layers}"
         change = trial.accuracy - before

@@ -1,0 +1,392 @@
+"""Export a network of every family to ONNX, for docs/export.md: results/export.json.
+
+    python -m tools.measure.export_families                   # all families, then their times
+    python -m tools.measure.export_families resnet vit        # these alone; the other rows stay
+    python -m tools.measure.export_families --only_times      # of the files of the last run
+    python -m tools.measure.export_families --translate_all   # every registered name, no numbers
+
+Each network is exported in a process of its own: one that dies or takes too long costs its own row.
+Its weights are random, and its batch normalisation has statistics that fit them: with the initial
+ones, a mistake in folding would change nothing. Times are of ONNX Runtime, one image, the median
+of some seconds; they need an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GLOG_v", "3")
+
+import numpy as np
+
+from mindcv_ghost.errors import UserError, tells_user_errors
+from mindcv_ghost.report.hardware import describe_hardware
+from mindcv_ghost.report.json_file import read_json
+from mindcv_ghost.storage.atomic_file import write_text
+from mindcv_ghost.storage.provenance import source_commit, utc_now
+
+__all__ = ["FAMILIES", "main", "summarise"]
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "results" / "export.json"
+FOLDER = Path(tempfile.gettempdir()) / "mindcv_ghost_export_families"
+SECONDS_FOR_ONE = 400
+BATCHES = (1, 1, 3)  # of the three inputs
+TIMED = {"warm_up": 3, "least": 5, "most": 50, "seconds": 2.0}
+
+# The module of MindCV or of this package, and its smallest network; more where a family has
+# several architectures. A number after the name is the side of the images, if it isn't 224.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "ghost_resnet": ("ghost_resnet50", "ghost_resnet18"),
+    "ghost_resnet_cifar": ("ghost_resnet20_cifar 32",),
+    "ghost_vgg": ("ghost_vgg16_cifar 32",),
+    "gghost_regnet": ("g_ghost_regnetx_002",),
+    "ghostnet_v2": ("ghostnetv2_100",),
+    "ghostnet_v3": ("ghostnetv3_050",),
+    "repghost": ("repghostnet_050",),
+    "ghostnet": ("ghostnet_050",),
+    "bit": ("BiT_resnet50",),
+    "cait": ("cait_xxs24_224",),
+    "cmt": ("cmt_tiny 160",),
+    "coat": ("coat_lite_tiny", "coat_tiny"),
+    "convit": ("convit_tiny",),
+    "convnext": ("convnext_tiny", "convnextv2_atto"),
+    "crossvit": ("crossvit_9 240",),
+    "densenet": ("densenet121",),
+    "dpn": ("dpn92",),
+    "edgenext": ("edgenext_xx_small 256",),
+    "efficientnet": ("efficientnet_b0", "efficientnet_v2_s"),
+    "googlenet": ("googlenet",),
+    "halonet": ("halonet_50t 256",),
+    "hrnet": ("hrnet_w32",),
+    "inceptionv3": ("inception_v3 299",),
+    "inceptionv4": ("inception_v4 299",),
+    "mae": ("mae_b_16_224_finetune", "mae_b_16_224_pretrain"),
+    "mixnet": ("mixnet_s",),
+    "mlpmixer": ("mlp_mixer_s_p32",),
+    "mnasnet": ("mnasnet_050",),
+    "mobilenetv1": ("mobilenet_v1_025",),
+    "mobilenetv2": ("mobilenet_v2_035_224",),
+    "mobilenetv3": ("mobilenet_v3_small_075",),
+    "mobilevit": ("mobilevit_xx_small 256",),
+    "nasnet": ("nasnet_a_4x1056",),
+    "pit": ("pit_ti",),
+    "pnasnet": ("pnasnet",),
+    "poolformer": ("poolformer_s12",),
+    "pvt": ("pvt_tiny",),
+    "pvtv2": ("pvt_v2_b0",),
+    "regnet": ("regnet_x_200mf", "regnet_y_200mf"),
+    "repmlp": ("repmlp_t224",),
+    "repvgg": ("repvgg_a0",),
+    "res2net": ("res2net50", "res2net50_v1b"),
+    "resnest": ("resnest14",),
+    "resnet": ("resnet18", "resnet50", "resnext50_32x4d"),
+    "resnetv2": ("resnetv2_50",),
+    "rexnet": ("rexnet_09",),
+    "senet": ("seresnet18",),
+    "shufflenetv1": ("shufflenet_v1_g3_05",),
+    "shufflenetv2": ("shufflenet_v2_x0_5",),
+    "sknet": ("skresnet18",),
+    "squeezenet": ("squeezenet1_0",),
+    "swintransformer": ("swin_tiny",),
+    "swintransformerv2": ("swinv2_tiny_window8 256",),
+    "vgg": ("vgg11",),
+    "visformer": ("visformer_tiny", "visformer_tiny_v2"),
+    "vit": ("vit_b_32_224",),
+    "volo": ("volo_d1",),
+    "xception": ("xception 299",),
+    "xcit": ("xcit_tiny_12_p16_224",),
+}
+
+
+# --- one network, in a process of its own -------------------------------------------------------
+
+
+def measure(name: str, side: int, folder: Path) -> None:
+    """Export one network by both exporters; print the row after each step, as far as it got."""
+    import mindcv
+    import mindspore as ms
+
+    import mindcv_ghost  # noqa: F401 (registers its models)
+    from mindcv_ghost.export import build_onnx
+
+    row: dict[str, Any] = {"model": name, "image_size": side}
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        network = mindcv.create_model(name).set_train(False)
+        give_statistics(network, side)
+        inputs = [_images(batch, (side, side), seed) for seed, batch in enumerate(BATCHES)]
+        wanted = [network(ms.Tensor(images)).asnumpy() for images in inputs]
+    except Exception as error:  # MindCV and MindSpore raise errors of any class
+        print(json.dumps({**row, "cannot_run": _reason(error)}), flush=True)
+        return
+    row["parameters"] = sum(p.size for p in network.trainable_params())
+    try:
+        model = build_onnx(network, image_size=(side, side))
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+        row["nodes"] = len(model.graph.node)
+        row["difference"] = _difference(model, inputs, wanted)
+    except Exception as error:
+        row["ours"] = _reason(error)
+    print(json.dumps(row), flush=True)
+    row["any_size"] = _any_size(network, side)
+    print(json.dumps(row), flush=True)
+    row["mindspore"] = _by_mindspore(network, inputs[0], wanted[0], folder)
+    print(json.dumps(row), flush=True)
+
+
+def give_statistics(network: Any, side: int) -> None:
+    """Give batch normalisation random scales and offsets, and the statistics of random images.
+
+    No channel is enlarged more than the average one: in a random network, rounding would be
+    enlarged with it, layer after layer, which no trained network does.
+    """
+    import mindspore as ms
+
+    from mindcv_ghost.surgery.bn_statistics import batch_norms, recompute_running_statistics
+
+    random = np.random.default_rng(0)
+    layers = batch_norms(network).values()
+    for layer in layers:
+        shape = layer.gamma.shape
+        layer.gamma.set_data(ms.Tensor(random.uniform(0.5, 1.5, shape).astype(np.float32)))
+        layer.beta.set_data(ms.Tensor(random.normal(0, 0.2, shape).astype(np.float32)))
+    if layers:
+        recompute_running_statistics(network, [_images(2, (side, side), seed=7)])
+    for layer in layers:
+        variance = layer.moving_variance.asnumpy()
+        layer.moving_variance.set_data(ms.Tensor(np.maximum(variance, variance.mean())))
+
+
+def _images(batch: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(batch, 3, *size)).astype(np.float32)
+
+
+def _difference(model: Any, inputs: Iterable[np.ndarray], wanted: Iterable[np.ndarray]) -> float:
+    """The largest difference of the logits, relative to the largest logit of the input."""
+    session = _session(model if isinstance(model, bytes) else model.SerializeToString())
+    name = session.get_inputs()[0].name
+    found = [session.run(None, {name: images})[0] for images in inputs]
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, wanted))
+
+
+def _any_size(network: Any, side: int) -> float | str:
+    """The difference for images of another size than any that the network was compiled for."""
+    import mindspore as ms
+
+    from mindcv_ghost.export import build_onnx
+
+    images = _images(2, (side + 96, side + 32), seed=9)
+    try:
+        model = build_onnx(network, image_size=(side, side), dynamic=("batch", "size"))
+        return _difference(model, [images], [network(ms.Tensor(images)).asnumpy()])
+    except Exception as error:
+        return _reason(error)
+
+
+def _by_mindspore(
+    network: Any, images: np.ndarray, wanted: np.ndarray, folder: Path
+) -> float | str:
+    """The difference of the file that MindSpore's own exporter writes, or why it doesn't."""
+    import mindspore as ms
+
+    path = folder / "mindspore.onnx"
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / "network.onnx"
+        try:
+            ms.export(network, ms.Tensor(images), file_name=str(path), file_format="ONNX")
+            return _difference(path.read_bytes(), [images], [wanted])
+        except Exception as error:
+            return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error that says anything."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith("---")]
+    return telling[0][:300] if telling else type(error).__name__
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+
+def run_one(name: str, side: int, folder: Path) -> dict[str, Any]:
+    """Measure one network in a process of its own; return its row, however far it came."""
+    command = [sys.executable, "-m", "tools.measure.export_families", "--one", name, str(side)]
+    command += ["--folder", str(folder)]
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, cwd=ROOT)
+        try:
+            status: int | str = process.wait(SECONDS_FOR_ONE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            status = "too slow"
+        output.seek(0)
+        rows = [json.loads(line) for line in output if line.startswith('{"model"')]
+    row = rows[-1] if rows else {"model": name, "image_size": side}
+    if status != 0:
+        row["stopped"] = f"after {time.monotonic() - started:.0f} s: {status}"
+    return row
+
+
+def _session(model: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def milliseconds(path: Path, side: int) -> float:
+    """Time one image in ONNX Runtime: the median of 5 to 50 runs in about two seconds."""
+    session = _session(path.read_bytes())
+    feed = {"image": _images(1, (side, side), seed=0)}
+    for _ in range(TIMED["warm_up"]):
+        session.run(None, feed)
+    seconds: list[float] = []
+    while len(seconds) < TIMED["least"] or (
+        sum(seconds) < TIMED["seconds"] and len(seconds) < TIMED["most"]
+    ):
+        started = time.perf_counter()
+        session.run(None, feed)
+        seconds.append(time.perf_counter() - started)
+    return float(f"{1000 * statistics.median(seconds):.3g}")
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Count the families: all, and those of which every network that can run is exported well.
+
+    A family none of whose networks runs in MindSpore counts as one that isn't exported.
+    """
+    counts = {"families": 0, "ours": 0, "mindspore": 0}
+    for family in dict.fromkeys(row["family"] for row in rows):
+        of_family = [row for row in rows if row["family"] == family]
+        runnable = [row for row in of_family if "cannot_run" not in row]
+        counts["families"] += 1
+        counts["ours"] += bool(runnable) and all(_agrees(r.get("difference")) for r in runnable)
+        counts["mindspore"] += bool(runnable) and all(_agrees(r.get("mindspore")) for r in runnable)
+    return counts
+
+
+def _agrees(difference: Any) -> bool:
+    return isinstance(difference, float) and difference <= 1e-4
+
+
+def networks(families: Iterable[str]) -> list[tuple[str, str, int]]:
+    """Return (family, model, side of the images) of some families."""
+    found = []
+    for family in families:
+        for entry in FAMILIES[family]:
+            name, _, side = entry.partition(" ")
+            found.append((family, name, int(side or 224)))
+    return found
+
+
+def export(families: list[str], folder: Path, workers: int, old: dict[str, dict]) -> list[dict]:
+    """Return the rows of all families, those of the given ones measured anew."""
+    wanted = networks(families)
+    with ThreadPoolExecutor(workers) as pool:
+        rows = pool.map(lambda entry: run_one(entry[1], entry[2], folder), wanted)
+        for (family, name, _), row in zip(wanted, rows):
+            old[name] = {"family": family, **row}
+            print(json.dumps(old[name]), flush=True)
+    return [old[name] for _, name, _ in networks(FAMILIES) if name in old]
+
+
+def translate_all(workers: int, folder: Path) -> int:
+    """Translate every registered network, and print those that fail."""
+    import mindcv
+    from mindcv.models import registry
+
+    import mindcv_ghost  # noqa: F401
+
+    given = {name: side for _, name, side in networks(FAMILIES)}
+    failed = 0
+    names = mindcv.list_models()
+    sides = []
+    for name in names:
+        module = registry.model_entrypoint(name).__module__.rpartition(".")[2]
+        family = FAMILIES[module]
+        usual = int(family[0].partition(" ")[2] or 224)
+        digits = [int(p) for p in name.split("_") if p in ("96", "128", "160", "192", "384", "448")]
+        sides.append(given.get(name, digits[-1] if digits else usual))
+    with ThreadPoolExecutor(workers) as pool:
+        rows = pool.map(lambda pair: run_one(pair[0], pair[1], folder), zip(names, sides))
+        for row in rows:
+            (folder / f"{row['model']}.onnx").unlink(missing_ok=True)
+            if not _agrees(row.get("difference")):
+                failed += 1
+            print(json.dumps(row), flush=True)
+    print(f"{len(names) - failed} of {len(names)} registered networks agree")
+    return 0
+
+
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Export the families and write the file; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.measure.export_families")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="by default all")
+    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the .onnx files")
+    parser.add_argument("--workers", type=int, default=2, help="networks at the same time")
+    parser.add_argument("--only_times", action="store_true", help="time the files of the last run")
+    parser.add_argument("--no_times", action="store_true", help="leave the times as they are")
+    parser.add_argument("--translate_all", action="store_true", help="every registered network")
+    parser.add_argument("--one", nargs=2, metavar=("MODEL", "SIDE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.one:
+        measure(arguments.one[0], int(arguments.one[1]), arguments.folder)
+        return 0
+    if arguments.translate_all:
+        return translate_all(arguments.workers, arguments.folder)
+    unknown = [family for family in arguments.families if family not in FAMILIES]
+    if unknown:
+        raise UserError(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    result = read_json(arguments.out) if arguments.out.exists() else {"rows": []}
+    old = {row["model"]: row for row in result["rows"]}
+    if not arguments.only_times:
+        rows = export(
+            arguments.families or list(FAMILIES), arguments.folder, arguments.workers, old
+        )
+        result = {**_conditions(), "rows": rows}
+    if not arguments.no_times:
+        for row in result["rows"]:
+            path = arguments.folder / f"{row['model']}.onnx"
+            if path.exists():
+                row["milliseconds"] = milliseconds(path, row["image_size"])
+        result["hardware_of_times"] = describe_hardware()
+    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+    print(json.dumps(summarise(result["rows"])))
+    return 0
+
+
+def _conditions() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    packages = ("mindspore", "mindcv", "onnx", "onnxruntime")
+    return {
+        "kind": "export",
+        "command": "python -m tools.measure.export_families",
+        "hardware": describe_hardware(),
+        "versions": {package: version(package) for package in packages},
+        "commit": source_commit(),
+        "date": utc_now(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
