@@ -1,7 +1,7 @@
 """A static page that classifies pictures in the browser.
 
 In: an exported .onnx file. Out: a folder with the page (``page/``), the network, and
-onnxruntime-web (``onnxruntime_web.py``), which any web server can serve as it is.
+onnxruntime-web (``npm_package.py``), which any web server can serve as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mindcv_ghost.errors import DataError, UserError
 from mindcv_ghost.export.exported_file import ExportedFile, read_exported
-from mindcv_ghost.export.web.onnxruntime_web import FILES, VERSION, onnxruntime_web
+from mindcv_ghost.export.web.npm_package import FILES, VERSION, onnxruntime_web
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
 __all__ = ["write_web_page"]
