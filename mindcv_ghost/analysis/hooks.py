@@ -11,7 +11,7 @@ from mindspore import nn
 
 from mindcv_ghost.kernels.exchange import ordinary_cells
 
-__all__ = ["evaluate_with_hooks", "first_convolution", "leaf_cells"]
+__all__ = ["evaluate_with_hooks", "evaluation_mode", "first_convolution", "leaf_cells"]
 
 Hook = Callable[[str, nn.Cell, "tuple[Any, ...]", Any], Any]
 
@@ -33,7 +33,7 @@ def evaluate_with_hooks(
     with ExitStack() as stack:
         stack.enter_context(ordinary_cells(network))
         stack.enter_context(_pynative_mode())
-        stack.enter_context(_evaluation_mode(network))
+        stack.enter_context(evaluation_mode(network))
         stack.enter_context(_forward_hooks(cells, hook))
         yield
 
@@ -50,7 +50,7 @@ def _pynative_mode() -> Iterator[None]:
 
 
 @contextmanager
-def _evaluation_mode(network: nn.Cell) -> Iterator[None]:
+def evaluation_mode(network: nn.Cell) -> Iterator[None]:
     """Switch to evaluation mode; restore each cell's own training flag afterwards."""
     phase = network.phase
     flags = [(cell, cell.training) for _, cell in network.cells_and_names()]

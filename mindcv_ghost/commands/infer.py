@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindcv_ghost.errors import ConfigError, DataError, tells_user_errors
+from mindcv_ghost import compat
+from mindcv_ghost.errors import CheckpointError, ConfigError, DataError, tells_user_errors
 from mindcv_ghost.program import program
 
 if TYPE_CHECKING:
+    from mindcv_ghost.config import Config
     from mindcv_ghost.inference.classifier import Classifier
     from mindcv_ghost.inference.formats import Format
     from mindcv_ghost.inference.preprocessing import Picture
@@ -107,22 +109,15 @@ def _open(model: Path, args: argparse.Namespace) -> Classifier:
     if args.threads and model.suffix != ".onnx":
         raise ConfigError(f"--threads is for ONNX Runtime, which doesn't run {model}: leave it out")
     if is_checkpoint:
-        os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported: errors alone
-        from mindcv_ghost.run.imports import importing_without_gc
-
-        with importing_without_gc():
-            from mindcv_ghost.run.prediction import checkpoint_runtime
-        from mindcv_ghost.inference.classifier import Classifier
-
-        return Classifier(checkpoint_runtime(model, args.config, use_ema=args.use_ema))
+        return _open_checkpoint(model, args)
     from mindcv_ghost.inference.classifier import Classifier
 
     if not args.config:
         return Classifier(model, threads=args.threads)
-    from mindcv_ghost.config import load_config
+    config = _read_recipe(["--config", args.config])
     from mindcv_ghost.run.preprocessing import describe_recipe
 
-    description = describe_recipe(load_config(["--config", args.config], script="validate"))
+    description = describe_recipe(config)
     classifier = Classifier(model, threads=args.threads, description=description)
     if classifier.description.preprocessing != description.preprocessing:
         raise ConfigError(
@@ -130,6 +125,37 @@ def _open(model: Path, args: argparse.Namespace) -> Classifier:
             "recipe's: leave --config out"
         )
     return classifier
+
+
+def _open_checkpoint(model: Path, args: argparse.Namespace) -> Classifier:
+    if not model.is_file():
+        raise CheckpointError(f"{model} doesn't exist")
+    beside = model.with_name("config.yaml")
+    if not args.config and not beside.is_file():
+        raise CheckpointError(
+            f"{model} has weights alone: give the recipe that the network was trained by, with "
+            "--config RECIPE (a training writes config.yaml beside its checkpoints)"
+        )
+    words = ["--config", args.config or str(beside), "--ckpt_path", str(model)]
+    config = _read_recipe([*words, "--use_ema", str(args.use_ema)])
+    compat.refuse_unsupported_versions()
+    os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported: errors alone
+    from mindcv_ghost.inference.classifier import Classifier
+    from mindcv_ghost.run.imports import importing_without_gc
+
+    with importing_without_gc():
+        from mindcv_ghost.run.prediction import checkpoint_runtime
+    return Classifier(checkpoint_runtime(config))
+
+
+def _read_recipe(words: list[str]) -> Config:
+    try:
+        from mindcv_ghost.config import load_config
+    except ModuleNotFoundError as problem:  # where only what .onnx files need is installed
+        raise ConfigError(
+            f"a recipe can't be read without {problem.name}: pip install 'mindcv-ghost[onnx]'"
+        ) from None
+    return load_config(words, script="validate")
 
 
 def _classify(classifier: Classifier, names: Sequence[str], args: argparse.Namespace) -> bool:

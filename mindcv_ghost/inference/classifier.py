@@ -213,7 +213,7 @@ def _checked(description: ModelDescription, runtime: Runtime) -> Preprocessing |
     taken = runtime.input_shape[1:]
     if any(t is not None and t != m for t, m in zip(taken, made)):
         raise CheckpointError(
-            f"{runtime.name} takes pictures of shape {taken}, but its preprocessing makes {made} "
+            f"{runtime.name} takes images of shape {taken}, but its preprocessing makes {made} "
             "(channels, height, width)"
         )
     return preprocessing

@@ -30,10 +30,12 @@ class MindirRuntime:
         try:
             import mindspore as ms
             from mindspore.train import mind_ir_pb2
-        except ImportError as problem:
+        except (ImportError, TypeError) as problem:
+            # TypeError: onnx was imported before, with protobuf's implementation in C.
+            first = str(problem).splitlines()[0]
             raise ConfigError(
-                f"{path} is run by MindSpore, which can't be imported ({problem}): pip install "
-                "'mindcv-ghost[cpu]', or export to .onnx"
+                f"{path} is run by MindSpore, which can't be imported ({first}): pip install "
+                "'mindcv-ghost[cpu]', import mindspore before onnx, or export to .onnx"
             ) from None
         model = mind_ir_pb2.ModelProto()
         try:

@@ -28,6 +28,7 @@ from mindcv_ghost.run.preprocessing import create_augment
 from mindcv_ghost.surgery import GhostifyReport
 
 __all__ = [
+    "create_augment",
     "create_eval_loader",
     "create_initial_network",
     "create_train_loader",

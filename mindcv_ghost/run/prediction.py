@@ -13,7 +13,7 @@ from mindspore import nn
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
-from mindcv_ghost.config import load_config
+from mindcv_ghost.config import Config
 from mindcv_ghost.engine.evaluator import NetworkForward
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.inference.description import ModelDescription
@@ -43,32 +43,17 @@ class CheckpointRuntime:
             return self._forward(ms.Tensor(batch))
 
 
-def checkpoint_runtime(
-    path: Path, recipe: str | None = None, *, use_ema: bool = False
-) -> CheckpointRuntime:
+def checkpoint_runtime(config: Config) -> CheckpointRuntime:
     """Build the network of a checkpoint.
 
     Args:
-        path: the checkpoint.
-        recipe: file or name; None for ``config.yaml`` beside the checkpoint, where a training
-            writes it.
-        use_ema: load the averaged weights.
+        config: the recipe, with the checkpoint as ``ckpt_path``.
 
     Raises:
-        UserError: if checkpoint or recipe is missing or doesn't fit, or the number of classes isn't
-            known.
+        UserError: if the checkpoint doesn't fit the recipe's network, or the number of classes
+            isn't known.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} doesn't exist")
-    beside = path.with_name("config.yaml")
-    if recipe is None and not beside.is_file():
-        raise CheckpointError(
-            f"{path} has weights alone: give the recipe that the network was trained by, with "
-            "--config RECIPE (a training writes config.yaml beside its checkpoints)"
-        )
-    words = ["--config", recipe or str(beside), "--ckpt_path", str(path)]
-    config = load_config([*words, "--use_ema", str(use_ema)], script="validate")
-    compat.refuse_unsupported_versions()
+    path = Path(config.model.ckpt_path)
     description = describe_recipe(config)
     num_classes = description.num_classes or _recorded_classes(path)
     if not num_classes:
@@ -78,7 +63,7 @@ def checkpoint_runtime(
         )
     device = compat.resolve_device(config.system.device_target)
     compat.set_up(device, 0, 1, None)
-    network, _ = create_network(config.model, num_classes, use_ema=use_ema)
+    network, _ = create_network(config.model, num_classes, use_ema=config.evaluate.use_ema)
     adapt_to_device(network, device)
     description = dataclasses.replace(description, num_classes=num_classes)
     return CheckpointRuntime(str(path), network, description)

@@ -47,9 +47,8 @@ def row_of(module: str) -> str | None:
     return None
 
 
-SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
-    ROOT / name for name in ("train.py", "validate.py", "infer.py")
-]
+SCRIPTS = ("train.py", "validate.py", "export.py", "infer.py")
+SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [ROOT / name for name in SCRIPTS]
 
 
 def imports_of(path: Path) -> set[str]:

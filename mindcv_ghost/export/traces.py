@@ -1,0 +1,174 @@
+"""What in a network's graph depends on the size of its input.
+
+MindSpore compiles a network for one shape, and the shape is in every constant: the 392 of a reshape
+may be 2 images of 196 patches. Compiled for several shapes, the graphs have the same calls, and
+numbers that differ depend on the input's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+
+from mindcv_ghost.errors import UserError
+from mindcv_ghost.export import mindir
+from mindcv_ghost.export.graph import Argument, Call, Graph, Repeated, Variable, Varying
+
+__all__ = ["DYNAMIC", "FixedSize", "trace"]
+
+DYNAMIC = ("batch", "size")
+"""What may vary between the inputs of an exported network: number of images; height and width."""
+
+# Batches of the traces. A number that is b images' share times b in both can't be a coincidence
+# often; with a prime that no network's dimensions have as a factor, it is even rarer.
+_BATCHES = (2, 11)
+
+
+class FixedSize(UserError):
+    """The network takes images of one size, or batches of one size."""
+
+
+def trace(
+    network: nn.Cell, in_channels: int, image_size: tuple[int, int], dynamic: Sequence[str]
+) -> Graph:
+    """Compile a network for several inputs, and mark the numbers that depend on their size.
+
+    Args:
+        network: in evaluation mode.
+        in_channels: of the images.
+        image_size: height and width, which the first trace has.
+        dynamic: which of :data:`DYNAMIC` may vary.
+
+    Returns:
+        The graph. A number that differs between the traces is a ``Varying``.
+
+    Raises:
+        FixedSize: if the network refuses another size, or becomes another network for it.
+    """
+    height, width = image_size
+    first = mindir.trace(network, (_BATCHES[0], in_channels, height, width))
+    others = []
+    if "batch" in dynamic:
+        others.append(mindir.trace(network, (_BATCHES[1], in_channels, height, width)))
+    if "size" in dynamic:
+        others += [_trace_size(network, in_channels, *size) for size in other_sizes(height, width)]
+    return _Merge([first, *others], image_size).graph() if others else first
+
+
+def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return sizes at which a network that takes images of any size surely runs.
+
+    64 pixels more are a multiple of every network's stride.
+    """
+    return [(height + 64, width + 128)]
+
+
+def _trace_size(network: nn.Cell, in_channels: int, height: int, width: int) -> Graph:
+    try:
+        return mindir.trace(network, (_BATCHES[0], in_channels, height, width))
+    except Exception as error:  # MindSpore raises errors of many classes
+        reason = str(error).strip().split("\n")[0]
+        raise FixedSize(
+            f"{type(network).__name__} takes images of one size: it can't be compiled for "
+            f"{height} x {width} pixels ({reason}); export it with dynamic=('batch',) "
+            f"(--dynamic batch)"
+        ) from error
+
+
+class _Merge:
+    """Walks side by side through graphs of the same calls."""
+
+    def __init__(self, graphs: list[Graph], image_size: tuple[int, int]) -> None:
+        self.graphs = graphs
+        self.image_size = image_size
+        self.names: list[dict[str, str]] = [{} for _ in graphs[1:]]  # to those of the first graph
+
+    def graph(self) -> Graph:
+        first = self.graphs[0]
+        source = self._variable([g.input for g in self.graphs])
+        calls_of = [g.calls for g in self.graphs]
+        if len({tuple(c.primitive for c in calls) for calls in calls_of}) > 1:
+            raise FixedSize(self._message("it computes other layers for another one"))
+        calls = tuple(self._call(calls) for calls in zip(*calls_of))
+        outputs = self._argument([g.outputs for g in self.graphs], "the output")
+        return dataclasses.replace(first, input=source, calls=calls, outputs=outputs)
+
+    def _message(self, reason: str) -> str:
+        height, width = self.image_size
+        return (
+            f"this network takes inputs of one size: {reason}; export it for batches of one size "
+            f"or images of {height} x {width} pixels (dynamic=(), or dynamic=('batch',))"
+        )
+
+    def _call(self, calls: Sequence[Call]) -> Call:
+        first = calls[0]
+        results = tuple(
+            self._variable(variables) for variables in zip(*(call.results for call in calls))
+        )
+        where = f"{first.primitive} in {first.layer or 'the network'}"
+        arguments = self._argument([call.arguments for call in calls], where)
+        attributes = {
+            name: self._argument([call.attributes[name] for call in calls], where)
+            for name in first.attributes
+        }
+        return dataclasses.replace(
+            first, results=results, arguments=arguments, attributes=attributes
+        )
+
+    def _variable(self, variables: Sequence[Variable]) -> Variable:
+        first = variables[0]
+        for names, variable in zip(self.names, variables[1:]):
+            names[variable.name] = first.name
+        shape = tuple(_varying(numbers) for numbers in zip(*(v.shape for v in variables)))
+        return dataclasses.replace(first, shape=shape)
+
+    def _argument(self, arguments: Sequence[Argument], where: str) -> Any:
+        first = arguments[0]
+        if len({type(a) for a in arguments}) > 1:
+            raise FixedSize(self._message(f"{where} is another one for another size"))
+        if isinstance(first, tuple):
+            return tuple(self._argument(parts, where) for parts in zip(*arguments))
+        if isinstance(first, Variable):
+            return self._read(arguments, where)
+        if isinstance(first, np.ndarray):
+            return self._array(arguments, where)
+        if all(a == first for a in arguments):
+            return first
+        if type(first) is int:
+            return Varying(tuple(arguments))
+        raise FixedSize(self._message(f"{where} has the constants {arguments}"))
+
+    def _read(self, variables: Sequence[Variable], where: str) -> Variable:
+        for names, variable in zip(self.names, variables[1:]):
+            if names.get(variable.name, variable.name) != variables[0].name:
+                raise FixedSize(self._message(f"{where} reads another tensor for another size"))
+        return self._variable(variables)
+
+    def _array(self, arrays: Sequence[np.ndarray], where: str) -> np.ndarray | Repeated:
+        if all(_same(a, arrays[0]) for a in arrays[1:]):
+            return arrays[0]
+        bases = [_base(array) for array in arrays]
+        if len({a.ndim for a in arrays}) == 1 and all(_same(b, bases[0]) for b in bases[1:]):
+            return Repeated(bases[0], tuple(map(_varying, zip(*(a.shape for a in arrays)))))
+        raise FixedSize(self._message(f"{where} has a table that was computed for one"))
+
+
+def _base(array: np.ndarray) -> np.ndarray:
+    """An array without its repetition: with length 1 in each axis along which it is constant."""
+    for axis in range(array.ndim):
+        first = np.take(array, [0], axis)
+        if np.array_equal(np.broadcast_to(first, array.shape), array):
+            array = first
+    return array
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def _varying(numbers: Sequence[int]) -> int | Varying:
+    return numbers[0] if len(set(numbers)) == 1 else Varying(tuple(numbers))
