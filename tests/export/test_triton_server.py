@@ -14,11 +14,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
 import venv
 from concurrent.futures import ThreadPoolExecutor
+from ctypes.util import find_library
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from tests.helpers.digits_onnx import DESCRIPTION, PREPROCESSING, digits, write_
 ROOT = Path(__file__).resolve().parents[2]
 PYTRITON = "nvidia-pytriton==0.7.0"
 GLIBC = (2, 35)  # of its wheel
+RELEASE = "{}.{}".format(*sys.version_info)
+LIBRARIES = sysconfig.get_config_var("LIBDIR")
 BACKEND = """
 import os
 import onnxruntime
@@ -62,6 +66,10 @@ def environment(tmp_path_factory) -> Path:
     libc = tuple(int(part) for part in re.findall(r"\d+", platform.libc_ver()[1])[:2])
     if platform.machine() != "x86_64" or libc < GLIBC:
         pytest.skip(f"{PYTRITON} is for x86-64 with glibc {GLIBC} or later, this is {libc}")
+    if not (
+        Path(LIBRARIES, f"libpython{RELEASE}.so.1.0").exists() or find_library(f"python{RELEASE}")
+    ):
+        pytest.skip(f"its backend in Python needs libpython{RELEASE}.so, and this one is static")
     folder = tmp_path_factory.mktemp("triton")
     venv.create(folder, with_pip=True, symlinks=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
@@ -69,8 +77,7 @@ def environment(tmp_path_factory) -> Path:
     subprocess.run([*pip, "onnxruntime", "numpy<2"], check=True)  # its stub is built for NumPy 1
     [packages] = folder.glob("lib/python*/site-packages")
     backends = packages / "pytriton" / "tritonserver" / "backends"
-    release = "{}.{}".format(*sys.version_info)
-    for file in (backends.parent / "python_backend_stubs" / release).iterdir():
+    for file in (backends.parent / "python_backend_stubs" / RELEASE).iterdir():
         shutil.copy2(file, backends / "python" / file.name)
     (backends / "onnxruntime").mkdir()
     (backends / "onnxruntime" / "model.py").write_text(BACKEND)
@@ -102,7 +109,7 @@ def server(environment, models, tmp_path_factory):
     command += [f"--http-port={port}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
     environ = {
         **os.environ,
-        "LD_LIBRARY_PATH": str(environment / "nvidia_pytriton.libs"),
+        "LD_LIBRARY_PATH": f"{environment / 'nvidia_pytriton.libs'}{os.pathsep}{LIBRARIES}",
         "PYTHONPATH": str(environment),
         "PATH": f"{environment.parents[2] / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }

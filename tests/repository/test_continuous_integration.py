@@ -44,7 +44,9 @@ def test_dockerfile_and_workflow_have_the_packages_that_ci_run_installs():
 
 
 def test_where_tests_may_not_be_skipped_both_say_so():
-    exported = re.findall(r"^export (MINDCV_GHOST_\w+)=1$", (ROOT / ".ci" / "run").read_text(), re.M)
+    exported = re.findall(
+        r"^export (MINDCV_GHOST_\w+)=1$", (ROOT / ".ci" / "run").read_text(), re.M
+    )
     assert exported == ["MINDCV_GHOST_NEEDS_BROWSER"]
     assert job()["env"] == dict.fromkeys(exported, "1")
 
