@@ -106,6 +106,10 @@ setup(
             "hypothesis>=6.100,<7",
             "onnx>=1.16,<2",
             "onnxruntime>=1.18,<2",
+            # The web page is tested in Chromium, of 156 so far. 3.9 gets 1.60, the others 1.65.
+            "playwright>=1.60,<1.66",
+            # Triton's own schema of config.pbtxt.
+            "tritonclient>=2.73,<3",
             # tests/packaging builds without isolation.
             "build>=1.2.2,<2",
             "setuptools>=77",

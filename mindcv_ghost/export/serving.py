@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from mindcv_ghost.errors import DataError, UserError
-from mindcv_ghost.export.exported_file import ExportedFile, TensorFacts, read_exported
+from mindcv_ghost.export.onnx_facts import OnnxFacts, TensorFacts, read_facts
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
 __all__ = ["write_triton_repository"]
@@ -35,7 +35,7 @@ def write_triton_repository(folder: Path, onnx_path: Path) -> None:
         DataError: if the file isn't one that export has written.
         UserError: if the folder can't be written.
     """
-    exported = read_exported(onnx_path)
+    exported = read_facts(onnx_path)
     description = exported.description
     model = folder / description.model
     try:
@@ -53,7 +53,7 @@ def write_triton_repository(folder: Path, onnx_path: Path) -> None:
         ) from None
 
 
-def _config(exported: ExportedFile) -> str:
+def _config(exported: OnnxFacts) -> str:
     """Return the text of config.pbtxt, a ``ModelConfig`` in protobuf's text format."""
     description = exported.description
     # Triton puts requests together only along a free first dimension.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mindcv_ghost.errors import UserError
-from mindcv_ghost.export.web.onnxruntime_web import onnxruntime_web
+from mindcv_ghost.export.web.npm_package import onnxruntime_web
 
 # Debian's, Ubuntu's, and what GitHub's runners have.
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")

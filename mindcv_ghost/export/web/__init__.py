@@ -1,7 +1,7 @@
 """A static page that classifies pictures in the browser.
 
 In: an exported .onnx file. Out: a folder with the page (``page/``), the network, and
-onnxruntime-web (``onnxruntime_web.py``), which any web server can serve as it is.
+onnxruntime-web (``npm_package.py``), which any web server can serve as it is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mindcv_ghost.errors import DataError, UserError
-from mindcv_ghost.export.exported_file import ExportedFile, read_exported
-from mindcv_ghost.export.web.onnxruntime_web import FILES, VERSION, onnxruntime_web
+from mindcv_ghost.export.onnx_facts import OnnxFacts, read_facts
+from mindcv_ghost.export.web.npm_package import FILES, VERSION, onnxruntime_web
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
 __all__ = ["write_web_page"]
@@ -37,7 +37,7 @@ def write_web_page(folder: Path, onnx_path: Path) -> None:
         UserError: if the folder can't be written or holds another page, or if onnxruntime-web
             can't be had.
     """
-    exported = read_exported(onnx_path)
+    exported = read_facts(onnx_path)
     description = exported.description
     if description.preprocessing is None and not description.embedded_preprocessing:
         raise DataError(
@@ -71,7 +71,7 @@ def _refuse_another_page(folder: Path) -> None:
         )
 
 
-def _facts(exported: ExportedFile, runtime: Path) -> dict[str, object]:
+def _facts(exported: OnnxFacts, runtime: Path) -> dict[str, object]:
     """What the page has to know besides the network's own file."""
     wasm = FILES[-1]
     return {

@@ -57,7 +57,6 @@ function complain(error) {
 
 function listen() {
   const stage = part("stage");
-  part("choose").addEventListener("click", () => part("file").click());
   part("file").addEventListener("change", () => {
     const [file] = part("file").files;
     if (file) open(file);
@@ -93,11 +92,11 @@ async function open(file) {
   stopCamera();
   const mine = ++turn;
   part("error").hidden = true;
+  part("answer").setAttribute("aria-busy", "true"); // the classes are still the last picture's
   try {
     const picture = await decode(file);
     if (mine !== turn) return;
     show(picture);
-    part("answer").setAttribute("aria-busy", "true"); // the classes are still the last picture's
     if (network) await classify(picture, mine);
     else waiting = picture;
   } catch (error) {

@@ -41,17 +41,19 @@ def onnxruntime_web() -> Path:
     Raises:
         UserError: if the files can't be had, with what to do.
     """
-    given = os.environ.get(VARIABLE)
-    if given:
-        return _given(Path(given))
+    given = Path(os.environ.get(VARIABLE, ""))
+    if given.name and not given.is_file():
+        return _given_folder(given)
     folder = cache_folder() / f"onnxruntime-web-{VERSION}"
-    if not _is_complete(folder):
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm-") as scratch:
-                _unpack(_packed_by_npm(Path(scratch)), folder)
-        except OSError as error:
-            raise UserError(f"the cache {folder.parent} can't be written: {error}") from None
+    if _is_complete(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm-") as scratch:
+            archive = given if given.name else _packed_by_npm(Path(scratch))
+            _unpack(archive, folder, Path(scratch) / folder.name)
+    except OSError as error:
+        raise UserError(f"the cache {folder.parent} can't be written: {error}") from None
     return folder
 
 
@@ -59,13 +61,7 @@ def _is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def _given(path: Path) -> Path:
-    if path.is_file():
-        folder = cache_folder() / f"onnxruntime-web-{VERSION}"
-        if not _is_complete(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _unpack(path, folder)
-        return folder
+def _given_folder(path: Path) -> Path:
     try:
         facts = json.loads((path / "package.json").read_text(encoding="utf-8"))
         found = f"{facts['name']} {facts['version']}"
@@ -106,7 +102,7 @@ def _packed_by_npm(scratch: Path) -> Path:
     return archives[0]
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path, draft: Path) -> None:
     """Compare an archive with the pinned sum, and put its files into a folder, in one step."""
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if digest != INTEGRITY:
@@ -114,16 +110,14 @@ def _unpack(archive: Path, folder: Path) -> None:
             f"{archive} isn't the archive of onnxruntime-web {VERSION}: its sha512 sum is "
             f"{digest} instead of {INTEGRITY}. Was the download cut off? Pack it again."
         )
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm-") as scratch:
-        draft = Path(scratch) / folder.name
-        draft.mkdir()
-        with tarfile.open(archive) as packed:
-            for name in FILES:
-                member = packed.extractfile(f"package/dist/{name}")
-                assert member is not None  # the sum says that it is there
-                (draft / name).write_bytes(member.read())
-        try:
-            os.replace(draft, folder)
-        except OSError:
-            if not _is_complete(folder):  # another process was first, or something else is there
-                raise
+    draft.mkdir()
+    with tarfile.open(archive) as packed:
+        for name in FILES:
+            member = packed.extractfile(f"package/dist/{name}")
+            assert member is not None  # the sum says that it is there
+            (draft / name).write_bytes(member.read())
+    try:
+        os.replace(draft, folder)
+    except OSError:
+        if not _is_complete(folder):  # else another process was first
+            raise

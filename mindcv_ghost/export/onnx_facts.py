@@ -12,7 +12,7 @@ from onnx import TensorProto
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.inference.description import ModelDescription
 
-__all__ = ["ExportedFile", "TensorFacts", "read_exported"]
+__all__ = ["OnnxFacts", "TensorFacts", "read_facts"]
 
 # Types of weights; int32 are the biases of int8 layers. int64 are shapes and indices.
 _WEIGHTS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
@@ -35,7 +35,7 @@ class TensorFacts:
 
 
 @dataclass(frozen=True)
-class ExportedFile:
+class OnnxFacts:
     """An .onnx file that this package has written.
 
     Args:
@@ -55,7 +55,7 @@ class ExportedFile:
     number_format: str
 
 
-def read_exported(path: str | Path) -> ExportedFile:
+def read_facts(path: str | Path) -> OnnxFacts:
     """Read the facts of an exported file.
 
     Args:
@@ -83,7 +83,7 @@ def read_exported(path: str | Path) -> ExportedFile:
         )
     parameters, number_format = _weights(model.graph)
     output = _facts(model.graph.output[0])
-    return ExportedFile(path, description, _facts(inputs[0]), output, parameters, number_format)
+    return OnnxFacts(path, description, _facts(inputs[0]), output, parameters, number_format)
 
 
 def _facts(value: onnx.ValueInfoProto) -> TensorFacts:
