@@ -23,9 +23,11 @@ from mindcv_ghost.export import to_onnx
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.run.exported import open_exported_network
 from mindcv_ghost.run.preprocessing import describe_recipe
+from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
 
 from ..data.conftest import make_split
 from ..helpers.exported import description, write_embedded, write_means
+from ..helpers.randomised import randomise
 from ..inference.test_light import BLOCK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,21 +57,25 @@ def configuration(images: Path, *words: str) -> Config:
 
 
 def exported(name: str, images: Path, folder: Path) -> tuple[nn.Cell, Config]:
-    """A network with its initial weights, and the configuration that validates its .onnx file."""
+    """A network with random weights, and the configuration that validates its .onnx file."""
     path = folder / f"{name}.onnx"
-    ms.set_seed(0)
     network = mindcv.create_model(name, num_classes=len(CLASSES))
-    network.set_train(False)
-    spread_predictions(network, images)
+    randomise(network)
+    settle(network, images)
     config = configuration(images, "--model", name, "--onnx", str(path))
     to_onnx(network, path, image_size=(SIDE, SIDE), description=describe_recipe(config))
     return network, config
 
 
-def spread_predictions(network: nn.Cell, images: Path) -> None:
-    """Give the logits of each class the mean 0, or random weights choose one class for all."""
+def settle(network: nn.Cell, images: Path) -> None:
+    """Make random weights a sane network: BN knows its maps, and classes have the mean logit 0.
+
+    Otherwise maps grow by orders of magnitude, and one class is chosen for all images.
+    """
+    network.set_train(False)
     batches = loader(images).batches().create_tuple_iterator(output_numpy=True)
     pixels = np.concatenate([image[valid == 1] for image, _, valid in batches])
+    recompute_running_statistics(network, [pixels])
     mean = NetworkForward(network, graph_mode=False)(ms.Tensor(pixels)).mean(0)
     [bias] = [p for p in network.trainable_params() if p.shape == mean.shape][-1:]
     bias.set_data(bias - ms.Tensor(mean))
