@@ -101,6 +101,18 @@ def test_a_checkpoint_without_its_recipe_is_refused_and_one_can_be_given(scripts
     assert given.out.count("\n") == 14
 
 
+def test_without_the_images_the_run_folder_tells_how_many_classes_there_are(scripts, images):
+    text = (scripts.cwd / "run" / "config.yaml").read_text()
+    (scripts.cwd / "gone.yaml").write_text(text.replace(str(images), "gone"))
+    shutil.copyfile(scripts.cwd / "run" / "best.ckpt", scripts.cwd / "alone.ckpt")
+    words = [images / "val" / "ant", "--config", "gone.yaml", "--csv", "--topk", "6"]
+    done = scripts.script("infer.py", *words, "--model", "alone.ckpt", status=2)
+    assert "the number of classes isn't known. Set num_classes in gone.yaml" in done.err
+    done = scripts.script("infer.py", *words, "--model", "run/best.ckpt")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert {row["label"] for row in rows} == set("012345")
+
+
 def test_two_networks_at_once_are_refused_and_an_option_beats_the_recipe(scripts):
     words = ["--config", "run/config.yaml", "--onnx", "net.onnx"]
     done = scripts.validate(*words, "--ckpt_path", "run/best.ckpt", status=2)
