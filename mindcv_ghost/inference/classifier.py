@@ -19,7 +19,6 @@ from mindcv_ghost.inference.preprocessing import (
     Picture,
     check_preprocessing,
     preprocess,
-    to_grey,
     to_pixels,
 )
 from mindcv_ghost.inference.runtime import Runtime
@@ -156,9 +155,7 @@ class Classifier:
         """Make the network's input of one picture, without the dimension of the batch."""
         if self._preprocessing is not None:
             return preprocess(picture, self._preprocessing)
-        pixels = np.ascontiguousarray(to_pixels(picture))
-        channels = self._runtime.input_shape[3] if self._runtime.input_shape else 3
-        return to_grey(pixels) if channels == 1 else pixels
+        return np.ascontiguousarray(to_pixels(picture))
 
     def _results(
         self, batch: Sequence[Future], topk: int

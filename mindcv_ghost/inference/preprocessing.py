@@ -21,7 +21,7 @@ from mindcv_ghost.errors import DataError
 from mindcv_ghost.inference.description import Preprocessing
 from mindcv_ghost.inference.resize import INTERPOLATIONS, Window, resize
 
-__all__ = ["Picture", "check_preprocessing", "preprocess", "to_grey", "to_pixels"]
+__all__ = ["Picture", "check_preprocessing", "preprocess", "to_pixels"]
 
 Picture = Union[str, Path, bytes, Image.Image, np.ndarray]
 """A file, the content of one, a picture of Pillow's, or uint8 (H, W, 3), (H, W, 1) or (H, W)."""
@@ -92,6 +92,8 @@ def to_pixels(picture: Picture) -> np.ndarray:
         raise DataError(f"{name}{problem}") from None
     except OSError as problem:
         raise DataError(f"{name}can't be read: {problem.strerror or problem}") from None
+    except MemoryError:
+        raise DataError(f"{name}can't be decoded: out of memory") from None
     raise DataError(
         f"{type(picture).__name__} isn't a kind of image that is read: give a path, the bytes of a "
         "file, an image of Pillow's, or a uint8 array (H, W, 3) or (H, W)"
@@ -126,14 +128,14 @@ def preprocess(image: Picture, preprocessing: Preprocessing) -> np.ndarray:
     """
     pixels = _centre(to_pixels(image), preprocessing)
     if preprocessing.channels == 1:
-        pixels = to_grey(pixels)
+        pixels = _to_grey(pixels)
     shape = (preprocessing.channels, 1, 1)
     mean = np.array(preprocessing.mean, np.float32).reshape(shape)
     std = np.array(preprocessing.std, np.float32).reshape(shape)
     return (np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) - mean) / std
 
 
-def to_grey(pixels: np.ndarray) -> np.ndarray:
+def _to_grey(pixels: np.ndarray) -> np.ndarray:
     """Weigh the colours as OpenCV's ``cvtColor`` does: uint8 (H, W, 3) to (H, W, 1)."""
     return (pixels @ _GREY + (1 << 14) >> 15).astype(np.uint8)[:, :, np.newaxis]
 
