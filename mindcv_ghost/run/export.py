@@ -309,5 +309,6 @@ def report_export(summary: dict[str, Any]) -> None:
     """Log which files there are now, and print the summary as JSON."""
     for path in map(Path, summary["files"]):
         size = sum(part.stat().st_size for part in (path, *path.rglob("*")))
-        _logger.info("written: %s (%.1f MB)", path, size / 1e6)
+        words = f"{size / 1e6:.1f} MB" if size > 1e5 else f"{size / 1e3:.1f} kB"
+        _logger.info("written: %s (%s)", path, words)
     print(json.dumps(summary), flush=True)

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _EMA_PREFIX = "ema."
+_BRANCHES = ".branches."  # of layers/rep_conv.py
 _STATISTICS = (".moving_mean", ".moving_variance")
 # Weights, average, gradient sums and Adan's four moments make 7 times the weights, a head of
 # ImageNet-21k more.
@@ -286,6 +287,19 @@ def _advice(mismatch: Mismatch, file: WeightsFile, model: str) -> str:
         return (
             "This is the state of a run, for train.py --resume. Its weights are beside it, in the "
             "run folder's last.ckpt and best.ckpt."
+        )
+    of_network, of_file = (
+        any(_BRANCHES in name for name in names) for names in (mismatch.missing, mismatch.unexpected)
+    )
+    if of_network and not of_file:
+        return (
+            "The file holds the deploy form of a re-parameterised network, whose branches are "
+            "merged. --model_args deploy=true builds that form."
+        )
+    if of_file and not of_network:
+        return (
+            "The file holds the training form of a re-parameterised network, with its branches. "
+            "Leave out --model_args deploy=true; export merges the branches itself."
         )
     if _is_pytorchs(file):
         return f"The names are PyTorch's. Convert it: {conversion_command(file.path, model)}"

@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, nn
 
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.layers.rep_conv import RepConv
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 
 
@@ -146,3 +147,18 @@ def test_optimizer_state_in_a_file_is_ignored(tmp_path):
     ms.save_checkpoint([{"name": p.name, "data": p} for p in everything], str(tmp_path / "a.ckpt"))
     fresh = Small()
     assert load_weights(fresh, tmp_path / "a.ckpt").loaded == 3
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_other_form_of_a_reparameterised_network_is_recognised(saved, tmp_path):
+    def network(deploy: bool) -> nn.Cell:
+        return nn.SequentialCell(nn.Conv2d(3, 4, 3), RepConv(4, 4, 3, deploy=deploy))
+
+    save_weights(parameters(network(saved)), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError) as refused:
+        load_weights(network(not saved), tmp_path / "a.ckpt")
+    advice = str(refused.value).splitlines()[-1]
+    if saved:
+        assert "holds the deploy form" in advice and "--model_args deploy=true builds" in advice
+    else:
+        assert "holds the training form" in advice and "export merges" in advice
