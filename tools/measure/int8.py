@@ -91,7 +91,7 @@ def images_and_labels(recipe: Path, split: str) -> tuple[list[np.ndarray], np.nd
     from mindcv_ghost.launch.world import detect
     from mindcv_ghost.run.parts import create_eval_loader, open_set
 
-    config = load_config(["--config", str(recipe), "--ckpt_path", "none"], script="validate")
+    config = load_config(["--config", str(recipe), "--ckpt_path", "unused.ckpt"], script="validate")
     source = open_set(config.dataset, split, config.model.in_channels, None)
     images, labels = [], []
     for batch in create_eval_loader(config, source, detect(os.environ)).batches():
