@@ -16,10 +16,9 @@ from mindcv_ghost.export.quantisation import Scheme
 from mindcv_ghost.export.quantisation.calibration import calibrate
 from mindcv_ghost.export.quantisation.insertion import insert_quantisation, prepare
 from mindcv_ghost.export.quantisation.layers import weighted_layers
-from mindcv_ghost.export.quantisation.sensitivity import logits_of
 
 # Networks with random weights, and the kinds of their layers.
-CIFAR = ("ghost_resnet20_cifar", 32, {"primary": 18, "cheap": 18})
+CIFAR = ("ghost_resnet20_cifar", 32, {"primary": 18, "cheap": 19})
 LARGE = [
     ("ghost_resnet50", 64, {"primary": 48, "cheap": 48, "shortcut primary": 4}),
     ("ghostnet_100", 64, {"primary": 32, "cheap": 32, "squeeze-excite": 14}),
