@@ -71,7 +71,11 @@ setup(
     entry_points={"console_scripts": ["mindcv-ghost = mindcv_ghost.commands.dispatch:main"]},
     cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
     packages=find_packages(include=["mindcv_ghost", "mindcv_ghost.*"]),
-    package_data={"mindcv_ghost.kernels": ["cpp/*"], "mindcv_ghost.data.native": ["cpp/*"]},
+    package_data={
+        "mindcv_ghost.kernels": ["cpp/*"],
+        "mindcv_ghost.data.native": ["cpp/*"],
+        "mindcv_ghost.export.web": ["page/*"],
+    },
     python_requires=">=3.9,<3.13",
     install_requires=[
         # PyPI has 0.3.0; MindCV's repository is at 0.5.0 (docs/versions.md: what was tried).
@@ -102,6 +106,10 @@ setup(
             "hypothesis>=6.100,<7",
             "onnx>=1.16,<2",
             "onnxruntime>=1.18,<2",
+            # The web page is tested in Chromium, of 156 so far. 3.9 gets 1.60, the others 1.65.
+            "playwright>=1.60,<1.66",
+            # Triton's own schema of config.pbtxt.
+            "tritonclient>=2.73,<3",
             # tests/packaging builds without isolation.
             "build>=1.2.2,<2",
             "setuptools>=77",

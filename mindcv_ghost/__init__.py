@@ -17,11 +17,13 @@ from mindcv_ghost.version import __version__
 if TYPE_CHECKING:
     from mindcv import list_models
 
+    from mindcv_ghost.inference.classifier import Classifier
     from mindcv_ghost.kernels.acceleration import accelerate, decelerate
     from mindcv_ghost.layers.ghost_module import GhostModule, split_channels
     from mindcv_ghost.registry import create_model
 
 __all__ = [
+    "Classifier",
     "GhostModule",
     "__version__",
     "accelerate",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "Classifier": "mindcv_ghost.inference.classifier",
     "GhostModule": "mindcv_ghost.layers.ghost_module",
     "accelerate": "mindcv_ghost.kernels.acceleration",
     "decelerate": "mindcv_ghost.kernels.acceleration",

@@ -36,7 +36,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged or doesn't fit the network."""
+    """A checkpoint or an exported file is missing, damaged or doesn't fit what is done with it."""
 
 
 class LaunchError(UserError):

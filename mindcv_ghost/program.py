@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["program"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_SCRIPTS = ("train", "validate")  # files at the repository's root
+_SCRIPTS = ("train", "validate", "export", "infer")  # files at the repository's root
 
 
 def program(command: str) -> str:

@@ -97,7 +97,7 @@ def register_zoo() -> None:
     if not any(_is_hook(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _FollowImports())
     for name, follow_up in _FOLLOW_UPS.items():
-        if name in sys.modules:
+        if sys.modules.get(name) is not None:  # None forbids an import
             # Waits for the import lock if another thread is still importing it.
             importlib.import_module(name)
             follow_up()

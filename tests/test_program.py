@@ -19,6 +19,7 @@ PACKAGE = Path(mindcv_ghost.__file__).parent
         (PACKAGE / "__main__.py", "train", "python -m mindcv_ghost train"),
         ("train.py", "train", "python train.py"),
         ("/repository/train.py", "validate", "python validate.py"),
+        ("infer.py", "infer", "python infer.py"),
         ("train.py", "recipes", "mindcv-ghost recipes"),
         (PACKAGE / "convert" / "__main__.py", "convert", "python -m mindcv_ghost.convert"),
         (PACKAGE / "convert" / "__main__.py", "train", "mindcv-ghost train"),

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mindcv_ghost.commands.table import COMMANDS, Command
-from mindcv_ghost.config.keys import KEYS
+from mindcv_ghost.commands.table import COMMANDS
+from mindcv_ghost.config.keys import SCRIPT_SECTIONS, keys_of
 from mindcv_ghost.config.shipped import list_recipes
 from mindcv_ghost.doctor.options import DOCTORS_OPTIONS
 from mindcv_ghost.errors import tells_user_errors
@@ -28,6 +28,7 @@ __all__ = ["SHELLS", "main", "model_names", "options_of"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TAKES_MODEL = ("ghostify", "complexity", "redundancy")  # as their first word
+_TAKES_FILE = (("infer", "--model"),)  # where the option of this name has listed values elsewhere
 
 
 def model_names() -> list[str]:
@@ -41,16 +42,21 @@ def model_names() -> list[str]:
     return sorted({name for text in texts for name in registered.findall(text)})
 
 
-def options_of(command: Command) -> list[str]:
-    """Return a command's long options: of its parser, and all keys of recipes if it takes them."""
+def options_of(name: str) -> list[str]:
+    """Return a command's long options: of its parser, and all keys of recipes if it takes them.
+
+    Args:
+        name: of the command, as in the table.
+    """
+    command = COMMANDS[name]
     calls = list(_calls(command.module))
     if any(call.name == "add_model_arguments" for call in calls):
         calls += _calls(add_model_arguments.__module__)
     added = [call for call in calls if call.name == "add_argument"]
     found = ["--help", *(word for call in added for word in call.texts if word[:2] == "--")]
     if command.keys:
-        found += ["--config", *(f"--{key}" for key in KEYS)]
-    if command is COMMANDS["doctor"]:
+        found += ["--config", *(f"--{key}" for key in keys_of(name))]
+    if name == "doctor":
         found += DOCTORS_OPTIONS
     return sorted(set(found))
 
@@ -85,7 +91,8 @@ def _values() -> dict[str, list[str]]:
         for call in _calls(command.module):
             if call.name == "add_argument" and call.choices:
                 found.update({word: call.choices for word in call.texts if word[:2] == "--"})
-    for key in KEYS.values():
+    keys = [key for script in SCRIPT_SECTIONS for key in keys_of(script).values()]
+    for key in keys:
         if key.type.is_flag:
             found[f"--{key.name}"] = ["true", "false"]
         elif choices := getattr(key.type, "choices", ()):
@@ -97,7 +104,7 @@ def _words() -> dict[str, list[str]]:
     """Return command -> what may follow it where no option's value is expected."""
     own = {"recipes": list(list_recipes()), "completion": list(SHELLS)}
     own.update(dict.fromkeys(_TAKES_MODEL, model_names()))
-    return {name: [*own.get(name, ()), *options_of(row)] for name, row in COMMANDS.items()}
+    return {name: [*own.get(name, ()), *options_of(name)] for name in COMMANDS}
 
 
 def _cases(words: dict[str, list[str]], line: str) -> str:
@@ -116,8 +123,11 @@ elif [[ $before == = ]]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
 case ${{COMP_WORDS[1]}} in
 {_cases(_words(), "words='{}'")}
 esac
-case $before in
+case ${{COMP_WORDS[1]}}$before in
+{"|".join(map("".join, _TAKES_FILE))}) ;;
+*) case $before in
 {_cases(_values(), "values='{}'")}
+esac ;;
 esac
 if [[ $COMP_CWORD == 1 ]]; then words='{" ".join(COMMANDS)} --help --version'
 elif [[ $before == -* && $word != -* ]]; then words=$values; fi
@@ -144,8 +154,11 @@ local -a commands=(
 if (( CURRENT == 2 )); then _describe command commands; return; fi
 if [[ $word == --*=* ]]; then before=${{word%%=*}} word=${{word#*=}}; compset -P 1 '*='; fi
 if [[ $before == -* && $word != -* ]]; then
-case $before in
+case ${{words[2]}}$before in
+{"|".join(map("".join, _TAKES_FILE))}) ;;
+*) case $before in
 {_cases(_values(), "compadd -- {}")}
+esac ;;
 esac
 else
 case ${{words[2]}} in
@@ -171,7 +184,8 @@ def _fish() -> str:
                 lines.append(f"{here} -a {word}")
                 continue
             short = " -s c" if word == "--config" else ""
-            listed = f" -r -a '{' '.join(values[word])}'" if word in values else ""
+            has_list = word in values and (name, word) not in _TAKES_FILE
+            listed = f" -r -a '{' '.join(values[word])}'" if has_list else ""
             lines.append(f"{here} -l {word[2:]}{short}{listed}")
     return "\n".join(lines) + "\n"
 

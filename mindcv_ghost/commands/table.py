@@ -15,7 +15,8 @@ class Command(NamedTuple):
         module: has ``main(argv) -> status``; imported only when the subcommand runs.
         launched: whether it runs as what the launcher made of the process: a single process, a rank
             of several, or msrun's scheduler.
-        keys: whether ``--config`` and all keys of recipes are options of it.
+        keys: whether ``--config`` and all keys of recipes are options of it, and those that
+            ``config.keys_of`` lists for its name.
     """
 
     line: str
@@ -29,6 +30,10 @@ COMMANDS = {
     "validate": Command(
         "top-1 and top-5 of a checkpoint", "mindcv_ghost.commands.validate", True, True
     ),
+    "export": Command(
+        "an ONNX or MindIR file of a checkpoint", "mindcv_ghost.commands.export", True, True
+    ),
+    "infer": Command("classify images by an exported network", "mindcv_ghost.commands.infer"),
     "recipes": Command("list, print or copy the recipes", "mindcv_ghost.commands.recipes"),
     "doctor": Command("check this machine", "mindcv_ghost.doctor.__main__", keys=True),
     "convert": Command("weights from PyTorch, and to it", "mindcv_ghost.convert.__main__"),

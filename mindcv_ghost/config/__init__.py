@@ -14,12 +14,14 @@ from mindcv_ghost.config.keys import (
     ADDITIONS,
     DEVIATIONS,
     KEYS,
+    SCRIPT_SECTIONS,
     SECTIONS,
     AmpConfig,
     AugmentConfig,
     CheckpointConfig,
     DatasetConfig,
     EvaluateConfig,
+    ExportConfig,
     Key,
     LossConfig,
     ModelConfig,
@@ -27,6 +29,7 @@ from mindcv_ghost.config.keys import (
     SchedulerConfig,
     SystemConfig,
     TrainConfig,
+    keys_of,
 )
 from mindcv_ghost.config.loading import load_config
 
@@ -34,6 +37,7 @@ __all__ = [
     "ADDITIONS",
     "DEVIATIONS",
     "KEYS",
+    "SCRIPT_SECTIONS",
     "SECTIONS",
     "AmpConfig",
     "AugmentConfig",
@@ -41,6 +45,7 @@ __all__ = [
     "Config",
     "DatasetConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "Key",
     "LossConfig",
     "ModelConfig",
@@ -48,5 +53,6 @@ __all__ = [
     "SchedulerConfig",
     "SystemConfig",
     "TrainConfig",
+    "keys_of",
     "load_config",
 ]

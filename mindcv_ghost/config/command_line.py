@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mindcv_ghost.config.keys import KEYS, SECTIONS, Key
+from mindcv_ghost.config.keys import KEYS, SCRIPT_SECTIONS, SECTIONS, Key, keys_of
 from mindcv_ghost.config.raw_value import RawValue, quoted
 from mindcv_ghost.config.value_types import KeywordArguments, Nullable
 from mindcv_ghost.errors import near_names
@@ -65,13 +65,14 @@ class CommandLine:
     misspelt: set[str] = field(default_factory=set)
 
 
-def nearest_key(name: str, problems: Sequence[str] = ()) -> str:
+def nearest_key(name: str, problems: Sequence[str] = (), keys: Mapping[str, Key] = KEYS) -> str:
     """Return the key that a misspelt name probably stands for, or "".
 
     Args:
         name: what was given.
         problems: the problems so far. If they are more than a message lists, the search is
             left out: it takes 0.3 ms, and 150,000 unknown options took 8.5 s.
+        keys: the legal names.
 
     >>> nearest_key("weigth_decay"), nearest_key("batch"), nearest_key("epochs")
     ('weight_decay', 'batch_size', 'epoch_size')
@@ -79,22 +80,23 @@ def nearest_key(name: str, problems: Sequence[str] = ()) -> str:
     if len(problems) >= MAX_PROBLEMS:
         return ""
     name = name[:100].strip().lower().replace("-", "_")
-    if name in KEYS:
+    if name in keys:
         return name
     if name in _FOREIGN_NAMES:
         return _FOREIGN_NAMES[name]
-    near = near_names(name, [*KEYS, "_base_"])
+    near = near_names(name, [*keys, "_base_"])
     if near:
         return near[0]
-    starts = [key for key in KEYS if name and key.startswith(name)]
+    starts = [key for key in keys if name and key.startswith(name)]
     return starts[0] if starts else ""
 
 
-def read_command_line(argv: Sequence[str]) -> CommandLine:
+def read_command_line(argv: Sequence[str], keys: Mapping[str, Key] = KEYS) -> CommandLine:
     """Read ``--key value``, ``--key=value``, booleans without a value, and lists of words.
 
     Args:
         argv: the command line without the program's name.
+        keys: the legal options, by name.
     """
     line = CommandLine()
     words = list(argv)
@@ -120,29 +122,35 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
                     f"{name}: needs a YAML file, or a name that `{program('recipes')}` lists"
                 )
         elif name.startswith("--"):
-            _read_option(line, name, [value] if equals else None, words)
+            _read_option(line, name, [value] if equals else None, words, keys)
         else:
-            line.problems.append(_stray_word(word, line.problems))
+            line.problems.append(_stray_word(word, line.problems, keys))
     return line
 
 
-def _read_option(line: CommandLine, name: str, values: list[str] | None, words: list[str]) -> None:
+def _read_option(
+    line: CommandLine,
+    name: str,
+    values: list[str] | None,
+    words: list[str],
+    keys: Mapping[str, Key],
+) -> None:
     """Add an option to ``line``; take its values from ``words`` unless it was ``--key=value``."""
     key = name[2:].replace("-", "_")
-    if key not in KEYS:
+    if key not in keys:
         if values is None:
             _take_values(words, several=True)
-        near = nearest_key(key, line.problems)
-        if key.startswith("no_") and key[3:] in KEYS and KEYS[key[3:]].type.is_flag:
+        near = nearest_key(key, line.problems, keys)
+        if key.startswith("no_") and key[3:] in keys and keys[key[3:]].type.is_flag:
             hint = f"; write --{key[3:]} false"
-        elif near in KEYS:
+        elif near in keys:
             hint = f"; did you mean --{near}?"
             line.misspelt.add(near)
         else:
             hint = "; --help lists all options"
         line.problems.append(f"{quoted(name)}: there is no such option{hint}")
         return
-    value_type = KEYS[key].type
+    value_type = keys[key].type
     option = f"--{key}"
     if values is None:
         values = _take_values(words, value_type.takes_list)
@@ -171,13 +179,13 @@ def _take_values(words: list[str], several: bool) -> list[str]:
     return taken
 
 
-def _stray_word(word: str, problems: Sequence[str]) -> str:
+def _stray_word(word: str, problems: Sequence[str], keys: Mapping[str, Key]) -> str:
     text = quoted(word)
     if word.startswith("-") and len(word) > 1:
-        near = nearest_key(word.lstrip("-"), problems) if len(word) > 2 else ""
+        near = nearest_key(word.lstrip("-"), problems, keys) if len(word) > 2 else ""
         return f"{text}: an option starts with two dashes" + (f": --{near}?" if near else "")
     key, equals, _ = word.partition("=")
-    if equals and key in KEYS:
+    if equals and key in keys:
         return f"{text}: an option starts with two dashes: --{key}=..."
     return f"{text}: this word belongs to no option (text with spaces needs quotes)"
 
@@ -186,7 +194,7 @@ def help_text(script: str) -> str:
     """Return what ``--help`` prints.
 
     Args:
-        script: "train" or "validate".
+        script: "train", "validate" or "export".
     """
     lines = [
         f"usage: {program(script)} [--config RECIPE] [--key value ...]",
@@ -199,9 +207,9 @@ def help_text(script: str) -> str:
         f"  {'-h, --help':<32}print this",
         f"  {'--version':<32}print the version",
     ]
-    for section in SECTIONS:
+    for section in (*SCRIPT_SECTIONS.get(script, ()), *SECTIONS):
         lines += ["", f"{section}:"]
-        for key in KEYS.values():
+        for key in keys_of(script).values():
             if key.section != section:
                 continue
             text = f"{key.help}: {key.type.legal} (default {default_text(key)})"

@@ -14,6 +14,7 @@ from mindcv_ghost.config.keys import (
     CheckpointConfig,
     DatasetConfig,
     EvaluateConfig,
+    ExportConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
@@ -31,6 +32,7 @@ class Config:
     """All keys' values, checked. Two configurations are equal if all their values are.
 
     Attributes:
+        export: export.py's own options, which aren't part of a recipe.
         path: the recipe file, or "".
         notices: lines to log once, about keys that aren't followed as written.
         explicit: keys that the recipe or the command line sets.
@@ -47,6 +49,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     path: str = field(default="", compare=False)
     notices: tuple[str, ...] = field(default=(), compare=False)
     explicit: frozenset[str] = field(default=frozenset(), compare=False)
@@ -61,8 +64,13 @@ class Config:
         cores = usable_cores()
         return min(self.dataset.num_parallel_workers or cores, cores)
 
+    @property
+    def names_data(self) -> bool:
+        """Whether the recipe or the command line says which data set it is for."""
+        return not self.explicit.isdisjoint({"dataset", "data_dir"})
+
     def flat(self) -> dict[str, Any]:
-        """Return the values of all keys by name, without sections."""
+        """Return the values of a recipe's keys by name, without sections."""
         return {key.name: getattr(getattr(self, key.section), key.name) for key in KEYS.values()}
 
     def to_yaml(self) -> str:

@@ -4,7 +4,8 @@ A section is a frozen dataclass, and its fields are the rows of the table. ``run
 dataclasses: ``config.train.epoch_size``. :data:`KEYS` finds a row by the key's name.
 
 Keys, types and defaults are MindCV's (0.3.0 and main, Apache-2.0), so that its recipes run
-unchanged; :data:`DEVIATIONS` and :data:`ADDITIONS` list the differences.
+unchanged; :data:`DEVIATIONS` and :data:`ADDITIONS` list the differences. A script's own options
+are sections of the same kind (:data:`SCRIPT_SECTIONS`), which recipes and other scripts don't know.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ __all__ = [
     "DEVIATIONS",
     "KEYS",
     "RENAMED",
+    "SCRIPT_SECTIONS",
     "SECTIONS",
     "AmpConfig",
     "AugmentConfig",
     "CheckpointConfig",
     "DatasetConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "Key",
     "LossConfig",
     "ModelConfig",
@@ -51,6 +54,7 @@ __all__ = [
     "SchedulerConfig",
     "SystemConfig",
     "TrainConfig",
+    "keys_of",
 ]
 
 _FRACTION = Float(lo=0, hi=1)
@@ -446,6 +450,56 @@ class EvaluateConfig:
     confusion: str = _key(
         "", Text(legal="a file", empty=True), "PNG file to write, a confusion matrix"
     )
+    onnx: str = _key(
+        "", Text(legal="an .onnx file", empty=True), "exported file to validate, not a checkpoint"
+    )
+
+
+_FILE_FORMATS = ("onnx", "mindir")
+_DYNAMIC = ("batch", "size")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What export.py writes, and how it checks it."""
+
+    format: tuple[str, ...] = _key(
+        ("onnx",), NameList(_FILE_FORMATS, {}, "onnx, mindir or both"), "files to write"
+    )
+    output: str = _key("./exported", Text(legal="a folder"), "folder to write them into")
+    dynamic: tuple[str, ...] = _key(
+        ("batch",),
+        NameList(_DYNAMIC, {}, "batch; batch,size; or none"),
+        "what may differ from call to call: the number of images, and their size",
+    )
+    fp16: bool = _key(False, Bool(), "write the weights of the ONNX file in float16")
+    embed_preprocess: bool = _key(
+        False, Bool(), "the ONNX file takes pictures (bytes) of any size and prepares them itself"
+    )
+    verify_images: int | None = _key(
+        500,
+        Nullable(Int(0), "all"),
+        "images of the validation set, spread evenly over it, that the files are run on; 0 for "
+        "random numbers instead",
+    )
+    int8: str = _key(
+        "", Text(legal="a folder", empty=True), "quantise with this folder's images, as well"
+    )
+    int8_report: str = _key(
+        "", Text(legal="a file", empty=True), "CSV or JSON file to write, int8's cost by layer"
+    )
+    max_drop: float = _key(
+        1.0, Float(lo=0, hi=100), "percentage points of top-1 that int8 may lose"
+    )
+    runtime: str = _key(
+        "onnxruntime", Text(("onnxruntime", "openvino")), "what int8 is to be fast in"
+    )
+    web: str = _key(
+        "", Text(legal="a folder", empty=True), "folder for a web page that runs the ONNX file"
+    )
+    triton: str = _key(
+        "", Text(legal="a folder", empty=True), "folder for a model repository of NVIDIA Triton"
+    )
 
 
 SECTIONS: dict[str, type] = {
@@ -461,6 +515,10 @@ SECTIONS: dict[str, type] = {
     "amp": AmpConfig,
     "evaluate": EvaluateConfig,
 }
+"""The sections of a recipe."""
+
+SCRIPT_SECTIONS: dict[str, dict[str, type]] = {"export": {"export": ExportConfig}}
+"""Script -> sections with the options that it alone has."""
 
 
 @dataclass(frozen=True)
@@ -469,7 +527,7 @@ class Key:
 
     Attributes:
         name: as in a recipe and, after two dashes, on the command line.
-        section: a name in :data:`SECTIONS`.
+        section: a name in :data:`SECTIONS` or of a script's own ones.
         type: parses the key's value.
         default: the value of a key that isn't set.
         help: a line for ``--help``.
@@ -482,13 +540,28 @@ class Key:
     help: str
 
 
-KEYS: dict[str, Key] = {
-    row.name: Key(
-        row.name, section, row.metadata["type"], getattr(cls(), row.name), row.metadata["help"]
-    )
-    for section, cls in SECTIONS.items()
-    for row in dataclasses.fields(cls)
-}
+def _rows(sections: dict[str, type]) -> dict[str, Key]:
+    return {
+        row.name: Key(
+            row.name, section, row.metadata["type"], getattr(cls(), row.name), row.metadata["help"]
+        )
+        for section, cls in sections.items()
+        for row in dataclasses.fields(cls)
+    }
+
+
+KEYS = _rows(SECTIONS)
+"""The keys of recipes, by name."""
+
+
+def keys_of(script: str) -> dict[str, Key]:
+    """Return a script's options by name: its own, and the keys of recipes.
+
+    Args:
+        script: "train", "validate" or "export".
+    """
+    return {**_rows(SCRIPT_SECTIONS.get(script, {})), **KEYS}
+
 
 DEVIATIONS = {
     "device_target": "auto instead of Ascend: the first device found of Ascend, GPU, CPU",
@@ -502,7 +575,7 @@ ADDITIONS = (
     *("jit_level", "compile_cache", "native_kernels", "on_bad_image", "reset_head", "model_args"),
     *("ghostify", "sync_bn", "native_loader", "cache_images_mb"),
     *("resume", "resume_anyway", "save_every_steps", "save_every_minutes", "nan_patience"),
-    *("use_ema", "per_class", "confusion"),
+    *("use_ema", "per_class", "confusion", "onnx"),
 )
 """Keys that MindCV doesn't have."""
 

@@ -16,7 +16,7 @@ from mindcv_ghost.config.command_line import (
     read_command_line,
 )
 from mindcv_ghost.config.config import Config
-from mindcv_ghost.config.keys import KEYS, RENAMED, SECTIONS
+from mindcv_ghost.config.keys import KEYS, RENAMED, SCRIPT_SECTIONS, SECTIONS, Key, keys_of
 from mindcv_ghost.config.raw_value import IllegalValue, RawValue, quoted
 from mindcv_ghost.config.recipe import read_recipe
 from mindcv_ghost.config.rules import INTERPOLATIONS, check_rules, notices_of
@@ -38,19 +38,21 @@ def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Con
 
     Args:
         argv: the command line without the program's name; None: ``sys.argv[1:]``.
-        script: "train" or "validate"; rules about training don't apply to validation.
+        script: "train", "validate" or "export"; it decides which options there are, and which
+            rules apply.
 
     Raises:
         ConfigError: lists all problems, each with its place and its remedy.
         SystemExit: with status 0, after printing help or version.
     """
-    line = read_command_line(sys.argv[1:] if argv is None else argv)
+    keys = keys_of(script)
+    line = read_command_line(sys.argv[1:] if argv is None else argv, keys)
     if line.print_only:
         with suppress(BrokenPipeError):  # --help | head
             text = help_text(script) if line.print_only == "help" else f"mindcv_ghost {__version__}"
             print(text, flush=True)
         raise SystemExit(0)
-    builder = _Builder(line.problems, line.misspelt)
+    builder = _Builder(line.problems, line.misspelt, keys)
     if line.config:
         line.config = recipe_path(line.config)
         recipe = read_recipe(line.config)
@@ -58,12 +60,12 @@ def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Con
         builder.override(builder.current_keys(recipe.values))
     builder.override(line.values)
     builder.resolve_interpolation()
-    builder.resolve_initial_weights()
+    builder.resolve_weights(script)
     builder.check_rules(script)
     if builder.problems:
         raise ConfigError(_message(builder.problems))
     builder.notices += notices_of(builder.values, script)
-    config = builder.build(line.config)
+    config = builder.build(line.config, script)
     return replace(config, notices=config.notices + _workers_notice(config))
 
 
@@ -74,6 +76,7 @@ class _Builder:
     Attributes:
         problems: lines for the user, each with its place and its remedy.
         failed: keys whose value couldn't be read; rules about them aren't checked.
+        keys: all that can be set; a recipe can set only ``KEYS``.
         notices: lines to log.
         values: key -> value.
         places: key that was set -> where.
@@ -81,11 +84,13 @@ class _Builder:
 
     problems: list[str]
     failed: set[str]
+    keys: dict[str, Key]
     notices: list[str] = field(default_factory=list)
-    values: dict[str, Any] = field(
-        default_factory=lambda: {key.name: key.default for key in KEYS.values()}
-    )
+    values: dict[str, Any] = field(init=False)
     places: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.values = {name: key.default for name, key in self.keys.items()}
 
     def current_keys(self, values: dict[str, RawValue]) -> dict[str, RawValue]:
         """Return a recipe's values by current keys; renamed keys are translated.
@@ -132,7 +137,7 @@ class _Builder:
     def override(self, values: dict[str, RawValue]) -> None:
         """Parse values and let them override those before; illegal ones become problems."""
         for name, raw in values.items():
-            key = KEYS[name]
+            key = self.keys[name]
             try:
                 value = key.type.parse(raw)
             except IllegalValue as illegal:
@@ -163,21 +168,24 @@ class _Builder:
         known = asked.lower() in INTERPOLATIONS
         self.values["interpolation"] = asked.lower() if known else "bilinear"
 
-    def resolve_initial_weights(self) -> None:
-        """Let the command line choose between ``pretrained`` and ``ckpt_path``.
+    def resolve_weights(self, script: str) -> None:
+        """Let the command line choose between ``pretrained``, ``ckpt_path`` and ``onnx``.
 
         The saved configuration of a fine-tuned run has ``pretrained: true``. Validating its
         checkpoint with ``--ckpt_path`` shouldn't need ``--pretrained false`` as well. If recipe or
-        command line set both, it is an error (rules.py).
+        command line set two of them, it is an error (rules.py).
         """
-        if not (self.values["pretrained"] and self.values["ckpt_path"]):
+        keys = ("pretrained", "ckpt_path") + (("onnx",) if script == "validate" else ())
+        given = [key for key in keys if self.values[key]]
+        by_option = [key for key in given if self.places[key].startswith("--")]
+        if len(by_option) != 1:
             return
-        by_option = [k for k in ("pretrained", "ckpt_path") if self.places[k].startswith("--")]
-        if len(by_option) == 1:
-            chosen = by_option[0]
-            other = "ckpt_path" if chosen == "pretrained" else "pretrained"
-            self.values[other] = KEYS[other].default
-            self.notices.append(f"{self.places[other]}: {other} is ignored, --{chosen} is given")
+        for other in given:
+            if other != by_option[0]:
+                self.values[other] = KEYS[other].default
+                self.notices.append(
+                    f"{self.places[other]}: {other} is ignored, --{by_option[0]} is given"
+                )
 
     def check_rules(self, script: str) -> None:
         """Add a problem for each contradiction between keys."""
@@ -189,13 +197,13 @@ class _Builder:
                 )
                 self.problems.append(f"{found}: {remedy}")
 
-    def build(self, path: str) -> Config:
+    def build(self, path: str, script: str) -> Config:
         """Return the configuration; ``path`` is the recipe's."""
         sections = {
             section: cls(
-                **{k.name: self.values[k.name] for k in KEYS.values() if k.section == section}
+                **{k.name: self.values[k.name] for k in self.keys.values() if k.section == section}
             )
-            for section, cls in SECTIONS.items()
+            for section, cls in {**SECTIONS, **SCRIPT_SECTIONS.get(script, {})}.items()
         }
         return Config(
             **sections,

@@ -37,7 +37,7 @@ _FREE = {
     *("resume_opt", "keep_checkpoint_max", "ckpt_save_dir", "ckpt_save_interval", "val_split"),
     *("ckpt_save_policy", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes", "compile_cache"),
-    *("cache_images_mb", "resume_anyway", "crop_pct"),
+    *("cache_images_mb", "resume_anyway", "crop_pct", "onnx"),
 }
 # These change the last bits of a result or an image's random augmentation, but not the order of
 # the images.

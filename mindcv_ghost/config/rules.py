@@ -1,7 +1,7 @@
 """Rules about several keys together, which no key's type can check.
 
 A problem is an error. A notice is logged, and the run goes on, as MindCV's does. Rules about
-training don't apply to validate.py, which loads the same recipes.
+training don't apply to validate.py and export.py, which load the same recipes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,20 @@ def _images_and_weights(v: Values) -> Iterator[Problem]:
         yield (
             ("interpolation", "auto_augment"),
             "the policy's rotations can't use pilcubic: set interpolation: bicubic",
+        )
+
+
+def _exported_file(v: Values) -> Iterator[Problem]:
+    if not v["onnx"]:
+        return
+    for key in ("ckpt_path", "pretrained"):
+        if v[key]:
+            yield (("onnx", key), "one network can be validated: leave one of them out")
+    if v["use_ema"]:
+        yield (
+            ("onnx", "use_ema"),
+            "the file was exported with one set of weights: set use_ema: false, and export with "
+            "--use_ema for the averaged ones",
         )
 
 
@@ -96,9 +110,50 @@ def _checkpoints(v: Values) -> Iterator[Problem]:
         )
 
 
+def _files_to_export(v: Values) -> Iterator[Problem]:
+    if not v["format"]:
+        yield ("format",), "no file would be written: name onnx, mindir or both"
+    if v["dynamic"] == ("size",):
+        yield ("dynamic",), "size alone can't vary: give batch,size"
+    for key in ("fp16", "embed_preprocess", "int8", "web", "triton"):
+        if v[key] and "onnx" not in v["format"]:
+            yield (key, "format"), f"{key} is for the ONNX file: add onnx to the formats"
+    for key in ("fp16", "embed_preprocess"):
+        if v[key] and {"onnx", "mindir"} <= set(v["format"]):
+            yield (
+                (key, "format"),
+                f"{key} is for the ONNX file, and one JSON file describes both: write the .mindir "
+                "file by a command of its own",
+            )
+    if v["int8"] and v["fp16"]:
+        yield ("int8", "fp16"), "the weights are either int8 or float16: leave fp16 out"
+    if v["int8_report"] and not v["int8"]:
+        yield ("int8_report", "int8"), "there is no int8 file to report on: give --int8 FOLDER"
+
+
+def _embedded_preprocessing(v: Values) -> Iterator[Problem]:
+    if not v["embed_preprocess"]:
+        return
+    if "size" in v["dynamic"]:
+        yield (
+            ("embed_preprocess", "dynamic"),
+            "pictures of any size are resized to the network's one size: give --dynamic batch",
+        )
+    if v["interpolation"] not in ("bilinear", "linear"):
+        yield (
+            ("embed_preprocess", "interpolation"),
+            "the ONNX file can resize bilinearly only, and another resizing than the training's "
+            "costs accuracy: leave embed_preprocess out",
+        )
+
+
 _Rule = Callable[[Values], Iterator[Problem]]
 _ALWAYS: tuple[_Rule, ...] = (_images_and_weights,)
-_TRAINING: tuple[_Rule, ...] = (_batches, _learning_rate, _checkpoints)
+_OF_SCRIPT: dict[str, tuple[_Rule, ...]] = {
+    "train": (_batches, _learning_rate, _checkpoints),
+    "validate": (_exported_file,),
+    "export": (_files_to_export, _embedded_preprocessing),
+}
 
 
 def check_rules(values: Values, script: str) -> list[Problem]:
@@ -106,9 +161,9 @@ def check_rules(values: Values, script: str) -> list[Problem]:
 
     Args:
         values: all keys by name, parsed.
-        script: "train" or "validate".
+        script: "train", "validate" or "export".
     """
-    rules = _ALWAYS + (_TRAINING if script == "train" else ())
+    rules = _ALWAYS + _OF_SCRIPT.get(script, ())
     return [found for rule in rules for found in rule(values)]
 
 
@@ -117,7 +172,7 @@ def notices_of(values: Values, script: str) -> list[str]:
 
     Args:
         values: all keys by name, parsed.
-        script: "train" or "validate".
+        script: "train", "validate" or "export".
     """
     notices = notices_of_auto_augment(values["auto_augment"]) if values["auto_augment"] else []
     if values["eval_shuffle"]:

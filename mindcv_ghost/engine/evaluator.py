@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.report.evaluation import Evaluation
 
-__all__ = ["Evaluator", "count_batch"]
+__all__ = ["Evaluator", "Forward", "NetworkForward", "count_batch"]
 
 
 class _Logits(nn.Cell):
@@ -31,31 +32,58 @@ class _Logits(nn.Cell):
         return ops.cast(logits, ms.float32)
 
 
-class Evaluator:
-    """Runs a network over a dataset and counts hits, summed over the ranks.
+class Forward(Protocol):
+    """What is evaluated: a function from images to logits."""
+
+    def prepare(self, image: Tensor) -> None:
+        """Get ready for images of this shape; called at the start of each evaluation."""
+
+    def __call__(self, image: Tensor) -> np.ndarray:
+        """Return the logits, float32 ``(N, classes)``, of images ``(N, C, H, W)``."""
+
+
+class NetworkForward:
+    """A cell's logits.
 
     Args:
         network: ``(N, C, H, W) -> (N, classes)`` logits.
-        num_classes: number of classes.
-        collectives: of all ranks.
-        graph_mode: whether the network is compiled; that time is measured separately.
+        graph_mode: whether the network is compiled.
         compile: compiles a cell.
     """
 
     def __init__(
-        self,
-        network: nn.Cell,
-        num_classes: int,
-        collectives: Collectives,
-        graph_mode: bool = True,
-        compile: Compile = compile_uncached,
+        self, network: nn.Cell, graph_mode: bool = True, compile: Compile = compile_uncached
     ) -> None:
         self.network = _Logits(network)
+        self._compiled = not graph_mode
+        self._compile = compile
+
+    def prepare(self, image: Tensor) -> None:
+        """Set the network to evaluation, and compile it if it hasn't been yet."""
+        self.network.set_train(False)
+        if not self._compiled:
+            self._compile(self.network, image)
+            self._compiled = True
+
+    def __call__(self, image: Tensor) -> np.ndarray:
+        """Run the network."""
+        return self.network(image).asnumpy()
+
+
+class Evaluator:
+    """Runs a network over a dataset and counts hits, summed over the ranks.
+
+    Args:
+        forward: the network; the time that it takes to get ready is measured separately.
+        num_classes: number of classes.
+        collectives: of all ranks.
+    """
+
+    def __init__(self, forward: Forward, num_classes: int, collectives: Collectives) -> None:
+        self.forward = forward
         self.num_classes = num_classes
         self.collectives = collectives
         self.k = min(5, num_classes)
-        self._compiled = not graph_mode
-        self._compile = compile
 
     def run(self, batches: Iterable) -> Evaluation:
         """Evaluate the network; every rank has to call it.
@@ -64,19 +92,17 @@ class Evaluator:
             batches: yields tensors ``image (N, C, H, W)``, ``label (N,)`` and ``valid (N,)``: 0
                 for padding, 1 for an image, 2 for an image that couldn't be decoded.
         """
-        self.network.set_train(False)
         confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
         unreadable = np.zeros(self.num_classes, np.int64)
         correct = np.zeros(2, np.int64)
         loss_sum, compile_seconds = 0.0, 0.0
         started = time.perf_counter()
-        for image, label, valid in batches:
-            if not self._compiled:
+        for step, (image, label, valid) in enumerate(batches):
+            if step == 0:
                 before = time.perf_counter()
-                self._compile(self.network, image)
+                self.forward.prepare(image)
                 compile_seconds = time.perf_counter() - before
-                self._compiled = True
-            logits = self.network(image).asnumpy()
+            logits = self.forward(image)
             label, valid = label.asnumpy(), valid.asnumpy()
             np.add.at(unreadable, label[valid == 2], 1)
             label, logits = label[valid == 1], logits[valid == 1]

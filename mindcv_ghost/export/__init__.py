@@ -8,7 +8,14 @@ MindSpore compiles the network (``mindir.py`` reads its graph) for one or severa
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+
+# Before onnx: MindSpore 2.8 can't be imported after it ("Descriptors cannot be created directly",
+# protobuf 4 and later). Imported first, it chooses protobuf's Python implementation, which reads
+# MindSpore's files and onnx's.
+with contextlib.suppress(ImportError):
+    import mindspore  # noqa: F401
 
 __all__ = ["FixedSize", "UntranslatablePrimitive", "build_onnx", "to_onnx"]
 

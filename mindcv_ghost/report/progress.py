@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Progress", "format_duration"]
+__all__ = ["Progress", "format_duration", "make_bar"]
 
 _REFRESH_SECONDS = 0.5
 
@@ -73,7 +73,7 @@ class Progress:
         self._first_time = self._shown_time = 0.0
         self._bar: Any = None  # a tqdm
         if enabled and (sys.stderr.isatty() if terminal is None else terminal):
-            self._bar = _make_bar(total_steps, f"epoch {epoch}/{epochs}")
+            self._bar = make_bar(total_steps, f"epoch {epoch}/{epochs}")
 
     def __enter__(self) -> Progress:
         return self
@@ -140,7 +140,16 @@ def _number(value: float | Callable[[], float]) -> float:
     return float(value() if callable(value) else value)
 
 
-def _make_bar(total: int, label: str) -> Any:
+def make_bar(total: int, label: str) -> Any:
+    """Make a tqdm bar on standard error that is removed when it is closed.
+
+    Args:
+        total: steps until the end.
+        label: stands before the bar.
+
+    Raises:
+        ImportError: if tqdm isn't installed.
+    """
     from tqdm import tqdm
 
     class Bar(tqdm):

@@ -14,9 +14,8 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.keys import AugmentConfig, DatasetConfig
+from mindcv_ghost.config.keys import DatasetConfig
 from mindcv_ghost.data import (
-    Augment,
     EvalLoader,
     Source,
     TrainLoader,
@@ -25,9 +24,11 @@ from mindcv_ghost.data import (
 )
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.run.model import create_network
+from mindcv_ghost.run.preprocessing import create_augment
 from mindcv_ghost.surgery import GhostifyReport
 
 __all__ = [
+    "create_augment",
     "create_eval_loader",
     "create_initial_network",
     "create_train_loader",
@@ -61,11 +62,6 @@ def open_set(
         in_channels=in_channels,
         classes=classes,
     )
-
-
-def create_augment(section: AugmentConfig) -> Augment:
-    """Hand the recipe's section to ``data``, which knows no configuration."""
-    return Augment(**dataclasses.asdict(section))
 
 
 def create_train_loader(
@@ -163,9 +159,12 @@ def graph_settings(config: Config, library: str, schedule: Sequence[float] = ())
 
 
 def run_facts(
-    config: Config, world: World, device: str, num_classes: int, parameters: int
+    config: Config, world: World, device: str, num_classes: int, parameters: int | None
 ) -> dict[str, Any]:
-    """Collect the facts that every run reports; ``run.json`` of a training holds them."""
+    """Collect the facts that every run reports; ``run.json`` of a training holds them.
+
+    ``parameters`` is None where they can't be counted, as of an exported file.
+    """
     return {
         "model": config.model.model,
         "recipe": Path(config.path).name if config.path else None,
@@ -185,12 +184,9 @@ def log_facts(facts: dict[str, Any]) -> None:
     """Log in a few lines what is about to run."""
     launcher = "" if facts["launcher"] == "single" else f" ({facts['launcher']})"
     versions = facts["versions"]
-    _logger.info(
-        "%s: %s parameters, %d classes",
-        facts["model"],
-        format(facts["parameters"], ","),
-        facts["num_classes"],
-    )
+    parameters = facts["parameters"]
+    size = "an exported file" if parameters is None else f"{parameters:,} parameters"
+    _logger.info("%s: %s, %d classes", facts["model"], size, facts["num_classes"])
     _logger.info(
         "%d x %s%s, %s mode, MindSpore %s, MindCV %s",
         facts["ranks"],

@@ -15,7 +15,7 @@ from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.data import Source, TrainLoader, check_splits, fingerprint
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.evaluator import Evaluator
+from mindcv_ghost.engine.evaluator import Evaluator, NetworkForward
 from mindcv_ghost.engine.run_writer import RunWriter, check_space
 from mindcv_ghost.engine.trainer import Summary, Trainer
 from mindcv_ghost.errors import ConfigError
@@ -217,13 +217,10 @@ def _create_evaluate(
     """Create the function that evaluates the network in training; None if it isn't validated."""
     if data.val_set is None:
         return None
-    evaluator = Evaluator(
-        learner.step.model,
-        data.num_classes,
-        collectives,
-        graph_mode=config.system.mode == 0,
-        compile=learner.compile,
+    forward = NetworkForward(
+        learner.step.model, graph_mode=config.system.mode == 0, compile=learner.compile
     )
+    evaluator = Evaluator(forward, data.num_classes, collectives)
     loader = create_eval_loader(config, data.val_set, world)
     return lambda: evaluator.run(loader.batches())
 

@@ -14,11 +14,12 @@ from mindcv_ghost.config import Config
 from mindcv_ghost.config.keys import EvaluateConfig, ModelConfig
 from mindcv_ghost.data import EvalLoader, check_splits, class_names
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.evaluator import Evaluator
+from mindcv_ghost.engine.evaluator import Evaluator, Forward, NetworkForward
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.evaluation import Evaluation, to_json, to_line, write_reports
 from mindcv_ghost.run.acceleration import create_compiler, use_native_kernels
+from mindcv_ghost.run.exported import open_exported_network
 from mindcv_ghost.run.learner import adapt_to_device, apply_mixed_precision
 from mindcv_ghost.run.parts import (
     create_eval_loader,
@@ -77,7 +78,9 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
     Raises:
         UserError: if data, checkpoint or model can't be used.
     """
-    _require_weights(config.model)
+    exported = config.evaluate.onnx
+    if not exported:
+        _require_weights(config.model)
     ms.set_seed(config.system.seed)
 
     # Data. Labels are those of the training split if it is there: a class that is missing in the
@@ -88,14 +91,20 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
     num_classes = check_splits(None, val_set, config.model.num_classes)
 
     # Network.
-    network, _ = create_initial_network(config, num_classes)
-    parameters = count_parameters(network)
-    evaluator = _create_evaluator(config, world, session.device, network, num_classes)
+    collectives = Collectives(world.rank, world.size)
+    forward: Forward
+    if exported:
+        forward, parameters = open_exported_network(config, num_classes, world), None
+    else:
+        network, _ = create_initial_network(config, num_classes)
+        parameters = count_parameters(network)
+        forward = _prepare_network(config, world, session.device, network, collectives)
+    evaluator = Evaluator(forward, num_classes, collectives)
 
     loader = create_eval_loader(config, val_set, world)
     facts = {
         **run_facts(config, world, session.device, num_classes, parameters),
-        "checkpoint": config.model.ckpt_path,
+        "checkpoint": exported or config.model.ckpt_path,
         "ema": config.evaluate.use_ema,
         "batch_size": dataset.batch_size,
         "steps": loader.steps,
@@ -103,19 +112,16 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
     return ValidationRun(evaluator, loader, facts, classes or val_set.classes, config.evaluate)
 
 
-def _create_evaluator(
-    config: Config, world: World, device: str, network: nn.Cell, num_classes: int
-) -> Evaluator:
+def _prepare_network(
+    config: Config, world: World, device: str, network: nn.Cell, collectives: Collectives
+) -> NetworkForward:
     level, local_ranks = config.amp.val_amp_level, world.local_size
     adapt_to_device(network, device)
     library = use_native_kernels(network, config.system, level, local_ranks)
     network = apply_mixed_precision(network, level, config.amp.cast_classes)
-    collectives = Collectives(world.rank, world.size)
     settings = graph_settings(config, library)
-    return Evaluator(
+    return NetworkForward(
         network,
-        num_classes,
-        collectives,
         graph_mode=config.system.mode == 0,
         compile=create_compiler(config.system, device, collectives, settings),
     )
@@ -125,5 +131,6 @@ def _require_weights(model: ModelConfig) -> None:
     if not model.ckpt_path and not model.pretrained:
         raise ConfigError(
             "validation needs weights: give --ckpt_path FILE.ckpt (a training writes best.ckpt and "
-            "last.ckpt into its run folder), or --pretrained true for a model with published ones."
+            "last.ckpt into its run folder), --pretrained true for a model with published ones, or "
+            "--onnx FILE.onnx for an exported network."
         )

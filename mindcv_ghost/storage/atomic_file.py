@@ -16,7 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["link_or_copy", "remove_temporary_files", "replacing", "write_bytes", "write_text"]
+__all__ = [
+    "link_or_copy",
+    "move_into_place",
+    "remove_temporary_files",
+    "replacing",
+    "write_bytes",
+    "write_text",
+]
 
 _CHUNK_BYTES = 1 << 22
 # Errors of file systems that can't flush a folder; the rename is valid nevertheless. Any other
@@ -40,15 +47,29 @@ def replacing(path: str | os.PathLike, suffix: str = ".tmp") -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
     try:
         yield temporary
-        # Some writers create files for the owner alone; give this one the usual permissions.
-        os.chmod(temporary, 0o666 & ~_umask())
-        _flush(temporary)
-        os.replace(temporary, path)
+        move_into_place(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _flush_folder(path.parent)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Give a file its final name, flushed to the disk, and the usual permissions.
+
+    Args:
+        source: whole, and on the same disk. A folder of files is moved as well, after an older one
+            of the name is removed; that isn't one step.
+        target: is replaced.
+    """
+    for path in (source, *source.rglob("*")):
+        # Some writers create files for the owner alone.
+        os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~_umask())
+        _flush(path)
+    if source.is_dir() and target.is_dir():
+        shutil.rmtree(target)
+    os.replace(source, target)
+    _flush_folder(target.parent)
 
 
 def write_bytes(path: str | os.PathLike, data: bytes | bytearray) -> None:

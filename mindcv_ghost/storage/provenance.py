@@ -1,12 +1,16 @@
-"""Which code produced a file, and when."""
+"""Which code produced a file, and when, and what identifies a file."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
-__all__ = ["source_commit", "utc_now"]
+__all__ = ["sha256_of", "source_commit", "utc_now"]
+
+_CHUNK_BYTES = 1 << 22
 
 
 def source_commit() -> str | None:
@@ -34,3 +38,12 @@ def source_commit() -> str | None:
 def utc_now() -> str:
     """Return the time in UTC, to the second, in ISO 8601."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

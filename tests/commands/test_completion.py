@@ -28,11 +28,16 @@ CASES = {
     "train --ema --weight_decay_": ["--weight_decay_filter"],
     "validate --opt ada": ["adam", "adamw", "adagrad", "adan"],
     "validate --model ghostnet_": ["ghostnet_050", "ghostnet_100", "ghostnet_130"],
+    "infer --model ghostnet_": [],
+    "infer --top": ["--topk"],
     "complexity repghostnet_11": ["repghostnet_111"],
     "recipes --copy repghostnet_11": ["repghostnet_111_ascend"],
     "ghostify --init ": ["random", "fit"],
     "doctor --pat": ["--patience"],
     "convert --fo": ["--force"],
+    "export --embed_": ["--embed_preprocess"],
+    "export --runtime ": ["onnxruntime", "openvino"],
+    "train --embed_": [],
 }
 
 
@@ -48,7 +53,7 @@ def test_models_are_found_without_importing_mindcv():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_are_those_that_the_commands_help_lists(name, capsys):
-    command = COMMANDS[name]
+    command, options = COMMANDS[name], options_of(name)
     try:
         importlib.import_module(command.module).main(["--help"])
     except SystemExit as end:
@@ -57,8 +62,8 @@ def test_options_are_those_that_the_commands_help_lists(name, capsys):
     listed = set(re.findall(r"^ +(?:-\w, )?(--\w+)", text, re.MULTILINE)) - {"--key"}
     if name == "doctor":  # its help refers to that of train
         listed |= {f"--{key}" for key in KEYS} | {"--help"}
-    assert listed - {"--version"} == set(options_of(command))
-    assert (set(KEYS) <= {option[2:] for option in options_of(command)}) == command.keys
+    assert listed - {"--version"} == set(options)
+    assert (set(KEYS) <= {option[2:] for option in options}) == command.keys
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +111,7 @@ def test_bash_offers_all_commands_recipes_and_files(scripts, tmp_path):
         name for name in list_recipes() if name.startswith("gho")
     ]
     assert bash(scripts, tmp_path, "train --data_dir ") == ["mine.yaml"]
+    assert bash(scripts, tmp_path, "infer --model ") == ["mine.yaml"]
 
 
 @pytest.mark.parametrize("line", CASES)

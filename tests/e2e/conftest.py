@@ -104,6 +104,9 @@ class Scripts:
     def validate(self, *args, **kwargs) -> Done:
         return self.script("validate.py", *args, **kwargs)
 
+    def export(self, *args, **kwargs) -> Done:
+        return self.script("export.py", *args, **kwargs)
+
 
 @pytest.fixture
 def scripts(tmp_path) -> Scripts:

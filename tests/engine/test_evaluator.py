@@ -7,7 +7,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindcv_ghost.engine.collectives import Collectives
-from mindcv_ghost.engine.evaluator import Evaluator, count_batch
+from mindcv_ghost.engine.evaluator import Evaluator, NetworkForward, count_batch
 
 
 class Passing(nn.Cell):
@@ -46,7 +46,9 @@ def test_counts_do_not_depend_on_the_batch_size(size):
     rng = np.random.default_rng(3)
     logits = rng.integers(0, 6, (77, 12)).astype(np.float32)  # small integers: many ties
     labels = rng.integers(0, 12, 77)
-    result = Evaluator(Passing(), 12, Collectives()).run(batches_of(logits, labels, size))
+    result = Evaluator(NetworkForward(Passing()), 12, Collectives()).run(
+        batches_of(logits, labels, size)
+    )
     assert result.images == 77
     assert (result.correct, result.correct_topk) == brute_force(logits, labels, 5)
     assert result.k == 5
@@ -59,7 +61,9 @@ def test_counts_do_not_depend_on_the_batch_size(size):
 
 def test_with_fewer_than_five_classes_k_is_the_number_of_classes():
     logits, labels = np.eye(3, dtype=np.float32), np.array([0, 2, 1])
-    result = Evaluator(Passing(), 3, Collectives()).run(batches_of(logits, labels, 2))
+    result = Evaluator(NetworkForward(Passing()), 3, Collectives()).run(
+        batches_of(logits, labels, 2)
+    )
     assert (result.k, result.correct, result.correct_topk) == (3, 1, 3)
     assert result.topk == 100.0
 
@@ -67,7 +71,9 @@ def test_with_fewer_than_five_classes_k_is_the_number_of_classes():
 def test_unreadable_images_count_as_wrong_and_are_reported():
     logits, labels = np.eye(4, dtype=np.float32), np.arange(4)
     valid = np.array([1, 2, 1, 2])
-    result = Evaluator(Passing(), 4, Collectives()).run(batches_of(logits, labels, 3, valid))
+    result = Evaluator(NetworkForward(Passing()), 4, Collectives()).run(
+        batches_of(logits, labels, 3, valid)
+    )
     assert (result.images, result.unreadable, result.correct) == (4, 2, 2)
     assert result.top1 == 50.0
     assert result.unreadable_per_class.tolist() == [0, 1, 0, 1]

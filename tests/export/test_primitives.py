@@ -8,8 +8,7 @@ import onnxruntime
 import pytest
 from mindspore import nn, ops
 
-from mindcv_ghost.export import UntranslatablePrimitive, build_onnx
-from mindcv_ghost.export.primitives import TABLE
+from mindcv_ghost.export import build_onnx
 from tests.export import functions
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
-FILES += ("train.py", "validate.py")
+FILES += ("train.py", "validate.py", "export.py", "infer.py")
 
 
 def start(*words: object, cwd: Path, timeout: int = 280, **environ: str) -> str:

@@ -77,7 +77,8 @@ def test_the_sdist_builds_the_wheel_that_the_repository_builds(pure, sources, tm
     assert contents(direct) == contents(pure[1])
     with tarfile.open(pure[0]) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    assert {"train.py", "validate.py", "LICENSE", "configs/ghostnet"} <= names
+    scripts = {"train.py", "validate.py", "export.py", "infer.py"}
+    assert {*scripts, "LICENSE", "configs/ghostnet"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 

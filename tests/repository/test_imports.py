@@ -40,6 +40,9 @@ def module_name(path: Path) -> str:
 
 
 def row_of(module: str) -> str | None:
+    for row, entry in TABLE.items():  # by its name first: the script export.py isn't in `export.*`
+        if module in entry["modules"]:
+            return row
     for row, entry in TABLE.items():
         for pattern in entry["modules"]:
             if fnmatch(module, pattern) or pattern == f"{module}.*":  # a package's __init__, too
@@ -47,7 +50,8 @@ def row_of(module: str) -> str | None:
     return None
 
 
-SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [ROOT / "train.py", ROOT / "validate.py"]
+SCRIPTS = ("train.py", "validate.py", "export.py", "infer.py")
+SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [ROOT / name for name in SCRIPTS]
 
 
 def imports_of(path: Path) -> set[str]:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mindcv_ghost.config.command_line import default_text
-from mindcv_ghost.config.keys import ADDITIONS, DEVIATIONS, KEYS, SECTIONS, Key
+from mindcv_ghost.config.keys import (
+    ADDITIONS,
+    DEVIATIONS,
+    KEYS,
+    SCRIPT_SECTIONS,
+    SECTIONS,
+    Key,
+    keys_of,
+)
 
 __all__ = ["keys_table"]
 
 
 def keys_table() -> str:
     """Make a Markdown table for each section of the keys."""
-    parts = []
-    for section in SECTIONS:
-        rows = [_row(key) for key in KEYS.values() if key.section == section]
-        head = "| key | meaning | legal values | default |\n| --- | --- | --- | --- |\n"
-        parts.append(f"## {section}\n\n{head}" + "".join(rows))
+    parts = [_section(section, KEYS.values()) for section in SECTIONS]
+    for script, sections in SCRIPT_SECTIONS.items():
+        note = f"Options of `{script}.py` alone, which recipes can't set.\n\n"
+        parts += [_section(section, keys_of(script).values(), note) for section in sections]
     return "\n".join(parts)
+
+
+def _section(section: str, keys: Iterable[Key], note: str = "") -> str:
+    head = "| key | meaning | legal values | default |\n| --- | --- | --- | --- |\n"
+    rows = [_row(key) for key in keys if key.section == section]
+    return f"## {section}\n\n{note}{head}" + "".join(rows)
 
 
 def _row(key: Key) -> str:

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
+import stat
 import struct
 import warnings
 
@@ -36,11 +38,13 @@ __all__ = [
     "MAX_SCANS",
     "MAX_SIDE",
     "BadImage",
+    "as_rgb",
     "central_part",
     "decode",
     "image_size",
     "jpeg_is_plain",
     "prepare",
+    "read_file",
 ]
 
 # Pillow's own limit against decompression bombs: 256 MiB decoded. One such image costs a reading
@@ -72,6 +76,26 @@ class BadImage(Exception):
 
 class _NotPlain(Exception):
     """Something in this JPEG is unusual: leave it to Pillow."""
+
+
+def read_file(path: str) -> bytes:
+    """Read a whole file. Never blocks on a pipe or device that has an image's name.
+
+    Raises:
+        BadImage: if it isn't a regular file, or is too large.
+        OSError: if it can't be read.
+    """
+    with open(path, "rb", buffering=0, opener=_open_nonblocking) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage("is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadImage(f"has {status.st_size:,} bytes, the limit is {MAX_FILE_BYTES:,}")
+        return file.read()
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def prepare(data: bytes) -> np.ndarray:
@@ -347,7 +371,7 @@ def _decoded(data: bytes) -> Image.Image:
             if data.startswith(b"\xff\xd8"):  # inside a scan 0xFF is never followed by 0xDA
                 _refuse_scans(data.count(b"\xff\xda"), image.width * image.height)
             image.load()
-            return _as_rgb(image)
+            return as_rgb(image)
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -358,12 +382,15 @@ def _decoded(data: bytes) -> Image.Image:
         raise BadImage(f"can't be decoded: {error or type(error).__name__}") from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     """Convert any image of Pillow's to 8-bit RGB.
 
     16 bits are scaled to 8 (Pillow's own conversion would clip them). Transparency is dropped and
     EXIF orientation ignored, as MindCV, MindSpore and timm do, so that weights trained with one fit
     all of them. CMYK, also Adobe's inverted kind, is converted by Pillow.
+
+    Raises:
+        BadImage: if the image holds numbers whose range is unknown.
     """
     if image.mode == "F":
         raise BadImage("holds floating-point values, whose range is unknown; save it with 8 bits")

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Sequence
 
 import numpy as np
 
-from mindcv_ghost.data.sets.image_file import MAX_FILE_BYTES, BadImage, central_part, prepare
+from mindcv_ghost.data.sets.image_file import BadImage, central_part, prepare, read_file
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError, near_names
 
@@ -128,7 +127,7 @@ class FolderSource:
         """
         path, label = self._locate(index)
         try:
-            return _read(path), label
+            return read_file(path), label
         except BadImage as problem:
             reason = str(problem)
         except OSError as problem:
@@ -296,21 +295,6 @@ def _missing_folder(root: str) -> str:
     return f"{text}\n{printable(parent)} has {listed or 'no folders'}" + (
         ", ..." if len(there) > _LISTED else ""
     )
-
-
-def _read(path: str) -> bytes:
-    """Read a whole file. Never blocks on a pipe or device that has an image's name."""
-    with open(path, "rb", buffering=0, opener=_open_nonblocking) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImage("is not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise BadImage(f"has {status.st_size:,} bytes, the limit is {MAX_FILE_BYTES:,}")
-        return file.read()
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _count(number: int, what: str) -> str:

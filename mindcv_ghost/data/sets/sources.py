@@ -19,7 +19,15 @@ from mindcv_ghost.data.sets.image_folder import (
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError, did_you_mean
 
-__all__ = ["FOLDER_NAMES", "Source", "check_splits", "class_names", "fingerprint", "open_source"]
+__all__ = [
+    "FOLDER_NAMES",
+    "Source",
+    "check_splits",
+    "class_names",
+    "fingerprint",
+    "known_class_names",
+    "open_source",
+]
 
 FOLDER_NAMES = ("imagenet", "", "folder")
 _logger = logging.getLogger(__name__)
@@ -124,6 +132,29 @@ def class_names(name: str, data_dir: str, split: str) -> tuple[str, ...] | None:
     if name.lower() not in FOLDER_NAMES or not os.path.isdir(os.path.join(data_dir, split)):
         return None
     return tuple(class_folders(os.path.join(data_dir, split)))
+
+
+def known_class_names(name: str, data_dir: str, splits: Sequence[str]) -> tuple[str, ...]:
+    """List a set's class names if they can be known without writing or downloading anything.
+
+    Args:
+        name: as for :func:`open_source`.
+        data_dir: likewise.
+        splits: of a folder; the first one that exists counts.
+
+    Returns:
+        The names in the order of their labels; () if they aren't known.
+    """
+    name = name.lower()
+    if name == "digits":
+        return tuple("0123456789")
+    try:
+        if name in ARRAY_SETS:
+            return open_arrays(name, data_dir, "test").classes
+        found = (class_names(name, data_dir, split) for split in splits)
+        return next((names for names in found if names), ())
+    except DataError:
+        return ()
 
 
 def fingerprint(source: Source) -> str:

@@ -1,0 +1,221 @@
+"""``mindcv-ghost infer IMAGE ...``: which classes images show, by an exported network.
+
+An .onnx file needs neither MindSpore nor MindCV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindcv_ghost import compat
+from mindcv_ghost.errors import CheckpointError, ConfigError, DataError, tells_user_errors
+from mindcv_ghost.program import program
+
+if TYPE_CHECKING:
+    from mindcv_ghost.config import Config
+    from mindcv_ghost.inference.classifier import Classifier
+    from mindcv_ghost.inference.formats import Format
+    from mindcv_ghost.inference.preprocessing import Picture
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program("infer"),
+        description="Classify images by an exported network. An image that can't be read is told, "
+        "the others go on, and the exit status is 1 in the end.",
+    )
+    parser.add_argument(
+        "pictures",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file; a folder, with those in it; a quoted pattern, as 'val/**/*.png'; or - for "
+        "one image from standard input",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help=".onnx, .mindir or .ckpt (the only .onnx file of the working directory)",
+    )
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes an image (5)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON object an image")
+    form.add_argument("--csv", action="store_true", help="print CSV, a line a class")
+    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="images at once (8)")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="of ONNX Runtime (one a core)"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help="for a .ckpt (default: config.yaml beside it), or for the file of another program",
+    )
+    parser.add_argument(
+        "--use_ema", action="store_true", help="for a .ckpt: load its averaged weights"
+    )
+    return parser
+
+
+@tells_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Classify pictures and print the results; return the exit status."""
+    args = _parser().parse_args(argv)
+    _check(args)
+    from mindcv_ghost.inference.pictures import find_pictures
+
+    model = args.model or _only_onnx_file()
+    names, problems = find_pictures(args.pictures)
+    classifier = _open(model, args)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    good = _classify(classifier, names, args)
+    return 0 if good and not problems else 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("topk", 1), ("batch_size", 1), ("threads", 0)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"--{name} is {getattr(args, name)}; it must be at least {least}")
+    if args.pictures.count("-") > 1:
+        raise ConfigError("- can be given once: standard input has one image")
+
+
+def _only_onnx_file() -> Path:
+    found = sorted(Path().glob("*.onnx"))
+    if len(found) == 1:
+        return found[0]
+    there = f"{len(found)} of them: {', '.join(map(str, found[:5]))}" if found else "none"
+    raise ConfigError(
+        "give --model FILE.onnx. Without it, the only .onnx file of the working directory is "
+        f"taken, which has {there}"
+    )
+
+
+def _open(model: Path, args: argparse.Namespace) -> Classifier:
+    is_checkpoint = model.suffix in (".ckpt", ".safetensors")
+    if args.use_ema and not is_checkpoint:
+        raise ConfigError(
+            f"--use_ema chooses weights of a .ckpt; {model} was exported with one set of them "
+            "(`mindcv-ghost export --use_ema`)"
+        )
+    if args.threads and model.suffix != ".onnx":
+        raise ConfigError(f"--threads is for ONNX Runtime, which doesn't run {model}: leave it out")
+    if is_checkpoint:
+        return _open_checkpoint(model, args)
+    from mindcv_ghost.inference.classifier import Classifier
+
+    if not args.config:
+        return Classifier(model, threads=args.threads)
+    config = _read_recipe(["--config", args.config])
+    from mindcv_ghost.run.preprocessing import describe_recipe
+
+    description = describe_recipe(config)
+    classifier = Classifier(model, threads=args.threads, description=description)
+    if classifier.description.preprocessing != description.preprocessing:
+        raise ConfigError(
+            f"--config {args.config}: {model} has its own preprocessing, which differs from the "
+            "recipe's: leave --config out"
+        )
+    return classifier
+
+
+def _open_checkpoint(model: Path, args: argparse.Namespace) -> Classifier:
+    if not model.is_file():
+        raise CheckpointError(f"{model} doesn't exist")
+    beside = model.with_name("config.yaml")
+    if not args.config and not beside.is_file():
+        raise CheckpointError(
+            f"{model} has weights alone: give the recipe that the network was trained by, with "
+            "--config RECIPE (a training writes config.yaml beside its checkpoints)"
+        )
+    words = ["--config", args.config or str(beside), "--ckpt_path", str(model)]
+    config = _read_recipe([*words, "--use_ema", str(args.use_ema)])
+    compat.refuse_unsupported_versions()
+    os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported: errors alone
+    from mindcv_ghost.inference.classifier import Classifier
+    from mindcv_ghost.run.imports import importing_without_gc
+
+    with importing_without_gc():
+        from mindcv_ghost.run.prediction import checkpoint_runtime
+    return Classifier(checkpoint_runtime(config))
+
+
+def _read_recipe(words: list[str]) -> Config:
+    try:
+        from mindcv_ghost.config import load_config
+    except ModuleNotFoundError as problem:  # where only what .onnx files need is installed
+        raise ConfigError(
+            f"a recipe can't be read without {problem.name}: pip install 'mindcv-ghost[onnx]'"
+        ) from None
+    return load_config(words, script="validate")
+
+
+def _classify(classifier: Classifier, names: Sequence[str], args: argparse.Namespace) -> bool:
+    """Print each picture's classes as soon as its batch is done; return whether all were good."""
+    from mindcv_ghost.data.sets.paths import printable
+
+    shown = [printable(name) for name in names]
+    form, all_good = _format(shown, classifier.description.class_names, args), True
+    results = classifier.stream(_read(names), topk=args.topk, batch_size=args.batch_size)
+    with _bar(len(names), args.batch_size) as bar, contextlib.closing(results):
+        _write(form.head, bar)
+        for name, result in zip(shown, results):
+            if isinstance(result, DataError):
+                reason = str(result).removeprefix(f"{name}: ")
+                _write(f"error: {name}: {reason}", bar, sys.stderr)
+                _write(form.bad(name, reason), bar)
+                all_good = False
+            else:
+                _write(form.good(name, result), bar)
+            if bar is not None:
+                bar.update()
+    return all_good
+
+
+def _read(names: Sequence[str]) -> Iterator[Picture]:
+    from mindcv_ghost.inference.pictures import STANDARD_INPUT, read_standard_input
+
+    for name in names:
+        yield read_standard_input() if name == STANDARD_INPUT else name
+
+
+def _format(names: Sequence[str], labels: Sequence[str], args: argparse.Namespace) -> Format:
+    from mindcv_ghost.inference.formats import as_csv, as_json, as_table
+
+    if args.json:
+        return as_json()
+    return as_csv() if args.csv else as_table(names, labels)
+
+
+@contextlib.contextmanager
+def _bar(pictures: int, batch_size: int) -> Iterator[Any]:
+    """Show a progress bar on a terminal; None for few pictures, elsewhere, or without tqdm."""
+    if pictures <= batch_size or not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from mindcv_ghost.report.progress import make_bar
+
+        bar = make_bar(pictures, "images")
+    except ImportError:
+        yield None
+        return
+    with contextlib.closing(bar):
+        yield bar
+
+
+def _write(text: str, bar: Any, file: Any = None) -> None:
+    """Print lines, if any, at once; a bar on the same terminal makes room for them."""
+    if not text:
+        return
+    file = sys.stdout if file is None else file
+    with bar.external_write_mode(file) if bar is not None else contextlib.nullcontext():
+        print(text, file=file, flush=True)

@@ -1,0 +1,59 @@
+"""Networks in .mindir files, run by MindSpore."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from mindcv_ghost.errors import CheckpointError, ConfigError
+from mindcv_ghost.inference.runtime import in_fixed_batches, read_side_car
+
+__all__ = ["MindirRuntime"]
+
+
+class MindirRuntime:
+    """See :class:`~mindcv_ghost.inference.runtime.Runtime`; the description is the JSON beside it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointError: if it isn't a MindIR file.
+        ConfigError: if MindSpore isn't installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported: errors alone
+        try:
+            import mindspore as ms
+            from mindspore.train import mind_ir_pb2
+        except (ImportError, TypeError) as problem:
+            # TypeError: onnx was imported before, with protobuf's implementation in C.
+            first = str(problem).splitlines()[0]
+            raise ConfigError(
+                f"{path} is run by MindSpore, which can't be imported ({first}): pip install "
+                "'mindcv-ghost[cpu]', import mindspore before onnx, or export to .onnx"
+            ) from None
+        model = mind_ir_pb2.ModelProto()
+        try:
+            model.ParseFromString(path.read_bytes())
+            self.input_shape = tuple(
+                size if size > 0 else None for size in model.graph.input[0].tensor[0].dims
+            )
+            self._graph = ms.nn.GraphCell(ms.load(str(path)))
+        except Exception as problem:  # protobuf's and MindSpore's errors have no other common class
+            first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            raise CheckpointError(f"{path} isn't a whole MindIR file: {first[:300]}") from None
+        self.name = str(path)
+        self.description = read_side_car(path)
+        self._tensor, self._lock = ms.Tensor, threading.Lock()
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """Run the network; see ``Runtime``. Calls wait for each other: a cell isn't thread-safe."""
+        parts = in_fixed_batches(np.ascontiguousarray(batch), self.input_shape[0])
+        with self._lock:
+            results = [self._graph(self._tensor(part)).asnumpy() for part in parts]
+        return np.concatenate(results)[: len(batch)].astype(np.float32, copy=False)

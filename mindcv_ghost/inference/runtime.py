@@ -1,0 +1,75 @@
+"""What a runtime of exported files is, and what the runtimes have in common."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mindcv_ghost.inference.description import ModelDescription
+
+__all__ = ["Runtime", "in_fixed_batches", "read_side_car"]
+
+
+class Runtime(Protocol):
+    """A network that is ready to run. Several threads may call it at the same time.
+
+    Attributes:
+        name: of the file, for messages.
+        description: what travels with the file; None for a file of another program.
+        input_shape: the shape that the graph declares; None for a free dimension. () if unknown.
+    """
+
+    name: str
+    description: ModelDescription | None
+    input_shape: tuple[int | None, ...]
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """Run the network.
+
+        Args:
+            batch: float32 (N, C, H, W); of a file with embedded preprocessing uint8 (1, H, W, C).
+
+        Returns:
+            float32 (N, classes).
+        """
+
+
+def read_side_car(path: Path) -> ModelDescription | None:
+    """Read the JSON beside an exported file; None if there is none.
+
+    Raises:
+        DataError: if it can't be read.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        text = beside.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except (OSError, ValueError):
+        return None  # missing, or another program's
+    if not (isinstance(values, dict) and "version" in values and "num_classes" in values):
+        return None
+    return ModelDescription.from_json(text, str(beside))
+
+
+def in_fixed_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """Cut a batch into those of the one size that a graph was exported for.
+
+    Args:
+        batch: (N, ...).
+        size: None for a graph that takes any.
+
+    Returns:
+        Batches of ``size``; the last one is padded with zeros.
+
+    >>> [part.tolist() for part in in_fixed_batches(np.arange(1, 4), 2)]
+    [[1, 2], [3, 0]]
+    """
+    if size is None or len(batch) == size:
+        return [batch]
+    missing = -len(batch) % size
+    padding = np.zeros((missing, *batch.shape[1:]), batch.dtype)
+    padded = np.concatenate([batch, padding])
+    return [padded[start : start + size] for start in range(0, len(padded), size)]

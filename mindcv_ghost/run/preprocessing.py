@@ -1,0 +1,83 @@
+"""What validation does to an image, as the description that travels with an exported file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mindcv_ghost.config import Config
+from mindcv_ghost.config.keys import AugmentConfig
+from mindcv_ghost.data.sets.arrays import ARRAY_SETS
+from mindcv_ghost.data.sets.sources import known_class_names
+from mindcv_ghost.data.transforms.settings import Augment
+from mindcv_ghost.inference.description import ModelDescription, Preprocessing
+
+__all__ = ["create_augment", "describe_preprocessing", "describe_recipe"]
+
+# MindCV's (data/transforms_factory.py, 0.3), for pixels of 0 to 1: of CIFAR and MNIST.
+_FIXED = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "mnist": ((0.1307,), (0.3081,)),
+}
+_SYNONYMS = {"linear": "bilinear", "cubic": "bicubic"}
+
+
+def describe_preprocessing(kind: str, augment: Augment, in_channels: int) -> Preprocessing:
+    """Describe what ``eval_transforms`` builds.
+
+    Args:
+        kind: of the set (``Source.kind``): "imagenet" for every folder of images, "cifar10",
+            "cifar100" or "mnist".
+        augment: the recipe's settings. Sets of arrays use ``image_resize`` alone, as in MindCV.
+        in_channels: of the network.
+    """
+    height, width = augment.size
+    if kind in _FIXED:
+        mean, std = (tuple(255 * value for value in values) for values in _FIXED[kind])
+        resize: int | tuple[int, int] = height if height == width else (height, width)
+        interpolation = "bilinear"
+    else:
+        mean, std = tuple(map(float, augment.mean)), tuple(map(float, augment.std))
+        resize, interpolation = augment.eval_resize, augment.interpolation.lower()
+    return Preprocessing(
+        height=height,
+        width=width,
+        resize=resize,
+        interpolation=_SYNONYMS.get(interpolation, interpolation),
+        channels=in_channels,
+        mean=_for_channels(mean, in_channels, kind),
+        std=_for_channels(std, in_channels, kind),
+    )
+
+
+def describe_recipe(config: Config) -> ModelDescription:
+    """Describe how a recipe's network is fed, and its classes as far as the data are there."""
+    dataset, model = config.dataset, config.model
+    name = dataset.dataset.lower()
+    names = known_class_names(
+        dataset.dataset, dataset.data_dir, (dataset.train_split, dataset.val_split)
+    )
+    num_classes = model.num_classes or len(names)
+    kind = name if name in ARRAY_SETS else "imagenet"
+    return ModelDescription(
+        model=model.model,
+        num_classes=num_classes,
+        preprocessing=describe_preprocessing(
+            kind, create_augment(config.augment), model.in_channels
+        ),
+        class_names=names if len(names) == num_classes else (),
+        recipe=Path(config.path).name,
+    )
+
+
+def create_augment(section: AugmentConfig) -> Augment:
+    """Hand the recipe's section to ``data``, which knows no configuration."""
+    return Augment(**dataclasses.asdict(section))
+
+
+def _for_channels(values: tuple[float, ...], channels: int, kind: str) -> tuple[float, ...]:
+    """One value a channel; grey has the mean of the colours', except of CIFAR: the first."""
+    if channels == 3:
+        return values * 3 if len(values) == 1 else values
+    return values[:1] if kind in _FIXED else (sum(values) / len(values),)
