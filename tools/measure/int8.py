@@ -4,7 +4,7 @@ python -m tools.measure.int8 [MODEL ...] [--runs runs/int8]
 
 Networks are trained on the handwritten digits by the quick start's settings (20 epochs, batch 64;
 `--runs` keeps them for the next time), exported, and quantised for this processor. Then
-ghost_resnet50 is timed with each scheme in each runtime: one image of 224x224, two threads, in
+two of them are timed with each scheme in each runtime: one image of 224x224, two threads, in
 turn. OpenVINO is timed once more as if the processor had AVX2 alone. Accuracy is of 360 held-out
 digits, 0.28 points each.
 """
@@ -17,9 +17,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ import onnx
 import yaml
 
 from mindcv_ghost.errors import tells_user_errors
-from mindcv_ghost.export.quantisation import Scheme, quantise
+from mindcv_ghost.export.quantisation import LayerCost, Scheme, quantise
 from mindcv_ghost.export.quantisation.calibration import calibrate
 from mindcv_ghost.export.quantisation.insertion import insert_quantisation, prepare
 from mindcv_ghost.export.quantisation.layers import weighted_layers
@@ -57,7 +58,7 @@ NETWORKS = {
     "repghostnet_100": 32,
     "g_ghost_regnetx_002": 32,
 }
-TIMED = "ghost_resnet50"
+TIMED = ("ghost_resnet50", "ghostnet_100")  # with each scheme; their layers also per tensor
 CALIBRATION_IMAGES = 256
 SCHEMES = (
     Scheme("uint8"),
@@ -136,10 +137,9 @@ def measure_network(model: str, side: int, runs: Path) -> dict[str, Any]:
     prepared, images = prepare(float32), spread(calibration, 32)
     ranges = calibrate(prepared, calibration, result.method)
     per_tensor = Scheme("uint8", result.scheme.reduce_range, per_channel=False)
-    coarse = layer_errors(prepared, weighted_layers(prepared), ranges, per_tensor, images)
-    kinds = defaultdict(list)
-    for row in result.report:
-        kinds[row.kind].append((row.sqnr_db, coarse[row.layer]))
+    coarse = {}
+    if model in TIMED:
+        coarse = layer_errors(prepared, weighted_layers(prepared), ranges, per_tensor, images)
     exact = logits_of(float32, validation)
     whole = insert_quantisation(prepared, ranges, per_tensor)
     return {
@@ -158,19 +158,33 @@ def measure_network(model: str, side: int, runs: Path) -> dict[str, Any]:
             "sqnr_db": round(signal_to_noise(exact, logits_of(whole, validation)), 1),
         },
         "sqnr_db": round(signal_to_noise(exact, logits_of(result.model, validation)), 1),
-        "kinds": [
-            {
-                "kind": kind,
-                "layers": len(both),
-                "median_db": round(statistics.median(fine for fine, _ in both), 1),
-                "worst_db": round(min(fine for fine, _ in both), 1),
-                "per_tensor_median_db": round(statistics.median(c for _, c in both), 1),
-                "per_tensor_worst_db": round(min(c for _, c in both), 1),
-            }
-            for kind, both in kinds.items()
-        ],
+        "kinds": noise_of_kinds(result.report, coarse),
         "costliest": [asdict(r) for r in sorted(result.report, key=lambda row: row.sqnr_db)[:5]],
     }
+
+
+def noise_of_kinds(
+    report: Sequence[LayerCost], coarse: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return for each kind of layer its median and its worst; None where it wasn't measured."""
+    kinds = defaultdict(list)
+    for row in report:
+        kinds[row.kind].append(row)
+    found = []
+    for kind, rows in kinds.items():
+        fine = [row.sqnr_db for row in rows]
+        others = [coarse[row.layer] for row in rows if row.layer in coarse]
+        found.append(
+            {
+                "kind": kind,
+                "layers": len(rows),
+                "median_db": round(statistics.median(fine), 1),
+                "worst_db": round(min(fine), 1),
+                "per_tensor_median_db": round(statistics.median(others), 1) if others else None,
+                "per_tensor_worst_db": round(min(others), 1) if others else None,
+            }
+        )
+    return found
 
 
 def same_labels(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -178,17 +192,18 @@ def same_labels(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
     return logits.argmax(1) == others.argmax(1)
 
 
-def write_schemes(folder: Path, runs: Path) -> None:
-    """Write ghost_resnet50 with each scheme: trained for small images, and one to be timed."""
-    recipe, checkpoint = trained(TIMED, NETWORKS[TIMED], runs)
+def write_schemes(model: str, folder: Path, runs: Path) -> None:
+    """Write a network with each scheme: trained for small images, and one to be timed."""
+    side = NETWORKS[model]
+    recipe, checkpoint = trained(model, side, runs)
     digits = spread(images_and_labels(recipe, "train")[0], CALIBRATION_IMAGES)
     random = np.random.default_rng(0).normal(size=(4, 3, 224, 224)).astype(np.float32)
     given = (
-        ("exact", exported(TIMED, 10, NETWORKS[TIMED], checkpoint), digits),
-        ("timed", exported(TIMED, 1000, 224, None), [random]),
+        ("exact", exported(model, 10, side, checkpoint), digits),
+        ("timed", exported(model, 1000, 224, None), [random]),
     )
-    for name, model, images in given:
-        prepared = prepare(model)
+    for name, each, images in given:
+        prepared = prepare(each)
         onnx.save(prepared, folder / f"{name}-float32.onnx")
         ranges = calibrate(prepared, images, "MinMax")
         for number, scheme in enumerate(SCHEMES):
@@ -251,9 +266,9 @@ def _openvino(path: Path, shape: tuple[int, ...]) -> Any:
     return lambda images: request.infer([images])[0].copy()
 
 
-def compare_schemes(runs: Path, folder: Path) -> list[dict[str, Any]]:
+def compare_schemes(model: str, runs: Path, folder: Path) -> list[dict[str, Any]]:
     """Return the rows of each runtime, and of OpenVINO without instructions after AVX2."""
-    write_schemes(folder, runs)
+    write_schemes(model, folder, runs)
     found = []
     for runtime, isa in (("onnxruntime", ""), ("openvino", ""), ("openvino", "AVX2")):
         command = [sys.executable, "-m", "tools.measure.int8", "--schemes", runtime, str(folder)]
@@ -263,15 +278,13 @@ def compare_schemes(runs: Path, folder: Path) -> list[dict[str, Any]]:
             command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, text=True
         )
         rows = json.loads(done.stdout.splitlines()[-1])
-        found.append({"runtime": runtime, "isa": isa, "rows": rows})
+        found.append({"model": model, "runtime": runtime, "isa": isa, "rows": rows})
     return found
 
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Measure and write the file; return the exit status."""
-    import tempfile
-
     parser = argparse.ArgumentParser(prog="python -m tools.measure.int8")
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(NETWORKS))
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "int8")
@@ -298,8 +311,10 @@ def main(argv: list[str] | None = None) -> int:
     for model in arguments.models or NETWORKS:
         networks.append(measure_network(model, NETWORKS[model], arguments.runs))
         print(json.dumps(networks[-1]["record"]), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        schemes = compare_schemes(arguments.runs, Path(folder))
+    schemes = []
+    for model in TIMED:
+        with tempfile.TemporaryDirectory() as folder:
+            schemes += compare_schemes(model, arguments.runs, Path(folder))
     text = json.dumps({**result, "networks": networks, "schemes": schemes}, indent=1)
     write_text(arguments.out, text + "\n")
     return 0

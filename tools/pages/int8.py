@@ -80,8 +80,8 @@ def int8_kinds_table(result: Result) -> str:
                     kind["layers"],
                     f"{kind['median_db']:.1f}",
                     f"{kind['worst_db']:.1f}",
-                    f"{kind['per_tensor_median_db']:.1f}",
-                    f"{kind['per_tensor_worst_db']:.1f}",
+                    _decibels(kind["per_tensor_median_db"]),
+                    _decibels(kind["per_tensor_worst_db"]),
                 )
             )
     return _table(head, rows)
@@ -91,19 +91,23 @@ def int8_schemes_table(result: Result) -> str:
     """Return a row per runtime and scheme: time of an image, and noise."""
     if not result["schemes"]:
         return NOT_MEASURED
-    head = ("Runtime", "scheme", "ms an image", "times as fast as float32", "SQNR, dB")
+    head = ("Network", "runtime", "scheme", "ms an image", "times as fast as float32", "SQNR, dB")
     rows = []
     for part in result["schemes"]:
         for row in part["rows"]:
             runtime = f"{part['runtime']}{', AVX2 alone' if part['isa'] else ''}"
             ratio = f"{row['ratio']:.2f}" if row["ratio"] >= 1 else f"**{row['ratio']:.2f}**"
-            noise = "–" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
-            rows.append((runtime, row["scheme"], f"{row['ms']:.1f}", ratio, noise))
+            cells = (row["scheme"], f"{row['ms']:.1f}", ratio, _decibels(row["sqnr_db"]))
+            rows.append((f"`{part['model']}`", runtime, *cells))
     note = (
-        f"ghost_resnet50, one image of 224x224, {result['threads']} threads, medians of rounds in "
+        f"One image of 224x224, {result['threads']} threads, medians of rounds in "
         f"turn; noise of the logits of the held-out digits. {_provenance(result)}"
     )
     return f"{_table(head, rows)}\n{note}\n"
+
+
+def _decibels(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 def _provenance(result: Result) -> str:
