@@ -16,8 +16,6 @@ os.environ.setdefault("GLOG_v", "3")
 # As MindSpore sets it when it is imported; too late if onnx was imported before: "Descriptors
 # cannot be created directly" (protobuf 7.36, MindSpore 2.8's train/checkpoint_pb2.py).
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
-# MindSpore can't be imported after onnx otherwise (see mindcv_ghost/export/__init__.py).
-os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 # Test processes share few cores, and OpenMP threads that spin while idle take them from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Tests keep compiled graphs in a folder of their own, empty at the start of each worker.

@@ -1,4 +1,4 @@
-"""``make bench`` takes at most 28 minutes, records failures, and keeps rows not measured anew."""
+"""``make bench`` takes at most 30 minutes, records failures, and keeps rows not measured anew."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ def test_a_quick_run_never_overwrites_results(place, monkeypatch, capsys):
     assert not run_all.RESULTS.exists()
 
 
-def test_jobs_exist_are_documented_and_take_at_most_28_minutes():
-    assert sum(job.seconds for job in JOBS) + run_all.GRACE_SECONDS <= 28 * 60 - 20  # for the page
+def test_jobs_exist_are_documented_and_take_at_most_thirty_minutes():
+    assert sum(job.seconds for job in JOBS) + run_all.GRACE_SECONDS <= 30 * 60 - 20  # for the page
     readme = (ROOT / "benchmarks" / "README.md").read_text()
     assert len({job.command for job in JOBS}) == len(JOBS) >= 10
     for job in JOBS:

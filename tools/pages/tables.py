@@ -7,10 +7,11 @@ A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME i
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
 ``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``support``,
-``calls``, ``keys`` and ``digits_settings``.
+``calls``, ``keys``, ``digits_settings``, ``int8``, ``int8_trials``, ``int8_kinds`` and
+``int8_schemes``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
-ghostify, ghostify_digits, digits_settings, support), ``results.csv``, ``profile.csv`` and
+ghostify, ghostify_digits, digits_settings, support, int8), ``results.csv``, ``profile.csv`` and
 ``releases.csv`` in ``benchmarks``, the recipes' header comments, and the package's own tables of
 keys and of calls.
 """
@@ -30,6 +31,12 @@ from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
 from tools.pages.digits_settings import DIGITS_SETTINGS_HEAD, digits_settings_rows
+from tools.pages.int8 import (
+    int8_kinds_table,
+    int8_networks_table,
+    int8_schemes_table,
+    int8_trials_table,
+)
 from tools.pages.keys import keys_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
 from tools.pages.recipe_header import DescribedRecipe, list_recipes
@@ -53,7 +60,10 @@ __all__ = ["Sources", "fill", "main", "pages"]
 NOT_MEASURED = "not measured"
 # Results of which there is one file each.
 _SINGLE = frozenset(
-    {"digits_settings", "ghostify", "ghostify_digits", "paper_tables", "support", "throughput"}
+    {
+        *("digits_settings", "ghostify", "ghostify_digits", "int8", "paper_tables", "support"),
+        "throughput",
+    }
 )
 _DATASETS = {"imagenet": "ImageNet-1K", "cifar10": "CIFAR-10", "digits": "Handwritten digits"}
 _MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
@@ -80,6 +90,7 @@ class Sources:
         self.ghostify, self.throughput = {"models": []}, {"models": []}
         self.ghostify_digits, self.digits_settings = {"parts": []}, {"runs": []}
         self.support = {"rows": []}
+        self.int8 = {"networks": [], "schemes": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -332,6 +343,10 @@ _SECTIONS = {
     "calls": lambda sources, page: calls_table(),
     "keys": lambda sources, page: keys_table(),
     "digits_settings": digits_settings_table,
+    "int8": lambda sources, page: int8_networks_table(sources.int8),
+    "int8_trials": lambda sources, page: int8_trials_table(sources.int8),
+    "int8_kinds": lambda sources, page: int8_kinds_table(sources.int8),
+    "int8_schemes": lambda sources, page: int8_schemes_table(sources.int8),
 }
 
 

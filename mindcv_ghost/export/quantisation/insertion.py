@@ -80,7 +80,7 @@ def insert_quantisation(
     with _quiet():
         quantiser = QDQQuantizer(
             copy,
-            per_channel=True,
+            per_channel=scheme.per_channel,
             reduce_range=scheme.reduce_range,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8 if uint8 else QuantType.QInt8,

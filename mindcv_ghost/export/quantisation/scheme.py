@@ -21,19 +21,22 @@ _ARM = ("aarch64", "arm64")
 
 @dataclass(frozen=True)
 class Scheme:
-    """How numbers become bytes. Weights are int8 and symmetric, with a scale for each filter.
+    """How numbers become bytes. Weights are int8 and symmetric.
 
     Args:
         activation: "uint8" or "int8", with one scale and zero point a tensor.
         reduce_range: weights are within -64 to 64: two products of bytes then fit into 16 bits.
+        per_channel: weights have a scale for each filter, not one a layer.
     """
 
     activation: str = "uint8"
     reduce_range: bool = False
+    per_channel: bool = True
 
     def __str__(self) -> str:
         name = "U8S8" if self.activation == "uint8" else "S8S8"
-        return f"{name} per channel{', reduced range' if self.reduce_range else ''}"
+        name += " per channel" if self.per_channel else " per tensor"
+        return f"{name}, reduced range" if self.reduce_range else name
 
 
 def choose_scheme(

@@ -132,7 +132,8 @@ class _Search:
         model = insert_quantisation(self.model, ranges, self.scheme, excluded=excluded)
         noise = signal_to_noise(self._exact, logits_of(model, self.compared))
         self.trials.append(Trial(method, len(excluded), self._accuracy(model), noise))
-        _logger.info("int8: %s", trials_table(self.before, self.trials[-1:], len(self.layers)))
+        lines = trials_table(self.before, self.trials[-1:], len(self.layers)).splitlines()
+        _logger.info("%s", lines[-1])
         return self.trials[-1]
 
     def drop(self, trial: Trial) -> float:
