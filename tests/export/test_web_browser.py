@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import struct
 import zlib
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from mindcv_ghost.export.web import write_web_page
+from mindcv_ghost.export.web.npm_package import FILES
 from mindcv_ghost.inference.classifier import Classifier
 from mindcv_ghost.inference.description import Preprocessing
 from mindcv_ghost.inference.preprocessing import preprocess
@@ -118,6 +120,8 @@ def test_dropped_validation_images_get_the_classes_of_the_classifier_and_no_requ
     assert page.seen.problems == []
     assert len(page.seen.requests) >= 10
     assert {url[: len(site.address)] for url in page.seen.requests} == {site.address}
+    # The worker's requests are among them: it alone asks for this file.
+    assert f"{site.address}onnxruntime/{FILES[1]}" in page.seen.requests
 
 
 PROBABILITIES = """async () => {
@@ -501,17 +505,39 @@ def test_a_refused_camera_is_told(page):
 
 
 def test_a_file_that_the_server_lacks_is_named(browser, site, tmp_path):
-    for path in site.folder.rglob("*"):
-        if path.is_file() and path.suffix != ".onnx":
-            copy = tmp_path / path.relative_to(site.folder)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+    without = shutil.ignore_patterns("*.onnx")
+    shutil.copytree(site.folder, tmp_path, dirs_exist_ok=True, ignore=without)
     with served(tmp_path) as (address, _):
         page = open_page(browser, address)
         page.wait_for_selector("#error:not([hidden])")
         text = page.inner_text("#error")
         page.context.close()
     assert text == "The server has no file “digits #1.onnx” (404). Copy the whole folder."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("digits #1.onnx", b"not a network", "This browser can't run the network"),
+        ("model.json", b"{", "“model.json” is damaged"),
+    ],
+)
+def test_a_damaged_file_is_told(browser, site, tmp_path, name, content, message):
+    shutil.copytree(site.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with served(tmp_path) as (address, _):
+        page = open_page(browser, address)
+        page.locator("#error", has_text=message).wait_for()
+        page.context.close()
+
+
+def test_an_output_that_is_not_finite_is_told(browser, model, tmp_path):
+    network = onnx.load(str(model))
+    [bias] = [tensor for tensor in network.graph.initializer if tensor.name == "bias"]
+    bias.raw_data = np.full(10, np.nan, np.float32).tobytes()
+    onnx.save(network, str(tmp_path / "nan.onnx"))
+    with pytest.raises(Exception, match="The network's output isn't finite"):
+        in_browser(browser, tmp_path / "site", tmp_path / "nan.onnx", digit(7))
 
 
 def test_opened_as_a_file_the_page_says_how_to_serve_it(browser, site):

@@ -5,7 +5,12 @@ import * as ort from "./onnxruntime/ort.wasm.min.mjs";
 
 /** What export wrote beside this page about the network. */
 export async function readFacts() {
-  return (await request("model.json")).json();
+  const answer = await request("model.json");
+  try {
+    return await answer.json();
+  } catch {
+    throw new Error("“model.json” is damaged. Copy the whole folder again.");
+  }
 }
 
 export class Network {
@@ -33,7 +38,12 @@ export class Network {
     );
     ort.env.wasm.wasmBinary = runtime.buffer;
     ort.env.wasm.proxy = true; // in a worker: the page stays responsive
-    const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    let session;
+    try {
+      session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    } catch (error) {
+      throw new Error(`This browser can't run the network: ${error.message}`);
+    }
     return new Network(facts, session);
   }
 
@@ -82,6 +92,9 @@ export class Network {
 }
 
 function softmax(logits) {
+  if (!logits.every(Number.isFinite)) {
+    throw new Error("The network's output isn't finite (NaN or infinity).");
+  }
   const largest = logits.reduce((a, b) => Math.max(a, b));
   const powers = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = powers.reduce((a, b) => a + b);
