@@ -288,9 +288,8 @@ def _advice(mismatch: Mismatch, file: WeightsFile, model: str) -> str:
             "This is the state of a run, for train.py --resume. Its weights are beside it, in the "
             "run folder's last.ckpt and best.ckpt."
         )
-    of_network, of_file = (
-        any(_BRANCHES in name for name in names) for names in (mismatch.missing, mismatch.unexpected)
-    )
+    of_network = any(_BRANCHES in name for name in mismatch.missing)
+    of_file = any(_BRANCHES in name for name in mismatch.unexpected)
     if of_network and not of_file:
         return (
             "The file holds the deploy form of a re-parameterised network, whose branches are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import mindspore  # noqa: F401 (before onnx)
 import numpy as np
@@ -16,6 +17,7 @@ from mindcv_ghost.data import Augment, EvalLoader, FolderSource
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.export.preprocessing_graph import embed_preprocessing
 from mindcv_ghost.inference.description import Preprocessing
+from mindcv_ghost.inference.preprocessing import to_pixels
 from mindcv_ghost.run.preprocessing import describe_preprocessing
 
 SIZES = (
@@ -115,3 +117,22 @@ def test_another_interpolation_is_refused(interpolation):
     other = dataclasses.replace(preprocessing, interpolation=interpolation)
     with pytest.raises(ConfigError, match=f"interpolation is {interpolation}: leave"):
         embed_preprocessing(identity(other), other)
+
+
+@pytest.mark.skipif(
+    "MINDCV_GHOST_PHOTOGRAPHS" not in os.environ,
+    reason="MINDCV_GHOST_PHOTOGRAPHS names no folder of class folders with photographs",
+)
+def test_photographs_in_their_real_sizes_give_the_pixels_of_validation():
+    """Photographs of a data set can't be in the repository: this test takes the user's own."""
+    source = FolderSource(os.environ["MINDCV_GHOST_PHOTOGRAPHS"])
+    graph = session(describe_preprocessing("imagenet", Augment(), 3))
+    loader = EvalLoader(source, Augment(), batch_size=8)
+    index = 0
+    for images, _, valid in loader.batches().create_tuple_iterator(output_numpy=True):
+        for expected in images[valid == 1]:
+            picture = to_pixels(source.name_of(index))
+            [found] = graph.run(None, {"image": picture[np.newaxis]})
+            assert np.array_equal(found[0], expected), source.name_of(index)
+            index += 1
+    assert index == len(source) > 0
