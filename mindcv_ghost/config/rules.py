@@ -139,11 +139,11 @@ def _embedded_preprocessing(v: Values) -> Iterator[Problem]:
             ("embed_preprocess", "dynamic"),
             "pictures of any size are resized to the network's one size: give --dynamic batch",
         )
-    if v["interpolation"] not in ("bilinear", "linear"):
+    if v["interpolation"] in ("area", "pilcubic"):
         yield (
             ("embed_preprocess", "interpolation"),
-            "the ONNX file can resize bilinearly only, and another resizing than the training's "
-            "costs accuracy: leave embed_preprocess out",
+            "the ONNX file can resize by bilinear, bicubic and nearest, and another resizing than "
+            "the training's costs accuracy: leave embed_preprocess out",
         )
 
 

@@ -1,14 +1,14 @@
 """Preprocessing as a part of the ONNX graph: pictures in, as bytes of any size; logits out.
 
 ONNX's Resize operator isn't used. Validation resizes as OpenCV does, in whole numbers: weights of
-11 bits, rows first, and the sums shifted (``data/native/cpp/resize.h``). Interpolation in floats,
-as Resize does it, rounds other pixels up or down. A Gather of the two neighbours and the same
-arithmetic in int32 give validation's pixels bit for bit.
+11 bits, rows first, and the sums shifted (``inference/resize.py`` has it in NumPy, with the
+sources). Interpolation in floats, as Resize does it, rounds other pixels up or down. A Gather of the
+neighbours and the same arithmetic give validation's pixels bit for bit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -17,7 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.inference.description import Preprocessing
 
-__all__ = ["embed_preprocessing", "preprocessing_nodes"]
+__all__ = ["EMBEDDABLE", "embed_preprocessing", "preprocessing_nodes"]
+
+EMBEDDABLE = ("bilinear", "bicubic", "nearest")
+"""Interpolations that the graph can do; in the others a pixel has any number of neighbours."""
 
 _PREFIX = "preprocessing/"
 _MAX_ASPECT = 100  # as image_file's MAX_ASPECT: of a longer ribbon only the middle is resized
@@ -31,14 +34,14 @@ def embed_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) ->
 
     Args:
         model: has one input, float32 (N, C, H, W); stays as it is.
-        preprocessing: resize, crop, mean and deviation; bilinear.
+        preprocessing: resize, crop, mean and deviation.
 
     Returns:
         A model with one input ``image``, uint8 (N, height, width, 3), RGB, of any height and width,
         and the outputs of ``model``.
 
     Raises:
-        ConfigError: if the interpolation isn't bilinear.
+        ConfigError: if the interpolation isn't in :data:`EMBEDDABLE`.
     """
     embedded = onnx.ModelProto()
     embedded.CopyFrom(model)
@@ -73,12 +76,13 @@ def preprocessing_nodes(
         prepared: name to give to the output, float32 (N, C, H, W).
 
     Raises:
-        ConfigError: if the interpolation isn't bilinear.
+        ConfigError: if the interpolation isn't in :data:`EMBEDDABLE`.
     """
-    if preprocessing.interpolation != "bilinear":
+    by = preprocessing.interpolation
+    if by not in EMBEDDABLE:
         raise ConfigError(
-            f"the ONNX file can resize bilinearly only, and the recipe's interpolation is "
-            f"{preprocessing.interpolation}: leave embed_preprocess out"
+            f"the ONNX file can resize by {', '.join(EMBEDDABLE)}, and the recipe's interpolation "
+            f"is {by}: leave embed_preprocess out"
         )
     nodes = _Nodes()
     shape = nodes.add("Shape", image)
@@ -91,9 +95,11 @@ def preprocessing_nodes(
         top = left = nodes.int64(0)
         height, width = preprocessing.resize
         resized = nodes.int64(height), nodes.int64(width)
-    rows = _Taps(nodes, high, resized[0], preprocessing.height, top, ends_rounded=False)
-    columns = _Taps(nodes, wide, resized[1], preprocessing.width, left, ends_rounded=True)
-    pixels = _resize(nodes, image, rows, columns)
+    rows = _line(nodes, by, high, resized[0], preprocessing.height, top, ends_rounded=False)
+    columns = _line(nodes, by, wide, resized[1], preprocessing.width, left, ends_rounded=True)
+    pixels = _RESIZE[by](nodes, image, rows, columns)
+    inside = nodes.add("And", nodes.along_rows(rows.inside), nodes.along_columns(columns.inside))
+    pixels = nodes.add("Where", inside, pixels, nodes.constant(0, np.int32))
     _normalise(nodes, pixels, preprocessing, prepared)
     return nodes.nodes, nodes.constants
 
@@ -121,9 +127,25 @@ class _Nodes:
         """Add a whole number; return its name."""
         return self.constant(value, np.int64)
 
+    def float32(self, value: float) -> str:
+        """Add a number; return its name."""
+        return self.constant(value, np.float32)
+
     def cast(self, value: str, to: int) -> str:
         """Convert to another type."""
         return self.add("Cast", value, to=to)
+
+    def shifted(self, value: str, bits: int) -> str:
+        """Shift int32 to the right; negative numbers must be 0 or more before."""
+        return self.add("Div", value, self.constant(1 << bits, np.int32))
+
+    def along_columns(self, values: str) -> str:
+        """(count,) -> (count, 1): beside the channels of (N, H, W, 3)."""
+        return self.add("Unsqueeze", values, self.constant([1], np.int64))
+
+    def along_rows(self, values: str) -> str:
+        """(count,) -> (count, 1, 1)."""
+        return self.add("Unsqueeze", values, self.constant([1, 2], np.int64))
 
 
 def _cut(nodes: _Nodes, side: str, other: str) -> str:
@@ -156,105 +178,188 @@ def _short_side(nodes: _Nodes, high: str, wide: str, resize: int) -> tuple[str, 
     return height, width
 
 
-class _Taps:
-    """The two neighbours of each output row or column, and their weights.
+class _Line(NamedTuple):
+    """Of which input pixels the rows or the columns of the output are made.
+
+    Args:
+        resized: pixels of the whole side after resizing.
+        position: of the output pixels in it, int64 (count,); outside for a border.
+        inside: bool (count,): False for the border of a crop larger than the picture.
+        indices: of each neighbour in the picture, int64 (count,).
+        weights: of each neighbour, int32 (count,); () for nearest.
+    """
+
+    resized: str
+    position: str
+    inside: str
+    indices: tuple[str, ...]
+    weights: tuple[str, ...]
+
+
+def _line(
+    nodes: _Nodes, by: str, size: str, resized: str, count: int, start: str, *, ends_rounded: bool
+) -> _Line:
+    """Find the input pixels of a line.
 
     Args:
         nodes: gets the nodes.
+        by: interpolation.
         size: pixels of the side before resizing.
         resized: pixels of the side after it.
         count: pixels of the centre crop, which alone are computed.
         start: of the side in the picture.
         ends_rounded: whether the outermost pixel has weight 1 beyond the ends, as for columns; rows
-            keep both weights, on the same pixel.
-
-    Attributes:
-        indices: names of both neighbours' indices in the picture, int64 (count,).
-        weights: names of their weights, int32 (count,).
-        inside: name of a Boolean (count,): False for the border of a crop larger than the picture.
+            keep both weights, on the same pixel. Bilinear only.
     """
-
-    def __init__(
-        self,
-        nodes: _Nodes,
-        size: str,
-        resized: str,
-        count: int,
-        start: str,
-        *,
-        ends_rounded: bool,
-    ) -> None:
-        # Rounded down, because MindSpore makes the larger half of an odd border come first. Div of
-        # whole numbers would round towards 0.
-        excess = nodes.cast(nodes.add("Sub", resized, nodes.int64(count)), TensorProto.FLOAT)
-        offset = nodes.add("Floor", nodes.add("Mul", excess, nodes.constant(0.5, np.float32)))
-        offset = nodes.cast(offset, TensorProto.INT64)
-        position = nodes.add("Add", nodes.constant(np.arange(count), np.int64), offset)
-        not_before = nodes.add("Not", nodes.add("Less", position, nodes.int64(0)))
-        self.inside = nodes.add("And", not_before, nodes.add("Less", position, resized))
-        index, fraction = self._places(nodes, position, size, resized)
-        last = nodes.add("Sub", size, nodes.int64(1))
-        if ends_rounded:
-            before = nodes.add("Less", index, nodes.int64(0))
-            beyond = nodes.add("Not", nodes.add("Less", index, last))
-            outside = nodes.add("Or", before, beyond)
-            fraction = nodes.add("Where", outside, nodes.constant(0, np.float32), fraction)
-            index = self._clipped(nodes, index, last)
-        following = nodes.add("Add", index, nodes.int64(1))
-        self.indices = tuple(
-            nodes.add("Add", self._clipped(nodes, each, last), start) for each in (index, following)
-        )
-        one = nodes.constant(1, np.float32)
-        self.weights = tuple(
+    # Rounded down, because MindSpore makes the larger half of an odd border come first. Div of
+    # whole numbers would round towards 0.
+    excess = nodes.cast(nodes.add("Sub", resized, nodes.int64(count)), TensorProto.FLOAT)
+    offset = nodes.add("Floor", nodes.add("Mul", excess, nodes.float32(0.5)))
+    offset = nodes.cast(offset, TensorProto.INT64)
+    position = nodes.add("Add", nodes.constant(np.arange(count), np.int64), offset)
+    not_before = nodes.add("Not", nodes.add("Less", position, nodes.int64(0)))
+    inside = nodes.add("And", not_before, nodes.add("Less", position, resized))
+    last = nodes.add("Sub", size, nodes.int64(1))
+    indices, shares = _NEIGHBOURS[by](nodes, position, size, resized, last, ends_rounded)
+    return _Line(
+        resized,
+        position,
+        inside,
+        tuple(nodes.add("Add", _clipped(nodes, index, last), start) for index in indices),
+        tuple(
             nodes.cast(
-                nodes.add("Round", nodes.add("Mul", share, nodes.constant(_ONE, np.float32))),
-                TensorProto.INT32,
+                nodes.add("Round", nodes.add("Mul", share, nodes.float32(_ONE))), TensorProto.INT32
             )
-            for share in (nodes.add("Sub", one, fraction), fraction)
-        )
-
-    @staticmethod
-    def _places(nodes: _Nodes, position: str, size: str, resized: str) -> tuple[str, str]:
-        """Return the first neighbour's index, and how far beyond it an output pixel lies."""
-        half = nodes.constant(0.5, np.float64)
-        sides = [nodes.cast(side, TensorProto.DOUBLE) for side in (resized, size)]
-        scale = nodes.add("Div", nodes.constant(1, np.float64), nodes.add("Div", *sides))
-        centre = nodes.add("Add", nodes.cast(position, TensorProto.DOUBLE), half)
-        place = nodes.add("Sub", nodes.add("Mul", centre, scale), half)
-        place = nodes.cast(place, TensorProto.FLOAT)
-        whole = nodes.add("Floor", place)
-        return nodes.cast(whole, TensorProto.INT64), nodes.add("Sub", place, whole)
-
-    @staticmethod
-    def _clipped(nodes: _Nodes, index: str, last: str) -> str:
-        return nodes.add("Min", nodes.add("Max", index, nodes.int64(0)), last)
+            for share in shares
+        ),
+    )
 
 
-def _resize(nodes: _Nodes, image: str, rows: _Taps, columns: _Taps) -> str:
-    """Return the resized centre, int32 (N, H, W, 3), 0 to 255."""
+def _scale(nodes: _Nodes, size: str, resized: str) -> str:
+    sides = [nodes.cast(side, TensorProto.DOUBLE) for side in (resized, size)]
+    return nodes.add("Div", nodes.constant(1, np.float64), nodes.add("Div", *sides))
 
-    def column_of(values: str) -> str:  # (count,) -> (count, 1): beside the channels
-        return nodes.add("Unsqueeze", values, nodes.constant([1], np.int64))
 
-    def row_of(values: str) -> str:
-        return nodes.add("Unsqueeze", values, nodes.constant([1, 2], np.int64))
+def _clipped(nodes: _Nodes, index: str, last: str) -> str:
+    return nodes.add("Min", nodes.add("Max", index, nodes.int64(0)), last)
 
-    def shifted(value: str, bits: int) -> str:  # no value is negative
-        return nodes.add("Div", value, nodes.constant(1 << bits, np.int32))
 
-    parts = []
-    for row, row_weight in zip(rows.indices, rows.weights):
+def _place(nodes: _Nodes, position: str, size: str, resized: str) -> tuple[str, str]:
+    """Return the input pixel before an output pixel's middle, and how far beyond it that is."""
+    half = nodes.constant(0.5, np.float64)
+    centre = nodes.add("Add", nodes.cast(position, TensorProto.DOUBLE), half)
+    place = nodes.add("Sub", nodes.add("Mul", centre, _scale(nodes, size, resized)), half)
+    place = nodes.cast(place, TensorProto.FLOAT)
+    whole = nodes.add("Floor", place)
+    return nodes.cast(whole, TensorProto.INT64), nodes.add("Sub", place, whole)
+
+
+def _nearest_pixel(
+    nodes: _Nodes, position: str, size: str, resized: str, last: str, ends_rounded: bool
+) -> tuple[list[str], list[str]]:
+    exact = nodes.cast(position, TensorProto.DOUBLE)
+    place = nodes.add("Floor", nodes.add("Mul", exact, _scale(nodes, size, resized)))
+    return [nodes.cast(place, TensorProto.INT64)], []
+
+
+def _two_pixels(
+    nodes: _Nodes, position: str, size: str, resized: str, last: str, ends_rounded: bool
+) -> tuple[list[str], list[str]]:
+    index, fraction = _place(nodes, position, size, resized)
+    if ends_rounded:
+        before = nodes.add("Less", index, nodes.int64(0))
+        beyond = nodes.add("Not", nodes.add("Less", index, last))
+        outside = nodes.add("Or", before, beyond)
+        fraction = nodes.add("Where", outside, nodes.float32(0), fraction)
+        index = _clipped(nodes, index, last)
+    following = nodes.add("Add", index, nodes.int64(1))
+    return [index, following], [nodes.add("Sub", nodes.float32(1), fraction), fraction]
+
+
+def _four_pixels(
+    nodes: _Nodes, position: str, size: str, resized: str, last: str, ends_rounded: bool
+) -> tuple[list[str], list[str]]:
+    """``interpolateCubic`` of OpenCV, with a = -0.75, in float32 as there."""
+    index, x = _place(nodes, position, size, resized)
+    a, one = np.float32(-0.75), nodes.float32(1)
+    beyond, before = nodes.add("Add", x, one), nodes.add("Sub", one, x)
+
+    def times(value: str, factor: str, plus: float, sign: str = "Add") -> str:
+        return nodes.add(sign, nodes.add("Mul", value, factor), nodes.float32(plus))
+
+    first = times(beyond, nodes.float32(a), 5 * a, "Sub")
+    first = times(times(first, beyond, 8 * a), beyond, 4 * a, "Sub")
+    inner = []
+    for distance in (x, before):
+        part = times(distance, nodes.float32(a + 2), a + 3, "Sub")
+        inner.append(times(nodes.add("Mul", part, distance), distance, 1))
+    rest = one
+    for share in (first, *inner):
+        rest = nodes.add("Sub", rest, share)
+    indices = [nodes.add("Add", index, nodes.int64(k)) for k in (-1, 0, 1, 2)]
+    return indices, [first, *inner, rest]
+
+
+_NEIGHBOURS = {"bilinear": _two_pixels, "bicubic": _four_pixels, "nearest": _nearest_pixel}
+
+
+def _sums_along_rows(nodes: _Nodes, image: str, rows: _Line, columns: _Line) -> list[str]:
+    """Return the weighted sums along each neighbouring row, int32 (N, H, W, 3)."""
+    sums = []
+    for row in rows.indices:
         line = nodes.add("Gather", image, row, axis=1)
-        products = []
+        total = ""
         for column, weight in zip(columns.indices, columns.weights):
             pixels = nodes.cast(nodes.add("Gather", line, column, axis=2), TensorProto.INT32)
-            products.append(nodes.add("Mul", pixels, column_of(weight)))
-        total = shifted(nodes.add("Add", *products), 4)
-        parts.append(shifted(nodes.add("Mul", total, row_of(row_weight)), 16))
+            product = nodes.add("Mul", pixels, nodes.along_columns(weight))
+            total = nodes.add("Add", total, product) if total else product
+        sums.append(total)
+    return sums
+
+
+def _nearest(nodes: _Nodes, image: str, rows: _Line, columns: _Line) -> str:
+    line = nodes.add("Gather", image, *rows.indices, axis=1)
+    return nodes.cast(nodes.add("Gather", line, *columns.indices, axis=2), TensorProto.INT32)
+
+
+def _bilinear(nodes: _Nodes, image: str, rows: _Line, columns: _Line) -> str:
+    """Return the resized centre, int32 (N, H, W, 3), 0 to 255."""
+    parts = [
+        nodes.shifted(nodes.add("Mul", nodes.shifted(line, 4), nodes.along_rows(weight)), 16)
+        for line, weight in zip(_sums_along_rows(nodes, image, rows, columns), rows.weights)
+    ]
     total = nodes.add("Add", nodes.add("Add", *parts), nodes.constant(2, np.int32))
-    pixels = shifted(total, 2)
-    inside = nodes.add("And", row_of(rows.inside), column_of(columns.inside))
-    return nodes.add("Where", inside, pixels, nodes.constant(0, np.int32))
+    return nodes.shifted(total, 2)
+
+
+def _bicubic(nodes: _Nodes, image: str, rows: _Line, columns: _Line) -> str:
+    """As :func:`_bilinear`. OpenCV's vector units sum along columns in float32.
+
+    They take eight values at a time; what is left of a row is summed in whole numbers.
+    """
+    lines = _sums_along_rows(nodes, image, rows, columns)
+    weights = [nodes.along_rows(weight) for weight in rows.weights]
+    scale, floating, whole = nodes.float32(1 / _ONE**2), "", ""
+    for line, weight in reversed(list(zip(lines, weights))):
+        factor = nodes.add("Mul", nodes.cast(weight, TensorProto.FLOAT), scale)
+        part = nodes.add("Mul", nodes.cast(line, TensorProto.FLOAT), factor)
+        exact = nodes.add("Mul", line, weight)
+        floating = nodes.add("Add", floating, part) if floating else part
+        whole = nodes.add("Add", whole, exact) if whole else exact
+    floating = nodes.cast(nodes.add("Round", floating), TensorProto.INT32)
+    whole = nodes.add("Add", whole, nodes.constant(1 << 21, np.int32))
+    whole = nodes.shifted(nodes.add("Max", whole, nodes.constant(0, np.int32)), 22)
+    three, eight = nodes.int64(3), nodes.int64(8)
+    at = nodes.add("Mul", nodes.along_columns(columns.position), three)
+    at = nodes.add("Add", at, nodes.constant(np.arange(3), np.int64))
+    vectors = nodes.add("Div", nodes.add("Mul", columns.resized, three), eight)
+    in_vector = nodes.add("Less", at, nodes.add("Mul", vectors, eight))
+    value = nodes.add("Where", in_vector, floating, whole)
+    value = nodes.add("Max", value, nodes.constant(0, np.int32))
+    return nodes.add("Min", value, nodes.constant(255, np.int32))
+
+
+_RESIZE = {"bilinear": _bilinear, "bicubic": _bicubic, "nearest": _nearest}
 
 
 def _normalise(nodes: _Nodes, pixels: str, preprocessing: Preprocessing, prepared: str) -> None:

@@ -91,7 +91,7 @@ def test_help_begins_with_its_own_options(capsys):
         ("--fp16 --format onnx mindir", "write the .mindir file by a command of its own"),
         ("--embed_preprocess --format onnx mindir", "by a command of its own"),
         ("--embed_preprocess --dynamic batch,size", "give --dynamic batch"),
-        ("--embed_preprocess --interpolation bicubic", "can resize bilinearly only"),
+        ("--embed_preprocess --interpolation area", "by bilinear, bicubic and nearest"),
         ("--web w --format mindir", "web is for the ONNX file"),
         ("--triton t --format mindir", "triton is for the ONNX file"),
         ("--int8 c --format mindir", "int8 is for the ONNX file"),
