@@ -2,8 +2,8 @@
 
 ONNX's Resize operator isn't used. Validation resizes as OpenCV does, in whole numbers: weights of
 11 bits, rows first, and the sums shifted (``inference/resize.py`` has it in NumPy, with the
-sources). Interpolation in floats, as Resize does it, rounds other pixels up or down. A Gather of the
-neighbours and the same arithmetic give validation's pixels bit for bit.
+sources). Interpolation in floats, as Resize does it, rounds other pixels up or down. A Gather of
+the neighbours and the same arithmetic give validation's pixels bit for bit.
 """
 
 from __future__ import annotations
@@ -237,7 +237,9 @@ def _line(
 
 def _scale(nodes: _Nodes, size: str, resized: str) -> str:
     sides = [nodes.cast(side, TensorProto.DOUBLE) for side in (resized, size)]
-    return nodes.add("Div", nodes.constant(1, np.float64), nodes.add("Div", *sides))
+    # Not Div of 1: ONNX Runtime's DivMulFusion would make (1 / a) * b into b / a, which rounds
+    # otherwise, and moves whole rows of a nearest neighbour.
+    return nodes.add("Reciprocal", nodes.add("Div", *sides))
 
 
 def _clipped(nodes: _Nodes, index: str, last: str) -> str:
@@ -281,7 +283,7 @@ def _four_pixels(
 ) -> tuple[list[str], list[str]]:
     """``interpolateCubic`` of OpenCV, with a = -0.75, in float32 as there."""
     index, x = _place(nodes, position, size, resized)
-    a, one = np.float32(-0.75), nodes.float32(1)
+    a, one = -0.75, nodes.float32(1)
     beyond, before = nodes.add("Add", x, one), nodes.add("Sub", one, x)
 
     def times(value: str, factor: str, plus: float, sign: str = "Add") -> str:

@@ -31,6 +31,7 @@ SIZES = (
     (2, 900),
     (901, 3),
 )
+SIZES += ((300, 400),)  # a nearest neighbour on the edge of two pixels, for 224 of 256
 
 
 def identity(preprocessing: Preprocessing, batch: int | str = "batch") -> onnx.ModelProto:
@@ -72,6 +73,7 @@ SETTINGS = {
     "bicubic_not_square": Augment(image_resize=(24, 41), interpolation="bicubic"),
     "nearest": Augment(image_resize=33, crop_pct=0.9, interpolation="nearest"),
     "nearest_border": Augment(image_resize=32, crop_pct=1.2, interpolation="nearest"),
+    "nearest_224": Augment(interpolation="nearest"),
     "one_mean": Augment(image_resize=32, mean=(100.0,), std=(50.0,)),
 }
 
