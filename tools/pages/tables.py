@@ -7,10 +7,10 @@ A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME i
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
 ``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``support``,
-``calls``, ``keys`` and ``digits_settings``.
+``calls``, ``keys``, ``digits_settings``, ``export`` and ``export_failures``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
-ghostify, ghostify_digits, digits_settings, support), ``results.csv``, ``profile.csv`` and
+ghostify, ghostify_digits, digits_settings, support, export), ``results.csv``, ``profile.csv`` and
 ``releases.csv`` in ``benchmarks``, the recipes' header comments, and the package's own tables of
 keys and of calls.
 """
@@ -30,6 +30,7 @@ from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
 from tools.pages.digits_settings import DIGITS_SETTINGS_HEAD, digits_settings_rows
+from tools.pages.export import EXPORT_HEAD, export_failures, export_rows, export_sentence
 from tools.pages.keys import keys_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
 from tools.pages.recipe_header import DescribedRecipe, list_recipes
@@ -53,7 +54,10 @@ __all__ = ["Sources", "fill", "main", "pages"]
 NOT_MEASURED = "not measured"
 # Results of which there is one file each.
 _SINGLE = frozenset(
-    {"digits_settings", "ghostify", "ghostify_digits", "paper_tables", "support", "throughput"}
+    {
+        *("digits_settings", "export", "ghostify", "ghostify_digits", "paper_tables", "support"),
+        "throughput",
+    }
 )
 _DATASETS = {"imagenet": "ImageNet-1K", "cifar10": "CIFAR-10", "digits": "Handwritten digits"}
 _MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
@@ -79,7 +83,7 @@ class Sources:
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
         self.ghostify_digits, self.digits_settings = {"parts": []}, {"runs": []}
-        self.support = {"rows": []}
+        self.support, self.export = {"rows": []}, {"rows": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -295,6 +299,12 @@ def digits_settings_table(sources: Sources, page: Path) -> str:
     return _table(DIGITS_SETTINGS_HEAD, digits_settings_rows(sources.digits_settings["runs"]))
 
 
+def export_table(sources: Sources, page: Path) -> str:
+    """Return the table of the families' export to ONNX."""
+    sentence = export_sentence(sources.export)
+    return f"{sentence}\n{_table(EXPORT_HEAD, export_rows(sources.export))}"
+
+
 def all_paper_tables(sources: Sources, page: Path) -> str:
     """Return the paper's tables with our numbers beside its own."""
     tables = paper_tables(sources.paper_tables, sources.paper_rows)
@@ -332,6 +342,8 @@ _SECTIONS = {
     "calls": lambda sources, page: calls_table(),
     "keys": lambda sources, page: keys_table(),
     "digits_settings": digits_settings_table,
+    "export": export_table,
+    "export_failures": lambda sources, page: export_failures(sources.export),
 }
 
 
