@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from mindspore import nn
 from onnx import TensorProto, helper
@@ -61,15 +62,18 @@ def to_onnx(
     Raises:
         UntranslatablePrimitive: if the network has a primitive without translation.
         FixedSize: if the network can't do what ``dynamic`` asks for.
-        UserError: if the network has other inputs or outputs than a classifier, or the file would
-            be larger than 2 GB.
+        UserError: if the network returns several tensors, the file would be larger than 2 GB, or it
+            can't be written.
     """
     model = build_onnx(
         network, image_size=image_size, in_channels=in_channels, dynamic=dynamic, fp16=fp16
     )
     if description is not None:
         helper.set_model_props(model, description.to_metadata())
-    write_bytes(path, model.SerializeToString())
+    try:
+        write_bytes(path, model.SerializeToString())
+    except OSError as error:
+        raise UserError(f"{os.fspath(path)} can't be written: {error.strerror}") from error
 
 
 def build_onnx(
@@ -89,9 +93,10 @@ def build_onnx(
     _check_outputs(network, graph)
     draft = translate(graph, TABLE)
     optimise(draft)
+    _finish_output(draft)
     if fp16:
         to_float16(draft)
-    _name_output(draft)
+    draft.rename(draft.outputs[0], OUTPUT)
     return _check(_model(draft))
 
 
@@ -105,12 +110,17 @@ def _check_outputs(network: nn.Cell, graph: Graph) -> None:
         )
 
 
-def _name_output(draft: Draft) -> None:
+def _finish_output(draft: Draft) -> None:
+    """Let the output be float32, and computed, for it to get a name of its own."""
     (output,) = draft.outputs
-    if draft.producer(output) is None:  # the input, or a constant
-        draft.outputs = [draft.add("Identity", [output], "").output]
-        draft.inherit(draft.outputs[0], output)
-    draft.rename(draft.outputs[0], OUTPUT)
+    if draft.dtypes[output] != np.float32:
+        node = draft.add("Cast", [output], "", to=TensorProto.FLOAT)
+    elif draft.producer(output) is None:  # the input, or a constant
+        node = draft.add("Identity", [output], "")
+    else:
+        return
+    draft.outputs = [node.output]
+    draft.shapes[node.output], draft.dtypes[node.output] = draft.shapes[output], np.dtype("f4")
 
 
 def _model(draft: Draft) -> onnx.ModelProto:

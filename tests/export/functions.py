@@ -40,10 +40,6 @@ def divide(x):
     return x / (x * x + 1)
 
 
-def einsum(x):
-    return ops.einsum("bchw,bdhw->bcd", x, x)
-
-
 def expand_dims(x):
     return ops.expand_dims(x, 2)
 

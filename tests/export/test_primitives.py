@@ -2,14 +2,13 @@
 
 import inspect
 
-import mindspore as ms
 import numpy as np
-import onnxruntime
 import pytest
 from mindspore import nn, ops
 
-from mindcv_ghost.export import build_onnx
+from mindcv_ghost.export import UntranslatablePrimitive, build_onnx
 from tests.export import functions
+from tests.export.running import export_and_compare, random_images, run
 
 
 class Of(nn.Cell):
@@ -21,33 +20,6 @@ class Of(nn.Cell):
 
     def construct(self, x):
         return self.function(x)
-
-
-def run(model, images):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, {"image": images})[0]
-
-
-def images(batch=3, channels=3, height=8, width=6, seed=0):
-    return np.random.default_rng(seed).normal(size=(batch, channels, height, width)).astype("f")
-
-
-def check(network, channels=3, height=8, width=6, dynamic=("batch",), batches=(1, 3)):
-    network.set_train(False)
-    model = build_onnx(network, image_size=(height, width), in_channels=channels, dynamic=dynamic)
-    for batch in batches:
-        x = images(batch, channels, height, width, seed=batch)
-        wanted = network(ms.Tensor(x)).asnumpy()
-        given = run(model, x)
-        assert given.shape == wanted.shape
-        np.testing.assert_allclose(given, wanted, rtol=2e-5, atol=2e-5)
-    return model
-
-
-def kinds(model):
-    return [node.op_type for node in model.graph.node]
 
 
 CELLS = {
@@ -92,9 +64,58 @@ FUNCTIONS = {name: f for name, f in vars(functions).items() if inspect.isfunctio
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_computes_the_same_as_in_mindspore(name):
-    check(Of(FUNCTIONS[name]))
+    export_and_compare(Of(FUNCTIONS[name]))
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_layer_computes_the_same_as_in_mindspore(name):
-    check(Of(CELLS[name]))
+    export_and_compare(Of(CELLS[name]))
+
+
+@pytest.mark.parametrize("mode", ["same", "pad", "valid"])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (3, 1), (1, 2)])
+@pytest.mark.parametrize("kernel", [(2, 3), (4, 1)])
+def test_convolutions_pad_as_in_mindspore(mode, stride, dilation, kernel):
+    padding = (1, 2, 0, 1) if mode == "pad" else 0
+    conv = nn.Conv2d(
+        3, 4, kernel, stride, mode, padding, dilation, has_bias=True, bias_init="normal"
+    )
+    export_and_compare(conv, height=11, width=9)
+
+
+def test_grouped_convolutions_are_the_same():
+    export_and_compare(nn.Conv2d(6, 9, 3, group=3), channels=6)
+
+
+def test_layers_on_the_last_axis_are_the_same():
+    export_and_compare(nn.SequentialCell(nn.Dense(6, 5), nn.GELU(), nn.Dense(5, 4)))
+
+
+class Einsum(nn.Cell):
+    def construct(self, x):
+        return ops.einsum("bchw,bdhw->bcd", x, x)
+
+
+class Roll(nn.Cell):
+    def construct(self, x):
+        return ops.roll(x, (-2, 1), (2, 3))
+
+
+def test_what_mindspore_cant_run_on_the_cpu_is_as_in_numpy():
+    images = random_images()
+    einsum = np.einsum("bchw,bdhw->bcd", images, images)
+    model = build_onnx(Einsum(), image_size=(8, 6))
+    np.testing.assert_allclose(run(model, images), einsum, rtol=1e-4)
+    model = build_onnx(Roll(), image_size=(8, 6))
+    np.testing.assert_array_equal(run(model, images), np.roll(images, (-2, 1), (2, 3)))
+
+
+class Missing(nn.Cell):
+    def construct(self, x):
+        return ops.erfinv(ops.clamp(x, -0.9, 0.9))
+
+
+def test_a_primitive_without_a_row_is_named_with_its_layer():
+    network = nn.SequentialCell(nn.ReLU(), Missing())
+    with pytest.raises(UntranslatablePrimitive, match=r"Erfinv in 1 can't.*--format mindir"):
+        build_onnx(network, image_size=(8, 6))

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import source_commit, utc_now
 
-__all__ = ["FAMILIES", "main", "summarise"]
+__all__ = ["EQUAL", "FAMILIES", "agrees", "main", "networks", "run_one", "summarise"]
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "results" / "export.json"
 FOLDER = Path(tempfile.gettempdir()) / "mindcv_ghost_export_families"
 SECONDS_FOR_ONE = 400
+EQUAL = 1e-4  # the largest difference of equal logits, relative to the largest logit
 BATCHES = (1, 1, 3)  # of the three inputs
 TIMED = {"warm_up": 3, "least": 5, "most": 50, "seconds": 2.0}
 
@@ -113,7 +114,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 # --- one network, in a process of its own -------------------------------------------------------
 
 
-def measure(name: str, side: int, folder: Path) -> None:
+def measure(name: str, side: int, folder: Path, sizes: bool) -> None:
     """Export one network by both exporters; print the row after each step, as far as it got."""
     import mindcv
     import mindspore as ms
@@ -122,7 +123,7 @@ def measure(name: str, side: int, folder: Path) -> None:
     from mindcv_ghost.export import build_onnx
 
     row: dict[str, Any] = {"model": name, "image_size": side}
-    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # compiles nothing; the kernels are the same
     try:
         network = mindcv.create_model(name).set_train(False)
         give_statistics(network, side)
@@ -140,8 +141,9 @@ def measure(name: str, side: int, folder: Path) -> None:
     except Exception as error:
         row["ours"] = _reason(error)
     print(json.dumps(row), flush=True)
-    row["any_size"] = _any_size(network, side)
-    print(json.dumps(row), flush=True)
+    if sizes:
+        row["any_size"] = _any_size(network, side)
+        print(json.dumps(row), flush=True)
     row["mindspore"] = _by_mindspore(network, inputs[0], wanted[0], folder)
     print(json.dumps(row), flush=True)
 
@@ -221,10 +223,10 @@ def _reason(error: Exception) -> str:
 # --- all of them ---------------------------------------------------------------------------------
 
 
-def run_one(name: str, side: int, folder: Path) -> dict[str, Any]:
+def run_one(name: str, side: int, folder: Path, sizes: bool = True) -> dict[str, Any]:
     """Measure one network in a process of its own; return its row, however far it came."""
     command = [sys.executable, "-m", "tools.measure.export_families", "--one", name, str(side)]
-    command += ["--folder", str(folder)]
+    command += ["--folder", str(folder), *([] if sizes else ["--no_sizes"])]
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -276,13 +278,14 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, int]:
         of_family = [row for row in rows if row["family"] == family]
         runnable = [row for row in of_family if "cannot_run" not in row]
         counts["families"] += 1
-        counts["ours"] += bool(runnable) and all(_agrees(r.get("difference")) for r in runnable)
-        counts["mindspore"] += bool(runnable) and all(_agrees(r.get("mindspore")) for r in runnable)
+        counts["ours"] += bool(runnable) and all(agrees(r.get("difference")) for r in runnable)
+        counts["mindspore"] += bool(runnable) and all(agrees(r.get("mindspore")) for r in runnable)
     return counts
 
 
-def _agrees(difference: Any) -> bool:
-    return isinstance(difference, float) and difference <= 1e-4
+def agrees(difference: Any) -> bool:
+    """Whether something is a difference, and small enough."""
+    return isinstance(difference, float) and difference <= EQUAL
 
 
 def networks(families: Iterable[str]) -> list[tuple[str, str, int]]:
@@ -295,15 +298,18 @@ def networks(families: Iterable[str]) -> list[tuple[str, str, int]]:
     return found
 
 
-def export(families: list[str], folder: Path, workers: int, old: dict[str, dict]) -> list[dict]:
-    """Return the rows of all families, those of the given ones measured anew."""
+def export(
+    families: list[str], folder: Path, workers: int, sizes: bool, old: dict[str, dict]
+) -> Iterator[list[dict]]:
+    """Yield the rows of all families after each network that was measured anew."""
     wanted = networks(families)
     with ThreadPoolExecutor(workers) as pool:
-        rows = pool.map(lambda entry: run_one(entry[1], entry[2], folder), wanted)
+        rows = pool.map(lambda entry: run_one(entry[1], entry[2], folder, sizes), wanted)
         for (family, name, _), row in zip(wanted, rows):
-            old[name] = {"family": family, **row}
+            kept = {k: v for k, v in old.get(name, {}).items() if k == "any_size" and not sizes}
+            old[name] = {"family": family, **kept, **row}
             print(json.dumps(old[name]), flush=True)
-    return [old[name] for _, name, _ in networks(FAMILIES) if name in old]
+            yield [old[name] for _, name, _ in networks(FAMILIES) if name in old]
 
 
 def translate_all(workers: int, folder: Path) -> int:
@@ -327,7 +333,7 @@ def translate_all(workers: int, folder: Path) -> int:
         rows = pool.map(lambda pair: run_one(pair[0], pair[1], folder), zip(names, sides))
         for row in rows:
             (folder / f"{row['model']}.onnx").unlink(missing_ok=True)
-            if not _agrees(row.get("difference")):
+            if not agrees(row.get("difference")):
                 failed += 1
             print(json.dumps(row), flush=True)
     print(f"{len(names) - failed} of {len(names)} registered networks agree")
@@ -344,12 +350,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="networks at the same time")
     parser.add_argument("--only_times", action="store_true", help="time the files of the last run")
     parser.add_argument("--no_times", action="store_true", help="leave the times as they are")
+    parser.add_argument("--no_sizes", action="store_true", help="try no other sizes of images")
     parser.add_argument("--translate_all", action="store_true", help="every registered network")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "SIDE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.one:
-        measure(arguments.one[0], int(arguments.one[1]), arguments.folder)
+        name, side = arguments.one
+        measure(name, int(side), arguments.folder, not arguments.no_sizes)
         return 0
     if arguments.translate_all:
         return translate_all(arguments.workers, arguments.folder)
@@ -359,10 +367,11 @@ def main(argv: list[str] | None = None) -> int:
     result = read_json(arguments.out) if arguments.out.exists() else {"rows": []}
     old = {row["model"]: row for row in result["rows"]}
     if not arguments.only_times:
-        rows = export(
-            arguments.families or list(FAMILIES), arguments.folder, arguments.workers, old
-        )
-        result = {**_conditions(), "rows": rows}
+        families = arguments.families or list(FAMILIES)
+        sizes = not arguments.no_sizes
+        for rows in export(families, arguments.folder, arguments.workers, sizes, old):
+            result = {**_conditions(), "rows": rows}
+            write_text(arguments.out, json.dumps(result, indent=1) + "\n")
     if not arguments.no_times:
         for row in result["rows"]:
             path = arguments.folder / f"{row['model']}.onnx"

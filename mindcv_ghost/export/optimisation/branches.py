@@ -109,8 +109,9 @@ def _sum(a: _Branch, b: _Branch) -> tuple[np.ndarray, np.ndarray, list[int]] | N
     for branch in (a, b):
         more = [p - own for p, own in zip(pads, branch.pads)]
         weights.append(np.pad(branch.weight, ((0, 0), (0, 0), more[0::2], more[1::2])))
-    if weights[0].shape != weights[1].shape:
-        return None
+    apart = a.weight.size + b.weight.size
+    if weights[0].shape != weights[1].shape or weights[0].size > apart:
+        return None  # a cross of 1x3 and 3x1 has fewer products than a square
     dtype = a.weight.dtype
     weight = weights[0].astype(np.float64) + weights[1]
     bias = a.bias.astype(np.float64) + b.bias

@@ -57,7 +57,25 @@ def _cast(draft: Draft, node: Node) -> bool:
     return source is not None and source == target and _drop(draft, node)
 
 
+def _batch_norm(draft: Draft, node: Node) -> bool:
+    """``nn.BatchNorm1d`` normalises (N, C) as (N, C, 1, 1); ONNX takes it as it is."""
+    before = draft.producer(node.inputs[0])
+    source = draft.shapes.get(before.inputs[0]) if before and before.kind == "Reshape" else None
+    wide = draft.shapes.get(node.inputs[0])
+    if before is None or source is None or wide is None or len(source) != 2:
+        return False
+    if wide[:2] != source or any(n != 1 for n in wide[2:]) or not draft.only_reader(node.output):
+        return False
+    (after,) = draft.readers(node.output)
+    if after.kind != "Reshape":
+        return False
+    draft.rewire(node, 0, before.inputs[0])
+    draft.shapes[node.output] = source
+    return True
+
+
 _RULES = {
+    "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Expand": _expand,
     "Reshape": _reshape,

@@ -1,0 +1,215 @@
+"""Whole networks as .onnx files: what is in them, and what is refused."""
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import onnx
+import pytest
+from mindspore import Parameter, Tensor, nn, ops
+
+import mindcv_ghost
+from mindcv_ghost.errors import UserError
+from mindcv_ghost.export import FixedSize, build_onnx, to_onnx
+from mindcv_ghost.inference.description import ModelDescription
+from mindcv_ghost.layers.rep_conv import RepConv
+from mindcv_ghost.surgery import deploy
+from tests.export.running import assert_same, export_and_compare, kinds, random_images, run
+from tests.helpers.randomised import randomise
+
+SIDE = 32
+
+
+def small_network():
+    network = mindcv.create_model("ghost_resnet20_cifar", num_classes=10)
+    randomise(network)
+    return network.set_train(False)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return small_network()
+
+
+@pytest.fixture(scope="module")
+def model(network):
+    return build_onnx(network, image_size=(SIDE, SIDE))
+
+
+def test_batches_of_any_size_give_the_networks_logits(network, model):
+    assert_same(model, network, (1, 3, SIDE, SIDE), (5, 3, SIDE, SIDE), rtol=1e-4, atol=1e-4)
+
+
+def test_the_file_is_plain_onnx_of_opset_20(model):
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+    assert model.ir_version == 9
+    assert {node.domain for node in model.graph.node} == {""}
+    onnx.checker.check_model(model, full_check=True)
+    (image,), (logits,) = model.graph.input, model.graph.output
+    dimensions = [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim]
+    assert (image.name, dimensions) == ("image", ["batch", 3, SIDE, SIDE])
+    dimensions = [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim]
+    assert (logits.name, dimensions) == ("logits", ["batch", 10])
+
+
+def test_nodes_and_weights_are_named_after_the_layers(network, model):
+    names = {initializer.name for initializer in model.graph.initializer}
+    weights = {n for n, p in network.parameters_dict().items() if n.endswith("weight")}
+    assert weights - {"classifier.weight"} <= names | {"fc.weight"}
+    assert "layer1/0/conv1/primary/conv/Conv" in {node.name for node in model.graph.node}
+    concats = [node.name for node in model.graph.node if node.op_type == "Concat"]
+    assert len(concats) == 19
+    # MindSpore notes the first Ghost module, "conv1", for all of them.
+    assert sum(name.startswith("layer3/") for name in concats) == 6
+
+
+def test_nothing_is_left_to_fold(model):
+    found = kinds(model)
+    assert "BatchNormalization" not in found
+    assert len(found) == 101
+    assert (found.count("Conv"), found.count("Pad"), found.count("Gemm")) == (38, 2, 1)
+
+
+def test_a_network_in_training_mode_stays_as_it_is(model):
+    network = small_network().set_train(True)
+    network.layer1.set_train(False)  # a frozen part
+    before = {n: p.asnumpy().copy() for n, p in network.parameters_dict().items()}
+    modes = [cell.training for _, cell in network.cells_and_names()]
+    level = ms.get_context("jit_syntax_level")
+    exported = build_onnx(network, image_size=(SIDE, SIDE))
+    assert exported.SerializeToString() == model.SerializeToString()
+    assert [cell.training for _, cell in network.cells_and_names()] == modes
+    assert ms.get_context("jit_syntax_level") == level
+    for name, parameter in network.parameters_dict().items():
+        np.testing.assert_array_equal(parameter.asnumpy(), before[name])
+
+
+def test_an_accelerated_network_is_exported_and_stays_accelerated(model):
+    network = small_network()
+    report = mindcv_ghost.accelerate(network)
+    if not report.threads:
+        pytest.skip(str(report))
+    images = ms.Tensor(random_images(2, 3, SIDE, SIDE))
+    before = network(images).asnumpy()
+    exported = build_onnx(network, image_size=(SIDE, SIDE))
+    assert exported.SerializeToString() == model.SerializeToString()
+    assert mindcv_ghost.accelerate(network).convolutions == report.convolutions
+    np.testing.assert_array_equal(network(images).asnumpy(), before)
+
+
+def test_re_parameterised_branches_are_one_convolution():
+    network = RepConv(3, 3, 3, groups=3)
+    randomise(network)
+    model = export_and_compare(nn.SequentialCell(network, nn.ReLU()))
+    assert kinds(model) == ["Conv", "Relu"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ghostnetv3_050", "repghostnet_050"])
+def test_the_training_form_gives_the_file_of_the_deploy_form(name):
+    network = mindcv.create_model(name)
+    randomise(network)
+    trained, deployed = (build_onnx(n, image_size=(64, 64)) for n in (network, deploy(network)))
+    assert sorted(kinds(trained)) == sorted(kinds(deployed))
+    images = random_images(2, 3, 64, 64)
+    np.testing.assert_allclose(run(trained, images), run(deployed, images), rtol=1e-3, atol=1e-3)
+
+
+class FullyConvolutional(nn.Cell):
+    """Its attention is resized to the size of its features, as in GhostNetV2."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, "same")
+        self.pool = nn.AvgPool2d(3, 3)
+        self.classifier = nn.Dense(4, 5)
+
+    def construct(self, x):
+        x = self.conv(x)
+        gate = ops.interpolate(self.pool(x), size=x.shape[2:], mode="nearest")
+        tokens = ops.transpose((x * gate).reshape(x.shape[0], 4, -1), (0, 2, 1))
+        return self.classifier(tokens.reshape(-1, 4)).reshape(x.shape[0], -1, 5).mean(1)
+
+
+def test_a_network_takes_images_of_any_size_if_it_can():
+    network = FullyConvolutional().set_train(False)
+    model = build_onnx(network, image_size=(16, 24), dynamic=("batch", "size"))
+    assert_same(model, network, (1, 3, 16, 24), (3, 3, 21, 17), (2, 3, 64, 33))
+
+
+class Positions(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.positions = Parameter(Tensor(np.ones((1, 3, 8, 6)), ms.float32), name="positions")
+
+    def construct(self, x):
+        return x + self.positions
+
+
+def test_a_network_for_images_of_one_size_says_so():
+    export_and_compare(Positions())
+    with pytest.raises(FixedSize, match=r"Positions takes images of one size.*--dynamic batch"):
+        build_onnx(Positions(), image_size=(8, 6), dynamic=("batch", "size"))
+
+
+def test_a_fixed_batch_is_one_image():
+    model = build_onnx(nn.ReLU(), image_size=(8, 6), dynamic=())
+    (image,) = model.graph.input
+    assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [1, 3, 8, 6]
+
+
+def test_what_cant_vary_is_refused():
+    with pytest.raises(UserError, match=r"dynamic is any of batch, size; not channels"):
+        build_onnx(nn.ReLU(), dynamic=("batch", "channels"))
+
+
+def test_float16_halves_the_file_and_keeps_input_and_output(model):
+    half = build_onnx(small_network(), image_size=(SIDE, SIDE), fp16=True)
+    floats = [i for i in half.graph.initializer if i.data_type == onnx.TensorProto.FLOAT]
+    assert not floats
+    assert half.ByteSize() < 0.6 * model.ByteSize()
+    images = random_images(2, 3, SIDE, SIDE)
+    single, given = run(model, images), run(half, images)
+    assert given.dtype == np.float32
+    assert 0 < np.abs(given - single).max() / np.abs(single).max() < 1e-2
+
+
+def test_grey_images_are_exported():
+    export_and_compare(nn.Conv2d(1, 4, 3), channels=1)
+
+
+class Several(nn.Cell):
+    def construct(self, x):
+        return x, x + 1
+
+
+def test_a_network_with_several_outputs_is_refused():
+    with pytest.raises(UserError, match=r"Several returns 2 tensors.*wrap it in a cell"):
+        build_onnx(Several())
+
+
+def test_a_layer_in_float16_is_exported_with_its_casts():
+    network = nn.SequentialCell(nn.Conv2d(3, 4, 3).to_float(ms.float16), nn.ReLU())
+    found = kinds(build_onnx(network, image_size=(8, 6)))
+    assert found[0] == "Cast" and "Conv" in found
+
+
+def test_the_file_has_its_description(tmp_path):
+    path = tmp_path / "relu.onnx"
+    description = ModelDescription(model="relu", num_classes=10, class_names=("a", "b"))
+    to_onnx(nn.ReLU(), path, image_size=(8, 6), description=description)
+    metadata = {p.key: p.value for p in onnx.load(path).metadata_props}
+    assert ModelDescription.from_metadata(metadata, str(path)) == description
+
+
+def test_a_failure_leaves_the_old_file(tmp_path):
+    path = tmp_path / "network.onnx"
+    path.write_text("old")
+    with pytest.raises(UserError):
+        to_onnx(Several(), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["network.onnx"]
+    assert path.read_text() == "old"
+
+
+def test_a_folder_that_isnt_there_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"can't be written: No such file or directory"):
+        to_onnx(nn.ReLU(), tmp_path / "missing" / "network.onnx", image_size=(8, 6))
