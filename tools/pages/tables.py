@@ -7,11 +7,12 @@ A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME i
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
 ``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``support``,
-``calls``, ``keys``, ``digits_settings``, ``int8``, ``int8_trials``, ``int8_kinds`` and
-``int8_schemes``.
+``calls``, ``keys``, ``digits_settings``, ``export``, ``export_failures``, ``int8``,
+``int8_trials``, ``int8_kinds`` and ``int8_schemes``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
-ghostify, ghostify_digits, digits_settings, support, int8), ``results.csv``, ``profile.csv`` and
+ghostify, ghostify_digits, digits_settings, support, export, int8), ``results.csv``,
+``profile.csv`` and
 ``releases.csv`` in ``benchmarks``, the recipes' header comments, and the package's own tables of
 keys and of calls.
 """
@@ -31,6 +32,7 @@ from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
 from tools.pages.digits_settings import DIGITS_SETTINGS_HEAD, digits_settings_rows
+from tools.pages.export import EXPORT_HEAD, export_failures, export_rows, export_sentence
 from tools.pages.int8 import (
     int8_kinds_table,
     int8_networks_table,
@@ -61,7 +63,8 @@ NOT_MEASURED = "not measured"
 # Results of which there is one file each.
 _SINGLE = frozenset(
     {
-        *("digits_settings", "ghostify", "ghostify_digits", "int8", "paper_tables", "support"),
+        *("digits_settings", "export", "ghostify", "ghostify_digits", "int8", "paper_tables"),
+        "support",
         "throughput",
     }
 )
@@ -89,7 +92,7 @@ class Sources:
         self.registered, self.paper_rows, self.paper_tables = [], [], {"tables": []}
         self.ghostify, self.throughput = {"models": []}, {"models": []}
         self.ghostify_digits, self.digits_settings = {"parts": []}, {"runs": []}
-        self.support = {"rows": []}
+        self.support, self.export = {"rows": []}, {"rows": []}
         self.int8 = {"networks": [], "schemes": []}
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
@@ -306,6 +309,12 @@ def digits_settings_table(sources: Sources, page: Path) -> str:
     return _table(DIGITS_SETTINGS_HEAD, digits_settings_rows(sources.digits_settings["runs"]))
 
 
+def export_table(sources: Sources, page: Path) -> str:
+    """Return the table of the families' export to ONNX."""
+    sentence = export_sentence(sources.export)
+    return f"{sentence}\n{_table(EXPORT_HEAD, export_rows(sources.export))}"
+
+
 def all_paper_tables(sources: Sources, page: Path) -> str:
     """Return the paper's tables with our numbers beside its own."""
     tables = paper_tables(sources.paper_tables, sources.paper_rows)
@@ -343,6 +352,8 @@ _SECTIONS = {
     "calls": lambda sources, page: calls_table(),
     "keys": lambda sources, page: keys_table(),
     "digits_settings": digits_settings_table,
+    "export": export_table,
+    "export_failures": lambda sources, page: export_failures(sources.export),
     "int8": lambda sources, page: int8_networks_table(sources.int8),
     "int8_trials": lambda sources, page: int8_trials_table(sources.int8),
     "int8_kinds": lambda sources, page: int8_kinds_table(sources.int8),

@@ -164,6 +164,11 @@ def _not_equal(step: Step) -> Names:
     return step.emit("Not", _comparison("Equal")(step))
 
 
+@translates("Identity", "StopGradient")
+def _identity(step: Step) -> Names:
+    return step.tensor(0)
+
+
 @translates("Cast")
 def _cast(step: Step) -> Names:
     return step.cast(step.tensor(0), step.result.dtype)

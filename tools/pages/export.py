@@ -1,0 +1,85 @@
+"""The table of docs/export.md: how each family of networks gets to ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tools.measure.export_families import EQUAL, agrees, summarise
+
+__all__ = ["EXPORT_HEAD", "export_rows", "export_sentence", "export_failures"]
+
+EXPORT_HEAD = (
+    "family", "network", "pixels", "MindSpore's exporter", "this package's", "any size", "nodes",
+    "ms",
+)  # fmt: skip
+_REFUSED = "Can not find key "
+
+
+def export_rows(result: Mapping[str, Any]) -> list[tuple]:
+    """Return a row a network.
+
+    Args:
+        result: ``results/export.json``.
+    """
+    return [
+        (
+            row["family"],
+            f"`{row['model']}`",
+            row["image_size"],
+            _cell(row, row.get("mindspore")),
+            _cell(row, row.get("difference")),
+            _size(row),
+            row.get("nodes", "–"),
+            row.get("milliseconds", "–"),
+        )
+        for row in result["rows"]
+    ]
+
+
+def _cell(row: Mapping[str, Any], found: float | str | None) -> str:
+    """A difference, or in a word why there is none."""
+    if "cannot_run" in row:
+        return "doesn't run in MindSpore"
+    if isinstance(found, float):
+        return f"{found:.0e}" if agrees(found) else f"**{found:.0e}**"
+    if found is None:
+        return "no answer" if "stopped" in row else "refuses"
+    if found.startswith(_REFUSED):
+        return f"refuses {found[len(_REFUSED) :].split(' ')[0]}"
+    return "refuses"
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    found = row.get("any_size")
+    if found is None:
+        return "–"
+    return "yes" if agrees(found) else "no"
+
+
+def export_sentence(result: Mapping[str, Any]) -> str:
+    """Return how many families are exported, and how that was measured."""
+    if not result["rows"]:
+        return "not measured\n"
+    counts, versions = summarise(result["rows"]), result["versions"]
+    total = counts["families"]
+    ours, theirs = (f"{counts[n]} ({counts[n] / total:.0%})" for n in ("ours", "mindspore"))
+    return (
+        f"Of {total} families, {ours} are exported and agree with MindSpore's logits to "
+        f"{EQUAL:.0e} of the largest; by MindSpore's own exporter, {theirs}. "
+        f"{result['hardware']}, MindSpore {versions['mindspore']}, MindCV {versions['mindcv']}, "
+        f"onnx {versions['onnx']}, ONNX Runtime {versions['onnxruntime']}; commit "
+        f"`{result['commit']}`.\n"
+    )
+
+
+def export_failures(result: Mapping[str, Any]) -> str:
+    """Return what stands in the way of each network that isn't exported, as a list."""
+    lines = []
+    for row in result["rows"]:
+        reason = row.get("cannot_run") or row.get("ours") or row.get("stopped")
+        if "cannot_run" in row:
+            lines.append(f"- `{row['model']}` doesn't run in MindSpore: {reason}")
+        elif not agrees(row.get("difference")):
+            lines.append(f"- `{row['model']}`: {reason or 'the logits differ'}")
+    return "\n".join(lines) + "\n" if lines else "None.\n"
