@@ -28,8 +28,17 @@ DYNAMIC = ("batch", "size")
 _BATCHES = (2, 11)
 
 
+# How much larger the images of another trace are. Odd numbers first: with them, layers that round
+# their sizes differently aren't taken for each other. Some networks need multiples of 32.
+_MORE_PIXELS = ((37, 75), (64, 128))
+
+
 class FixedSize(UserError):
     """The network takes images of one size, or batches of one size."""
+
+
+class _Mismatch(Exception):
+    """Graphs for inputs of different sizes differ in more than numbers."""
 
 
 def trace(
@@ -54,30 +63,37 @@ def trace(
     graphs = [mindir.trace(network, (batch, in_channels, height, width))]
     if "batch" in dynamic:
         graphs.append(mindir.trace(network, (other_batch, in_channels, height, width)))
-    if "size" in dynamic:
-        # Multiples of every network's stride more.
-        graphs.append(_trace_size(network, (batch, in_channels, height + 64, width + 128)))
-    return _Merge(graphs, image_size).graph() if len(graphs) > 1 else graphs[0]
+    if "size" not in dynamic:
+        try:
+            return _merge(graphs)
+        except _Mismatch as mismatch:
+            raise FixedSize(
+                f"{type(network).__name__} takes batches of one size ({mismatch}); export it with "
+                f"dynamic=(), for one image"
+            ) from mismatch
+    problems = []
+    for rows, columns in _MORE_PIXELS:
+        try:
+            other = mindir.trace(network, (batch, in_channels, height + rows, width + columns))
+            return _merge([*graphs, other])
+        except Exception as error:  # MindSpore raises errors of many classes
+            problems.append(error)
+    reason = str(problems[-1]).strip().split("\n")[0]
+    raise FixedSize(
+        f"{type(network).__name__} takes images of one size, {height} x {width} pixels ({reason}); "
+        f"export it with dynamic=('batch',) (--dynamic batch)"
+    ) from problems[-1]
 
 
-def _trace_size(network: nn.Cell, shape: tuple[int, int, int, int]) -> Graph:
-    try:
-        return mindir.trace(network, shape)
-    except Exception as error:  # MindSpore raises errors of many classes
-        reason = str(error).strip().split("\n")[0]
-        raise FixedSize(
-            f"{type(network).__name__} takes images of one size: it can't be compiled for "
-            f"{shape[2]} x {shape[3]} pixels ({reason}); export it with dynamic=('batch',) "
-            f"(--dynamic batch)"
-        ) from error
+def _merge(graphs: list[Graph]) -> Graph:
+    return _Merge(graphs).graph() if len(graphs) > 1 else graphs[0]
 
 
 class _Merge:
     """Walks side by side through graphs of the same calls."""
 
-    def __init__(self, graphs: list[Graph], image_size: tuple[int, int]) -> None:
+    def __init__(self, graphs: list[Graph]) -> None:
         self.graphs = graphs
-        self.image_size = image_size
         self.names: list[dict[str, str]] = [{} for _ in graphs[1:]]  # to those of the first graph
 
     def graph(self) -> Graph:
@@ -85,17 +101,10 @@ class _Merge:
         source = self._variable([g.input for g in self.graphs])
         calls_of = [g.calls for g in self.graphs]
         if len({tuple(c.primitive for c in calls) for calls in calls_of}) > 1:
-            raise FixedSize(self._message("it computes other layers for another one"))
+            raise _Mismatch("it computes other layers for another one")
         calls = tuple(self._call(calls) for calls in zip(*calls_of))
         outputs = self._argument([g.outputs for g in self.graphs], "the output")
         return dataclasses.replace(first, input=source, calls=calls, outputs=outputs)
-
-    def _message(self, reason: str) -> str:
-        height, width = self.image_size
-        return (
-            f"this network takes inputs of one size: {reason}; export it for batches of one size "
-            f"or images of {height} x {width} pixels (dynamic=(), or dynamic=('batch',))"
-        )
 
     def _call(self, calls: Sequence[Call]) -> Call:
         first = calls[0]
@@ -122,7 +131,7 @@ class _Merge:
     def _argument(self, arguments: Sequence[Argument], where: str) -> Any:
         first = arguments[0]
         if len({type(a) for a in arguments}) > 1:
-            raise FixedSize(self._message(f"{where} is another one for another size"))
+            raise _Mismatch(f"{where} is another one for another size")
         if isinstance(first, tuple):
             return tuple(self._argument(parts, where) for parts in zip(*arguments))
         if isinstance(first, Variable):
@@ -133,12 +142,12 @@ class _Merge:
             return first
         if type(first) is int:
             return Varying(tuple(arguments))
-        raise FixedSize(self._message(f"{where} has the constants {arguments}"))
+        raise _Mismatch(f"{where} has the constants {arguments}")
 
     def _read(self, variables: Sequence[Variable], where: str) -> Variable:
         for names, variable in zip(self.names, variables[1:]):
             if names.get(variable.name, variable.name) != variables[0].name:
-                raise FixedSize(self._message(f"{where} reads another tensor for another size"))
+                raise _Mismatch(f"{where} reads another tensor for another size")
         return self._variable(variables)
 
     def _array(self, arrays: Sequence[np.ndarray], where: str) -> np.ndarray | Repeated:
@@ -147,7 +156,7 @@ class _Merge:
         bases = [_base(array) for array in arrays]
         if len({a.ndim for a in arrays}) == 1 and all(_same(b, bases[0]) for b in bases[1:]):
             return Repeated(bases[0], tuple(map(_varying, zip(*(a.shape for a in arrays)))))
-        raise FixedSize(self._message(f"{where} has a table that was computed for one"))
+        raise _Mismatch(f"{where} has a table that was computed for one")
 
 
 def _base(array: np.ndarray) -> np.ndarray:

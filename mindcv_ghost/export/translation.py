@@ -71,19 +71,24 @@ class Translation:
         return self._sizes[number]
 
     def _find_size(self, number: Varying) -> str:
-        for name, shape in self.draft.shapes.items():
-            for axis, dimension in enumerate(shape):
-                factor = _ratio(number, dimension)
-                if factor:
-                    size = self.draft.add("Shape", [name], "sizes", start=axis, end=axis + 1).output
-                    if factor == 1:
-                        return size
-                    times = self.draft.constant(np.array([factor]), "sizes/factor")
-                    return self.draft.add("Mul", [size, times], "sizes").output
+        found = [
+            (factor, name, axis)
+            for name, shape in self.draft.shapes.items()
+            for axis, dimension in enumerate(shape)
+            for factor in [_ratio(number, dimension)]
+            if factor
+        ]
+        if found:
+            factor, name, axis = min(found, key=lambda f: f[0])
+            size = self.draft.add("Shape", [name], "sizes", start=axis, end=axis + 1).output
+            if factor == 1:
+                return size
+            times = self.draft.constant(np.array([factor]), "sizes/factor")
+            return self.draft.add("Mul", [size, times], "sizes").output
         raise FixedSize(
             f"this network takes inputs of one size: a layer needs the number {number} for inputs "
             f"of different sizes, which isn't the size of any tensor before it; export it with "
-            f"dynamic=() or dynamic=('batch',)"
+            f"dynamic=('batch',) (--dynamic batch)"
         )
 
 

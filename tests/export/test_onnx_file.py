@@ -151,6 +151,18 @@ def test_a_network_for_images_of_one_size_says_so():
         build_onnx(Positions(), image_size=(8, 6), dynamic=("batch", "size"))
 
 
+class TableForEachImage(nn.Cell):
+    def construct(self, x):
+        numbers = ops.arange(x.shape[0]).reshape(-1, 1, 1, 1)
+        return x + numbers.astype(ms.float32)
+
+
+def test_a_network_for_batches_of_one_size_says_so():
+    with pytest.raises(FixedSize, match=r"takes batches of one size .*dynamic=\(\), for one image"):
+        build_onnx(TableForEachImage(), image_size=(8, 6))
+    assert kinds(build_onnx(TableForEachImage(), image_size=(8, 6), dynamic=()))
+
+
 def test_a_fixed_batch_is_one_image():
     model = build_onnx(nn.ReLU(), image_size=(8, 6), dynamic=())
     (image,) = model.graph.input
