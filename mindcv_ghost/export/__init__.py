@@ -8,7 +8,10 @@ MindSpore compiles the network (``mindir.py`` reads its graph) for one or severa
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
+from mindcv_ghost.errors import UserError
 
 __all__ = ["FixedSize", "UntranslatablePrimitive", "build_onnx", "to_onnx"]
 
@@ -22,10 +25,15 @@ _HOME_OF = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562): MindSpore isn't needed for all of this room."""
-    import importlib
-
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise UserError(
+            "the export to ONNX needs the package onnx: pip install 'mindcv-ghost[export]'"
+        ) from error
     globals()[name] = value
     return value
