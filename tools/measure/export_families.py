@@ -117,7 +117,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 def measure(name: str, side: int, folder: Path, sizes: bool) -> None:
     """Export one network by both exporters; print the row after each step, as far as it got."""
     import mindcv
-    import mindspore as ms
 
     import mindcv_ghost  # noqa: F401 (registers its models)
     from mindcv_ghost.export import build_onnx
