@@ -9,7 +9,10 @@ MindSpore compiles the network (``mindir.py`` reads its graph) for one or severa
 from __future__ import annotations
 
 import contextlib
+import importlib
 from typing import Any
+
+from mindcv_ghost.errors import UserError
 
 # Before onnx: MindSpore 2.8 can't be imported after it ("Descriptors cannot be created directly",
 # protobuf 4 and later). Imported first, it chooses protobuf's Python implementation, which reads
@@ -29,10 +32,15 @@ _HOME_OF = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562): MindSpore isn't needed for all of this room."""
-    import importlib
-
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise UserError(
+            "the export to ONNX needs the package onnx: pip install 'mindcv-ghost[export]'"
+        ) from error
     globals()[name] = value
     return value

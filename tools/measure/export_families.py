@@ -117,18 +117,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 def measure(name: str, side: int, folder: Path, sizes: bool) -> None:
     """Export one network by both exporters; print the row after each step, as far as it got."""
     import mindcv
-    import mindspore as ms
 
     import mindcv_ghost  # noqa: F401 (registers its models)
     from mindcv_ghost.export import build_onnx
 
     row: dict[str, Any] = {"model": name, "image_size": side}
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # compiles nothing; the kernels are the same
     try:
         network = mindcv.create_model(name).set_train(False)
         give_statistics(network, side)
         inputs = [_images(batch, (side, side), seed) for seed, batch in enumerate(BATCHES)]
-        wanted = [network(ms.Tensor(images)).asnumpy() for images in inputs]
+        wanted = _logits(network, inputs)
     except Exception as error:  # MindCV and MindSpore raise errors of any class
         print(json.dumps({**row, "cannot_run": _reason(error)}), flush=True)
         return
@@ -171,6 +169,18 @@ def give_statistics(network: Any, side: int) -> None:
         layer.moving_variance.set_data(ms.Tensor(np.maximum(variance, variance.mean())))
 
 
+def _logits(network: Any, inputs: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """What MindSpore computes: in PyNative mode, which compiles nothing, or else in graph mode."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        return [network(ms.Tensor(images)).asnumpy() for images in inputs]
+    except Exception:
+        ms.set_context(mode=ms.GRAPH_MODE)
+        return [network(ms.Tensor(images)).asnumpy() for images in inputs]
+
+
 def _images(batch: int, size: tuple[int, int], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(batch, 3, *size)).astype(np.float32)
 
@@ -185,14 +195,12 @@ def _difference(model: Any, inputs: Iterable[np.ndarray], wanted: Iterable[np.nd
 
 def _any_size(network: Any, side: int) -> float | str:
     """The difference for images of another size than any that the network was compiled for."""
-    import mindspore as ms
-
     from mindcv_ghost.export import build_onnx
 
     images = _images(2, (side + 96, side + 32), seed=9)
     try:
         model = build_onnx(network, image_size=(side, side), dynamic=("batch", "size"))
-        return _difference(model, [images], [network(ms.Tensor(images)).asnumpy()])
+        return _difference(model, [images], _logits(network, [images]))
     except Exception as error:
         return _reason(error)
 
@@ -214,10 +222,10 @@ def _by_mindspore(
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error that says anything."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith("---")]
-    return telling[0][:300] if telling else type(error).__name__
+    """The beginning of an error, without the stack that MindSpore prints below it."""
+    text = str(error).partition("- C++ Call Stack")[0]
+    lines = [line.strip("- ") for line in text.splitlines()]
+    return " ".join(filter(None, lines))[:300] or type(error).__name__
 
 
 # --- all of them ---------------------------------------------------------------------------------
