@@ -198,3 +198,54 @@ def test_dropout_is_gone():
         "Relu",
         "Conv",
     ]
+
+
+class GhostBlocks(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.stem = GhostModule(3, 8)
+        self.modules = nn.CellList([GhostModule(8, 8, act=False) for _ in range(2)])
+
+    def construct(self, x):
+        x = self.stem(x)
+        for module in self.modules:
+            x = ops.relu(module(x) + x)
+        return x
+
+
+def test_blocks_of_ghost_modules_add_their_halves():
+    randomise(network := GhostBlocks())
+    model = export_and_compare(network)
+    producers = {node.output[0]: node.op_type for node in model.graph.node}
+    sums = [node for node in model.graph.node if node.op_type == "Add"]
+    assert len(sums) == 4  # two halves in two blocks
+    assert "Concat" not in {producers[name] for node in sums for name in node.input}
+    assert kinds(model)[-1] == "Concat"  # the second block's ReLU is before it
+
+
+class Joined(nn.Cell):
+    """The sum of two concatenations, of parts as wide as said; ``kept``: others read both."""
+
+    def __init__(self, one, other, kept=False):
+        super().__init__()
+        self.convs = nn.CellList([nn.Conv2d(3, width, 1) for width in (*one, *other)])
+        self.kept = kept
+
+    def construct(self, x):
+        maps = [conv(x) for conv in self.convs]
+        one, other = ops.concat(maps[:2], 1), ops.concat(maps[2:], 1)
+        if self.kept:
+            return (one + other) - ops.relu(one) - ops.relu(other)
+        return one + other
+
+
+def test_concatenations_are_added_part_by_part():
+    assert exported(Joined((2, 4), (2, 4)))[-1] == "Concat"
+
+
+def test_concatenations_of_other_parts_are_added_as_they_are():
+    assert exported(Joined((2, 4), (4, 2)))[-1] == "Add"
+
+
+def test_concatenations_that_others_need_are_added_as_they_are():
+    assert exported(Joined((2, 4), (2, 4), kept=True)).count("Add") == 1

@@ -15,6 +15,7 @@ from mindcv_ghost.export.optimisation.layout import simplify_layout
 from mindcv_ghost.export.optimisation.linear import simplify_linear
 from mindcv_ghost.export.optimisation.padding import simplify_padding
 from mindcv_ghost.export.optimisation.repetition import merge_repetition
+from mindcv_ghost.export.optimisation.sums import sum_before_concatenating
 
 __all__ = ["optimise"]
 
@@ -27,6 +28,7 @@ _CHANGES = (
     simplify_padding,
     fold_factors,
     merge_branches,
+    sum_before_concatenating,
 )
 
 
@@ -34,7 +36,8 @@ def optimise(draft: Draft) -> None:
     """Optimise a network for inference.
 
     Constants are computed, batch normalisation and constant factors become part of the weights,
-    parallel convolutions become one, and what only moves numbers forth and back goes away.
+    parallel convolutions become one, concatenations wait for sums, and what only moves numbers
+    forth and back goes away.
 
     Args:
         draft: changed in place.
