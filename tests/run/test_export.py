@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import mindspore as ms
 import numpy as np
 import onnx
 import pytest
+from mindcv.models import registry
 from PIL import Image
 
 import mindcv_ghost
@@ -30,6 +32,7 @@ from ..helpers.tiny_network import register_tiny
 
 SIDE = 32
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
+REGISTRY = ("_model_entrypoints", "_model_to_module", "_module_to_models")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +49,20 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def registered():
+    """The tiny network is in MindCV's registry while these tests run."""
+    tables = {name: copy.deepcopy(vars(registry)[name]) for name in REGISTRY}
     register_tiny("tiny_export")
+    yield "tiny_export"
+    for name, table in tables.items():
+        setattr(registry, name, table)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(registered, tmp_path_factory) -> Path:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(3)
-    network = mindcv.create_model("tiny_export", num_classes=5)
+    network = mindcv.create_model(registered, num_classes=5)
     path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
     save_weights(list(network.get_parameters()), path)
     return path
