@@ -272,3 +272,20 @@ def test_report_ends_with_one_json_object(export, capsys):
     summary = export()
     report_export(summary)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+
+
+def test_averaged_weights_are_exported_if_asked_for(export, checkpoint, tmp_path):
+    parameters = ms.load_checkpoint(str(checkpoint))
+    averages = [
+        ms.Parameter(ms.Tensor(0 * value.asnumpy() + 0.25), name=f"ema.{name}")
+        for name, value in parameters.items()
+    ]
+    both = tmp_path / "both.ckpt"
+    save_weights([*parameters.values(), *averages], both)
+    out, image = tmp_path / "out" / "tiny_export.onnx", np.ones((1, 3, SIDE, SIDE), np.float32)
+    export("--ckpt_path", both)
+    plain = open_runtime(out).logits(image)
+    export("--ckpt_path", both, "--use_ema", "true")
+    averaged = open_runtime(out)
+    assert averaged.description.checkpoint["ema"] is True
+    assert np.ptp(averaged.logits(image)) < 1e-3 < np.ptp(plain)  # all rows of the classifier alike
