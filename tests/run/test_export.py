@@ -289,3 +289,35 @@ def test_averaged_weights_are_exported_if_asked_for(export, checkpoint, tmp_path
     averaged = open_runtime(out)
     assert averaged.description.checkpoint["ema"] is True
     assert np.ptp(averaged.logits(image)) < 1e-3 < np.ptp(plain)  # all rows of the classifier alike
+
+
+def test_where_mindspore_cannot_run_free_sizes_the_mindir_file_is_for_one_image(
+    export, tmp_path, monkeypatch, caplog
+):
+    from mindcv_ghost.run import export as run_export
+
+    write = run_export.write_mindir
+
+    def refuse_free_sizes(network, path, *, dynamic, **kwargs):
+        if dynamic:
+            raise UserError("no kernel for free sizes")
+        return write(network, path, dynamic=dynamic, **kwargs)
+
+    monkeypatch.setattr(run_export, "write_mindir", refuse_free_sizes)
+    with caplog.at_level("WARNING"):
+        summary = export("--format", "onnx", "mindir")
+    assert "is for one image of one size a call: no kernel for free sizes" in caplog.text
+    assert summary["accuracy"]["tiny_export.mindir"] == summary["accuracy"]["tiny_export.onnx"]
+    assert open_runtime(tmp_path / "out" / "tiny_export.mindir").input_shape == (1, 3, SIDE, SIDE)
+
+
+def test_a_file_that_cannot_be_run_is_one_message(export, tmp_path, monkeypatch):
+    from mindcv_ghost.inference import onnx_runtime
+
+    def fail(self, batch):
+        raise RuntimeError("no kernel\nand many lines")
+
+    monkeypatch.setattr(onnx_runtime.OnnxRuntime, "logits", fail)
+    with pytest.raises(VerificationError, match="tiny_export.onnx can't be run on .*: no kernel$"):
+        export()
+    assert not (tmp_path / "out").exists()
