@@ -323,6 +323,11 @@ class ExportRun:
             "images": self.images.count,
             "synthetic": not self.images.split,
             "accuracy": {file.path.name: file.description.accuracy for file in files},
+            "quantisation": {
+                file.path.name: file.description.quantisation
+                for file in files
+                if file.description.quantisation
+            },
             "largest_difference": {
                 file.path.name: file.comparison.largest for file in files if file.comparison
             },

@@ -171,6 +171,7 @@ def test_int8_is_measured_and_stands_beside_float32(export, images, tmp_path):
     assert len(metadata) == len(found.to_metadata())
     assert found.quantisation["top1_float32"] == summary["accuracy"]["tiny_export.onnx"]["top1"]
     assert found.quantisation["top1_int8"] == pytest.approx(found.accuracy["top1"], abs=1e-3)
+    assert summary["quantisation"] == {"tiny_export_int8.onnx": found.quantisation}
     assert described(tmp_path / "out").quantisation == {}
     assert len((tmp_path / "r.csv").read_text().splitlines()) >= 3
 
