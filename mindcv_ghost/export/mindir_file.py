@@ -12,9 +12,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 from mindcv_ghost.errors import UserError
+from mindcv_ghost.inference.opening import open_runtime
 from mindcv_ghost.layers.accelerated import refuse_accelerated
 
 __all__ = ["write_mindir"]
@@ -42,31 +44,33 @@ def write_mindir(
         graph's name then ends in ``_graph.mindir``. It is the first of the list.
 
     Raises:
-        UserError: if MindSpore can't export the network, with its reason.
+        UserError: if MindSpore can't export the network or run the file, with its reason.
         OSError: if the disk rejects the data.
     """
     refuse_accelerated(network, "export")
     batch = None if "batch" in dynamic else 1
     sides = (None, None) if "size" in dynamic else image_size
     image = ms.Tensor(shape=[batch, in_channels, *sides], dtype=ms.float32)
+    folder = path.parent / f"{path.stem}_variables"
     try:
         ms.export(network, image, file_name=str(path), file_format="MINDIR")
+        written = [path]
+        if folder.is_dir():
+            written = [path.with_name(f"{path.stem}_graph.mindir"), folder]
+        for file in (written[0], *folder.rglob("*")):
+            os.chmod(file, 0o644)
+        # Some layers can be written for free sizes, but not run: nn.Upsample of GhostNetV2 (2.8).
+        open_runtime(written[0]).logits(np.zeros((1, in_channels, *image_size), np.float32))
     except OSError:
         raise
     except Exception as error:  # whatever MindSpore's compiler raises
         raise UserError(_refusal(error, dynamic)) from error
-    folder = path.parent / f"{path.stem}_variables"
-    written = [path]
-    if folder.is_dir():
-        written = [path.with_name(f"{path.stem}_graph.mindir"), folder]
-    for file in (written[0], *folder.rglob("*")):
-        os.chmod(file, 0o644)
     return written
 
 
 def _refusal(error: Exception, dynamic: Collection[str]) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
-    reason = lines[0] if lines else type(error).__name__
+    reason = lines[0][:120] if lines else type(error).__name__
     hint = ""
     if dynamic:
         fewer = "batch" if "size" in dynamic else "none"

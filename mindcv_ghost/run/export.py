@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,13 +184,20 @@ class ExportRun:
             path = folder / f"{name}.onnx"
             files.append(self._save_onnx(model, path, self.description, tolerance))
         if "mindir" in export.format:
-            path, *_ = write_mindir(
+            write = partial(
+                write_mindir,
                 network,
                 folder / f"{name}.mindir",
                 image_size=size,
                 in_channels=channels,
-                dynamic=export.dynamic,
             )
+            try:
+                path, *_ = write(dynamic=export.dynamic)
+            except UserError as problem:
+                if not export.dynamic:
+                    raise
+                _logger.warning("the .mindir file is for one image of one size a call: %s", problem)
+                path, *_ = write(dynamic=())
             files.append(ExportedFile(path, self.description, TOLERANCE))
         return model, files
 
@@ -218,10 +226,9 @@ class ExportRun:
         answers: list[np.ndarray] = []
         for batch in self._batches():
             expected = logits(batch.images)
+            if not answers:
+                self._compare_other_shapes(batch, files, logits)
             for file in files:
-                if not answers:
-                    for other in self._of_other_shapes(batch):
-                        file.compare(other, logits(other.images))
                 file.check(batch, expected)
             answers.append(expected.argmax(1))
         for file in files:
@@ -263,6 +270,23 @@ class ExportRun:
             write_triton_repository(Path(export.triton), *path)
             _logger.info("written: %s (tritonserver --model-repository)", export.triton)
 
+    def _compare_other_shapes(
+        self,
+        batch: CheckBatch,
+        files: list[ExportedFile],
+        logits: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        for other in self._of_other_shapes(batch):
+            try:
+                expected = logits(other.images)
+            except Exception as error:  # whatever MindSpore's compiler raises
+                raise UserError(
+                    f"the network itself can't be run on images of {other.images.shape[2:]}: give "
+                    "--dynamic batch"
+                ) from error
+            for file in files:
+                file.compare(other, expected)
+
     def _of_other_shapes(self, batch: CheckBatch) -> Iterator[CheckBatch]:
         """Yield what a file with free sizes has to take, too: one image, and a smaller one."""
         one = CheckBatch(batch.images[:1], None, batch.names[:1], batch.pictures[:1])
@@ -299,6 +323,11 @@ class ExportRun:
             "images": self.images.count,
             "synthetic": not self.images.split,
             "accuracy": {file.path.name: file.description.accuracy for file in files},
+            "quantisation": {
+                file.path.name: file.description.quantisation
+                for file in files
+                if file.description.quantisation
+            },
             "largest_difference": {
                 file.path.name: file.comparison.largest for file in files if file.comparison
             },

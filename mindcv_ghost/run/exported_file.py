@@ -9,7 +9,7 @@ import numpy as np
 
 from mindcv_ghost.engine.evaluator import count_batch
 from mindcv_ghost.export.metadata import add_metadata
-from mindcv_ghost.export.verification import Comparison
+from mindcv_ghost.export.verification import Comparison, VerificationError
 from mindcv_ghost.inference.description import ModelDescription
 from mindcv_ghost.inference.opening import open_runtime
 from mindcv_ghost.run.check_images import CheckBatch
@@ -58,9 +58,15 @@ class ExportedFile:
             self._labelled += len(batch.labels)
 
     def compare(self, batch: CheckBatch, expected: np.ndarray) -> None:
-        """Only compare the file with the network; the arguments are those of :meth:`check`."""
+        """Only compare the file with the network, on images of another size than usual.
+
+        The arguments are those of :meth:`check`. A file of a fixed size isn't compared.
+        """
         comparison = self._comparison()
-        if comparison is not None:
+        sizes = zip(self._runtime.input_shape[2:], batch.images.shape[2:])
+        embedded = self.description.embedded_preprocessing
+        fits = embedded or all(own in (None, side) for own, side in sizes)
+        if comparison is not None and fits:
             comparison.add(expected, self.run(batch), batch.names)
 
     def _comparison(self) -> Comparison | None:
@@ -69,10 +75,21 @@ class ExportedFile:
         return Comparison(self.path.name, self._tolerance, self.description.class_names)
 
     def run(self, batch: CheckBatch) -> np.ndarray:
-        """Return the file's logits, float32 (N, classes)."""
-        if not self.description.embedded_preprocessing:
-            return self._runtime.logits(batch.images)
-        return np.concatenate([self._runtime.logits(one[np.newaxis]) for one in batch.pictures])
+        """Return the file's logits, float32 (N, classes).
+
+        Raises:
+            VerificationError: if it can't be run on these images.
+        """
+        images = [batch.images]
+        if self.description.embedded_preprocessing:
+            images = [picture[np.newaxis] for picture in batch.pictures]
+        try:
+            return np.concatenate([self._runtime.logits(each) for each in images])
+        except Exception as error:  # ONNX Runtime's and MindSpore's errors have no other class
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise VerificationError(
+                f"{self.path.name} can't be run on {batch.names[0]}: {first}"
+            ) from error
 
     @property
     def top1(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import mindspore as ms
 import numpy as np
 import onnx
 import pytest
+from mindcv.models import registry
 from PIL import Image
 
 import mindcv_ghost
@@ -30,6 +32,7 @@ from ..helpers.tiny_network import register_tiny
 
 SIDE = 32
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
+REGISTRY = ("_model_entrypoints", "_model_to_module", "_module_to_models")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +49,20 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def registered():
+    """The tiny network is in MindCV's registry while these tests run."""
+    tables = {name: copy.deepcopy(vars(registry)[name]) for name in REGISTRY}
     register_tiny("tiny_export")
+    yield "tiny_export"
+    for name, table in tables.items():
+        setattr(registry, name, table)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(registered, tmp_path_factory) -> Path:
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(3)
-    network = mindcv.create_model("tiny_export", num_classes=5)
+    network = mindcv.create_model(registered, num_classes=5)
     path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
     save_weights(list(network.get_parameters()), path)
     return path
@@ -159,6 +171,7 @@ def test_int8_is_measured_and_stands_beside_float32(export, images, tmp_path):
     assert len(metadata) == len(found.to_metadata())
     assert found.quantisation["top1_float32"] == summary["accuracy"]["tiny_export.onnx"]["top1"]
     assert found.quantisation["top1_int8"] == pytest.approx(found.accuracy["top1"], abs=1e-3)
+    assert summary["quantisation"] == {"tiny_export_int8.onnx": found.quantisation}
     assert described(tmp_path / "out").quantisation == {}
     assert len((tmp_path / "r.csv").read_text().splitlines()) >= 3
 
@@ -260,3 +273,52 @@ def test_report_ends_with_one_json_object(export, capsys):
     summary = export()
     report_export(summary)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+
+
+def test_averaged_weights_are_exported_if_asked_for(export, checkpoint, tmp_path):
+    parameters = ms.load_checkpoint(str(checkpoint))
+    averages = [
+        ms.Parameter(ms.Tensor(0 * value.asnumpy() + 0.25), name=f"ema.{name}")
+        for name, value in parameters.items()
+    ]
+    both = tmp_path / "both.ckpt"
+    save_weights([*parameters.values(), *averages], both)
+    out, image = tmp_path / "out" / "tiny_export.onnx", np.ones((1, 3, SIDE, SIDE), np.float32)
+    export("--ckpt_path", both)
+    plain = open_runtime(out).logits(image)
+    export("--ckpt_path", both, "--use_ema", "true")
+    averaged = open_runtime(out)
+    assert averaged.description.checkpoint["ema"] is True
+    assert np.ptp(averaged.logits(image)) < 1e-3 < np.ptp(plain)  # all rows of the classifier alike
+
+
+def test_where_mindspore_cannot_run_free_sizes_the_mindir_file_is_for_one_image(
+    export, tmp_path, monkeypatch, caplog
+):
+    from mindcv_ghost.run import export as run_export
+
+    write = run_export.write_mindir
+
+    def refuse_free_sizes(network, path, *, dynamic, **kwargs):
+        if dynamic:
+            raise UserError("no kernel for free sizes")
+        return write(network, path, dynamic=dynamic, **kwargs)
+
+    monkeypatch.setattr(run_export, "write_mindir", refuse_free_sizes)
+    with caplog.at_level("WARNING"):
+        summary = export("--format", "onnx", "mindir")
+    assert "is for one image of one size a call: no kernel for free sizes" in caplog.text
+    assert summary["accuracy"]["tiny_export.mindir"] == summary["accuracy"]["tiny_export.onnx"]
+    assert open_runtime(tmp_path / "out" / "tiny_export.mindir").input_shape == (1, 3, SIDE, SIDE)
+
+
+def test_a_file_that_cannot_be_run_is_one_message(export, tmp_path, monkeypatch):
+    from mindcv_ghost.inference import onnx_runtime
+
+    def fail(self, batch):
+        raise RuntimeError("no kernel\nand many lines")
+
+    monkeypatch.setattr(onnx_runtime.OnnxRuntime, "logits", fail)
+    with pytest.raises(VerificationError, match="tiny_export.onnx can't be run on .*: no kernel$"):
+        export()
+    assert not (tmp_path / "out").exists()
