@@ -16,12 +16,12 @@ function. OpenVINO computes in float32 here; by itself it takes bfloat16 on some
 The last rows say where the time of one image goes, by ONNX Runtime's profiler, and how many nodes
 are left after its optimiser.
 
-Predicted, after a trial of ONNX Runtime and OpenVINO with one thread on a busy machine: as fast as
-PyTorch's export (both become the same operators), 1.5 times as fast as PyTorch eager; int8 is 2.3
-times as fast as float32 with one image and 3 times with 8, in OpenVINO 2.4 times. ghost_resnet50 is
-1.5 times as fast as resnet50, not 1.9 times: depthwise convolutions and concatenations add no
-multiply-adds but read and write each map. In int8 it is only 1.2 times as fast, because dense
-convolutions gain three times and the others hardly anything.
+Predicted, after a trial of ONNX Runtime and OpenVINO with one thread on a busy machine: 1.04 times
+as fast as PyTorch's export, in which no sum is moved before a concatenation; 1.5 times as fast as
+PyTorch eager; int8 is 2.3 times as fast as float32 with one image and 3 times with 8, in OpenVINO
+2.4 times. ghost_resnet50 is 1.5 times as fast as resnet50, not 1.9 times: depthwise convolutions
+and concatenations add no multiply-adds but read and write each map. In int8 it is only 1.2 times as
+fast, because dense convolutions gain three times and the others hardly anything.
 docs/performance.md has the results.
 """
 
