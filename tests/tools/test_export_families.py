@@ -70,6 +70,7 @@ def test_the_page_names_the_share_and_the_failures():
     ]
 
 
+@pytest.mark.slow
 def test_a_network_is_measured_in_a_process_of_its_own(tmp_path):
     row = run_one("ghost_resnet20_cifar", 32, tmp_path, sizes=False)
     assert agrees(row["difference"]) and agrees(row["mindspore"])
