@@ -149,8 +149,8 @@ def measure(name: str, side: int, folder: Path, sizes: bool) -> None:
 def give_statistics(network: Any, side: int) -> None:
     """Give batch normalisation random scales and offsets, and the statistics of random images.
 
-    No channel is enlarged more than the average one: in a random network, rounding would be
-    enlarged with it, layer after layer, which no trained network does.
+    No channel is enlarged more than the average one, or more than its mean allows: in a random
+    network, rounding would be enlarged with it, layer after layer, which no trained network does.
     """
     import mindspore as ms
 
@@ -165,8 +165,9 @@ def give_statistics(network: Any, side: int) -> None:
     if layers:
         recompute_running_statistics(network, [_images(2, (side, side), seed=7)])
     for layer in layers:
-        variance = layer.moving_variance.asnumpy()
-        layer.moving_variance.set_data(ms.Tensor(np.maximum(variance, variance.mean())))
+        variance, mean = layer.moving_variance.asnumpy(), layer.moving_mean.asnumpy()
+        least = np.maximum(variance.mean(), mean**2)
+        layer.moving_variance.set_data(ms.Tensor(np.maximum(variance, least)))
 
 
 def _logits(network: Any, inputs: Iterable[np.ndarray]) -> list[np.ndarray]:
