@@ -110,6 +110,16 @@ def test_what_mindspore_cant_run_on_the_cpu_is_as_in_numpy():
     np.testing.assert_array_equal(run(model, images), np.roll(images, (-2, 1), (2, 3)))
 
 
+def test_patches_are_in_the_order_of_mindspores_gpu_kernel():
+    images = random_images(2, 3, 9, 8)
+    unfold = nn.Unfold([1, 3, 2, 1], [1, 2, 3, 1], [1, 1, 2, 1])
+    given = run(build_onnx(unfold, image_size=(9, 8)), images)
+    assert given.shape == (2, 3 * 2 * 3, 4, 2)
+    for row, column, channel in np.ndindex(3, 2, 3):
+        wanted = images[:, channel, row : row + 7 : 2, 2 * column : 2 * column + 4 : 3]
+        np.testing.assert_array_equal(given[:, (row * 2 + column) * 3 + channel], wanted)
+
+
 class Missing(nn.Cell):
     def construct(self, x):
         return ops.erfinv(ops.clamp(x, -0.9, 0.9))

@@ -62,14 +62,19 @@ def export_sentence(result: Mapping[str, Any]) -> str:
     if not result["rows"]:
         return "not measured\n"
     counts, versions = summarise(result["rows"]), result["versions"]
-    total = counts["families"]
+    total = counts["run"]
     ours, theirs = (f"{counts[n]} ({counts[n] / total:.0%})" for n in ("ours", "mindspore"))
+    software = ", ".join(
+        f"{name} {versions[package]}"
+        for name, package in (
+            *(("MindSpore", "mindspore"), ("MindCV", "mindcv"), ("onnx", "onnx")),
+            ("ONNX Runtime", "onnxruntime"),
+        )
+    )
     return (
-        f"Of {total} families, {ours} are exported and agree with MindSpore's logits to "
-        f"{EQUAL:.0e} of the largest; by MindSpore's own exporter, {theirs}. "
-        f"{result['hardware']}, MindSpore {versions['mindspore']}, MindCV {versions['mindcv']}, "
-        f"onnx {versions['onnx']}, ONNX Runtime {versions['onnxruntime']}; commit "
-        f"`{result['commit']}`.\n"
+        f"Of {counts['families']} families, {total} run in MindSpore. Of these, {ours} are "
+        f"exported and agree with MindSpore's logits to {EQUAL:.0e} of the largest; by MindSpore's "
+        f"own exporter, {theirs}. {result['hardware']}, {software}; commit `{result['commit']}`.\n"
     )
 
 

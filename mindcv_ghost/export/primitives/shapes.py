@@ -229,6 +229,27 @@ def _roll(step: Step) -> Names:
     return x
 
 
+@translates("ExtractImagePatches")
+def _extract_image_patches(step: Step) -> Names:
+    """Arguments: x, kernel, strides, rates, padding (2: none). What ``nn.Unfold`` calls.
+
+    The channels of the result are ordered by row of the window, column, and channel of x
+    (``ExtractImagePatches`` in MindSpore's extract_image_patches_impl.cu).
+    """
+    kernel, strides, rates = (step.numbers(i)[-2:] for i in (1, 2, 3))
+    result: list[Any] = list(step.result.shape[2:])
+    if step.argument(4) != 2 or any(isinstance(n, Varying) for n in result):
+        raise step.untranslatable("it pads, or depends on the input's size")
+    rows, columns = (
+        (np.arange(n) * stride)[:, None] + np.arange(k) * rate
+        for n, stride, k, rate in zip(result, strides, kernel, rates)
+    )
+    x = step.emit("Gather", step.tensor(0), rows, axis=2)
+    x = step.emit("Gather", x, columns, axis=4)
+    x = step.emit("Transpose", x, perm=[0, 3, 5, 1, 2, 4])
+    return step.reshape(x, step.result.shape)
+
+
 @translates("Gather")
 def _gather(step: Step) -> Names:
     return step.emit("Gather", step.tensor(0), step.tensor(1, np.int64), axis=step.argument(2))
