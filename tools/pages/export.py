@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ EXPORT_HEAD = (
     "ms",
 )  # fmt: skip
 _REFUSED = "Can not find key "
+_REASON = 140  # characters of an error; MindSpore's go on for lines
 
 
 def export_rows(result: Mapping[str, Any]) -> list[tuple]:
@@ -82,7 +84,8 @@ def export_failures(result: Mapping[str, Any]) -> str:
     """Return what stands in the way of each network that isn't exported, as a list."""
     lines = []
     for row in result["rows"]:
-        reason = row.get("cannot_run") or row.get("ours") or row.get("stopped")
+        told = row.get("cannot_run") or row.get("ours") or row.get("stopped") or ""
+        reason = textwrap.shorten(told, _REASON, placeholder=" ...")
         if "cannot_run" in row:
             lines.append(f"- `{row['model']}` doesn't run in MindSpore: {reason}")
         elif not agrees(row.get("difference")):
