@@ -45,8 +45,8 @@ def choose_scheme(
     """Choose the scheme that is fastest without losing accuracy to saturation.
 
     On x86 activations are uint8 for both runtimes. ONNX Runtime 1.32 leaves int8 activations in
-    float32 there and is slower than without quantisation; OpenVINO 2026.4 computes them, but more
-    slowly than uint8 and less exactly (docs/int8.md has the measurements). Without VNNI both
+    float32 there and is slower than without quantisation; OpenVINO 2026.4 computes them no faster
+    than uint8, and less exactly (docs/int8.md has the measurements). Without VNNI both
     runtimes add pairs of products in 16 bits, which overflow unless the weights' range is reduced.
 
     Args:
