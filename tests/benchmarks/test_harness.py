@@ -218,17 +218,17 @@ def test_train_step_compares_within_rounds(monkeypatch, capsys, clock):
     assert ratios[train_step.NAMES["stock"]] == (1, 1)
 
 
-def test_a_process_that_ends_is_named_with_its_status(monkeypatch, tmp_path):
+def test_a_process_that_ends_is_named_with_its_status(tmp_path):
     script = tmp_path / "ends.py"
     script.write_text("import sys; print('{\"seconds\": 1}', flush=True); sys.exit(3)")
-    monkeypatch.setattr(train_step, "__file__", str(script))
-    with contextlib.closing(train_step.TimedProcess("stock", ["--case=training"])) as process:
+    made = train_step.TimedProcess("stock", ["--case=training"], str(script))
+    with contextlib.closing(made) as process:
         assert process.step_seconds == 1
         with pytest.raises(SystemExit, match="'stock'.* ended with status 3"):
             process.turn()
 
 
-def test_a_process_answers_each_turn_and_ends_when_it_is_closed(monkeypatch, tmp_path):
+def test_a_process_answers_each_turn_and_ends_when_it_is_closed(tmp_path):
     script = tmp_path / "turns.py"
     script.write_text(
         "import os, sys\n"
@@ -237,8 +237,7 @@ def test_a_process_answers_each_turn_and_ends_when_it_is_closed(monkeypatch, tmp
         "for _ in sys.stdin:\n"
         "    print('{\"seconds\": %d}' % os.getpid(), flush=True)\n"
     )
-    monkeypatch.setattr(train_step, "__file__", str(script))
-    with contextlib.closing(train_step.TimedProcess("native", [])) as process:
+    with contextlib.closing(train_step.TimedProcess("native", [], str(script))) as process:
         (number,) = {int(process.turn()["seconds"]) for _ in range(3)}
         os.kill(number, 0)
     with pytest.raises(ProcessLookupError):
