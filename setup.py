@@ -92,9 +92,9 @@ setup(
         "demo": ["scikit-learn>=1.3,<2", "matplotlib>=3.7,<4"],
         # Prediction from .onnx files; it needs neither MindSpore nor MindCV. pip takes the newest
         # release for the Python at hand: ONNX Runtime 1.32 needs 3.11, and 3.9 gets 1.19.
-        "onnx": ["onnxruntime>=1.18,<2"],
+        "onnx": ["onnxruntime>=1.19,<2"],
         # Export to .onnx files.
-        "export": ["onnx>=1.16,<2", "onnxruntime>=1.18,<2"],
+        "export": ["onnx>=1.19,<2", "onnxruntime>=1.19,<2"],
         # PyTorch's .pth files, and the parity tests. A release of torchvision fits one of PyTorch.
         "torch": ["torch==2.13.0", "torchvision==0.28.0", "timm==1.0.31"],
         # Rivals of the benchmarks, besides PyTorch: OpenVINO, and what PyTorch's export needs.
@@ -104,8 +104,8 @@ setup(
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
-            "onnx>=1.16,<2",
-            "onnxruntime>=1.18,<2",
+            "onnx>=1.19,<2",
+            "onnxruntime>=1.19,<2",
             # The web page is tested in Chromium, of 156 so far. 3.9 gets 1.60, the others 1.65.
             "playwright>=1.60,<1.66",
             # Triton's own schema of config.pbtxt.
