@@ -18,7 +18,7 @@ from mindcv_ghost.errors import UserError
 from mindcv_ghost.export import mindir
 from mindcv_ghost.export.graph import Argument, Call, Graph, Repeated, Variable, Varying
 
-__all__ = ["DYNAMIC", "FixedSize", "trace"]
+__all__ = ["DYNAMIC", "FixedSize", "other_sizes", "trace"]
 
 DYNAMIC = ("batch", "size")
 """What may vary between the inputs of an exported network: number of images; height and width."""
@@ -27,10 +27,7 @@ DYNAMIC = ("batch", "size")
 # often; with a prime that no network's dimensions have as a factor, it is even rarer.
 _BATCHES = (2, 11)
 
-
-# How much larger the images of another trace are. Odd numbers first: with them, layers that round
-# their sizes differently aren't taken for each other. Some networks need multiples of 32.
-_MORE_PIXELS = ((37, 75), (64, 128))
+_STRIDE = 32  # of whole networks, as a rule
 
 
 class FixedSize(UserError):
@@ -72,9 +69,9 @@ def trace(
                 f"dynamic=(), for one image"
             ) from mismatch
     problems = []
-    for rows, columns in _MORE_PIXELS:
+    for size in other_sizes(height, width):
         try:
-            other = mindir.trace(network, (batch, in_channels, height + rows, width + columns))
+            other = mindir.trace(network, (batch, in_channels, *size))
             return _merge([*graphs, other])
         except Exception as error:  # MindSpore raises errors of many classes
             problems.append(error)
@@ -83,6 +80,20 @@ def trace(
         f"{type(network).__name__} takes images of one size, {height} x {width} pixels ({reason}); "
         f"export it with dynamic=('batch',) (--dynamic batch)"
     ) from problems[-1]
+
+
+def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return sizes of images to compile a network for besides its own, in the order of trial.
+
+    The first is odd, and stays odd wherever a layer halves it and rounds up. So a layer that rounds
+    down, such as the pooling in GhostNetV2's attention, has another size than the layer beside it
+    that rounds up, and the two aren't taken for each other. Some networks need multiples of 32.
+
+    >>> other_sizes(224, 224)  # 289, 145, 73, 37, 19 and 321, 161, 81, 41, 21, 11
+    [(289, 321), (288, 352)]
+    """
+    odd = (_STRIDE * (height // _STRIDE + 2) + 1, _STRIDE * (width // _STRIDE + 3) + 1)
+    return [odd, (height + 2 * _STRIDE, width + 4 * _STRIDE)]
 
 
 def _merge(graphs: list[Graph]) -> Graph:

@@ -142,6 +142,30 @@ def test_a_network_takes_images_of_any_size_if_it_can():
     assert_same(model, network, (1, 3, 16, 24), (3, 3, 21, 17), (2, 3, 64, 33))
 
 
+class RoundingBothWays(nn.Cell):
+    """Halves its input by layers that round down and by layers that round up, twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.AvgPool2d(2, 2)
+        self.up = nn.SequentialCell([nn.Conv2d(3, 3, 3, 2, "same") for _ in range(2)])
+        self.classifier = nn.Dense(3, 5)
+
+    def construct(self, x):
+        half = self.up[0](x)
+        context = self.down(half)
+        x = self.up[1](half)
+        x = x * ops.interpolate(context, size=x.shape[2:], mode="nearest")
+        return self.classifier(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("side", range(16, 24))
+def test_sizes_that_are_rounded_up_and_down_are_not_taken_for_each_other(side):
+    network = RoundingBothWays().set_train(False)
+    model = build_onnx(network, image_size=(16, 16), dynamic=("batch", "size"))
+    assert_same(model, network, (1, 3, side, 16), (1, 3, 16, side))
+
+
 class Positions(nn.Cell):
     def __init__(self):
         super().__init__()
