@@ -8,6 +8,7 @@ numbers that differ depend on the input's size.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,13 +88,16 @@ def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
     The first is odd, and stays odd wherever a layer halves it and rounds up. So a layer that rounds
     down, such as the pooling in GhostNetV2's attention, has another size than the layer beside it
-    that rounds up, and the two aren't taken for each other. Some networks need multiples of 32.
+    that rounds up, and the two aren't taken for each other. Neither are heights and widths: their
+    ratio is about the root of 2, so that halving one never gives the other. Some networks need
+    multiples of 32.
 
-    >>> other_sizes(224, 224)  # 289, 145, 73, 37, 19 and 321, 161, 81, 41, 21, 11
-    [(289, 321), (288, 352)]
+    >>> other_sizes(224, 224)  # 289, 145, 73, 37, 19 and 417, 209, 105, 53, 27
+    [(289, 417), (288, 416)]
     """
-    odd = (_STRIDE * (height // _STRIDE + 2) + 1, _STRIDE * (width // _STRIDE + 3) + 1)
-    return [odd, (height + 2 * _STRIDE, width + 4 * _STRIDE)]
+    rows = _STRIDE * (height // _STRIDE + 2)
+    columns = _STRIDE * round(math.sqrt(2) * max(rows, width) / _STRIDE)
+    return [(rows + 1, columns + 1), (rows, columns)]
 
 
 def _merge(graphs: list[Graph]) -> Graph:

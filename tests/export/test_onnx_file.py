@@ -166,6 +166,13 @@ def test_sizes_that_are_rounded_up_and_down_are_not_taken_for_each_other(side):
     assert_same(model, network, (1, 3, side, 16), (1, 3, 16, side))
 
 
+@pytest.mark.slow
+def test_ghostnetv2_takes_images_of_another_height_and_width():
+    network = mindcv.create_model("ghostnetv2_100").set_train(False)
+    model = build_onnx(network, image_size=(224, 224), dynamic=("batch", "size"))
+    assert_same(model, network, (1, 3, 320, 256))
+
+
 class Positions(nn.Cell):
     def __init__(self):
         super().__init__()
