@@ -56,8 +56,8 @@ from benchmarks.train_step import TimedProcess, start_processes  # noqa: E402
 
 MODEL, PARENT = "ghost_resnet50", "resnet50"
 THREADS = 2
-# Batch size -> runs of a turn, whose median counts. The first dozen after a pause are slower: with 7
-# runs of one image the int8 file seemed to take 9 ms, with 40 it takes 6.
+# Batch size -> runs of a turn, whose median counts. The first dozen after a pause are slower: with
+# 7 runs of one image the int8 file seemed to take 9 ms, with 40 it takes 6.
 RUNS = {1: 40, 8: 2, 32: 1}
 # Participants, the most important first, and their names in the tables. {} is a model.
 NAMES = {
