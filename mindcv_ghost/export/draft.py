@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import onnx
@@ -109,6 +109,22 @@ class Draft:
     def has(self, node: Node) -> bool:
         """Whether a node is still in the graph."""
         return self._nodes.get(node.name) is node
+
+    def rewrite(self, kinds: Iterable[str], *rules: Callable[[Draft, Node], bool]) -> bool:
+        """Apply rules to the nodes of some kinds; to each the first rule that changes anything.
+
+        Args:
+            kinds: of the nodes. What a rule adds is left for the next call.
+            rules: change the draft around a node and tell whether they did.
+
+        Returns:
+            Whether any rule changed anything.
+        """
+        changed = False
+        for node in self.nodes(*kinds):
+            if self.has(node):  # unless a rule has removed it
+                changed |= any(rule(self, node) for rule in rules)
+        return changed
 
     def producer(self, tensor: str) -> Node | None:
         """Return the node that computes a tensor; None for the input and constants."""

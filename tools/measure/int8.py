@@ -139,7 +139,8 @@ def measure_network(model: str, side: int, runs: Path) -> dict[str, Any]:
     per_tensor = Scheme("uint8", result.scheme.reduce_range, per_channel=False)
     coarse = {}
     if model in TIMED:
-        coarse = layer_errors(prepared, weighted_layers(prepared), ranges, per_tensor, images)
+        layers, own = weighted_layers(prepared), logits_of(prepared, images)
+        coarse = layer_errors(prepared, layers, ranges, per_tensor, images, own)
     exact = logits_of(float32, validation)
     whole = insert_quantisation(prepared, ranges, per_tensor)
     return {

@@ -13,11 +13,7 @@ __all__ = ["recognise_activations"]
 
 def recognise_activations(draft: Draft) -> bool:
     """Replace formulas of HardSigmoid, HardSwish and Gelu by these nodes."""
-    changed = False
-    for node in draft.nodes("Div", "Mul"):
-        if draft.has(node):
-            changed |= _hard_sigmoid(draft, node) or _hard_swish(draft, node) or _gelu(draft, node)
-    return changed
+    return draft.rewrite(("Div", "Mul"), _hard_sigmoid, _hard_swish, _gelu)
 
 
 def _hard_sigmoid(draft: Draft, node: Node) -> bool:

@@ -27,11 +27,7 @@ class _Branch:
 
 def merge_branches(draft: Draft) -> bool:
     """Merge convolutions whose outputs are added, with batch normalisations of the same input."""
-    changed = False
-    for node in draft.nodes("Add"):
-        if draft.has(node):
-            changed |= _merge(draft, node) or _reorder(draft, node)
-    return changed
+    return draft.rewrite(("Add",), _merge, _reorder)
 
 
 def _merge(draft: Draft, total: Node) -> bool:

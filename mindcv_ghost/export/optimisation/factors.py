@@ -21,11 +21,8 @@ class _Affine:
 
 def fold_factors(draft: Draft) -> bool:
     """Fold x * factor + summand into the convolution or linear layer that computes x."""
-    changed = False
-    for node in draft.nodes("BatchNormalization", "Mul", "Div", "Add", "Sub"):
-        if draft.has(node):
-            changed |= _fold(draft, node) or _factor_before_sum(draft, node)
-    return changed
+    kinds = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
+    return draft.rewrite(kinds, _fold, _factor_before_sum)
 
 
 def _fold(draft: Draft, node: Node) -> bool:

@@ -9,11 +9,7 @@ __all__ = ["simplify_layout"]
 
 def simplify_layout(draft: Draft) -> bool:
     """Remove and merge nodes that only move numbers."""
-    changed = False
-    for node in draft.nodes(*_RULES):
-        if draft.has(node):
-            changed |= _RULES[node.kind](draft, node)
-    return changed
+    return draft.rewrite(_RULES, lambda draft, node: _RULES[node.kind](draft, node))
 
 
 def _drop(draft: Draft, node: Node) -> bool:

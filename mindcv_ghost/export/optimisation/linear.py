@@ -12,11 +12,7 @@ __all__ = ["simplify_linear"]
 
 def simplify_linear(draft: Draft) -> bool:
     """Drop the reshapes around linear layers; a product and a sum become one Gemm."""
-    changed = False
-    for node in draft.nodes("MatMul"):
-        if draft.has(node):
-            changed |= _without_reshapes(draft, node) or _gemm(draft, node)
-    return changed
+    return draft.rewrite(("MatMul",), _without_reshapes, _gemm)
 
 
 def _without_reshapes(draft: Draft, product: Node) -> bool:

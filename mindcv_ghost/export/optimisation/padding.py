@@ -14,11 +14,9 @@ __all__ = ["simplify_padding"]
 
 def simplify_padding(draft: Draft) -> bool:
     """Let convolutions and max pools do the padding before them."""
-    changed = False
-    for node in draft.nodes("Pad", "Concat", "MaxPool"):
-        if draft.has(node):
-            changed |= any(rule(draft, node) for rule in _RULES[node.kind])
-    return changed
+    return draft.rewrite(
+        _RULES, lambda draft, node: any(rule(draft, node) for rule in _RULES[node.kind])
+    )
 
 
 def _pad_of_convolutions(draft: Draft, node: Node) -> bool:

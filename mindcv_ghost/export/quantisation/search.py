@@ -75,7 +75,9 @@ def quantise(
     ranges = {method: calibrate(prepared, calibration, method) for method in METHODS}
     whole = {method: search.trial(method, ranges[method], ()) for method in METHODS}
     method = max(METHODS, key=lambda name: (whole[name].accuracy, whole[name].sqnr_db))
-    errors = layer_errors(prepared, search.layers, ranges[method], scheme, search.compared)
+    errors = layer_errors(
+        prepared, search.layers, ranges[method], scheme, search.compared, search.exact
+    )
     excluded: tuple[str, ...] = ()
     if search.drop(whole[method]) > max_drop:
         excluded = search.exclude(method, ranges[method], errors, max_drop)
@@ -124,13 +126,13 @@ class _Search:
         self.compared = _spread(calibration, _COMPARED)
         self.trials: list[Trial] = []
         self._accuracy = accuracy
-        self._exact = logits_of(model, self.compared)
+        self.exact = logits_of(model, self.compared)
         self.before = accuracy(model)
 
     def trial(self, method: str, ranges: Ranges, excluded: Sequence[str]) -> Trial:
         """Quantise and measure; the trial is also kept in ``trials``."""
         model = insert_quantisation(self.model, ranges, self.scheme, excluded=excluded)
-        noise = signal_to_noise(self._exact, logits_of(model, self.compared))
+        noise = signal_to_noise(self.exact, logits_of(model, self.compared))
         self.trials.append(Trial(method, len(excluded), self._accuracy(model), noise))
         lines = trials_table(self.before, self.trials[-1:], len(self.layers)).splitlines()
         _logger.info("%s", lines[-1])

@@ -55,6 +55,7 @@ def layer_errors(
     ranges: Ranges,
     scheme: Scheme,
     images: Sequence[np.ndarray],
+    exact: np.ndarray,
 ) -> dict[str, float]:
     """Quantise each layer alone, with its input, weight and output.
 
@@ -64,11 +65,11 @@ def layer_errors(
         ranges: of its tensors.
         scheme: the integers.
         images: batches on which the logits are compared.
+        exact: logits of ``model`` on them.
 
     Returns:
         Layer's name -> signal-to-noise ratio of the logits in decibels.
     """
-    exact = logits_of(model, images)
     found = {}
     for number, layer in enumerate(layers, 1):
         alone = insert_quantisation(model, ranges, scheme, only=[layer.name])
