@@ -22,7 +22,6 @@ from mindspore import nn
 from mindcv_ghost import compat
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
-from mindcv_ghost.data import check_splits, class_names
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.evaluator import NetworkForward
 from mindcv_ghost.errors import UserError
@@ -37,7 +36,7 @@ from mindcv_ghost.run.check_images import (
     ValidationImages,
 )
 from mindcv_ghost.run.exported_file import ExportedFile
-from mindcv_ghost.run.parts import create_initial_network, graph_settings, open_set
+from mindcv_ghost.run.parts import create_initial_network, graph_settings, open_validation_set
 from mindcv_ghost.run.preprocessing import describe_recipe
 from mindcv_ghost.run.session import Session
 from mindcv_ghost.storage.provenance import sha256_of
@@ -72,18 +71,13 @@ def create_export(config: Config, session: Session) -> ExportRun:
         UserError: if data, checkpoint or model can't be used.
     """
     ms.set_seed(config.system.seed)
-    dataset, model = config.dataset, config.model
     description = describe_recipe(config)
     assert description.preprocessing is not None
     images: CheckImages = SyntheticImages(description.preprocessing)
-    names, num_classes = description.class_names, model.num_classes
+    names, num_classes = description.class_names, config.model.num_classes
     if config.names_data and config.export.verify_images != 0:
-        # Labels are those of the training split if it is there, as in validation.
-        classes = class_names(dataset.dataset, dataset.data_dir, dataset.train_split)
-        val_set = open_set(dataset, dataset.val_split, model.in_channels, classes)
-        num_classes = check_splits(None, val_set, num_classes)
+        val_set, num_classes, names = open_validation_set(config)
         images = ValidationImages(config, val_set)
-        names = classes or val_set.classes
     assert num_classes is not None  # the command asks for it
     network, _ = create_initial_network(config, num_classes)
     network.set_train(False)

@@ -20,6 +20,8 @@ from mindcv_ghost.data import (
     Source,
     TrainLoader,
     calibration_batches,
+    check_splits,
+    class_names,
     open_source,
 )
 from mindcv_ghost.launch.world import World
@@ -35,6 +37,7 @@ __all__ = [
     "graph_settings",
     "log_facts",
     "open_set",
+    "open_validation_set",
     "run_facts",
 ]
 
@@ -62,6 +65,26 @@ def open_set(
         in_channels=in_channels,
         classes=classes,
     )
+
+
+def open_validation_set(config: Config) -> tuple[Source, int, tuple[str, ...]]:
+    """Open the validation set of a run without training.
+
+    Labels are those of the training split if it is there: a class that is missing in the validation
+    split must not shift the others.
+
+    Returns:
+        The set, the number of classes, and their names in the order of the labels; () where the set
+        has none.
+
+    Raises:
+        UserError: if the set can't be used.
+    """
+    dataset, model = config.dataset, config.model
+    classes = class_names(dataset.dataset, dataset.data_dir, dataset.train_split)
+    val_set = open_set(dataset, dataset.val_split, model.in_channels, classes)
+    num_classes = check_splits(None, val_set, model.num_classes)
+    return val_set, num_classes, classes or val_set.classes
 
 
 def create_train_loader(

@@ -12,7 +12,7 @@ from mindspore import nn
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.config.keys import EvaluateConfig, ModelConfig
-from mindcv_ghost.data import EvalLoader, check_splits, class_names
+from mindcv_ghost.data import EvalLoader
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.evaluator import Evaluator, Forward, NetworkForward
 from mindcv_ghost.errors import ConfigError
@@ -26,7 +26,7 @@ from mindcv_ghost.run.parts import (
     create_initial_network,
     graph_settings,
     log_facts,
-    open_set,
+    open_validation_set,
     run_facts,
 )
 from mindcv_ghost.run.session import Session
@@ -83,12 +83,7 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
         _require_weights(config.model)
     ms.set_seed(config.system.seed)
 
-    # Data. Labels are those of the training split if it is there: a class that is missing in the
-    # validation split must not shift the others.
-    dataset = config.dataset
-    classes = class_names(dataset.dataset, dataset.data_dir, dataset.train_split)
-    val_set = open_set(dataset, dataset.val_split, config.model.in_channels, classes)
-    num_classes = check_splits(None, val_set, config.model.num_classes)
+    val_set, num_classes, names = open_validation_set(config)
 
     # Network.
     collectives = Collectives(world.rank, world.size)
@@ -106,10 +101,10 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
         **run_facts(config, world, session.device, num_classes, parameters),
         "checkpoint": exported or config.model.ckpt_path,
         "ema": config.evaluate.use_ema,
-        "batch_size": dataset.batch_size,
+        "batch_size": config.dataset.batch_size,
         "steps": loader.steps,
     }
-    return ValidationRun(evaluator, loader, facts, classes or val_set.classes, config.evaluate)
+    return ValidationRun(evaluator, loader, facts, names, config.evaluate)
 
 
 def _prepare_network(
