@@ -117,18 +117,21 @@ struct Panels {
   int64_t depth, columns;
 
   int64_t count() const { return panels_of(columns); }
-  int64_t size() const { return count() * depth * kPanel; }
+  // Between panels; a cache line more than they have, because a row of the matrix would otherwise lie
+  // in one set of the cache.
+  int64_t step() const { return depth * kPanel + 16; }
+  int64_t size() const { return count() * step(); }
 
   // Part of row k: `count` columns from column `first` on.
   void put_row(float* panels, int64_t k, int64_t first, const float* row, int64_t count) const {
     const int64_t begun = first % kPanel;
-    float* to = panels + (first - begun) * depth + k * kPanel;
+    float* to = panels + first / kPanel * step() + k * kPanel;
     if (begun > 0) {
       const int64_t head = std::min(count, kPanel - begun);
       copy_few(to + begun, row, head);
-      row += head, count -= head, to += depth * kPanel;
+      row += head, count -= head, to += step();
     }
-    for (; count >= kPanel; count -= kPanel, row += kPanel, to += depth * kPanel) {
+    for (; count >= kPanel; count -= kPanel, row += kPanel, to += step()) {
       store(to, load(row));
       store(to + kLanes, load(row + kLanes));
     }
@@ -139,7 +142,7 @@ struct Panels {
   void fill_up(float* panels) const {
     const int64_t used = columns % kPanel;
     if (used == 0) return;
-    float* last = panels + (columns - used) * depth;
+    float* last = panels + columns / kPanel * step();
     for (int64_t k = 0; k < depth; ++k, last += kPanel) {
       std::memset(last + used, 0, (kPanel - used) * sizeof(float));
     }
@@ -192,15 +195,16 @@ inline int64_t unfold_memory(const Reach& reach, const ColumnRange& range) {
 }
 
 // A piece of unfold's work; x: the piece's image.
+template <typename RowOf>
 inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, const Piece& piece,
-                         const Panels& p, float* panels, float* memory) {
+                         const RowOf& row_of, const Panels& p, float* panels, float* memory) {
   constexpr int64_t kAhead = 3;  // channels; the processor's own prefetching ends with a plane
   const int64_t plane = reach.in_plane();
   if (reach.is_identity()) {
     const float* from = x + piece.first;
     for (int64_t c = 0; c < channels; ++c, from += plane) {
       for (int64_t i = 0; i < piece.count; i += 16) __builtin_prefetch(from + kAhead * plane + i);
-      p.put_row(panels, c, piece.at, from, piece.count);
+      p.put_row(panels, row_of(c, 0), piece.at, from, piece.count);
     }
     return;
   }
@@ -208,32 +212,34 @@ inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, c
   const int64_t rows = (skipped + piece.count + reach.columns - 1) / reach.columns;
   const Window window(reach, rows);
   float *line = memory, *cut = memory + rows * reach.columns;
-  for (int64_t c = 0, k = 0; c < channels; ++c, x += plane) {
+  for (int64_t c = 0; c < channels; ++c, x += plane) {
     if (reach.is_pointwise()) {
       const float* seen = x + row * reach.step * reach.width;
       for (int64_t h = 0; h < rows; ++h, seen += reach.step * reach.width) {
         copy_strided(seen, reach.step, line + h * reach.columns, reach.columns);
       }
-      p.put_row(panels, k++, piece.at, line + skipped, piece.count);
+      p.put_row(panels, row_of(c, 0), piece.at, line + skipped, piece.count);
       continue;
     }
     cut_window(reach, x, row, window, cut);
-    for (int64_t i = 0; i < reach.kernel_rows; ++i) {
-      for (int64_t j = 0; j < reach.kernel_columns; ++j) {
+    for (int64_t i = 0, tap = 0; i < reach.kernel_rows; ++i) {
+      for (int64_t j = 0; j < reach.kernel_columns; ++j, ++tap) {
         copy_rows(cut + window.tap(i, j), reach.step * window.width, line, rows,
                   reach.columns);
-        p.put_row(panels, k++, piece.at, line + skipped, piece.count);
+        p.put_row(panels, row_of(c, tap), piece.at, line + skipped, piece.count);
       }
     }
   }
 }
 
-// x (images, channels, height, width): the inputs of each output of a range, channel by channel.
+// x (images, channels, height, width): the inputs of each output of a range. row_of(channel, tap) is
+// their row of the panels.
+template <typename RowOf>
 inline void unfold(const Reach& reach, const float* x, int64_t channels, const ColumnRange& range,
-                   const Panels& p, float* panels, float* memory) {
+                   const RowOf& row_of, const Panels& p, float* panels, float* memory) {
   for_images(reach, range, [&](const Piece& piece) {
     const float* image = x + piece.image * channels * reach.in_plane();
-    unfold_piece(reach, image, channels, piece, p, panels, memory);
+    unfold_piece(reach, image, channels, piece, row_of, p, panels, memory);
   });
   p.fill_up(panels);
 }
@@ -327,35 +333,33 @@ inline int64_t lead_of(const Reach& reach, const Target& target, const float* y)
 }
 
 // The inputs of a range where they lie in x (images, channels, reach), as products fetch them ahead:
-// kPanel values of every channel at a time. Only for 1x1 kernels; others read too little to wait for.
+// kPanel values of every channel at a time.
 class InputsAhead {
  public:
   InputsAhead(const Reach& reach, const float* x, int64_t channels, const ColumnRange& range)
-      : reach_(reach), x_(x), channels_(channels), range_(range) {
-    if (!reach.is_pointwise()) range_.columns = 0;
-  }
+      : reach_(reach), x_(x), channels_(channels), range_(range) {}
 
   Ahead next() {
-    if (from_ == end_ && !next_piece()) return {};
+    while (from_ >= end_) {
+      if (range_.columns == 0) return {};
+      next_piece();
+    }
     const Ahead ahead = {from_, reach_.in_plane(), channels_};
     from_ += std::min(kPanel, end_ - from_);
     return ahead;
   }
 
  private:
-  // Whole rows of one image, or what a piece reads of it.
-  bool next_piece() {
-    if (range_.columns == 0) return false;
+  // The rows of one image that the range reads.
+  void next_piece() {
     const int64_t outputs = reach_.outputs(), first = range_.first % outputs;
     const int64_t count = std::min(range_.columns, outputs - first);
     const float* image = x_ + range_.first / outputs * channels_ * reach_.in_plane();
-    const int64_t row_step = reach_.step * reach_.width;
-    const auto place = [&](int64_t i) {
-      return i / reach_.columns * row_step + i % reach_.columns * reach_.step;
-    };
-    from_ = image + place(first), end_ = image + place(first + count - 1) + 1;
+    const int64_t begin = first / reach_.columns * reach_.step + reach_.first_row;
+    const int64_t last = (first + count - 1) / reach_.columns * reach_.step + reach_.first_row;
+    from_ = image + std::max<int64_t>(0, begin) * reach_.width;
+    end_ = image + std::min(reach_.height, last + reach_.kernel_rows) * reach_.width;
     range_.first += count, range_.columns -= count;
-    return true;
   }
 
   const Reach& reach_;
@@ -388,14 +392,15 @@ struct TiledConvolution {
     const Panels panels = {depth(), range.columns};
     Scratch scratch(panels.size() + unfold_memory(reach, range) + kPanelRows * kPanel, 3);
     float* columns = scratch.take(panels.size());
-    unfold(reach, x, in_channels, range, panels, columns,
-           scratch.take(unfold_memory(reach, range)));
+    const int64_t taps = reach.taps();
+    unfold(reach, x, in_channels, range, [taps](int64_t c, int64_t tap) { return c * taps + tap; },
+           panels, columns, scratch.take(unfold_memory(reach, range)));
     float* block = scratch.take(kPanelRows * kPanel);
     InputsAhead inputs(reach, x, in_channels, next);
     for (int64_t p = 0; p < panels.count(); ++p) {
       const int64_t first = p * kPanel;
       const ColumnRange part = {range.first + first, std::min(kPanel, range.columns - first)};
-      compute_panel(part, columns + first * depth(), inputs, turn, shares, block);
+      compute_panel(part, columns + p * panels.step(), inputs, turn, shares, block);
     }
     if (is_past_caches()) end_streams();
   }
@@ -433,18 +438,18 @@ struct TiledConvolution {
   }
 };
 
-inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channels,
-                           int64_t out_channels, const float* x, const float* weight,
-                           const Target& target, const float* other, float* y) {
-  constexpr int64_t kBytes = 192 << 10;  // of columns: they stay in the L2 cache beside the next ones
-  const TiledConvolution convolution = {reach,  images, in_channels, out_channels, x,
-                                        weight, target, other,       y};
+// Calls body(range, next range or an empty one, turn, shares) on all threads, for ranges of columns that
+// have `depth` values each. With several shares, each range is there for each of their turns.
+template <typename Body>
+inline void for_ranges(const Reach& reach, int64_t images, int64_t depth, int64_t lead,
+                       const Body& body) {
+  // Columns stay in the L2 cache, beside the next ones. Where neighbours share inputs, more are better.
+  const int64_t kBytes = (reach.taps() == 1 ? KB1 : KB9) << 10;
   const int64_t threads = SharedPool::get().threads();
-  const int64_t fitting = kBytes / (convolution.depth() * static_cast<int64_t>(sizeof(float)));
+  const int64_t fitting = kBytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
   const int64_t total = images * reach.outputs();
   const int64_t count = ranges_of(reach, images, wanted, threads);
-  const int64_t lead = lead_of(reach, target, y);
   // Too few panels: each is unfolded by several threads, which share its rows.
   const int64_t shares = count < 2 * threads && count % threads != 0 ? threads : 1;
   // Neighbouring ranges are computed by one thread, so that it can fetch the next one's inputs.
@@ -453,10 +458,21 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
     const int64_t part = index / shares, end = count * (part + 1) / parts;
     for (int64_t i = count * part / parts; i < end; ++i) {
       const ColumnRange next = ColumnRange::of(total, lead, std::min(i + 1, count - 1), count);
-      convolution.compute(ColumnRange::of(total, lead, i, count),
-                          i + 1 < end ? next : ColumnRange{0, 0}, index % shares, shares);
+      body(ColumnRange::of(total, lead, i, count), i + 1 < end ? next : ColumnRange{0, 0},
+           index % shares, shares);
     }
   });
+}
+
+inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channels,
+                           int64_t out_channels, const float* x, const float* weight,
+                           const Target& target, const float* other, float* y) {
+  const TiledConvolution convolution = {reach,  images, in_channels, out_channels, x,
+                                        weight, target, other,       y};
+  for_ranges(reach, images, convolution.depth(), lead_of(reach, target, y),
+             [&](const ColumnRange& range, const ColumnRange& next, int64_t turn, int64_t shares) {
+               convolution.compute(range, next, turn, shares);
+             });
 }
 
 }  // namespace ghost
