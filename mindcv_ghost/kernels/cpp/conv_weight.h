@@ -61,7 +61,7 @@ struct WeightTile {
       : q(shape),
         reach(seen),
         tile(t),
-        window(seen, t.rows),
+        window(seen, t.rows, !WeightLayout(shape).by_column),
         columns(t.columns(seen)),
         outputs(t.rows * seen.columns),
         runs(seen.is_identity() ? 1 : t.rows),
@@ -95,13 +95,13 @@ struct WeightTile {
                               const float* windows, const float* gradient) const {
     const int64_t i = w.by_column ? other % w.kernel : other / w.kernel;
     const int64_t j = w.by_column ? row : other % w.kernel;
-    const float* a = windows + (w.by_column ? other / w.kernel * step : 0) + i * window.width + j;
+    const float* a = windows + (w.by_column ? other / w.kernel * step : 0) + window.tap(i, j);
     Accumulators<kRows> sums;
     sums.clear();
     for (int64_t n = 0; n < tile.images; ++n) {
       for (int64_t h = 0; h < runs; ++h) {
         sums.add_run(a + n * window.size() + h * q.stride * window.width, w.by_column ? 1 : step,
-                     q.stride, gradient + (n * outputs + h * length) * kPanel, length);
+                     q.stride / window.spread, gradient + (n * outputs + h * length) * kPanel, length);
       }
     }
     return sums;

@@ -285,6 +285,77 @@ inline void transpose(Vector* rows) {
 }
 #endif
 
+#ifdef GHOST_SHUFFLES
+template <typename Block, int... kLane>
+inline Block every_second(Block a, Block b, std::integer_sequence<int, kLane...>) {
+  constexpr int kHalf = sizeof...(kLane) / 2;
+  return __builtin_shufflevector(a, b, (kLane < kHalf ? 2 * kLane : 2 * kLane + 1)...);
+}
+#endif
+
+// Every second of 2 * count - 1 values; blocks of kWidth, the last of which may overlap the one before.
+template <int kWidth = kLanes>
+inline void copy_every_second(float* to, const float* from, int64_t count) {
+#ifdef GHOST_SHUFFLES
+  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
+  if (count >= kWidth) {
+    for (int64_t i = 0; i < count; i += kWidth) {
+      const int64_t at = std::min(i, count - kWidth);
+      Block a, b;  // b ends with the last value that is wanted
+      std::memcpy(&a, from + 2 * at, sizeof(Block));
+      std::memcpy(&b, from + 2 * at + kWidth - 1, sizeof(Block));
+      a = every_second(a, b, std::make_integer_sequence<int, kWidth>());
+      std::memcpy(to + at, &a, sizeof(Block));
+    }
+  } else if constexpr (kWidth > 2) {
+    copy_every_second<kWidth / 2>(to, from, count);
+  } else if (count == 1) {
+    *to = *from;
+  }
+#else
+  for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+#endif
+}
+
+#ifdef GHOST_SHUFFLES
+template <int kFirst, typename Block, int... kLane>
+inline Block interleaved(Block a, Block b, std::integer_sequence<int, kLane...>) {
+  constexpr int kWidth = sizeof...(kLane);
+  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kWidth)...);
+}
+#endif
+
+// a[0], b[0], a[1], b[1], ...: `pairs` of them, in blocks of kWidth as above.
+template <int kWidth = kLanes>
+inline void interleave(float* to, const float* a, const float* b, int64_t pairs) {
+#ifdef GHOST_SHUFFLES
+  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
+  if (pairs >= kWidth) {
+    constexpr auto kAll = std::make_integer_sequence<int, kWidth>();
+    for (int64_t i = 0; i < pairs; i += kWidth) {
+      const int64_t at = std::min(i, pairs - kWidth);
+      Block first, second;
+      std::memcpy(&first, a + at, sizeof(Block));
+      std::memcpy(&second, b + at, sizeof(Block));
+      const Block low = interleaved<0>(first, second, kAll);
+      const Block high = interleaved<kWidth / 2>(first, second, kAll);
+      std::memcpy(to + 2 * at, &low, sizeof(Block));
+      std::memcpy(to + 2 * at + kWidth, &high, sizeof(Block));
+    }
+  } else if constexpr (kWidth > 2) {
+    interleave<kWidth / 2>(to, a, b, pairs);
+  } else if (pairs == 1) {
+    to[0] = a[0];
+    to[1] = b[0];
+  }
+#else
+  for (int64_t i = 0; i < pairs; ++i) {
+    to[2 * i] = a[i];
+    to[2 * i + 1] = b[i];
+  }
+#endif
+}
+
 // The columns of a matrix (rows, kColumns), whose rows are `step` apart: columns[j] holds a value of
 // each row, and zeros for what kLanes has more than rows. There must be room for a multiple of kLanes
 // columns.

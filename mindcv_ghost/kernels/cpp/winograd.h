@@ -85,10 +85,15 @@ struct Kernels {
   bool turned;
 };
 
+// Distance of the weights' points. Were it a power of two, all points of a weight would meet in one
+// set of the caches.
+inline int64_t weight_step(const WinogradShape& q) {
+  return panels_of(q.out_channels) * q.in_channels * kPanel + 16;
+}
+
 // Weights at the points: (kPoints, out_channels / kPanel, in_channels, kPanel).
 inline void transform_weights(const WinogradShape& q, const Kernels& kernels, float* points) {
-  const int64_t panels = panels_of(q.out_channels);
-  const int64_t point_step = panels * q.in_channels * kPanel;
+  const int64_t panels = panels_of(q.out_channels), point_step = weight_step(q);
   parallel(2 * panels, [&](int64_t part) {
     const int64_t first = part * kLanes, panel = first / kPanel;
     const int64_t there = std::clamp<int64_t>(q.out_channels - first, 0, kLanes);
@@ -288,8 +293,8 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
   const int64_t threads = SharedPool::get().threads();
   const int64_t panels = panels_of(q.out_channels);
   const int64_t panel_size = q.in_channels * kPanel;
-  WholeScratch whole(kPoints * panels * panel_size, 1);
-  float* weights = whole.take(kPoints * panels * panel_size);
+  WholeScratch whole(kPoints * weight_step(q), 1);
+  float* weights = whole.take(kPoints * weight_step(q));
   transform_weights(q, kernels, weights);
 
   const int64_t all = q.images * q.tile_rows(), columns = q.tile_columns();
@@ -310,7 +315,7 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
     }
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t point = 0; point < kPoints; ++point) {
-        const float* b = weights + (point * panels + panel) * panel_size;
+        const float* b = weights + point * weight_step(q) + panel * panel_size;
         for_rows(tiles, [&](int64_t tile, auto many) {
           Accumulators<many> sums;
           sums.clear();
