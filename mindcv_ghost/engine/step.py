@@ -106,8 +106,8 @@ class NetworkWithLoss(nn.Cell):
         network: returns logits ``(N, classes)``, or a tuple of them and auxiliary logits.
         loss: takes logits and labels.
         exact: compute the reported loss in float64; loss and device must support that.
-        fused: a cell that computes the loss of class indices instead, in float64 inside, so that the
-            loss to report needs no second computation; None for the loss itself.
+        fused: a cell that computes the loss of class indices instead, in float64 inside, so that
+            the loss to report needs no second computation; None for the loss itself.
     """
 
     def __init__(

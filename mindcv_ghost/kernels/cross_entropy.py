@@ -27,8 +27,8 @@ class CrossEntropy(nn.Cell):
         library: path of the library of operators.
         loss: whose settings are read; see :func:`is_plain_cross_entropy`.
 
-    Inputs: logits (N, classes), float32, or a tuple of them and auxiliary logits; labels (N), indices
-    of classes of any integer type.
+    Inputs: logits (N, classes), float32, or a tuple of them and auxiliary logits; labels (N),
+    indices of classes of any integer type.
     Outputs: the loss, of shape ().
     """
 

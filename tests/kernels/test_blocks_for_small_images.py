@@ -1,4 +1,4 @@
-"""Residual blocks without weights in the shortcut, and BN with its ReLU, against stock operators."""
+"""Blocks whose shortcut has no weights, and BN with its ReLU, against stock operators."""
 
 from __future__ import annotations
 
