@@ -322,6 +322,17 @@ class TrainStep(nn.Cell):
         )
 
     @property
+    def compile_phase(self) -> str | None:
+        """The name of the graph that is called, which MindSpore writes into every cell below."""
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, value: str) -> None:
+        # At every call, MindSpore 2.8 writes the same name again: 1.5 ms for 350 cells.
+        if value != self._compile_phase:
+            nn.Cell.compile_phase.fset(self, value)
+
+    @property
     def model(self) -> nn.Cell:
         """The network being trained, without its loss."""
         return self.network_with_loss.network

@@ -49,6 +49,11 @@ inline Vector load_first(const float* from, int64_t count) {
 #endif
 }
 
+// As load_first, for any count.
+inline Vector load_at_most(const float* from, int64_t count) {
+  return count <= 0 ? Vector{} : load_first(from, std::min<int64_t>(count, kLanes));
+}
+
 // Stores the first `count` values of v.
 inline void store_first(float* to, Vector v, int64_t count) {
   if (count == kLanes) return store(to, v);
@@ -57,6 +62,11 @@ inline void store_first(float* to, Vector v, int64_t count) {
 #else
   for (int64_t i = 0; i < count; ++i) to[i] = v[i];
 #endif
+}
+
+// As store_first, for any count.
+inline void store_at_most(float* to, Vector v, int64_t count) {
+  if (count > 0) store_first(to, v, std::min<int64_t>(count, kLanes));
 }
 
 // The first `count` lanes of v, then zeros.
@@ -332,9 +342,54 @@ inline void transpose_step(Vector* rows) {
   if constexpr (2 * kStep < kLanes) transpose_step<2 * kStep>(rows);
 }
 
+template <int kFirst, int... kLane>
+inline Vector every_second(Vector a, Vector b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, (2 * kLane + kFirst)...);
+}
+
+// The even or the odd lanes of two vectors that follow each other.
+inline Vector even_lanes(Vector a, Vector b) {
+  return every_second<0>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+inline Vector odd_lanes(Vector a, Vector b) {
+  return every_second<1>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+
+template <int kFirst, int... kLane>
+inline Vector alternating(Vector even, Vector odd, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(even, odd, (kFirst + kLane / 2 + kLane % 2 * kLanes)...);
+}
+
+// The reverse: the vector that is the first or the second of the two.
+inline Vector first_of_pairs(Vector even, Vector odd) {
+  return alternating<0>(even, odd, std::make_integer_sequence<int, kLanes>());
+}
+inline Vector second_of_pairs(Vector even, Vector odd) {
+  return alternating<kLanes / 2>(even, odd, std::make_integer_sequence<int, kLanes>());
+}
+
 // Transposes kLanes vectors: swaps the blocks off the diagonal, of one value, then two, and so on.
 inline void transpose(Vector* rows) { transpose_step<1>(rows); }
 #else
+inline Vector every_second(Vector a, Vector b, int first) {
+  Vector result;
+  for (int i = 0; i < kLanes; ++i) {
+    const int from = 2 * i + first;
+    result[i] = from < kLanes ? a[from] : b[from - kLanes];
+  }
+  return result;
+}
+inline Vector even_lanes(Vector a, Vector b) { return every_second(a, b, 0); }
+inline Vector odd_lanes(Vector a, Vector b) { return every_second(a, b, 1); }
+
+inline Vector alternating(Vector even, Vector odd, int first) {
+  Vector result;
+  for (int i = 0; i < kLanes; ++i) result[i] = (i % 2 == 0 ? even : odd)[first + i / 2];
+  return result;
+}
+inline Vector first_of_pairs(Vector even, Vector odd) { return alternating(even, odd, 0); }
+inline Vector second_of_pairs(Vector even, Vector odd) { return alternating(even, odd, kLanes / 2); }
+
 inline void transpose(Vector* rows) {
   for (int i = 0; i < kLanes; ++i) {
     for (int j = 0; j < i; ++j) {
