@@ -4,6 +4,7 @@
 
 #include "conv_tiles.h"
 #include "winograd.h"
+#include "winograd_1d.h"
 
 namespace ghost {
 
@@ -18,14 +19,25 @@ struct ConvShape {
   int64_t depth() const { return in_channels * taps(); }
 
   WinogradShape winograd() const { return {images, in_channels, out_channels, height, width}; }
-  // For all three operators alike: channels in and out count the same there.
+  // Channels in and out count the same here, for an operator and its gradients.
   bool is_winograd() const { return kernel == 3 && stride == 1 && winograd().is_faster(); }
+  // most: products of channels in and out above which another algorithm is faster.
+  bool is_winograd_1d(int64_t most) const {
+    return kernel == 3 && stride == 1 && in_channels * out_channels <= most &&
+           winograd().is_faster_1d();
+  }
 
   Reach reach() const {
     const int64_t border = kernel / 2;
     return {height, width, out_height(), out_width(), stride, -border, -border, kernel, kernel};
   }
 };
+
+// Up to so many products of channels in and out, winograd_1d.h is faster than winograd.h. At 32 to 16
+// channels both take as long; at 64 to 32, winograd.h takes two thirds.
+constexpr int64_t kFewProducts = 512;
+// The same for the gradient of the weight: at 32 to 32 channels, one dimension takes half as long.
+constexpr int64_t kFewWeightProducts = 1024;
 
 // Calls body(row, rows) for all rows of a product's result, on all threads.
 template <typename Body>
@@ -39,6 +51,9 @@ inline void parallel_rows(int64_t count, const Body& body) {
 
 // x (N, I, H, W), weight (O, I, k, k) to y (N, O, ceil(H / stride), ceil(W / stride)).
 inline void conv_forward(const ConvShape& q, const float* x, const float* weight, float* y) {
+  if (q.is_winograd_1d(kFewProducts)) {
+    return winograd_1d_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
+  }
   if (q.is_winograd()) {
     return winograd_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
   }
@@ -69,6 +84,10 @@ struct Phase {
 // dy's values. `other`, a gradient of the input from another branch, is added unless it is null.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
                                 const float* other, float* dx) {
+  if (q.is_winograd_1d(kFewProducts)) {
+    const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
+    return winograd_1d_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
+  }
   if (q.is_winograd()) {
     const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
     return winograd_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
