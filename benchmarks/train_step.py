@@ -219,7 +219,7 @@ def mindspore_step(who: str, case: str, model: str, batch: int, side: int) -> Ca
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
     from mindcv_ghost.engine.overflow import ValueCheck
     from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-    from mindcv_ghost.kernels import make_all_finite, make_momentum
+    from mindcv_ghost.kernels import make_all_finite, make_loss, make_momentum
 
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
     ms.set_seed(1)
@@ -230,9 +230,10 @@ def mindspore_step(who: str, case: str, model: str, batch: int, side: int) -> Ca
         network.set_train(False)
         return lambda: network(image).asnumpy()
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
-    loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
+    loss = mindcv.create_loss("CE")
+    with_loss = NetworkWithLoss(network, loss, fused=make_loss(library, loss))
     fused = make_momentum(library, optimizer)
-    step = TrainStep(loss, optimizer, check=ValueCheck(make_all_finite(library)), fused=fused)
+    step = TrainStep(with_loss, optimizer, check=ValueCheck(make_all_finite(library)), fused=fused)
     step.set_train()
     return lambda: step(image, label)[0].asnumpy()
 

@@ -106,29 +106,39 @@ class NetworkWithLoss(nn.Cell):
         network: returns logits ``(N, classes)``, or a tuple of them and auxiliary logits.
         loss: takes logits and labels.
         exact: compute the reported loss in float64; loss and device must support that.
+        fused: a cell that computes the loss of class indices instead, in float64 inside, so that the
+            loss to report needs no second computation; None for the loss itself.
     """
 
-    def __init__(self, network: nn.Cell, loss: nn.Cell, exact: bool = False) -> None:
+    def __init__(
+        self, network: nn.Cell, loss: nn.Cell, exact: bool = False, fused: nn.Cell | None = None
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
         self.exact = exact
+        self.fused = fused
 
     def construct(self, image, label):
         """Return the loss and the loss to report."""
         logits = self.network(image)
-        loss = self._loss_in(ms.float32, logits, label)
+        if self.fused is not None and label.ndim == 1:
+            loss = _loss_in(ms.float32, self.fused, logits, label)
+            return loss, loss
+        loss = _loss_in(ms.float32, self.loss, logits, label)
         if not self.exact:
             return loss, loss
-        return loss, ops.cast(self._loss_in(ms.float64, logits, label), ms.float32)
+        return loss, ops.cast(_loss_in(ms.float64, self.loss, logits, label), ms.float32)
 
-    def _loss_in(self, dtype, logits, label):
-        if isinstance(logits, tuple):
-            outputs: tuple[Tensor, ...] = ()
-            for each in logits:
-                outputs += (ops.cast(each, dtype),)
-            return self.loss(outputs, label)
-        return self.loss(ops.cast(logits, dtype), label)
+
+def _loss_in(dtype, loss, logits, label):
+    """Compute a loss of logits, or of a tuple of them, in another type."""
+    if isinstance(logits, tuple):
+        outputs: tuple[Tensor, ...] = ()
+        for each in logits:
+            outputs += (ops.cast(each, dtype),)
+        return loss(outputs, label)
+    return loss(ops.cast(logits, dtype), label)
 
 
 def _as_count(value):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from mindspore import nn
 
-from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d
+from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d, NativeConvNormAct
 from mindcv_ghost.kernels.convolution import NativeConv2d, NativeDepthwiseConv2d
 from mindcv_ghost.kernels.ghost_tail import (
     NativeGhostBasicBlock,
@@ -22,6 +22,7 @@ from mindcv_ghost.kernels.ghost_tail import (
 )
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell
+from mindcv_ghost.kernels.parameter_free_shortcut import NativeGhostCifarBlock
 from mindcv_ghost.kernels.pooling import NativeGlobalAvgPool
 from mindcv_ghost.kernels.rescale import (
     NativeAttentionGhostModule,
@@ -29,8 +30,9 @@ from mindcv_ghost.kernels.rescale import (
     NativeSqueezeExcite,
 )
 from mindcv_ghost.kernels.stem_tail import NativeGhostResNet
-from mindcv_ghost.layers import GhostModule, GlobalAvgPool, SqueezeExcite
+from mindcv_ghost.layers import ConvNormAct, GhostModule, GlobalAvgPool, SqueezeExcite
 from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck, GhostResNet
+from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
 from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule
 from mindcv_ghost.models.ghostnet_v3 import GhostV3Module
 
@@ -52,6 +54,8 @@ NATIVE_CLASSES: dict[type[nn.Cell], tuple[type[NativeCell], ...]] = {
     SqueezeExcite: (NativeSqueezeExcite,),
     GhostModule: (NativeGhostModule,),
     GhostBasicBlock: (NativeGhostBasicBlock,),
+    GhostCifarBlock: (NativeGhostCifarBlock,),
+    ConvNormAct: (NativeConvNormAct,),
     GhostBottleneck: (NativeGhostBottleneck,),
     GhostResNet: (NativeGhostResNet,),
     AttentionGhostModule: (NativeAttentionGhostModule,),

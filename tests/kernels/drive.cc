@@ -33,11 +33,18 @@ int ghost_depthwise_backward(ARGUMENTS);
 int ghost_batch_norm(ARGUMENTS);
 int ghost_batch_norm_evaluate(ARGUMENTS);
 int ghost_batch_norm_backward(ARGUMENTS);
+int ghost_batch_norm_add(ARGUMENTS);
+int ghost_batch_norm_add_evaluate(ARGUMENTS);
+int ghost_batch_norm_add_backward(ARGUMENTS);
+int ghost_parameter_free_shortcut(ARGUMENTS);
+int ghost_parameter_free_shortcut_backward(ARGUMENTS);
 int ghost_update_running_statistics(ARGUMENTS);
 int ghost_mean(ARGUMENTS);
 int ghost_mean_backward(ARGUMENTS);
 int ghost_rescale(ARGUMENTS);
 int ghost_rescale_backward(ARGUMENTS);
+int ghost_cross_entropy(ARGUMENTS);
+int ghost_cross_entropy_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
 int ghost_momentum(ARGUMENTS);
 }
@@ -167,11 +174,26 @@ std::vector<float> depthwise(int64_t n, int64_t c, int64_t ratio, int64_t h, int
 
 std::vector<float> norms(int64_t n, int64_t c, int64_t h, int64_t w) {
   const Shape size = {n, c, h, w}, one = {c};
-  const Array set = settings({1e-5f}), x(size, 1), dy(size, 7), saved({2 * c}, 6);
+  const Array set = settings({1, 1e-5f}), of_sum = settings({0, 1e-5f});
+  const Array x(size, 1), dy(size, 7), saved({2 * c}, 6), shortcut(size, 8);
   const Array g(one, 2), b(one, 3), m(one, 4), v(one, 5);
   return run(ghost_batch_norm, "norm", {set, x, g, b}, {size, saved.shape}) +
          run(ghost_batch_norm_evaluate, "norm_evaluate", {set, x, g, b, m, v}, {size}) +
-         run(ghost_batch_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one});
+         run(ghost_batch_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one}) +
+         run(ghost_batch_norm_add, "norm_add", {of_sum, x, g, b, shortcut}, {size, saved.shape}) +
+         run(ghost_batch_norm_add_evaluate, "norm_add_evaluate", {of_sum, x, g, b, m, v, shortcut},
+             {size}) +
+         run(ghost_batch_norm_add_backward, "norm_add_backward",
+             {of_sum, x, g, b, saved, dy, shortcut}, {size, one, one, size});
+}
+
+std::vector<float> shortcuts(int64_t n, int64_t c, int64_t h, int64_t w, float stride,
+                             float before) {
+  const int64_t step = static_cast<int64_t>(stride);
+  const Array set = settings({stride, before}), x({n, c, h, w}, 1);
+  const Array dy({n, c + 2, (h - 1) / step + 1, (w - 1) / step + 1}, 2);
+  return run(ghost_parameter_free_shortcut, "shortcut", {set, x}, {dy.shape}) +
+         run(ghost_parameter_free_shortcut_backward, "shortcut_backward", {set, dy, x}, {x.shape});
 }
 
 std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows,
@@ -183,6 +205,15 @@ std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows
          run(ghost_rescale, "weight", {x, weight}, {size}) +
          run(ghost_rescale_backward, "weight_backward", {x, weight, dy}, {size, weight.shape}) +
          run(ghost_all_finite, "all_finite", {x, weight, mean}, {{1}});
+}
+
+std::vector<float> losses() {
+  const Array set = settings({0.1f, 1}), logits({37, 50}, 1), dloss({1}, 2);
+  Array labels({37});
+  for (int i = 0; i < 37; ++i) labels.values[i] = i % 9 == 8 ? -100 : i;
+  return run(ghost_cross_entropy, "loss", {set, logits, labels}, {{1}}) +
+         run(ghost_cross_entropy_backward, "loss_backward", {set, logits, labels, dloss},
+             {logits.shape});
 }
 
 std::vector<float> optimizers() {
@@ -199,13 +230,14 @@ std::vector<float> layers() {
          depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
          depthwise(2, 3, 1, 1, 4, 5, 1, 2) + depthwise(1, 2, 1, 33, 70, 7, 7, 1) +
          depthwise(2, 2, 1, 3, 2, 9, 9, 2) + depthwise(2, 2, 1, 4, 5, 1, 1, 2) +
-         norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + maps(3, 4, 9, 7, 4, 3) +
-         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1) + optimizers();
+         norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + norms(5, 20, 4, 4) +
+         shortcuts(3, 2, 9, 7, 2, 1) + shortcuts(2, 3, 4, 4, 1, 0) + maps(3, 4, 9, 7, 4, 3) +
+         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1) + losses() + optimizers();
 }
 
 std::vector<float> everything() {
   return tails(5, 3, 2, 6, 7, 5, 3) + tails(1, 4, 3, 11, 4, 4, 5) + tails(3, 2, 4, 7, 1, 9, 7) +
-         tails(70, 2, 2, 4, 8, 8, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
+         tails(70, 2, 2, 4, 8, 8, 1) + tails(9, 7, 3, 19, 3, 5, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
          stems(1, 2, 1, 1) + stems(2, 3, 8, 7) + convolutions(9, 3, 5, 4, 4, 3, 1) +
          convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +

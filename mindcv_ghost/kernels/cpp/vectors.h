@@ -59,6 +59,54 @@ inline void store_first(float* to, Vector v, int64_t count) {
 #endif
 }
 
+// The first `count` lanes of v, then zeros.
+inline Vector first_lanes(Vector v, int64_t count) {
+  if (count == kLanes) return v;
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(
+      _mm512_maskz_mov_ps((1u << count) - 1, reinterpret_cast<__m512>(v)));
+#else
+  for (int64_t i = count; i < kLanes; ++i) v[i] = 0;
+  return v;
+#endif
+}
+
+inline float sum_of(Vector v) {
+  float sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  return sum;
+}
+
+// d, or 0 where v isn't positive; a NaN counts as positive.
+inline Vector where_positive(Vector v, Vector d) { return v <= Vector{} ? Vector{} : d; }
+
+// Several sums over values, each in kOpen vectors: enough to hide the latency of additions.
+template <int kSums>
+class Sums {
+ public:
+  // Calls add(i, n, sums) for vectors of n values from i on, of which it adds something to `sums`,
+  // an array of kSums vectors.
+  template <typename Add>
+  __attribute__((always_inline)) void add(int64_t count, const Add& add) {
+    int64_t i = 0;
+    for (; i + kOpen * kLanes <= count; i += kOpen * kLanes) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kOpen; ++v) add(i + v * kLanes, int64_t{kLanes}, parts_[v]);
+    }
+    for (; i + kLanes <= count; i += kLanes) add(i, int64_t{kLanes}, parts_[0]);
+    if (i < count) add(i, count - i, parts_[0]);
+  }
+  float get(int which) const {
+    Vector sum = parts_[0][which];
+    for (int v = 1; v < kOpen; ++v) sum += parts_[v][which];
+    return sum_of(sum);
+  }
+
+ private:
+  static constexpr int kOpen = 4;
+  Vector parts_[kOpen][kSums] = {};
+};
+
 // Hides from the compiler how a value was computed. The compiler then can't fuse that computation
 // with later ones, reorder both, or reload the value for each use. For results that must have the same
 // bits everywhere, and for values that several instructions share.
@@ -217,6 +265,19 @@ inline bool is_streamed(int64_t values) { return values >= (4 << 20); }
 // 16 bytes after the start of a cache line.
 inline int64_t values_past_boundary(const float* to) {
   return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) / sizeof(float);
+}
+
+// Fetches values into the caches while something else is computed. The processor's own prefetching stops
+// at the end of a page, and small maps of one channel lie on a page each.
+inline void prefetch(const float* from, int64_t count) {
+  constexpr int64_t kLine = 16, kMost = 1024;  // values
+  for (int64_t i = 0; i < std::min(count, kMost); i += kLine) __builtin_prefetch(from + i, 0);
+}
+
+// As prefetch, for values that will be written.
+inline void prefetch_to_write(const float* to, int64_t count) {
+  constexpr int64_t kLine = 16, kMost = 1024;
+  for (int64_t i = 0; i < std::min(count, kMost); i += kLine) __builtin_prefetch(to + i, 1);
 }
 
 // Writes `count` values, where at(i, n) is the vector of n values from i on. `streamed`: whole vectors

@@ -53,7 +53,12 @@ def check_library(library: ctypes.CDLL) -> None:
         ValueError: if an operator refuses its arguments.
     """
     random = np.random.default_rng(0)
-    for tail in ((3, 4, 4, 9, 7, 3, True), (2, 3, 6, 8, 8, 5, False), (5, 2, 2, 4, 4, 1, True)):
+    for tail in (
+        (3, 4, 4, 9, 7, 3, True),
+        (2, 3, 6, 8, 8, 5, False),
+        (5, 2, 2, 4, 4, 1, True),
+        (9, 3, 6, 5, 7, 1, False),
+    ):
         _check_ghost_tail(library, random, *tail)
     _check_stem_tail(library, random)
     for convolution in _CONVOLUTIONS:
@@ -62,10 +67,14 @@ def check_library(library: ctypes.CDLL) -> None:
         _check_depthwise(library, random, *depthwise)
     for size in ((3, 4, 9, 7), (70, 2, 9, 9), (2, 3, 70, 90), (5, 3, 1, 1)):
         _check_batch_norm(library, random, size)
+    for size, stride, channels in (((3, 4, 9, 7), 2, 7), ((2, 3, 4, 4), 1, 5)):
+        _check_shortcut(library, random, size, stride, channels)
     for size in ((3, 4, 9, 7), (1, 2, 80, 90)):
         _check_mean(library, random, size)
     for size, small in (((3, 4, 9, 7), (1, 1)), ((2, 3, 9, 8), (4, 4)), ((2, 3, 7, 14), (3, 7))):
         _check_rescale(library, random, size, small)
+    for smoothing, mean in ((0.0, True), (0.1, False)):
+        _check_cross_entropy(library, random, 5, 7, smoothing, mean)
     _check_all_finite(library, random)
     _check_momentum(library, random)
 
@@ -171,19 +180,38 @@ def _check_depthwise(library, random, n, channels, ratio, height, width, kernel,
 def _check_batch_norm(library, random, size) -> None:
     # A mean that is large against the deviation shows sums that cancel.
     x, norm = random.normal(size=size) + 8, _norm(random, size[1])
-    settings = [EPSILON]
-    y, saved = call(library, "ghost_batch_norm", [settings, x, *norm[:2]], [size, (2 * size[1],)])
     x = x.astype(np.float32).astype(np.float64)
-    check_close("ghost_batch_norm", y, reference.batch_norm(x, *norm[:2]))
-    updated = _update(library, x, saved, *norm[2:])
-    _check_updated("ghost_batch_norm", updated, norm[2:], x)
-    dy, variables = random.normal(size=size), [x, *norm[:2]]
-    inputs = [settings, *variables, saved, dy]
-    name = "ghost_batch_norm_backward"
-    gradients = call(library, name, inputs, [v.shape for v in variables])
-    check_gradients(name, random, reference.batch_norm, variables, gradients, dy)
-    (y,) = call(library, "ghost_batch_norm_evaluate", [settings, x, *norm], [size])
-    check_close("ghost_batch_norm_evaluate", y, reference.batch_norm(x, *norm))
+    shortcut, dy = random.normal(size=size), random.normal(size=size)
+    for relu, add in ((False, False), (True, False), (False, True)):
+        name, settings = "ghost_batch_norm" + ("_add" if add else ""), [float(relu), EPSILON]
+        extra = [shortcut] if add else []
+        variables = [x, *norm[:2], *extra]
+
+        def formula(x, gamma, beta, shortcut=None, relu=relu):
+            return reference.batch_norm_tail(x, (gamma, beta), relu, shortcut)
+
+        y, saved = call(library, name, [settings, *variables], [size, (2 * size[1],)])
+        check_close(name, y, formula(*variables))
+        _check_updated(name, _update(library, x, saved, *norm[2:]), norm[2:], x)
+        inputs = [settings, *variables[:3], saved, dy, *([y] if add else [])]
+        gradients = call(library, name + "_backward", inputs, [v.shape for v in variables])
+        check_gradients(name + "_backward", random, formula, variables, gradients, dy)
+        (y,) = call(library, name + "_evaluate", [settings, x, *norm, *extra], [size])
+        added = shortcut if add else None
+        check_close(name + "_evaluate", y, reference.batch_norm_tail(x, norm, relu, added))
+
+
+def _check_shortcut(library, random, size, stride, channels) -> None:
+    x, before = random.normal(size=size), (channels - size[1]) // 2
+    y = np.zeros((size[0], channels, -(-size[2] // stride), -(-size[3] // stride)))
+    y[:, before : before + size[1]] = x[:, :, ::stride, ::stride]
+    name, settings = "ghost_parameter_free_shortcut", [stride, before]
+    (got,) = call(library, name, [settings, x], [y.shape])
+    check_close(name, got, y)
+    dy, dx = random.normal(size=y.shape), np.zeros(size)
+    dx[:, :, ::stride, ::stride] = dy[:, before : before + size[1]]
+    (got,) = call(library, name + "_backward", [settings, dy, x], [size])
+    check_close(name + "_backward", got, dx)
 
 
 def _check_mean(library, random, size) -> None:
@@ -207,6 +235,23 @@ def _check_rescale(library, random, size, small) -> None:
     name, shapes = "ghost_rescale_backward", [size, weight.shape]
     gradients = call(library, name, [x, weight, dy], shapes)
     check_gradients(name, random, formula, [x, weight], gradients, dy)
+
+
+def _check_cross_entropy(library, random, rows, classes, smoothing, mean) -> None:
+    logits = 20 * random.normal(size=(rows, classes))
+    labels = random.integers(0, classes, rows).astype(np.float64)
+    labels[0] = -100  # ignored
+    name, settings = "ghost_cross_entropy", [smoothing, float(mean)]
+
+    def formula(logits):
+        return reference.cross_entropy(logits, labels, smoothing, mean)
+
+    (loss,) = call(library, name, [settings, logits, labels], [(1,)])
+    check_close(name, loss, formula(logits))
+    dloss = np.array([0.5])
+    inputs = [settings, logits, labels, dloss]
+    gradients = call(library, name + "_backward", inputs, [logits.shape])
+    check_gradients(name + "_backward", random, formula, [logits], gradients, dloss)
 
 
 def _check_all_finite(library, random) -> None:
