@@ -19,11 +19,22 @@ struct ConvShape {
   WinogradShape winograd() const { return {images, in_channels, out_channels, height, width}; }
   // For all three operators alike: channels in and out count the same there.
   bool is_winograd() const { return kernel == 3 && stride == 1 && winograd().is_faster(); }
+  // most: products of channels in and out above which another algorithm is faster.
+  bool is_winograd_1d(int64_t most) const {
+    return kernel == 3 && stride == 1 && in_channels * out_channels <= most &&
+           winograd().is_faster_1d();
+  }
 
   Reach reach() const {
     const int64_t border = kernel / 2;
     return {height, width, out_height(), out_width(), stride, -border, -border, kernel, kernel};
   }
 };
+
+// Up to so many products of channels in and out, winograd_1d.h is faster than winograd.h. At 32 to 16
+// channels both take as long; at 64 to 32, winograd.h takes two thirds.
+constexpr int64_t kFewProducts = 512;
+// The same for the gradient of the weight: at 32 to 32 channels, one dimension takes half as long.
+constexpr int64_t kFewWeightProducts = 1024;
 
 }  // namespace ghost

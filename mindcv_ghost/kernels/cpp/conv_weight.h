@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dense_conv.h"
+#include "winograd_1d_weight.h"
 #include "winograd_weight.h"
 
 namespace ghost {
@@ -112,6 +113,7 @@ struct WeightTile {
 // depends on the number of threads.
 inline void conv_backward_weight(const ConvShape& q, const float* x, const float* dy,
                                  float* dweight) {
+  if (q.is_winograd_1d(kFewWeightProducts)) return winograd_1d_weight(q.winograd(), x, dy, dweight);
   if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);
   const Reach reach = q.reach();
   const WeightLayout w(q);

@@ -35,6 +35,12 @@ struct WinogradShape {
     return in_channels >= kLanes && out_channels >= kLanes && tiles() >= 16 &&
            3 * products <= 2 * 9 * height * width;
   }
+
+  // Whether winograd_1d.h is faster than 9 products an output: its lines of so few channels must fit
+  // the caches, and few rows of the last tiles may lie outside.
+  bool is_faster_1d() const {
+    return std::max(in_channels, out_channels) <= 64 && 3 * tile_rows() <= height;
+  }
 };
 
 // Six inputs of a row or column to the six points.
