@@ -132,7 +132,7 @@ class NetworkWithLoss(nn.Cell):
 
 
 def _reducers(weights: tuple[Parameter, ...], ranks: int) -> tuple[nn.Cell, nn.Cell]:
-    """The cells that average gradients over the ranks and sum a tensor, by MindSpore's all-reduce."""
+    """MindSpore's cells that average gradients over the ranks, and that sum a tensor."""
     if ranks == 1:
         return nn.Identity(), nn.Identity()
     mean = nn.DistributedGradReducer(weights, mean=True, degree=ranks)

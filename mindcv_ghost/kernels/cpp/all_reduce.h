@@ -82,9 +82,9 @@ inline void add_in_order(const float* const* from, int ranks, int64_t count, flo
 }
 
 // Sums tensors over the ranks and multiplies the sums by `scale`. All ranks call it with the same
-// sizes. Block after block of all tensors, laid end to end: a rank shows its values to the others, sums
-// a slice of the block, and fetches the other slices from those who have summed them. A block stays
-// in a core's cache.
+// sizes. All tensors are laid end to end, and block after block of them is summed: a rank shows its
+// values to the others, sums a slice of the block, and fetches the other slices from the ranks that
+// have summed those.
 class AllReduce {
  public:
   AllReduce(RankGroup* group, const std::vector<int64_t>& sizes,
@@ -99,8 +99,7 @@ class AllReduce {
       sum();
       group_.wait();
       fetch();
-      // The other half may still be read by nobody: all have fetched from it before they came to
-      // the barriers above.
+      // Nobody reads the other block any more: all had fetched from it before the barriers above.
       group_.change_blocks();
     }
   }
