@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.amp import auto_mixed_precision
 
-from mindcv_ghost.engine.compilation import Compile
+from mindcv_ghost.engine.compilation import Compile, OutermostCell
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.parameters import assign_parameter
@@ -250,7 +250,7 @@ class _Update(nn.Cell):
         return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
 
 
-class TrainStep(nn.Cell):
+class TrainStep(OutermostCell):
     """``(image, label) -> (loss, counts)``: one forward and backward pass, and an update if due.
 
     :meth:`Outcome.read` reads the counts.
@@ -388,7 +388,7 @@ class TrainStep(nn.Cell):
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
-class _FinishGroup(nn.Cell):
+class _FinishGroup(OutermostCell):
     """Does the update at the end of an accumulated group, and sets the sums to zero."""
 
     def __init__(self, updater: _Update, sums, overflowed) -> None:
