@@ -11,9 +11,10 @@
 Epochs after the first count, so that neither start nor compilation does. Each program is a process
 of its own; they are measured in turn.
 
-Predicted: 0.95 of the bare step on JPEGs, 0.98 from memory (a batch takes the loader 1 ms of a
-core, the loop 0.3 ms, of a step of 55 ms and more on two cores); 3 times MindCV's (a step of ResNet-50, batch 16, 64x64, takes 0.25
-instead of 0.75 s, because SummaryRecord's process polls and needs a core).
+Predicted: 0.95 of the bare step on JPEGs; 0.98 from memory (a batch takes the loader 1 ms of a
+core, the loop 0.3 ms, of a step of 55 ms and more on two cores); 3 times MindCV's (a step of
+ResNet-50, batch 16, 64x64, takes 0.25 instead of 0.75 s, because SummaryRecord's process polls and
+needs a core).
 
     python benchmarks/train_loop.py [--rounds 2]
 """
