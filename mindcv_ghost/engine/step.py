@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.amp import auto_mixed_precision
 
-from mindcv_ghost.engine.compilation import Compile
+from mindcv_ghost.engine.compilation import Compile, OutermostCell
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.parameters import assign_parameter
@@ -141,6 +141,14 @@ def _loss_in(dtype, loss, logits, label):
     return loss(ops.cast(logits, dtype), label)
 
 
+def _reducers(weights: tuple[Parameter, ...], ranks: int) -> tuple[nn.Cell, nn.Cell]:
+    """MindSpore's cells that average gradients over the ranks, and that sum a tensor."""
+    if ranks == 1:
+        return nn.Identity(), nn.Identity()
+    mean = nn.DistributedGradReducer(weights, mean=True, degree=ranks)
+    return mean, ops.AllReduce(ops.ReduceOp.SUM)
+
+
 def _as_count(value):
     """Convert a bool to a float32 of shape (1,) that can be summed over the ranks."""
     return ops.cast(value, ms.float32).reshape(1)
@@ -189,15 +197,14 @@ class _Update(nn.Cell):
         loss_scale: LossScale,
         clip_norm: float | None,
         ema: EmaWeights | None,
-        reducer: nn.Cell,
-        ranks: int,
+        reducers: tuple[nn.Cell, nn.Cell],
         check: ValueCheck | StatusCheck,
         fused: nn.Cell | None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.fused = fused
-        self.reducer = reducer
+        self.reducer, self.sum_over_ranks = reducers
         self.clip_norm = clip_norm
         self.ema = ema
         self.check = check
@@ -211,7 +218,6 @@ class _Update(nn.Cell):
             Tensor(0, ms.int32), name="loss_scale_good_updates", requires_grad=False
         )
         self.requests = Parameter(Tensor([0.0, 0.0], ms.float32), "requests", requires_grad=False)
-        self.sum_over_ranks = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
         # A fused optimizer unscales by itself. The overflow check then sees scaled gradients: they
         # are finite exactly if the unscaled ones are, because no scale is below 1.
         self.unscales = fused is None or clip_norm is not None
@@ -254,7 +260,7 @@ class _Update(nn.Cell):
         return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
 
 
-class TrainStep(nn.Cell):
+class TrainStep(OutermostCell):
     """``(image, label) -> (loss, counts)``: one forward and backward pass, and an update if due.
 
     :meth:`Outcome.read` reads the counts.
@@ -273,6 +279,8 @@ class TrainStep(nn.Cell):
         accumulation_steps: calls per update.
         ranks: number of ranks whose gradients are averaged; if above 1, MindSpore's communication
             must be initialised, with parallel mode "data_parallel".
+        reducers: a cell that averages a tuple of gradients over the ranks, and one that sums a
+            tensor; both have to give all ranks the same bits. None for MindSpore's all-reduce.
         check: tells whether the gradients are finite; None for :class:`ValueCheck`.
         fused: a cell that does the optimizer's work on the optimizer's own state. It takes the
             gradients and the factor to multiply them by. None for the optimizer itself.
@@ -287,6 +295,7 @@ class TrainStep(nn.Cell):
         ema: EmaWeights | None = None,
         accumulation_steps: int = 1,
         ranks: int = 1,
+        reducers: tuple[nn.Cell, nn.Cell] | None = None,
         check: ValueCheck | StatusCheck | None = None,
         fused: nn.Cell | None = None,
     ) -> None:
@@ -296,13 +305,16 @@ class TrainStep(nn.Cell):
         self.weights = optimizer.parameters
         self.accumulation_steps = accumulation_steps
         self.accumulates = accumulation_steps > 1
-        reducer = nn.Identity()
-        if ranks > 1:
-            reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
         loss_scale = loss_scale or LossScale()
         self.check = check or ValueCheck()
         self.updater = _Update(
-            optimizer, loss_scale, clip_norm, ema, reducer, ranks, self.check, fused
+            optimizer,
+            loss_scale,
+            clip_norm,
+            ema,
+            reducers or _reducers(self.weights, ranks),
+            self.check,
+            fused,
         )
         self.updater.set_train()
         self.sums = None
@@ -397,7 +409,7 @@ class TrainStep(nn.Cell):
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
-class _FinishGroup(nn.Cell):
+class _FinishGroup(OutermostCell):
     """Does the update at the end of an accumulated group, and sets the sums to zero."""
 
     def __init__(self, updater: _Update, sums, overflowed) -> None:

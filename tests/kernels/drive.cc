@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "../../mindcv_ghost/kernels/cpp/all_reduce.h"
+
 #define ARGUMENTS int, void **, int *, int64_t **, const char **, void *, void *
 extern "C" {
 void ghost_set_threads(int);
@@ -246,6 +248,47 @@ std::vector<float> everything() {
          convolutions(3, 32, 32, 7, 33, 3, 1) + convolutions(2, 3, 5, 5, 9, 3, 1) + layers();
 }
 
+// Three ranks, each a thread: their sums have to be those of a loop. One block isn't enough for all.
+void ranks() {
+  constexpr int kRanks = 3;
+  const std::vector<int64_t> sizes = {1, 2, 3, 70001, ghost::RankGroup::kBlock, 64};
+  std::vector<char> memory(ghost::RankGroup::bytes(kRanks) + 64);
+  void* shared = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63);
+  std::vector<std::vector<Array>> in(kRanks), out(kRanks);
+  for (int rank = 0; rank < kRanks; ++rank) {
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      in[rank].emplace_back(Shape{sizes[i]}, 1 + rank + kRanks * i);
+      out[rank].emplace_back(Shape{sizes[i]});
+    }
+  }
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      ghost::RankGroup group(shared, rank, kRanks);
+      std::vector<const float*> from;
+      std::vector<float*> to;
+      for (size_t i = 0; i < sizes.size(); ++i) {
+        from.push_back(in[rank][i].values.data());
+        to.push_back(out[rank][i].values.data());
+      }
+      for (int again = 0; again < 3; ++again) {
+        ghost::AllReduce(&group, sizes, from, to, 0.5f).run();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    for (int64_t j = 0; j < sizes[i]; ++j) {
+      const int first = sizes[i] < kRanks ? 0 : ghost::RingChunks{sizes[i], kRanks}.first_rank(j);
+      float sum = 0;
+      for (int k = 0; k < kRanks; ++k) sum += in[(first + k) % kRanks][i].values[j];
+      for (int rank = 0; rank < kRanks; ++rank) {
+        if (out[rank][i].values[j] != sum * 0.5f) fail("another sum over the ranks");
+      }
+    }
+  }
+}
+
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -253,6 +296,7 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
 }  // namespace
 
 int main() {
+  ranks();
   const std::vector<float> expected = everything();
   for (int threads : {2, 3, 1, 4}) {
     ghost_set_threads(threads);
