@@ -21,7 +21,7 @@ class Line {
   Line(int64_t images, int64_t height, int64_t width, int64_t reach)
       : images(images), height(height), width(width), reach(reach), step(plane() + reach * width) {
     constexpr int64_t kCacheLine = 16;
-    stride = round_up(length() + reach + kLanes, kCacheLine);
+    stride = round_up(length() + reach * width + kLanes, kCacheLine);
     // Channels of large maps are an odd number of cache lines apart, so that they don't evict each
     // other.
     if (stride > 8 * kCacheLine) stride += (stride / kCacheLine + 1) % 2 * kCacheLine;
@@ -32,7 +32,7 @@ class Line {
   int64_t stride = 0;  // from one channel to the next
 
   int64_t plane() const { return height * width; }
-  int64_t length() const { return images * step; }
+  int64_t length() const { return (images - 1) * step + plane(); }
   int64_t vectors() const { return (length() + kLanes - 1) / kLanes; }
   // Zeros before the first channel; the other channels have those after the channel before.
   int64_t margin() const { return reach == 0 ? 0 : round_up(reach * (width + 1), kLanes); }

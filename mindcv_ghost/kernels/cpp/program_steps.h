@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -87,23 +88,45 @@ class LineWriter {
 // Depthwise convolution of stride 1 of a map with zeros around.
 class Depthwise {
  public:
-  Depthwise(const Line& plane, const ColumnMasks& masks, int64_t kernel) {
-    for (int64_t h = -kernel / 2; h <= kernel / 2; ++h) {
-      for (int64_t w = -kernel / 2; w <= kernel / 2; ++w) {
+  Depthwise() = default;
+  Depthwise(const Line& plane, const ColumnMasks& masks, int64_t kernel)
+      : kernel_(kernel), width_(plane.width) {
+    for (int64_t h = -(kernel / 2); h <= kernel / 2; ++h) {
+      for (int64_t w = -(kernel / 2); w <= kernel / 2; ++w) {
         taps_.push_back({h * plane.width + w, masks.at(w)});
       }
     }
   }
 
-  Vector at(const float* x, const float* weight, int64_t i) const {
-    Vector sum = {};
-    for (size_t t = 0; t < taps_.size(); ++t) {
-      sum = add_masked(sum, weight[t], load(x + i + taps_[t].offset), taps_[t].inside[i / kLanes]);
+  // Calls body(at), where at(i) is the vector of outputs from i on.
+  template <typename Body>
+  void with(const float* x, const float* weight, const Body& body) const {
+    if (kernel_ != 3) {
+      return body([&](int64_t i) {
+        Vector sum = {};
+        for (size_t t = 0; t < taps_.size(); ++t) {
+          const uint32_t inside = taps_[t].inside[i / kLanes];
+          sum = add_masked(sum, weight[t], load(x + i + taps_[t].offset), inside);
+        }
+        return sum;
+      });
     }
-    return sum;
+    const uint16_t *left = taps_[0].inside, *right = taps_[2].inside;
+    const int64_t width = width_;
+    const float w[9] = {weight[0], weight[1], weight[2], weight[3], weight[4],
+                        weight[5], weight[6], weight[7], weight[8]};
+    body([=](int64_t i) {
+      const float *row = x + i, *above = row - width, *below = row + width;
+      const uint32_t has_left = left[i / kLanes], has_right = right[i / kLanes];
+      Vector middle = w[1] * load(above) + w[4] * load(row) + w[7] * load(below);
+      Vector before = w[0] * load(above - 1) + w[3] * load(row - 1) + w[6] * load(below - 1);
+      Vector after = w[2] * load(above + 1) + w[5] * load(row + 1) + w[8] * load(below + 1);
+      return middle + (masked(before, has_left) + masked(after, has_right));
+    });
   }
 
  private:
+  int64_t kernel_ = 0, width_ = 0;
   std::vector<Tap> taps_;
 };
 
@@ -151,8 +174,10 @@ class Finish {
         if (channel >= step.channels) break;  // a surplus ghost
         const float* weight = cheap.data + k * taps;
         const Affine b = run_.affines[p_.cheap_affine + k];
-        writer_.write(channel, n, [&](int64_t i) {
-          return activated(step.activation, cheap_.at(x, weight, i) * b.scale + b.shift);
+        cheap_.with(x, weight, [&](const auto& sum) {
+          writer_.write(channel, n, [&](int64_t i) {
+            return activated(step.activation, sum(i) * b.scale + b.shift);
+          });
         });
       }
     }
@@ -164,7 +189,7 @@ class Finish {
   LineWriter writer_;
   Line plane_;
   ColumnMasks masks_;
-  Depthwise cheap_{{}, {}, 0};
+  Depthwise cheap_;
 };
 
 // Copies a channel of the input into lines from which each tap reads neighbouring values: one line for
@@ -183,8 +208,12 @@ inline void gather_channel(const Run& run, const PlannedStep& p, int64_t c) {
       float* y = start + n * line.step;
       for (int64_t h = part / sides; h < from.height; h += stride, y += line.width) {
         const float* row = x + h * from.width;
-        int64_t i = 0;
-        for (int64_t w = part % sides; w < from.width; w += stride) y[i++] = row[w];
+        const int64_t first = part % sides, count = (from.width - first + stride - 1) / stride;
+        if (stride == 2) {
+          for (int64_t i = 0; i < count; ++i) y[i] = row[first + 2 * i];
+        } else {
+          for (int64_t i = 0; i < count; ++i) y[i] = row[first + stride * i];
+        }
       }
     }
   }
@@ -206,42 +235,76 @@ inline std::vector<Tap> taps_of(const PlannedStep& p, const Map& source, const C
   return taps;
 }
 
+// A product divided into ranges of its positions and groups of its rows. Ranges have a multiple of
+// three vectors, but for the last one.
+class Split {
+ public:
+  Split(int64_t depth, int64_t vectors, int64_t blocks) : vectors_(vectors), blocks_(blocks) {
+    constexpr int64_t kValues = 96 << 10;
+    const int64_t fitting = std::max<int64_t>(3, kValues / (depth * kLanes) / 3 * 3);
+    const int64_t ranges = (vectors + fitting - 1) / fitting;
+    range_ = round_up((vectors + ranges - 1) / ranges, 3);
+    ranges_ = (vectors + range_ - 1) / range_;
+    const int64_t wanted = 8 * SharedPool::get().threads();
+    groups_ = std::min(blocks, (wanted + ranges_ - 1) / ranges_);
+  }
+
+  int64_t parts() const { return ranges_ * groups_; }
+  int64_t first(int64_t part) const { return part / groups_ * range_; }
+  int64_t end(int64_t part) const { return std::min(vectors_, first(part) + range_); }
+  int64_t first_block(int64_t part) const { return part % groups_ * blocks_ / groups_; }
+  int64_t end_block(int64_t part) const { return (part % groups_ + 1) * blocks_ / groups_; }
+
+ private:
+  int64_t vectors_, blocks_, range_, ranges_, groups_;
+};
+
 // A dense convolution and what follows it.
 inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
   constexpr int64_t kRows = 8;  // of a part
   const Map& source = run.plan.map(p.gathered == -1 ? p.step.input : p.gathered);
+  const int64_t channels = run.input(p).channels;
   if (p.gathered != -1) {
-    team->each(run.input(p).channels, [&](int64_t c) { gather_channel(run, p, c); });
+    team->each(channels, [&](int64_t c) { gather_channel(run, p, c); });
   }
   const Line& line = source.line;
   const ColumnMasks masks(line, p.kernel / 2);
-  const std::vector<Tap> taps = taps_of(p, source, masks);
-  const int64_t channels = run.input(p).channels;
-  const Lines x = {source.data, channels, line.stride * (source.channels / channels), &taps};
-  const float* weight = run.plan.weight(p.step.weight).data;
+  const Lines x = {source.data, channels, line.stride * (source.channels / channels),
+                   taps_of(p, source, masks),
+                   p.kernel == 1                                ? Lines::kPointwise
+                   : p.kernel == 3 && source.channels == channels ? Lines::kThree
+                                                                  : Lines::kGeneral};
+  const float* weights = run.plan.weight(p.step.weight).data;
+  const int64_t depth = x.depth(), blocks = (p.rows + kRows - 1) / kRows;
   const Finish finish(run, p, line);
-  const bool pointwise = p.kernel == 1;
-  const int64_t blocks = (p.rows + kRows - 1) / kRows, vectors = line.vectors();
+  const auto weight_of = [&](int64_t block) { return weights + block * kRows * depth; };
   const auto rows_of = [&](int64_t block) { return std::min(kRows, p.rows - block * kRows); };
   if (p.product == -1) {
+    // Few positions beyond whole vectors are columns by themselves.
+    const int64_t rest = line.length() % kLanes;
+    const Columns columns(x, line.length() - rest, rest <= 4 ? rest : 0);
+    const int64_t vectors = (line.length() - columns.count() + kLanes - 1) / kLanes;
+    const int64_t width = (vectors + 1) * kLanes, threads = SharedPool::get().threads();
     team->each(blocks, [&](int64_t block) {
-      const int64_t width = vectors * kLanes;
       Scratch scratch(kRows * width, 1);
       float* u = scratch.take(kRows * width);
       const int64_t rows = rows_of(block);
-      multiply(weight + block * kRows * x.depth(), rows, x, pointwise, 0, vectors, u, width);
+      const float* next = weight_of(block + threads < blocks ? block + threads : block);
+      multiply(weight_of(block), rows, x, 0, vectors, next, u, width);
+      columns.multiply(weight_of(block), rows, vectors == 0 ? next : weight_of(block),
+                       u + vectors * kLanes, width);
       for (int64_t r = 0; r < rows; ++r) finish.row(block * kRows + r, u + r * width);
     });
     return;
   }
   const Map& product = run.plan.map(p.product);
-  constexpr int64_t kPanels = 12;  // vectors
-  const int64_t parts = (vectors + kPanels - 1) / kPanels;
-  team->each(parts, [&](int64_t part) {
-    const int64_t first = part * kPanels, end = std::min(vectors, first + kPanels);
-    for_panels(first, end, [&](int64_t at, auto some) {
-      for (int64_t block = 0; block < blocks; ++block) {
-        multiply(weight + block * kRows * x.depth(), rows_of(block), x, pointwise, at, at + some,
+  // Parts are some positions, whose inputs fit the L2 cache, and some rows.
+  const Split split(depth, line.vectors(), blocks);
+  team->each(split.parts(), [&](int64_t part) {
+    for_panels(split.first(part), split.end(part), [&](int64_t at, auto n) {
+      for (int64_t block = split.first_block(part); block < split.end_block(part); ++block) {
+        const float* weight = weight_of(block);
+        multiply(weight, rows_of(block), x, at, at + n, weight,
                  product.channel(block * kRows) + at * kLanes, line.stride);
       }
     });
@@ -301,6 +364,30 @@ inline void run_step(const Run& run, const PlannedStep& p, Member* team) {
   }
 }
 
+// Adds up the seconds of each step, for benchmarks alone: compile with -DGHOST_STEP_TIMES.
+#ifdef GHOST_STEP_TIMES
+extern "C" {
+inline double ghost_step_seconds[1024];
+}
+class StepTimer {
+ public:
+  StepTimer(int64_t step, const Member& member)
+      : step_(member.is_first() ? step : -1), start_(std::chrono::steady_clock::now()) {}
+  ~StepTimer() {
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start_;
+    if (step_ >= 0 && step_ < 1024) ghost_step_seconds[step_] += taken.count();
+  }
+
+ private:
+  int64_t step_;
+  std::chrono::steady_clock::time_point start_;
+};
+#else
+struct StepTimer {
+  StepTimer(int64_t, const Member&) {}
+};
+#endif
+
 // Most phases of a step.
 constexpr int64_t kStepPhases = 3;
 
@@ -320,7 +407,10 @@ inline void run_program(const Plan& plan, const float* images, Affine* affines, 
                      plan.weight(step.cheap_weight).sides[0], affines + p.cheap_affine);
       }
     });
-    for (const PlannedStep& p : plan.steps()) run_step(run, p, &member);
+    for (const PlannedStep& p : plan.steps()) {
+      const StepTimer timer(&p - plan.steps().data(), member);
+      run_step(run, p, &member);
+    }
     const Map& result = plan.result();
     const Line& line = result.line;
     member.each(line.images, [&](int64_t n) {

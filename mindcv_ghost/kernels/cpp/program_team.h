@@ -22,15 +22,16 @@ class Team {
   // Calls program(member) on all threads of the pool.
   template <typename Program>
   void run(const Program& program) {
-    SharedPool::get().run(SharedPool::get().threads(), [&](int64_t) {
-      Member member(this);
+    SharedPool::get().run(SharedPool::get().threads(), [&](int64_t i) {
+      Member member(this, i == 0);
       program(member);
     });
   }
 
   class Member {
    public:
-    explicit Member(Team* team) : team_(team) {}
+    Member(Team* team, bool is_first) : team_(team), is_first_(is_first) {}
+    bool is_first() const { return is_first_; }
 
     // Calls body(0) ... body(count - 1), each once, on whichever member; returns when all are done.
     template <typename Body>
@@ -46,6 +47,7 @@ class Team {
 
    private:
     Team* team_;
+    bool is_first_;
     int64_t phase_ = 0;
   };
 
