@@ -11,6 +11,7 @@
 #include "program_lines.h"
 #include "program_product.h"
 #include "program_team.h"
+#include "winograd.h"
 
 namespace ghost {
 
@@ -82,6 +83,10 @@ struct PlannedStep {
   // Channels that the product makes, the kernel's side, and the step's own maps: the input in the form
   // that the product reads, and the product's result; -1 for none.
   int64_t rows = 0, kernel = 1, gathered = -1, product = -1;
+  // By Winograd's algorithm: the inputs and the product are those at its points, and so are the
+  // weights.
+  bool is_winograd = false;
+  int64_t points = -1;
   // Where the scales and shifts of its channels begin, those of the product's and the cheap ones'.
   int64_t affine = 0, cheap_affine = 0;
 };
@@ -191,13 +196,18 @@ class Plan {
   // Gives maps the margins that their readers need, adds the steps' own maps, and finds places.
   void lay_out() {
     for (PlannedStep& p : steps_) {
-      if (p.kernel == 1 || is_gathered(p)) continue;
+      p.is_winograd = is_winograd(p);
+      if (p.kernel == 1 || is_gathered(p) || p.is_winograd) continue;
       Map& in = maps_[p.step.input];
       const int64_t reach = std::max(in.line.reach, p.kernel / 2);
       in.line = Line(images_, in.line.height, in.line.width, reach);
     }
     for (PlannedStep& p : steps_) {
       if (p.rows == 0) continue;
+      if (p.is_winograd) {
+        add_points(&p);
+        continue;
+      }
       if (is_gathered(p)) {
         const int64_t sides = p.kernel == 1 ? 1 : p.step.stride;
         const int64_t reach = (p.kernel / 2 + p.step.stride - 1) / p.step.stride;
@@ -212,6 +222,23 @@ class Plan {
       }
     }
     find_places();
+  }
+
+  bool is_winograd(const PlannedStep& p) const {
+    if (p.rows == 0 || p.kernel != 3 || is_gathered(p)) return false;
+    return WinogradShape{images_, maps_[p.step.input].channels, p.rows, p.out_height, p.out_width}
+        .is_faster();
+  }
+  void add_points(PlannedStep* p) {
+    const int64_t channels = maps_[p->step.input].channels;
+    const WinogradShape q = {images_, channels, p->rows, p->out_height, p->out_width};
+    const Line tiles(images_, q.tile_rows(), q.tile_columns(), 0);
+    p->gathered = static_cast<int64_t>(maps_.size());
+    maps_.push_back({kPoints * channels, tiles});
+    p->product = static_cast<int64_t>(maps_.size());
+    maps_.push_back({kPoints * p->rows, tiles});
+    p->points = static_cast<int64_t>(maps_.size());
+    maps_.push_back({p->rows, Line(1, 1, kPoints * channels, 0)});
   }
 
   // Whether a product reads a copy of its input: images, or every stride-th value.
@@ -232,7 +259,8 @@ class Plan {
     std::vector<Life> lives(maps_.size(), {INT64_MAX, -1});
     for (int64_t i = 0; i < static_cast<int64_t>(steps_.size()); ++i) {
       const Step& step = steps_[i].step;
-      for (int64_t map : {step.input, step.output, step.other, steps_[i].gathered, steps_[i].product}) {
+      for (int64_t map : {step.input, step.output, step.other, steps_[i].gathered, steps_[i].product,
+                          steps_[i].points}) {
         if (map == -1) continue;
         lives[map].first = std::min(lives[map].first, i);
         lives[map].last = i;

@@ -41,33 +41,48 @@ class Line {
 
 };
 
-// Which positions of a line have a neighbour in the same row, for each distance of columns: a word of
+// Which positions of a line have a neighbour so many rows and columns away in their map: a word of
 // kLanes bits for each vector of the line.
-class ColumnMasks {
+class NeighbourMasks {
  public:
-  ColumnMasks() = default;
-  ColumnMasks(const Line& line, int64_t reach) : reach_(reach), vectors_(line.vectors() + 4) {
-    bits_.resize((2 * reach + 1) * vectors_);
-    for (int64_t shift = -reach; shift <= reach; ++shift) {
-      const int64_t first = std::max<int64_t>(0, -shift);
-      const int64_t end = std::min(line.width, line.width - shift);
-      uint16_t* row = bits_.data() + (shift + reach) * vectors_;
-      for (int64_t n = 0; n < line.images; ++n) {
-        for (int64_t h = 0; h < line.height; ++h) {
-          for (int64_t w = first; w < end; ++w) {
-            const int64_t at = n * line.step + h * line.width + w;
-            row[at / kLanes] = static_cast<uint16_t>(row[at / kLanes] | 1u << at % kLanes);
-          }
+  NeighbourMasks() = default;
+  // Neighbours up to so many rows and columns away. With rows = 0 those above and below aren't asked
+  // for, because zeros lie there.
+  NeighbourMasks(const Line& line, int64_t rows, int64_t columns)
+      : rows_(rows), columns_(columns), vectors_(line.vectors() + 4) {
+    bits_.assign((2 * rows + 1) * (2 * columns + 1) * vectors_, static_cast<uint16_t>(-1));
+    for (int64_t row = -rows; row <= rows; ++row) {
+      for (int64_t column = -columns; column <= columns; ++column) clear(line, row, column);
+    }
+  }
+
+  // Of the whole line.
+  const uint16_t* at(int64_t row, int64_t column) const {
+    return bits_.data() + place(rows_ == 0 ? 0 : row, column);
+  }
+
+ private:
+  int64_t place(int64_t row, int64_t column) const {
+    return ((row + rows_) * (2 * columns_ + 1) + column + columns_) * vectors_;
+  }
+  void clear(const Line& line, int64_t row, int64_t column) {
+    uint16_t* bits = bits_.data() + place(row, column);
+    const int64_t high = std::min(line.height, std::abs(row));
+    const int64_t wide = std::min(line.width, std::abs(column));
+    for (int64_t n = 0; n < line.images; ++n) {
+      for (int64_t h = 0; h < line.height; ++h) {
+        const int64_t at = n * line.step + h * line.width;
+        const bool outside = row < 0 ? h < high : h >= line.height - high;
+        const int64_t first = outside || column < 0 ? 0 : line.width - wide;
+        const int64_t count = outside ? line.width : wide;
+        for (int64_t i = at + first; i < at + first + count; ++i) {
+          bits[i / kLanes] = static_cast<uint16_t>(bits[i / kLanes] & ~(1u << i % kLanes));
         }
       }
     }
   }
 
-  // Of the whole line, for neighbours `shift` columns to the right.
-  const uint16_t* at(int64_t shift) const { return bits_.data() + (shift + reach_) * vectors_; }
-
- private:
-  int64_t reach_ = 0, vectors_ = 0;
+  int64_t rows_ = 0, columns_ = 0, vectors_ = 0;
   std::vector<uint16_t> bits_;
 };
 

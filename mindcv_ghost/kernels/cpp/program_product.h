@@ -31,7 +31,8 @@ struct Lines {
 
 // Rows at a time for so many vectors of positions: as many sums as registers hold.
 constexpr int tile_rows(int vectors) {
-  return kManyRegisters ? (vectors == 4 ? 6 : 8) : (vectors == 4 ? 3 : vectors == 3 ? 4 : 6);
+  if (!kManyRegisters) return vectors == 4 ? 3 : vectors == 3 ? 4 : vectors == 2 ? 6 : 8;
+  return vectors == 4 ? 6 : vectors == 1 ? 16 : 8;
 }
 
 // The sums of kRows weights' rows, `row_step` apart, with kVectors vectors of positions from vector
@@ -44,18 +45,18 @@ inline void multiply_tile(const float* weight, int64_t row_step, const Lines& x,
   // One pointer for three rows: the other two are addressed by an index register.
   constexpr int kPointers = (kRows + 2) / 3;
   const float* rows[kPointers];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kPointers; ++i) rows[i] = weight + 3 * i * row_step;
   const auto add = [&](const Vector* values) __attribute__((always_inline)) {
     __builtin_prefetch(next, 0, 2);
     next += kRows;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const float w = rows[r / 3][(r % 3) * row_step];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sums[r][v] += w * values[v];
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kPointers; ++i) ++rows[i];
   };
   Vector values[kVectors];
@@ -91,7 +92,7 @@ inline void multiply_tile(const float* weight, int64_t row_step, const Lines& x,
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) store(to + r * to_step + v * kLanes, sums[r][v]);
@@ -111,24 +112,24 @@ inline void for_panels(int64_t first, int64_t end, const Body& body) {
   }
 }
 
-// to (rows, positions of the vectors first ... end - 1) = weight (rows, depth) * x.
-inline void multiply(const float* weight, int64_t rows, const Lines& x, int64_t first, int64_t end,
-                     const float* next, float* to, int64_t to_step) {
-  const int64_t depth = x.depth();
+// to (rows, positions of the vectors first ... end - 1) = weight (rows, depth) * x. Rows of weights
+// are `row_step` apart.
+inline void multiply(const float* weight, int64_t row_step, int64_t rows, const Lines& x,
+                     int64_t first, int64_t end, const float* next, float* to, int64_t to_step) {
   for_panels(first, end, [&](int64_t at, auto vectors) {
     constexpr int kMost = tile_rows(vectors);
     for (int64_t row = 0, some; row < rows; row += some) {
       const int64_t left = rows - row, tiles = (left + kMost - 1) / kMost;
       some = (left + tiles - 1) / tiles;
-      const float* a = weight + row * depth;
-      const float* later = at == first ? next + row * depth : a;
+      const float* a = weight + row * row_step;
+      const float* later = at == first ? next + row * row_step : a;
       float* c = to + row * to_step + (at - first) * kLanes;
       with_rows<kMost>(some, [&](auto known) {
         constexpr auto kOne = Lines::kPointwise, kThree = Lines::kThree, kAny = Lines::kGeneral;
         const auto multiply = x.reads == kOne     ? multiply_tile<known, vectors, kOne>
                               : x.reads == kThree ? multiply_tile<known, vectors, kThree>
                                                   : multiply_tile<known, vectors, kAny>;
-        multiply(a, depth, x, at, later, c, to_step);
+        multiply(a, row_step, x, at, later, c, to_step);
       });
     }
   });

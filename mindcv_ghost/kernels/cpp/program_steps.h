@@ -11,6 +11,7 @@
 #include "norm.h"
 #include "program.h"
 #include "stem_tail.h"
+#include "winograd.h"
 
 namespace ghost {
 
@@ -89,11 +90,11 @@ class LineWriter {
 class Depthwise {
  public:
   Depthwise() = default;
-  Depthwise(const Line& plane, const ColumnMasks& masks, int64_t kernel)
+  Depthwise(const Line& plane, const NeighbourMasks& masks, int64_t kernel)
       : kernel_(kernel), width_(plane.width) {
     for (int64_t h = -(kernel / 2); h <= kernel / 2; ++h) {
       for (int64_t w = -(kernel / 2); w <= kernel / 2; ++w) {
-        taps_.push_back({h * plane.width + w, masks.at(w)});
+        taps_.push_back({h * plane.width + w, masks.at(0, w)});
       }
     }
   }
@@ -138,7 +139,7 @@ class Finish {
     if (p.step.kind != StepKind::kGhost) return;
     const int64_t kernel = run.plan.weight(p.step.cheap_weight).sides[2];
     plane_ = Line(1, p.out_height, p.out_width, kernel / 2);
-    masks_ = ColumnMasks(plane_, kernel / 2);
+    masks_ = NeighbourMasks(plane_, 0, kernel / 2);
     cheap_ = Depthwise(plane_, masks_, kernel);
   }
 
@@ -188,7 +189,7 @@ class Finish {
   const Line& from_;
   LineWriter writer_;
   Line plane_;
-  ColumnMasks masks_;
+  NeighbourMasks masks_;
   Depthwise cheap_;
 };
 
@@ -220,7 +221,7 @@ inline void gather_channel(const Run& run, const PlannedStep& p, int64_t c) {
 }
 
 // The taps of a kernel, as distances in the lines that a product reads.
-inline std::vector<Tap> taps_of(const PlannedStep& p, const Map& source, const ColumnMasks& masks) {
+inline std::vector<Tap> taps_of(const PlannedStep& p, const Map& source, const NeighbourMasks& masks) {
   std::vector<Tap> taps;
   const int64_t stride = p.gathered == -1 ? 1 : p.step.stride, sides = p.kernel == 1 ? 1 : stride;
   const auto down = [&](int64_t i) { return (i - (i < 0 ? stride - 1 : 0)) / stride; };
@@ -229,7 +230,7 @@ inline std::vector<Tap> taps_of(const PlannedStep& p, const Map& source, const C
       const int64_t row = down(h), column = down(w);
       const int64_t part = (h - row * stride) * sides + (w - column * stride);
       taps.push_back({part * source.line.stride + row * source.line.width + column,
-                      masks.at(column)});
+                      masks.at(0, column)});
     }
   }
   return taps;
@@ -268,7 +269,7 @@ inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
     team->each(channels, [&](int64_t c) { gather_channel(run, p, c); });
   }
   const Line& line = source.line;
-  const ColumnMasks masks(line, p.kernel / 2);
+  const NeighbourMasks masks(line, 0, p.kernel / 2);
   const Lines x = {source.data, channels, line.stride * (source.channels / channels),
                    taps_of(p, source, masks),
                    p.kernel == 1                                ? Lines::kPointwise
@@ -290,7 +291,7 @@ inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
       float* u = scratch.take(kRows * width);
       const int64_t rows = rows_of(block);
       const float* next = weight_of(block + threads < blocks ? block + threads : block);
-      multiply(weight_of(block), rows, x, 0, vectors, next, u, width);
+      multiply(weight_of(block), depth, rows, x, 0, vectors, next, u, width);
       columns.multiply(weight_of(block), rows, vectors == 0 ? next : weight_of(block),
                        u + vectors * kLanes, width);
       for (int64_t r = 0; r < rows; ++r) finish.row(block * kRows + r, u + r * width);
@@ -304,12 +305,201 @@ inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
     for_panels(split.first(part), split.end(part), [&](int64_t at, auto n) {
       for (int64_t block = split.first_block(part); block < split.end_block(part); ++block) {
         const float* weight = weight_of(block);
-        multiply(weight, rows_of(block), x, at, at + n, weight,
+        multiply(weight, depth, rows_of(block), x, at, at + n, weight,
                  product.channel(block * kRows) + at * kLanes, line.stride);
       }
     });
   });
   team->each(p.rows, [&](int64_t c) { finish.row(c, product.channel(c)); });
+}
+
+// Four vectors of values in order, to those whose position modulo 4 is 0, 1, 2 and 3; and back.
+#ifdef GHOST_SHUFFLES
+template <int... kLane>
+inline void deinterleave_with(Vector* v, std::integer_sequence<int, kLane...>) {
+  const Vector even_a = __builtin_shufflevector(v[0], v[1], (2 * kLane)...);
+  const Vector odd_a = __builtin_shufflevector(v[0], v[1], (2 * kLane + 1)...);
+  const Vector even_b = __builtin_shufflevector(v[2], v[3], (2 * kLane)...);
+  const Vector odd_b = __builtin_shufflevector(v[2], v[3], (2 * kLane + 1)...);
+  v[0] = __builtin_shufflevector(even_a, even_b, (2 * kLane)...);
+  v[1] = __builtin_shufflevector(odd_a, odd_b, (2 * kLane)...);
+  v[2] = __builtin_shufflevector(even_a, even_b, (2 * kLane + 1)...);
+  v[3] = __builtin_shufflevector(odd_a, odd_b, (2 * kLane + 1)...);
+}
+template <int... kLane>
+inline void interleave_with(Vector* v, std::integer_sequence<int, kLane...>) {
+  constexpr int kHalf = kLanes / 2;
+  const auto low = [](Vector a, Vector b) {
+    return __builtin_shufflevector(a, b, (kLane / 2 + kLane % 2 * kLanes)...);
+  };
+  const auto high = [](Vector a, Vector b) {
+    return __builtin_shufflevector(a, b, (kHalf + kLane / 2 + kLane % 2 * kLanes)...);
+  };
+  const Vector even_a = low(v[0], v[2]), even_b = high(v[0], v[2]);
+  const Vector odd_a = low(v[1], v[3]), odd_b = high(v[1], v[3]);
+  v[0] = low(even_a, odd_a), v[1] = high(even_a, odd_a);
+  v[2] = low(even_b, odd_b), v[3] = high(even_b, odd_b);
+}
+inline void deinterleave(Vector* v) {
+  deinterleave_with(v, std::make_integer_sequence<int, kLanes>());
+}
+inline void interleave(Vector* v) {
+  interleave_with(v, std::make_integer_sequence<int, kLanes>());
+}
+#else
+inline void deinterleave(Vector* v) {
+  Vector to[4];
+  for (int i = 0; i < 4 * kLanes; ++i) to[i % 4][i / 4] = v[i / kLanes][i % kLanes];
+  std::copy(to, to + 4, v);
+}
+inline void interleave(Vector* v) {
+  Vector to[4];
+  for (int i = 0; i < 4 * kLanes; ++i) to[i / kLanes][i % kLanes] = v[i % 4][i / 4];
+  std::copy(to, to + 4, v);
+}
+#endif
+
+// A 3x3 convolution by Winograd's algorithm (winograd.h), whose vectors are those of tiles here. Maps:
+// the weights, the inputs and the sums at each of the points.
+class Winograd {
+ public:
+  Winograd(const Run& run, const PlannedStep& p)
+      : run_(run),
+        p_(p),
+        in_(run.input(p)),
+        weights_(run.plan.map(p.points)),
+        inputs_(run.plan.map(p.gathered)),
+        sums_(run.plan.map(p.product)),
+        tiles_(inputs_.line),
+        masks_(tiles_, 1, 1) {}
+
+  // The weights of one output channel: (points, in_channels).
+  void transform_weights(int64_t row) const {
+    const int64_t depth = in_.channels;
+    const float* from = run_.plan.weight(p_.step.weight).data + row * depth * 9;
+    float* to = weights_.channel(row);
+    Vector w[kLanes + 9], half[18], u[kPoints];
+    for (int64_t i = 0; i < depth; i += kLanes) {
+      const int64_t there = std::min<int64_t>(kLanes, depth - i);
+      load_columns<9>(from + 9 * i, 9, there, w);
+      for (int column = 0; column < 3; ++column) {
+        weights_to_points(w + column, 3, half + column, 3);
+      }
+      for (int r = 0; r < 6; ++r) weights_to_points(half + 3 * r, 1, u + 6 * r, 1);
+      for (int point = 0; point < kPoints; ++point) {
+        store_first(to + point * depth + i, u[point], there);
+      }
+    }
+  }
+
+  // An input channel at all points.
+  void transform_input(int64_t c) const {
+    const int64_t width = tiles_.stride + kLanes, margin = tiles_.width + 1;
+    Scratch scratch(16 * width + 2 * margin, 1);
+    float* values = scratch.take(16 * width + 2 * margin) + margin;
+    spread(in_.channel(c), values, width);
+    for (int64_t i = 0; i < tiles_.length(); i += kLanes) {
+      Vector half[36], d[6], v[kPoints];
+      for (int a = 0; a < 6; ++a) {
+        const int row = a == 0 ? -1 : a == 5 ? 1 : 0;
+        for (int b = 0; b < 6; ++b) {
+          const int column = b == 0 ? -1 : b == 5 ? 1 : 0;
+          const float* from = values + ((a + 3) % 4 * 4 + (b + 3) % 4) * width;
+          d[b] = load(from + i + row * tiles_.width + column);
+          if (row != 0 || column != 0) d[b] = masked(d[b], masks_.at(row, column)[i / kLanes]);
+        }
+        inputs_to_points(d, 1, half + 6 * a, 1);
+      }
+      for (int b = 0; b < 6; ++b) inputs_to_points(half + b, 6, v + b, 6);
+      for (int64_t point = 0; point < kPoints; ++point) {
+        store(inputs_.channel(c * kPoints + point) + i, v[point]);
+      }
+    }
+  }
+
+  void multiply_point(int64_t point) const {
+    const Lines x = {inputs_.channel(point), in_.channels, kPoints * tiles_.stride, {Tap{}},
+                     Lines::kPointwise};
+    const float* weight = weights_.data + point * in_.channels;
+    multiply(weight, weights_.line.stride, p_.rows, x, 0, tiles_.vectors(), weight,
+             sums_.channel(point), kPoints * tiles_.stride);
+  }
+
+  // The outputs of a channel as a dense line.
+  void transform_output(int64_t row, float* u, float* values) const {
+    const int64_t width = tiles_.stride;
+    for (int64_t i = 0; i < tiles_.length(); i += kLanes) {
+      Vector half[24], m[6], out[16];
+      for (int b = 0; b < 6; ++b) {
+        for (int a = 0; a < 6; ++a) m[a] = load(sums_.channel(row * kPoints + 6 * a + b) + i);
+        from_points(m, 1, half + b, 6);
+      }
+      for (int a = 0; a < 4; ++a) from_points(half + 6 * a, 1, out + 4 * a, 1);
+      for (int k = 0; k < 16; ++k) store(values + k * width + i, out[k]);
+    }
+    const int64_t height = in_.line.height, wide = in_.line.width;
+    for (int64_t n = 0; n < tiles_.images; ++n) {
+      for (int64_t h = 0; h < height; ++h, u += wide) {
+        const float* from = values + h % 4 * 4 * width + n * tiles_.step + h / 4 * tiles_.width;
+        // What is written beyond the row is overwritten by the next one.
+        for (int64_t w = 0; w < wide; w += 4 * kLanes) {
+          Vector block[4];
+          for (int k = 0; k < 4; ++k) block[k] = load(from + k * width + w / 4);
+          interleave(block);
+          for (int k = 0; k < 4 && w + k * kLanes < wide; ++k) store(u + w + k * kLanes, block[k]);
+        }
+      }
+    }
+  }
+
+ private:
+  // Every fourth value of every fourth row, as 16 lines of tiles.
+  void spread(const float* x, float* values, int64_t width) const {
+    const Line& line = in_.line;
+    for (int64_t n = 0; n < line.images; ++n) {
+      for (int64_t h = 0; h < 4 * tiles_.height; ++h) {
+        const float* row = x + n * line.step + h * line.width;
+        float* to = values + h % 4 * 4 * width + n * tiles_.step + h / 4 * tiles_.width;
+        const int64_t wide = h < line.height ? line.width : 0;
+        // What is written beyond the row of tiles is overwritten by the next one.
+        for (int64_t w = 0; w < 4 * tiles_.width; w += 4 * kLanes) {
+          Vector block[4];
+          for (int k = 0; k < 4; ++k) {
+            const int64_t there = std::clamp<int64_t>(wide - w - k * kLanes, 0, kLanes);
+            block[k] = there == kLanes ? load(row + w + k * kLanes)
+                       : there == 0    ? Vector{}
+                                       : masked(load(row + w + k * kLanes), (1u << there) - 1);
+          }
+          deinterleave(block);
+          for (int k = 0; k < 4; ++k) store(to + k * width + w / 4, block[k]);
+        }
+      }
+    }
+  }
+
+  const Run& run_;
+  const PlannedStep& p_;
+  const Map &in_, &weights_, &inputs_, &sums_;
+  const Line& tiles_;
+  NeighbourMasks masks_;
+};
+
+inline void convolve_winograd(const Run& run, const PlannedStep& p, Member* team) {
+  const Winograd winograd(run, p);
+  const int64_t channels = run.input(p).channels;
+  team->each(p.rows + channels, [&](int64_t part) {
+    part < p.rows ? winograd.transform_weights(part) : winograd.transform_input(part - p.rows);
+  });
+  team->each(kPoints, [&](int64_t point) { winograd.multiply_point(point); });
+  const Line line(run.input(p).line.images, p.out_height, p.out_width, 0);
+  const Finish finish(run, p, line);
+  const int64_t tiles = run.plan.map(p.product).line.stride;
+  team->each(p.rows, [&](int64_t row) {
+    Scratch scratch(line.length() + kLanes + 17 * tiles, 2);
+    float* u = scratch.take(line.length() + kLanes);
+    winograd.transform_output(row, u, scratch.take(17 * tiles));
+    finish.row(row, u);
+  });
 }
 
 // Max pooling of 3x3 with stride 2 and a border of one, which never has the maximum.
@@ -358,7 +548,7 @@ inline void average(const Run& run, const PlannedStep& p, Member* team) {
 inline void run_step(const Run& run, const PlannedStep& p, Member* team) {
   switch (p.step.kind) {
     case StepKind::kConvolution:
-    case StepKind::kGhost: return convolve(run, p, team);
+    case StepKind::kGhost: return p.is_winograd ? convolve_winograd(run, p, team) : convolve(run, p, team);
     case StepKind::kMaxPool: return pool(run, p, team);
     case StepKind::kMean: return average(run, p, team);
   }
