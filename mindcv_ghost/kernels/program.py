@@ -27,7 +27,7 @@ class Kind(IntEnum):
 
     CONVOLUTION = 0
     GHOST = 1
-    MAX_POOL = 2
+    STEM = 2  # a convolution and max pooling of 3x3 with stride 2
     MEAN = 3
 
 
@@ -171,10 +171,11 @@ class Program:
             The maps that it computes.
         """
         stride = 1 if isinstance(conv, nn.Dense) else conv.stride[0]
+        reduction = x.reduction * stride * (2 if kind is Kind.STEM else 1)
         return self.add(
             kind,
             x,
-            self.maps(channels or conv.weight.shape[0], x.reduction * stride),
+            self.maps(channels or conv.weight.shape[0], reduction),
             weight=self.parameter(conv.weight),
             bias=self.parameter(conv.bias if conv.has_bias else None),
             norm=self.norm(norm),

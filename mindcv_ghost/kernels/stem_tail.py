@@ -102,8 +102,7 @@ class NativeGhostResNet(NativeNetwork, GhostResNet):
 
     def emit(self, program: Program, x: Maps) -> Maps:
         """Add the steps of the whole network."""
-        x = program.convolution(x, self.conv1, self.bn1, Activation.RELU)
-        x = program.add(Kind.MAX_POOL, x, program.maps(x.channels, 2 * x.reduction))
+        x = program.convolution(x, self.conv1, self.bn1, Activation.RELU, kind=Kind.STEM)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = emit(program, stage, x)
         return emit(program, self.classifier, emit(program, self.pool, x))

@@ -15,7 +15,7 @@
 
 namespace ghost {
 
-enum class StepKind { kConvolution, kGhost, kMaxPool, kMean };
+enum class StepKind { kConvolution, kGhost, kStem, kMean };
 enum class Activation { kNone, kRelu };
 
 // One step, as kernels/program.py encodes it: as many numbers in the order of `Step` there. -1 stands
@@ -95,9 +95,11 @@ struct PlannedStep {
 class Plan {
  public:
   Plan() = default;
-  // numbers: the encoded steps. images: (count, channels, height, width).
-  Plan(const float* numbers, int64_t count, std::vector<Weight> weights, const int64_t* images)
-      : weights_(std::move(weights)), images_(images[0]) {
+  // numbers: the encoded steps. images: (count, channels, height, width) of a group of images;
+  // groups: how many the program is repeated for.
+  Plan(const float* numbers, int64_t count, std::vector<Weight> weights, const int64_t* images,
+       int64_t groups)
+      : weights_(std::move(weights)), images_(images[0]), groups_(groups) {
     maps_.push_back({images[1], Line(images_, images[2], images[3], 0)});
     fits_ = count % Step::kNumbers == 0 && count > 0;
     for (int64_t i = 0; fits_ && i < count; i += Step::kNumbers) add(Step(numbers + i));
@@ -111,6 +113,17 @@ class Plan {
   const Map& result() const { return maps_[steps_.back().step.output]; }
   const Weight& weight(int64_t number) const { return weights_[number]; }
   int64_t affines() const { return affines_; }
+  int64_t images() const { return images_; }
+  int64_t groups() const { return groups_; }
+  // Values of the largest map.
+  int64_t largest() const {
+    int64_t most = 1;
+    for (const PlannedStep& p : steps_) {
+      const Map& map = maps_[p.step.output];
+      most = std::max(most, map.channels * map.line.images * map.line.plane());
+    }
+    return most;
+  }
   int64_t memory() const { return memory_; }  // floats, of all maps
   // Puts the maps into memory, which begins at the start of a cache line.
   void place(float* memory) {
@@ -162,10 +175,8 @@ class Plan {
       case StepKind::kMean:
         p->out_height = p->out_width = 1;
         return step.channels == in.channels && step.input > 0;
-      case StepKind::kMaxPool:
-        p->out_height = (in.line.height + 1) / 2, p->out_width = (in.line.width + 1) / 2;
-        return step.channels == in.channels && step.input > 0;
       case StepKind::kConvolution:
+      case StepKind::kStem:
       case StepKind::kGhost: break;
       default: return false;
     }
@@ -181,7 +192,11 @@ class Plan {
         (step.bias != -1 && !has(step.bias, p->rows))) {
       return false;
     }
-    if (step.kind == StepKind::kConvolution) return step.first + p->rows <= step.channels;
+    if (step.kind == StepKind::kStem) {
+      p->out_height = (p->out_height + 1) / 2, p->out_width = (p->out_width + 1) / 2;
+      if (!is_gathered(*p) || step.other != -1) return false;
+    }
+    if (step.kind != StepKind::kGhost) return step.first + p->rows <= step.channels;
     if (step.cheap_weight < 0 || step.cheap_weight >= static_cast<int64_t>(weights_.size())) {
       return false;
     }
@@ -212,9 +227,12 @@ class Plan {
         const int64_t sides = p.kernel == 1 ? 1 : p.step.stride;
         const int64_t reach = (p.kernel / 2 + p.step.stride - 1) / p.step.stride;
         p.gathered = static_cast<int64_t>(maps_.size());
-        maps_.push_back({maps_[p.step.input].channels * sides * sides,
-                         Line(images_, p.out_height, p.out_width, reach)});
+        const Line& in = maps_[p.step.input].line;
+        const Line line(images_, (in.height - 1) / p.step.stride + 1,
+                        (in.width - 1) / p.step.stride + 1, reach);
+        maps_.push_back({maps_[p.step.input].channels * sides * sides, line});
       }
+      if (p.step.kind == StepKind::kStem) continue;
       const Map& source = maps_[p.gathered == -1 ? p.step.input : p.gathered];
       if (is_split(source)) {
         p.product = static_cast<int64_t>(maps_.size());
@@ -224,10 +242,15 @@ class Plan {
     find_places();
   }
 
+  // Whether Winograd's algorithm is faster: there have to be as many tiles as a vector has lanes, and
+  // enough of them for the weights' transform, which writes four times the weights. (14x14 maps of one
+  // image took 1.25 times as long by it.)
   bool is_winograd(const PlannedStep& p) const {
+    constexpr int64_t kLeastTiles = 32;
     if (p.rows == 0 || p.kernel != 3 || is_gathered(p)) return false;
-    return WinogradShape{images_, maps_[p.step.input].channels, p.rows, p.out_height, p.out_width}
-        .is_faster();
+    const WinogradShape q = {images_, maps_[p.step.input].channels, p.rows, p.out_height,
+                             p.out_width};
+    return q.is_faster() && q.tiles() >= kLanes && groups_ * q.tiles() >= kLeastTiles;
   }
   void add_points(PlannedStep* p) {
     const int64_t channels = maps_[p->step.input].channels;
@@ -247,7 +270,7 @@ class Plan {
   }
   // Whether the input is too large to be read by each thread for some rows of the product.
   static bool is_split(const Map& source) {
-    constexpr int64_t kValues = 192 << 10;
+    constexpr int64_t kValues = 208 << 10;
     return source.channels * source.line.length() > kValues;
   }
 
@@ -267,6 +290,9 @@ class Plan {
       }
     }
     lives[steps_.back().step.output].last = INT64_MAX;
+    for (const PlannedStep& p : steps_) {
+      if (p.points != -1 && groups_ > 1) lives[p.points] = {0, INT64_MAX};
+    }
     places_.assign(maps_.size(), 0);
     for (size_t i = 1; i < maps_.size(); ++i) {
       // The lowest place where no map is that is needed at the same time.
@@ -290,7 +316,7 @@ class Plan {
   std::vector<PlannedStep> steps_;
   std::vector<Map> maps_;
   std::vector<int64_t> places_;
-  int64_t images_ = 0, memory_ = 0, affines_ = 0;
+  int64_t images_ = 0, groups_ = 1, memory_ = 0, affines_ = 0;
   bool fits_ = false;
 };
 

@@ -20,6 +20,7 @@ struct Run {
   const Plan& plan;
   const float* images;    // (images, channels, height, width)
   const Affine* affines;  // of all steps' channels
+  bool is_first;          // of the groups of images
 
   const Map& input(const PlannedStep& p) const { return plan.map(p.step.input); }
   const Map& output(const PlannedStep& p) const { return plan.map(p.step.output); }
@@ -53,27 +54,29 @@ class LineWriter {
   LineWriter(const Run& run, const PlannedStep& p)
       : out_(run.output(p)), other_(run.other(p)), outer_(p.step.outer) {}
 
-  // at(i): the vector of the values from i on of image n.
+  // Writes positions first ... end - 1 of image n, where at(i) is the vector of the values from i on.
+  // `first` is a multiple of kLanes, and so is `end` unless it is the map's.
   template <typename At>
-  void write(int64_t channel, int64_t n, const At& at) const {
+  void write(int64_t channel, int64_t n, int64_t first, int64_t end, const At& at) const {
+    const Line& line = out_.line;
+    float* to = out_.channel(channel) + n * line.step;
+    const float* add = other_ == nullptr ? nullptr : other_->channel(channel) + n * other_->line.step;
+    int64_t i = first;
+    for (; i + kLanes <= end; i += kLanes) store(to + i, value(at(i), add, i));
+    if (end < line.plane()) return;
+    if (i < end) {
+      store(to + i, masked(value(at(i), add, i), (1u << (end - i)) - 1));
+    }
+    write_zeros(channel, n);
+  }
+
+  // Writes what lies between a map and the next one.
+  void write_zeros(int64_t channel, int64_t n) const {
     const Line& line = out_.line;
     float* to = out_.channel(channel) + n * line.step;
     if (n == 0 && channel == 0) std::memset(to - line.margin(), 0, line.margin() * sizeof(float));
-    const float* add = other_ == nullptr ? nullptr : other_->channel(channel) + n * other_->line.step;
-    const int64_t plane = line.plane(), whole = plane / kLanes * kLanes;
-    int64_t i = 0;
-    for (; i < whole; i += kLanes) store(to + i, value(at(i), add, i));
-    if (i < plane) {
-      store(to + i, masked(value(at(i), add, i), (1u << (plane - i)) - 1));
-      i += kLanes;
-    }
-    if (n + 1 < line.images) {
-      for (; i < line.step; i += kLanes) store(to + i, Vector{});
-    } else {
-      const int64_t last = line.stride - n * line.step - kLanes;
-      for (; i < last; i += kLanes) store(to + i, Vector{});
-      store(to + last, Vector{});
-    }
+    const int64_t end = n + 1 < line.images ? line.step : line.stride - n * line.step;
+    std::memset(to + line.plane(), 0, (end - line.plane()) * sizeof(float));
   }
 
  private:
@@ -131,11 +134,11 @@ class Depthwise {
   std::vector<Tap> taps_;
 };
 
-// What follows a product: from a line of its result to lines of the output.
+// What follows a product: from the product's result to the output.
 class Finish {
  public:
-  Finish(const Run& run, const PlannedStep& p, const Line& from)
-      : run_(run), p_(p), from_(from), writer_(run, p) {
+  Finish(const Run& run, const PlannedStep& p)
+      : run_(run), p_(p), plane_(1, p.out_height, p.out_width, 0), writer_(run, p) {
     if (p.step.kind != StepKind::kGhost) return;
     const int64_t kernel = run.plan.weight(p.step.cheap_weight).sides[2];
     plane_ = Line(1, p.out_height, p.out_width, kernel / 2);
@@ -143,52 +146,73 @@ class Finish {
     cheap_ = Depthwise(plane_, masks_, kernel);
   }
 
-  void row(int64_t c, const float* u) const {
-    if (p_.step.kind == StepKind::kGhost) return ghost(c, u);
-    const Affine a = run_.affines[p_.affine + c];
-    for (int64_t n = 0; n < from_.images; ++n, u += from_.step) {
-      writer_.write(p_.step.first + c, n, [&](int64_t i) {
-        return activated(p_.step.activation, load(u + i) * a.scale + a.shift);
-      });
+  // Positions that the outputs first ... end - 1 depend on, from a multiple of kLanes on.
+  int64_t begin_of(int64_t first) const {
+    return std::max<int64_t>(0, first - plane_.reach * plane_.width) / kLanes * kLanes;
+  }
+  int64_t end_of(int64_t end) const {
+    return std::min(plane_.plane(), end + plane_.reach * plane_.width);
+  }
+  // Floats of memory that `write` needs for so many such positions.
+  int64_t memory(int64_t positions) const { return 2 * plane_.margin() + positions + 2 * kLanes; }
+
+  // All positions of row c of the product. u: its line, whose images are `step` apart.
+  void write_line(int64_t c, const float* u, int64_t step, float* memory) const {
+    for (int64_t n = 0; n < run_.output(p_).line.images; ++n, u += step) {
+      write(c, n, 0, plane_.plane(), u, memory);
     }
   }
 
+  // Outputs first ... end - 1 of image n, as LineWriter takes them. u: row c from begin_of(first) on.
+  void write(int64_t c, int64_t n, int64_t first, int64_t end, const float* u, float* memory) const {
+    const Step& step = p_.step;
+    const Affine a = run_.affines[p_.affine + c];
+    const int64_t begin = begin_of(first), stop = end_of(end);
+    u -= begin;
+    if (step.kind != StepKind::kGhost) {
+      return writer_.write(step.first + c, n, first, end, [&](int64_t i) {
+        return activated(step.activation, load(u + i) * a.scale + a.shift);
+      });
+    }
+    const int64_t margin = plane_.margin();
+    float* x = memory + margin - begin;
+    std::memset(memory, 0, margin * sizeof(float));
+    int64_t i = begin;
+    for (; i + kLanes <= stop; i += kLanes) {
+      store(x + i, activated(step.activation, load(u + i) * a.scale + a.shift));
+    }
+    if (i < stop) {
+      const Vector v = activated(step.activation, load(u + i) * a.scale + a.shift);
+      store(x + i, masked(v, (1u << (stop - i)) - 1));
+      i += kLanes;
+    }
+    std::memset(x + i, 0, margin * sizeof(float));
+    writer_.write(step.first + c, n, first, end, [&](int64_t at) { return load(x + at); });
+    ghosts(c, n, first, end, x);
+  }
+
  private:
-  void ghost(int64_t c, const float* u) const {
+  // The ghosts of map x, which has zeros around it.
+  void ghosts(int64_t c, int64_t n, int64_t first, int64_t end, const float* x) const {
     const Step& step = p_.step;
     const Weight& cheap = run_.plan.weight(step.cheap_weight);
     const int64_t ratio = cheap.sides[0] / p_.rows, taps = cheap.sides[2] * cheap.sides[3];
-    const Affine a = run_.affines[p_.affine + c];
-    alignas(64) static thread_local std::vector<float> memory;
-    memory.assign(plane_.size(1), 0);
-    float* x = memory.data() + plane_.margin();
-    for (int64_t n = 0; n < from_.images; ++n, u += from_.step) {
-      writer_.write(step.first + c, n, [&](int64_t i) {
-        Vector v = activated(step.activation, load(u + i) * a.scale + a.shift);
-        const int64_t left = plane_.plane() - i;
-        if (left < kLanes) v = masked(v, (1u << left) - 1);
-        store(x + i, v);
-        return v;
-      });
-      for (int64_t k = c * ratio; k < (c + 1) * ratio; ++k) {
-        const int64_t channel = step.first + p_.rows + k;
-        if (channel >= step.channels) break;  // a surplus ghost
-        const float* weight = cheap.data + k * taps;
-        const Affine b = run_.affines[p_.cheap_affine + k];
-        cheap_.with(x, weight, [&](const auto& sum) {
-          writer_.write(channel, n, [&](int64_t i) {
-            return activated(step.activation, sum(i) * b.scale + b.shift);
-          });
+    for (int64_t k = c * ratio; k < (c + 1) * ratio; ++k) {
+      const int64_t channel = step.first + p_.rows + k;
+      if (channel >= step.channels) return;  // surplus ghosts
+      const Affine b = run_.affines[p_.cheap_affine + k];
+      cheap_.with(x, cheap.data + k * taps, [&](const auto& sum) {
+        writer_.write(channel, n, first, end, [&](int64_t i) {
+          return activated(step.activation, sum(i) * b.scale + b.shift);
         });
-      }
+      });
     }
   }
 
   const Run& run_;
   const PlannedStep& p_;
-  const Line& from_;
-  LineWriter writer_;
   Line plane_;
+  LineWriter writer_;
   NeighbourMasks masks_;
   Depthwise cheap_;
 };
@@ -260,57 +284,128 @@ class Split {
   int64_t vectors_, blocks_, range_, ranges_, groups_;
 };
 
-// A dense convolution and what follows it.
-inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
-  constexpr int64_t kRows = 8;  // of a part
-  const Map& source = run.plan.map(p.gathered == -1 ? p.step.input : p.gathered);
-  const int64_t channels = run.input(p).channels;
-  if (p.gathered != -1) {
-    team->each(channels, [&](int64_t c) { gather_channel(run, p, c); });
+// What all parts of a convolution share.
+struct Convolution {
+  const Run& run;
+  const PlannedStep& p;
+  const Map& source;
+  const Line& line;  // of the source
+  NeighbourMasks masks;
+  Lines x;
+  const float* weights;
+  int64_t depth, blocks;
+
+  static constexpr int64_t kRows = 8;  // of a block
+
+  Convolution(const Run& run, const PlannedStep& p)
+      : run(run),
+        p(p),
+        source(run.plan.map(p.gathered == -1 ? p.step.input : p.gathered)),
+        line(source.line),
+        masks(line, 0, p.kernel / 2) {
+    const int64_t channels = run.input(p).channels;
+    const bool is_three = p.kernel == 3 && source.channels == channels;
+    x = {source.data, channels, line.stride * (source.channels / channels),
+         taps_of(p, source, masks),
+         p.kernel == 1 ? Lines::kPointwise : is_three ? Lines::kThree : Lines::kGeneral};
+    weights = run.plan.weight(p.step.weight).data;
+    depth = x.depth(), blocks = (p.rows + kRows - 1) / kRows;
   }
-  const Line& line = source.line;
-  const NeighbourMasks masks(line, 0, p.kernel / 2);
-  const Lines x = {source.data, channels, line.stride * (source.channels / channels),
-                   taps_of(p, source, masks),
-                   p.kernel == 1                                ? Lines::kPointwise
-                   : p.kernel == 3 && source.channels == channels ? Lines::kThree
-                                                                  : Lines::kGeneral};
-  const float* weights = run.plan.weight(p.step.weight).data;
-  const int64_t depth = x.depth(), blocks = (p.rows + kRows - 1) / kRows;
-  const Finish finish(run, p, line);
-  const auto weight_of = [&](int64_t block) { return weights + block * kRows * depth; };
-  const auto rows_of = [&](int64_t block) { return std::min(kRows, p.rows - block * kRows); };
-  if (p.product == -1) {
-    // Few positions beyond whole vectors are columns by themselves.
-    const int64_t rest = line.length() % kLanes;
-    const Columns columns(x, line.length() - rest, rest <= 4 ? rest : 0);
-    const int64_t vectors = (line.length() - columns.count() + kLanes - 1) / kLanes;
-    const int64_t width = (vectors + 1) * kLanes, threads = SharedPool::get().threads();
-    team->each(blocks, [&](int64_t block) {
-      Scratch scratch(kRows * width, 1);
-      float* u = scratch.take(kRows * width);
-      const int64_t rows = rows_of(block);
-      const float* next = weight_of(block + threads < blocks ? block + threads : block);
-      multiply(weight_of(block), depth, rows, x, 0, vectors, next, u, width);
-      columns.multiply(weight_of(block), rows, vectors == 0 ? next : weight_of(block),
-                       u + vectors * kLanes, width);
-      for (int64_t r = 0; r < rows; ++r) finish.row(block * kRows + r, u + r * width);
-    });
-    return;
-  }
-  const Map& product = run.plan.map(p.product);
-  // Parts are some positions, whose inputs fit the L2 cache, and some rows.
-  const Split split(depth, line.vectors(), blocks);
+
+  const float* weight(int64_t block) const { return weights + block * kRows * depth; }
+  int64_t rows(int64_t block) const { return std::min(kRows, p.rows - block * kRows); }
+};
+
+// Each part computes some rows of the product at all positions, and what follows.
+inline void convolve_rows(const Convolution& q, const Finish& finish, Member* team) {
+  // Few positions beyond whole vectors are columns by themselves.
+  const int64_t length = q.line.length(), rest = length % kLanes;
+  const Columns columns(q.x, length - rest, rest <= 4 ? rest : 0);
+  const int64_t vectors = (length - columns.count() + kLanes - 1) / kLanes;
+  const int64_t width = (vectors + 1) * kLanes, threads = SharedPool::get().threads();
+  team->each(q.blocks, [&](int64_t block) {
+    const int64_t memory = finish.memory(q.line.plane());
+    Scratch scratch(Convolution::kRows * width + memory, 2);
+    float* u = scratch.take(Convolution::kRows * width);
+    float* x = scratch.take(memory);
+    const int64_t rows = q.rows(block);
+    const float* weight = q.weight(block);
+    const float* next = q.weight(block + threads < q.blocks ? block + threads : block);
+    multiply(weight, q.depth, rows, q.x, 0, vectors, next, u, width);
+    columns.multiply(weight, rows, vectors == 0 ? next : weight, u + vectors * kLanes, width);
+    for (int64_t r = 0; r < rows; ++r) {
+      finish.write_line(block * Convolution::kRows + r, u + r * width, q.line.step, x);
+    }
+  });
+}
+
+// Each part computes some rows of maps of one image, of all channels, and what follows. Rows beside
+// them, which the depthwise convolution reads, are computed twice.
+inline void convolve_bands(const Convolution& q, const Finish& finish, int64_t rows, Member* team) {
+  const int64_t plane = q.line.plane(), band = rows * q.line.width;
+  team->each((plane + band - 1) / band, [&](int64_t part) {
+    const int64_t first = part * band, end = std::min(plane, first + band);
+    const int64_t begin = finish.begin_of(first), stop = finish.end_of(end);
+    const int64_t width = round_up(stop - begin, kLanes), memory = finish.memory(width);
+    Scratch scratch(Convolution::kRows * width + memory, 2);
+    float* u = scratch.take(Convolution::kRows * width);
+    float* x = scratch.take(memory);
+    for (int64_t block = 0; block < q.blocks; ++block) {
+      const float* weight = q.weight(block);
+      multiply(weight, q.depth, q.rows(block), q.x, begin / kLanes, (begin + width) / kLanes, weight,
+               u, width);
+      for (int64_t r = 0; r < q.rows(block); ++r) {
+        finish.write(block * Convolution::kRows + r, 0, first, end, u + r * width, x);
+      }
+    }
+  });
+}
+
+// The product first, then what follows.
+inline void convolve_split(const Convolution& q, const Finish& finish, Member* team) {
+  const Map& product = q.run.plan.map(q.p.product);
+  const Split split(q.depth, q.line.vectors(), q.blocks);
   team->each(split.parts(), [&](int64_t part) {
     for_panels(split.first(part), split.end(part), [&](int64_t at, auto n) {
       for (int64_t block = split.first_block(part); block < split.end_block(part); ++block) {
-        const float* weight = weight_of(block);
-        multiply(weight, depth, rows_of(block), x, at, at + n, weight,
-                 product.channel(block * kRows) + at * kLanes, line.stride);
+        const float* weight = q.weight(block);
+        multiply(weight, q.depth, q.rows(block), q.x, at, at + n, weight,
+                 product.channel(block * Convolution::kRows) + at * kLanes, q.line.stride);
       }
     });
   });
-  team->each(p.rows, [&](int64_t c) { finish.row(c, product.channel(c)); });
+  team->each(q.p.rows, [&](int64_t c) {
+    const int64_t memory = finish.memory(q.line.plane());
+    Scratch scratch(memory, 1);
+    finish.write_line(c, product.channel(c), q.line.step, scratch.take(memory));
+  });
+}
+
+// Rows of a band, if what a part reads and computes then fits the caches; 0 if not.
+inline int64_t band_rows(const Convolution& q) {
+  constexpr int64_t kValues = 64 << 10, kMost = 16;
+  if (q.line.images > 1 || q.p.kernel > 1) return 0;
+  // Bands begin with a vector.
+  int64_t step = 1;
+  while (step * q.line.width % kLanes != 0) step *= 2;
+  const int64_t fitting = kValues / (q.source.channels * q.line.width);
+  const int64_t most = std::min(fitting, kMost);
+  if (most < 8) return 0;
+  const int64_t bands = round_up((q.line.height + most - 1) / most, SharedPool::get().threads());
+  return round_up((q.line.height + bands - 1) / bands, step);
+}
+
+// A dense convolution and what follows it.
+inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
+  if (p.gathered != -1) {
+    team->each(run.input(p).channels, [&](int64_t c) { gather_channel(run, p, c); });
+  }
+  const Convolution q(run, p);
+  const Finish finish(run, p);
+  if (p.product == -1) return convolve_rows(q, finish, team);
+  const int64_t rows = band_rows(q);
+  if (rows > 0) return convolve_bands(q, finish, rows, team);
+  convolve_split(q, finish, team);
 }
 
 // Four vectors of values in order, to those whose position modulo 4 is 0, 1, 2 and 3; and back.
@@ -487,43 +582,68 @@ class Winograd {
 inline void convolve_winograd(const Run& run, const PlannedStep& p, Member* team) {
   const Winograd winograd(run, p);
   const int64_t channels = run.input(p).channels;
-  team->each(p.rows + channels, [&](int64_t part) {
-    part < p.rows ? winograd.transform_weights(part) : winograd.transform_input(part - p.rows);
+  const int64_t weights = run.is_first ? p.rows : 0;
+  team->each(weights + channels, [&](int64_t part) {
+    part < weights ? winograd.transform_weights(part) : winograd.transform_input(part - weights);
   });
   team->each(kPoints, [&](int64_t point) { winograd.multiply_point(point); });
   const Line line(run.input(p).line.images, p.out_height, p.out_width, 0);
-  const Finish finish(run, p, line);
+  const Finish finish(run, p);
   const int64_t tiles = run.plan.map(p.product).line.stride;
   team->each(p.rows, [&](int64_t row) {
-    Scratch scratch(line.length() + kLanes + 17 * tiles, 2);
-    float* u = scratch.take(line.length() + kLanes);
+    const int64_t length = line.length() + 4 * kLanes, memory = finish.memory(line.plane());
+    Scratch scratch(length + 17 * tiles + memory, 3);
+    float* u = scratch.take(length);
     winograd.transform_output(row, u, scratch.take(17 * tiles));
-    finish.row(row, u);
+    finish.write_line(row, u, line.step, scratch.take(memory));
   });
 }
 
-// Max pooling of 3x3 with stride 2 and a border of one, which never has the maximum.
-inline void pool(const Run& run, const PlannedStep& p, Member* team) {
-  const Map& in = run.input(p);
-  const int64_t height = in.line.height, width = in.line.width;
+// A convolution, BN, activation, and max pooling of 3x3 with stride 2 and a border of one. Each part
+// computes some rows of some pooled maps.
+inline void stem(const Run& run, const PlannedStep& p, Member* team) {
+  constexpr int64_t kBand = 8;  // pooled rows
+  team->each(run.input(p).channels, [&](int64_t c) { gather_channel(run, p, c); });
+  const Convolution q(run, p);
   const LineWriter writer(run, p);
-  team->each(in.channels, [&](int64_t c) {
-    std::vector<float> highest(width + 2), values(p.out_height * p.out_width + kLanes);
-    for (int64_t n = 0; n < in.line.images; ++n) {
-      const float* x = in.channel(c) + n * in.line.step;
-      for (int64_t h = 0; h < p.out_height; ++h) {
-        const float* row = x + 2 * h * width;
-        const float *above = h > 0 ? row - width : row, *below = 2 * h + 1 < height ? row + width : row;
+  const int64_t height = q.line.height, width = q.line.width;
+  const int64_t bands = (p.out_height + kBand - 1) / kBand;
+  team->each(q.line.images * bands * q.blocks, [&](int64_t part) {
+    const int64_t block = part % q.blocks, n = part / q.blocks / bands;
+    const int64_t first = part / q.blocks % bands * kBand;
+    const int64_t end = std::min(p.out_height, first + kBand);
+    const int64_t top = std::max<int64_t>(0, 2 * first - 1), bottom = std::min(height, 2 * end);
+    const int64_t image = n * q.line.step;
+    const int64_t begin = (image + top * width) / kLanes;
+    const int64_t stop = (image + bottom * width + kLanes - 1) / kLanes;
+    const int64_t length = (stop - begin) * kLanes;
+    Scratch scratch(Convolution::kRows * length + width + 2, 2);
+    float* u = scratch.take(Convolution::kRows * length);
+    float* highest = scratch.take(width + 2);
+    multiply(q.weight(block), q.depth, q.rows(block), q.x, begin, stop, q.weight(block), u, length);
+    for (int64_t r = 0; r < q.rows(block); ++r) {
+      const int64_t c = block * Convolution::kRows + r;
+      const Affine a = run.affines[p.affine + c];
+      float* line = u + r * length;
+      for (int64_t i = 0; i < length; i += kLanes) {
+        store(line + i, activated(p.step.activation, load(line + i) * a.scale + a.shift));
+      }
+      const float* rows = line + image - begin * kLanes;
+      float* y = run.output(p).channel(p.step.first + c) + n * run.output(p).line.step;
+      for (int64_t h = first; h < end; ++h) {
+        const float* row = rows + 2 * h * width;
+        const float* above = h > 0 ? row - width : row;
+        const float* below = 2 * h + 1 < height ? row + width : row;
         for (int64_t w = 0; w < width; ++w) {
           highest[w + 1] = greater(greater(above[w], row[w]), below[w]);
         }
         highest[0] = highest[1], highest[width + 1] = highest[width];
-        float* y = values.data() + h * p.out_width;
         for (int64_t w = 0; w < p.out_width; ++w) {
-          y[w] = greater(greater(highest[2 * w], highest[2 * w + 1]), highest[2 * w + 2]);
+          y[h * p.out_width + w] =
+              greater(greater(highest[2 * w], highest[2 * w + 1]), highest[2 * w + 2]);
         }
       }
-      writer.write(c, n, [&](int64_t i) { return load(values.data() + i); });
+      if (end == p.out_height) writer.write_zeros(p.step.first + c, n);
     }
   });
 }
@@ -549,7 +669,7 @@ inline void run_step(const Run& run, const PlannedStep& p, Member* team) {
   switch (p.step.kind) {
     case StepKind::kConvolution:
     case StepKind::kGhost: return p.is_winograd ? convolve_winograd(run, p, team) : convolve(run, p, team);
-    case StepKind::kMaxPool: return pool(run, p, team);
+    case StepKind::kStem: return stem(run, p, team);
     case StepKind::kMean: return average(run, p, team);
   }
 }
@@ -581,34 +701,44 @@ struct StepTimer {
 // Most phases of a step.
 constexpr int64_t kStepPhases = 3;
 
-// Runs a program whose maps have been placed. y (images, channels, height, width): the last map.
-inline void run_program(const Plan& plan, const float* images, Affine* affines, float* y) {
-  const int64_t steps = static_cast<int64_t>(plan.steps().size());
-  Team team(kStepPhases * steps + 2);
-  const Run run = {plan, images, affines};
-  team.run([&](Member& member) {
-    member.each(steps, [&](int64_t i) {
-      const PlannedStep& p = plan.steps()[i];
-      const Step& step = p.step;
-      if (p.rows == 0) return;
-      find_affines(plan, step.norm, step.epsilon, step.bias, p.rows, affines + p.affine);
-      if (step.kind == StepKind::kGhost) {
-        find_affines(plan, step.cheap_norm, step.cheap_epsilon, -1,
-                     plan.weight(step.cheap_weight).sides[0], affines + p.cheap_affine);
-      }
-    });
-    for (const PlannedStep& p : plan.steps()) {
-      const StepTimer timer(&p - plan.steps().data(), member);
-      run_step(run, p, &member);
+// Scales and shifts of all steps' channels.
+inline void find_affines(const Plan& plan, const PlannedStep& p, Affine* affines) {
+  const Step& step = p.step;
+  if (p.rows == 0) return;
+  find_affines(plan, step.norm, step.epsilon, step.bias, p.rows, affines + p.affine);
+  if (step.kind != StepKind::kGhost) return;
+  find_affines(plan, step.cheap_norm, step.cheap_epsilon, -1,
+               plan.weight(step.cheap_weight).sides[0], affines + p.cheap_affine);
+}
+
+// Copies a map to y (images, channels, height, width).
+inline void copy_result(const Map& result, float* y) {
+  const Line& line = result.line;
+  for (int64_t n = 0; n < line.images; ++n) {
+    for (int64_t c = 0; c < result.channels; ++c, y += line.plane()) {
+      copy(y, result.channel(c) + n * line.step, line.plane());
     }
-    const Map& result = plan.result();
-    const Line& line = result.line;
-    member.each(line.images, [&](int64_t n) {
-      for (int64_t c = 0; c < result.channels; ++c) {
-        copy(y + (n * result.channels + c) * line.plane(), result.channel(c) + n * line.step,
-             line.plane());
+  }
+}
+
+// Runs a program, whose maps have been placed, for all groups of images. y (images, channels, height,
+// width) is what the last step computes.
+inline void run_program(const Plan& plan, const float* images, Affine* affines, float* y) {
+  const int64_t steps = static_cast<int64_t>(plan.steps().size()), groups = plan.groups();
+  const Map& result = plan.result();
+  const int64_t in = plan.images() * plan.map(0).channels * plan.map(0).line.plane();
+  const int64_t out = plan.images() * result.channels * result.line.plane();
+  Team team(1 + groups * (kStepPhases * steps + 1));
+  team.run([&](Member& member) {
+    member.each(steps, [&](int64_t i) { find_affines(plan, plan.steps()[i], affines); });
+    for (int64_t group = 0; group < groups; ++group) {
+      const Run run = {plan, images + group * in, affines, group == 0};
+      for (int64_t i = 0; i < steps; ++i) {
+        const StepTimer timer(i, member);
+        run_step(run, plan.steps()[i], &member);
       }
-    });
+      member.each(1, [&](int64_t) { copy_result(result, y + group * out); });
+    }
   });
 }
 
