@@ -10,6 +10,7 @@
 
 #include "norm.h"
 #include "program.h"
+#include "program_shuffles.h"
 #include "stem_tail.h"
 #include "winograd.h"
 
@@ -217,28 +218,43 @@ class Finish {
   Depthwise cheap_;
 };
 
+// Copies every second value of a row from the first and, unless `odd` is null, from the second one
+// on. Whole vectors are written, with zeros after the last value.
+inline void copy_halves(const float* row, int64_t width, float* even, float* odd) {
+  for (int64_t w = 0; w < width; w += 2 * kLanes) {
+    Vector a = load_first(row + w, std::min<int64_t>(kLanes, width - w)), b = {};
+    if (width - w > kLanes) {
+      b = load_first(row + w + kLanes, std::min<int64_t>(kLanes, width - w - kLanes));
+    }
+    split_pairs(&a, &b);
+    store(even + w / 2, a);
+    if (odd != nullptr) store(odd + w / 2, b);
+  }
+}
+
 // Copies a channel of the input into lines from which each tap reads neighbouring values: one line for
 // each row and column modulo the stride.
 inline void gather_channel(const Run& run, const PlannedStep& p, int64_t c) {
   const Map &in = run.input(p), &to = run.plan.map(p.gathered);
   const int64_t stride = p.step.stride, sides = p.kernel == 1 ? 1 : stride;
   const Line &from = in.line, &line = to.line;
+  float* start = to.channel(c * sides * sides);
   if (c == 0) std::memset(to.data - line.margin(), 0, line.margin() * sizeof(float));
-  for (int64_t part = 0; part < sides * sides; ++part) {
-    float* start = to.channel(c * sides * sides + part);
-    std::memset(start, 0, line.stride * sizeof(float));
-    for (int64_t n = 0; n < from.images; ++n) {
-      const float* x = p.step.input == 0 ? run.images + (n * in.channels + c) * from.plane()
-                                         : in.channel(c) + n * from.step;
-      float* y = start + n * line.step;
-      for (int64_t h = part / sides; h < from.height; h += stride, y += line.width) {
-        const float* row = x + h * from.width;
-        const int64_t first = part % sides, count = (from.width - first + stride - 1) / stride;
-        if (stride == 2) {
-          for (int64_t i = 0; i < count; ++i) y[i] = row[first + 2 * i];
-        } else {
-          for (int64_t i = 0; i < count; ++i) y[i] = row[first + stride * i];
-        }
+  std::memset(start, 0, sides * sides * line.stride * sizeof(float));
+  for (int64_t n = 0; n < from.images; ++n) {
+    const float* x = p.step.input == 0 ? run.images + (n * in.channels + c) * from.plane()
+                                       : in.channel(c) + n * from.step;
+    // Of a row, vectors may reach beyond its end, where the next one follows.
+    for (int64_t h = 0; h < from.height; ++h) {
+      if (h % stride >= sides) continue;
+      const float* row = x + h * from.width;
+      float* y = start + h % stride * sides * line.stride + n * line.step + h / stride * line.width;
+      if (stride == 2) {
+        copy_halves(row, from.width, y, sides == 1 ? nullptr : y + line.stride);
+        continue;
+      }
+      for (int64_t column = 0; column < sides; ++column, y += line.stride) {
+        for (int64_t w = column, i = 0; w < from.width; w += stride, ++i) y[i] = row[w];
       }
     }
   }
@@ -408,52 +424,6 @@ inline void convolve(const Run& run, const PlannedStep& p, Member* team) {
   convolve_split(q, finish, team);
 }
 
-// Four vectors of values in order, to those whose position modulo 4 is 0, 1, 2 and 3; and back.
-#ifdef GHOST_SHUFFLES
-template <int... kLane>
-inline void deinterleave_with(Vector* v, std::integer_sequence<int, kLane...>) {
-  const Vector even_a = __builtin_shufflevector(v[0], v[1], (2 * kLane)...);
-  const Vector odd_a = __builtin_shufflevector(v[0], v[1], (2 * kLane + 1)...);
-  const Vector even_b = __builtin_shufflevector(v[2], v[3], (2 * kLane)...);
-  const Vector odd_b = __builtin_shufflevector(v[2], v[3], (2 * kLane + 1)...);
-  v[0] = __builtin_shufflevector(even_a, even_b, (2 * kLane)...);
-  v[1] = __builtin_shufflevector(odd_a, odd_b, (2 * kLane)...);
-  v[2] = __builtin_shufflevector(even_a, even_b, (2 * kLane + 1)...);
-  v[3] = __builtin_shufflevector(odd_a, odd_b, (2 * kLane + 1)...);
-}
-template <int... kLane>
-inline void interleave_with(Vector* v, std::integer_sequence<int, kLane...>) {
-  constexpr int kHalf = kLanes / 2;
-  const auto low = [](Vector a, Vector b) {
-    return __builtin_shufflevector(a, b, (kLane / 2 + kLane % 2 * kLanes)...);
-  };
-  const auto high = [](Vector a, Vector b) {
-    return __builtin_shufflevector(a, b, (kHalf + kLane / 2 + kLane % 2 * kLanes)...);
-  };
-  const Vector even_a = low(v[0], v[2]), even_b = high(v[0], v[2]);
-  const Vector odd_a = low(v[1], v[3]), odd_b = high(v[1], v[3]);
-  v[0] = low(even_a, odd_a), v[1] = high(even_a, odd_a);
-  v[2] = low(even_b, odd_b), v[3] = high(even_b, odd_b);
-}
-inline void deinterleave(Vector* v) {
-  deinterleave_with(v, std::make_integer_sequence<int, kLanes>());
-}
-inline void interleave(Vector* v) {
-  interleave_with(v, std::make_integer_sequence<int, kLanes>());
-}
-#else
-inline void deinterleave(Vector* v) {
-  Vector to[4];
-  for (int i = 0; i < 4 * kLanes; ++i) to[i % 4][i / 4] = v[i / kLanes][i % kLanes];
-  std::copy(to, to + 4, v);
-}
-inline void interleave(Vector* v) {
-  Vector to[4];
-  for (int i = 0; i < 4 * kLanes; ++i) to[i / kLanes][i % kLanes] = v[i % 4][i / 4];
-  std::copy(to, to + 4, v);
-}
-#endif
-
 // A 3x3 convolution by Winograd's algorithm (winograd.h), whose vectors are those of tiles here. Maps:
 // the weights, the inputs and the sums at each of the points.
 class Winograd {
@@ -617,9 +587,12 @@ inline void stem(const Run& run, const PlannedStep& p, Member* team) {
     const int64_t begin = (image + top * width) / kLanes;
     const int64_t stop = (image + bottom * width + kLanes - 1) / kLanes;
     const int64_t length = (stop - begin) * kLanes;
-    Scratch scratch(Convolution::kRows * length + width + 2, 2);
+    const int64_t half = (width + 1) / 2 + kLanes;
+    Scratch scratch(Convolution::kRows * length + width + kLanes + 2 * half + 1, 4);
     float* u = scratch.take(Convolution::kRows * length);
-    float* highest = scratch.take(width + 2);
+    float* highest = scratch.take(width + kLanes);
+    float* even = scratch.take(half);
+    float* odd = scratch.take(half + 1);
     multiply(q.weight(block), q.depth, q.rows(block), q.x, begin, stop, q.weight(block), u, length);
     for (int64_t r = 0; r < q.rows(block); ++r) {
       const int64_t c = block * Convolution::kRows + r;
@@ -635,12 +608,15 @@ inline void stem(const Run& run, const PlannedStep& p, Member* team) {
         const float* above = h > 0 ? row - width : row;
         const float* below = 2 * h + 1 < height ? row + width : row;
         for (int64_t w = 0; w < width; ++w) {
-          highest[w + 1] = greater(greater(above[w], row[w]), below[w]);
+          highest[w] = greater(greater(above[w], row[w]), below[w]);
         }
-        highest[0] = highest[1], highest[width + 1] = highest[width];
+        // The window's middle column is an even one; the last has no odd one after it if the width is
+        // odd.
+        copy_halves(highest, width, even, odd + 1);
+        odd[0] = even[0];
+        if (width % 2 == 1) odd[p.out_width] = even[p.out_width - 1];
         for (int64_t w = 0; w < p.out_width; ++w) {
-          y[h * p.out_width + w] =
-              greater(greater(highest[2 * w], highest[2 * w + 1]), highest[2 * w + 2]);
+          y[h * p.out_width + w] = greater(greater(odd[w], even[w]), odd[w + 1]);
         }
       }
       if (end == p.out_height) writer.write_zeros(p.step.first + c, n);
