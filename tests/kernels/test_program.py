@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import astuple
 
-import mindcv
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.kernels.install import install, uninstall
 from mindcv_ghost.kernels.program import Activation, Kind, Program, Step
 from mindcv_ghost.kernels.self_test.call import call
+from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck, GhostResNet
 
 from ..helpers.randomised import randomise
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
-def make(name: str = "ghost_resnet18", **options) -> nn.Cell:
-    """A network with random weights, in evaluation."""
-    network = mindcv.create_model(name, num_classes=7, **options).set_train(False)
+def make(block: type = GhostBasicBlock, num_classes: int = 7, **options) -> nn.Cell:
+    """A network of a block in each stage with random weights, in evaluation."""
+    network = GhostResNet(block, (1, 2, 1, 1), num_classes, **options).set_train(False)
     randomise(network)
     return network
 
@@ -44,16 +43,16 @@ def stock_result(network: nn.Cell, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "x"),
+    ("block", "options", "x"),
     [
-        ("ghost_resnet18", dict(ratio=3), images(3)),
-        ("ghost_resnet50", dict(cheap_kernel_size=5), images(1, 96, 70)),
-        ("ghost_resnet18", dict(zero_init_last=True), images(1, 224, 224)),
+        (GhostBasicBlock, dict(ratio=3), images(3)),
+        (GhostBottleneck, dict(cheap_kernel_size=5), images(1, 96, 70)),
+        (GhostBottleneck, {}, images(2, 224, 224)),
     ],
-    ids=["18", "50", "large"],
+    ids=["basic", "5x5", "large"],
 )
-def test_a_network_is_one_operator_and_gives_what_stock_operators_give(built, name, options, x):
-    network = make(name, **options)
+def test_a_network_is_one_operator_and_gives_what_stock_operators_give(built, block, options, x):
+    network = make(block, **options)
     install(network, built)
     assert len(network.evaluation.parameters) == len(network.parameters_dict())
     got, again = network(x), network(x)

@@ -46,8 +46,8 @@ class Line {
 class NeighbourMasks {
  public:
   NeighbourMasks() = default;
-  // Neighbours up to so many rows and columns away. With rows = 0 those above and below aren't asked
-  // for, because zeros lie there.
+  // Neighbours up to so many rows and columns away. With rows = 0 those above and below aren't
+  // asked for, because zeros lie there.
   NeighbourMasks(const Line& line, int64_t rows, int64_t columns)
       : rows_(rows), columns_(columns), vectors_(line.vectors() + 4) {
     bits_.assign((2 * rows + 1) * (2 * columns + 1) * vectors_,
