@@ -238,7 +238,7 @@ def _check_program(library, random, size, channels, odd) -> None:
             return [weight, norm]
         cheap, second = random.normal(size=(sides[0], 1, 3, 3)), _norm(random, sides[0])
         fields.update(cheap_weight=parameters(cheap), cheap_norm=parameters(*second))
-        add(1, read, written, fields.pop("out"), cheap_epsilon=EPSILON, **fields)
+        add(1, read, written, int(fields.pop("out")), cheap_epsilon=EPSILON, **fields)
         return [weight, norm, cheap, second]
 
     half, middle = (channels + 1) // 2, (odd + 1) // 2
