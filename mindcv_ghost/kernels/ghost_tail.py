@@ -8,6 +8,7 @@ and applies the ReLU that follows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mindspore import Tensor, nn, ops
 
@@ -20,7 +21,13 @@ from mindcv_ghost.kernels.custom_op import (
     settings_tensor,
 )
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.native_cell import NativeCell, is_plain_batch_norm, is_plain_conv
+from mindcv_ghost.kernels.native_cell import (
+    NativeCell,
+    emit,
+    is_plain_batch_norm,
+    is_plain_conv,
+)
+from mindcv_ghost.kernels.program import Activation, Kind, Maps, NotCovered, Program
 from mindcv_ghost.layers import GhostModule
 from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck
 
@@ -185,6 +192,24 @@ class NativeGhostModule(NativeCell, GhostModule):
         """Return ``relu(construct(x) + shortcut)``, all of it in the tail's operator."""
         return self._tail(self.primary.conv(x), shortcut)
 
+    def emit(self, program: Program, x: Maps, **fields: Any) -> Maps:
+        """Add the module as one step; ``fields``: ``other`` and ``outer`` of a step."""
+        primary, cheap = self.primary, self.cheap
+        if not isinstance(primary.conv, NativeConv2d):
+            raise NotCovered("a primary convolution isn't native")
+        return program.convolution(
+            x,
+            primary.conv,
+            primary.bn,
+            Activation.NONE if primary.act is None else Activation.RELU,
+            kind=Kind.GHOST,
+            channels=self.out_channels,
+            cheap_weight=program.parameter(cheap.conv.weight),
+            cheap_norm=program.norm(cheap.bn),
+            cheap_epsilon=cheap.bn.eps,
+            **fields,
+        )
+
     def _tail(self, maps, shortcut):
         return self.operator(maps, *_tail_parameters(self.primary, self.cheap), shortcut)
 
@@ -202,6 +227,16 @@ def _tail_parameters(primary, cheap):
         cheap.bn.moving_mean,
         cheap.bn.moving_variance,
     )
+
+
+def _emit_block(
+    program: Program, modules: Sequence[nn.Cell], downsample: nn.Cell | None, x: Maps
+) -> Maps:
+    """Add the steps of a residual block; its last module adds the shortcut."""
+    shortcut = x if downsample is None else emit(program, downsample, x)
+    for module in modules[:-1]:
+        x = emit(program, module, x)
+    return modules[-1].emit(program, x, other=shortcut.number, outer=Activation.RELU)
 
 
 def _can_fork(module: nn.Cell) -> bool:
@@ -229,6 +264,10 @@ class NativeGhostBasicBlock(NativeCell, GhostBasicBlock):
     def supports(cell: nn.Cell) -> bool:
         return _can_fork(cell.conv1) and _can_add(cell.conv2)
 
+    def emit(self, program: Program, x: Maps) -> Maps:
+        """Add the steps of both modules and of the shortcut."""
+        return _emit_block(program, (self.conv1, self.conv2), self.downsample, x)
+
     def construct(self, x):
         y, shortcut = self.conv1.fork(x)
         if self.downsample is not None:
@@ -242,6 +281,10 @@ class NativeGhostBottleneck(NativeCell, GhostBottleneck):
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
         return _can_fork(cell.conv1) and _can_add(cell.conv3)
+
+    def emit(self, program: Program, x: Maps) -> Maps:
+        """Add the steps of the three modules and of the shortcut."""
+        return _emit_block(program, (self.conv1, self.conv2, self.conv3), self.downsample, x)
 
     def construct(self, x):
         y, shortcut = self.conv1.fork(x)

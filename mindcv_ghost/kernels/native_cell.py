@@ -10,10 +10,12 @@ from mindspore import nn
 
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.library import Library
+from mindcv_ghost.kernels.program import Maps, NotCovered, Program
 from mindcv_ghost.layers.accelerated import Accelerated
 
 __all__ = [
     "NativeCell",
+    "emit",
     "has_hooks",
     "is_mixed_precision",
     "is_plain_batch_norm",
@@ -42,6 +44,21 @@ class NativeCell(Accelerated):
         """Cells below this one that its operator computes as well: they keep their class."""
         return ()
 
+    def emit(self, program: Program, x: Maps) -> Maps:
+        """Add this cell's steps to a program that evaluates a network as one operator.
+
+        Args:
+            program: that the steps are added to.
+            x: the cell's input.
+
+        Returns:
+            The cell's output.
+
+        Raises:
+            NotCovered: if there are no steps for this cell.
+        """
+        raise NotCovered(f"{type(self).__name__} has no steps")
+
     def add_flags(self, **flags: Any) -> nn.Cell:
         """Refuse half precision, which operators in float32 can't have; see ``Cell.to_float``."""
         if flags.get("fp16") or flags.get("bf16"):
@@ -50,6 +67,33 @@ class NativeCell(Accelerated):
                 "before to_float or auto_mixed_precision. Native operators are for float32 only"
             )
         return super().add_flags(**flags)  # type: ignore[misc]
+
+
+def emit(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+    """Add the steps of a cell to a program.
+
+    Args:
+        program: that the steps are added to.
+        cell: native, or one of few ordinary kinds.
+        x: the cell's input.
+
+    Returns:
+        The cell's output.
+
+    Raises:
+        NotCovered: if the cell isn't one of these.
+    """
+    if isinstance(cell, NativeCell):
+        return cell.emit(program, x)
+    if type(cell) is nn.SequentialCell:
+        for part in cell:
+            x = emit(program, part, x)
+        return x
+    if type(cell) is nn.Identity:
+        return x
+    if type(cell) is nn.Dense and cell.activation is None and x.reduction == 0:
+        return program.convolution(x, cell)
+    raise NotCovered(f"there is no step for {type(cell).__name__}")
 
 
 def is_mixed_precision(cell: nn.Cell) -> bool:

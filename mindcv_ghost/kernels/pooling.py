@@ -7,6 +7,7 @@ from mindspore import nn
 from mindcv_ghost.kernels.custom_op import custom_operator
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell
+from mindcv_ghost.kernels.program import Kind, Maps, Program
 from mindcv_ghost.layers import GlobalAvgPool
 
 __all__ = ["Mean", "NativeGlobalAvgPool"]
@@ -51,6 +52,10 @@ class NativeGlobalAvgPool(NativeCell, GlobalAvgPool):
     @staticmethod
     def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:
         return Mean(library, cell.keep_dims)
+
+    def emit(self, program: Program, x: Maps) -> Maps:
+        """Add the mean, as maps of one position."""
+        return program.add(Kind.MEAN, x, program.maps(x.channels, 0))
 
     def construct(self, x):
         return self.operator(x)

@@ -13,8 +13,10 @@ from mindcv_ghost.kernels.custom_op import (
     read_once,
     settings_tensor,
 )
+from mindcv_ghost.kernels.evaluation import NativeNetwork
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.native_cell import NativeCell, is_plain_batch_norm, is_plain_conv
+from mindcv_ghost.kernels.native_cell import emit, is_plain_batch_norm, is_plain_conv
+from mindcv_ghost.kernels.program import Activation, Kind, Maps, Program
 from mindcv_ghost.layers import StemMaxPool
 from mindcv_ghost.models.ghost_resnet import GhostResNet
 
@@ -34,6 +36,7 @@ class StemTail(nn.Cell):
 
     def __init__(self, library: Library, norm: nn.BatchNorm2d) -> None:
         super().__init__(auto_prefix=False)
+        self.library = library
         settings = settings_tensor(norm.eps)
 
         def shape(_, u, *others):
@@ -73,8 +76,8 @@ class _TrainingStemTail(nn.Cell):
         return self.backward(self.settings, u, gamma, beta, out[1], dout[0])
 
 
-class NativeGhostResNet(NativeCell, GhostResNet):
-    """A ``GhostResNet`` with a stem on :class:`StemTail`."""
+class NativeGhostResNet(NativeNetwork, GhostResNet):
+    """A ``GhostResNet`` with a stem on :class:`StemTail`; one operator in evaluation."""
 
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
@@ -96,3 +99,16 @@ class NativeGhostResNet(NativeCell, GhostResNet):
     def stem(self, x):
         bn = self.bn1
         return self.operator(self.conv1(x), bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)
+
+    def emit(self, program: Program, x: Maps) -> Maps:
+        """Add the steps of the whole network."""
+        x = program.convolution(x, self.conv1, self.bn1, Activation.RELU, kind=Kind.STEM)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = emit(program, stage, x)
+        return emit(program, self.classifier, emit(program, self.pool, x))
+
+    def construct(self, x):
+        if not self.training:
+            if self.evaluation is not None:
+                return self.evaluation(x)
+        return super().construct(x)
