@@ -37,7 +37,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,9 @@ def ort_session(path: Path, **options: Any) -> Any:
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
-def openvino_runner(path: Path, side: int) -> Callable[[Any], object]:
+def openvino_runner(
+    path: Path, side: int, batches: Iterable[int] = tuple(RUNS)
+) -> Callable[[Any], object]:
     import openvino
 
     core = openvino.Core()
@@ -145,7 +147,7 @@ def openvino_runner(path: Path, side: int) -> Callable[[Any], object]:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     requests = {}
-    for batch in RUNS:
+    for batch in batches:
         model = core.read_model(path)
         model.reshape([batch, 3, side, side])
         requests[batch] = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -187,6 +189,12 @@ def torch_runner(compiled: bool) -> Callable[[Any], object]:
 
 def torch_export_runner(path: Path, side: int) -> Callable[[Any], object]:
     torch, network = torch_network(folded=False)
+    export_torch(torch, network, path, side)
+    return ort_runner(path, side)
+
+
+def export_torch(torch: Any, network: Any, path: Path, side: int) -> None:
+    """Export a network of PyTorch's, in evaluation mode, for any batch size."""
     with contextlib.redirect_stdout(sys.stderr):  # it prints its progress
         torch.onnx.export(
             network,
@@ -198,7 +206,6 @@ def torch_export_runner(path: Path, side: int) -> Callable[[Any], object]:
             output_names=["logits"],
             external_data=False,
         )
-    return ort_runner(path, side)
 
 
 def mindspore_runner(native: bool) -> Callable[[Any], object]:

@@ -11,9 +11,16 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from mindcv.models.ghostnet import GhostNet
 from mindspore import nn
 
 from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d, NativeConvNormAct
+from mindcv_ghost.kernels.channels_last_network import (
+    NativeGhostNet,
+    NativeGhostNetV2,
+    NativeGhostNetV3,
+    NativeRepGhostNet,
+)
 from mindcv_ghost.kernels.convolution import NativeConv2d, NativeDepthwiseConv2d
 from mindcv_ghost.kernels.ghost_tail import (
     NativeGhostBasicBlock,
@@ -33,8 +40,9 @@ from mindcv_ghost.kernels.stem_tail import NativeGhostResNet
 from mindcv_ghost.layers import ConvNormAct, GhostModule, GlobalAvgPool, SqueezeExcite
 from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck, GhostResNet
 from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
-from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule
-from mindcv_ghost.models.ghostnet_v3 import GhostV3Module
+from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule, GhostNetV2
+from mindcv_ghost.models.ghostnet_v3 import GhostNetV3, GhostV3Module
+from mindcv_ghost.models.repghost import RepGhostNet
 
 __all__ = [
     "NATIVE_CLASSES",
@@ -60,6 +68,10 @@ NATIVE_CLASSES: dict[type[nn.Cell], tuple[type[NativeCell], ...]] = {
     GhostResNet: (NativeGhostResNet,),
     AttentionGhostModule: (NativeAttentionGhostModule,),
     GhostV3Module: (NativeGhostV3Module,),
+    GhostNet: (NativeGhostNet,),
+    GhostNetV2: (NativeGhostNetV2,),
+    GhostNetV3: (NativeGhostNetV3,),
+    RepGhostNet: (NativeRepGhostNet,),
 }
 """The native classes that can stand in for a class. Subclasses of a class are never exchanged."""
 

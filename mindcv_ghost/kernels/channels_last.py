@@ -1,0 +1,360 @@
+"""The program of a network with few channels: GhostNet, GhostNetV2, GhostNetV3 and RepGhostNet.
+
+In evaluation such a network is one operator, ``ghost_channels_last``. It receives the images, all
+parameters, and a list of numbers that says what to compute with them; ``write_program`` makes it.
+``cpp/channels_last_program.h`` reads it; ``cpp/channels_last.h`` says why the maps are channels
+last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mindcv.models import ghostnet as mindcv_ghostnet
+from mindcv.models.layers.pooling import GlobalAvgPooling
+from mindcv.models.layers.squeeze_excite import SqueezeExcite as MindCVSqueezeExcite
+from mindspore import Parameter, nn
+from mindspore import dtype as mstype
+
+from mindcv_ghost.kernels.native_cell import NativeCell
+from mindcv_ghost.kernels.program import NotCovered
+from mindcv_ghost.layers import (
+    ConvNormAct,
+    DFCAttention,
+    GhostModule,
+    GlobalAvgPool,
+    RepConv,
+    SqueezeExcite,
+)
+from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule, GhostV2Bottleneck
+from mindcv_ghost.models.ghostnet_v3 import GhostV3Bottleneck, GhostV3Module
+from mindcv_ghost.models.repghost import RepGhostBottleneck, RepGhostModule
+
+__all__ = ["Program", "write_program"]
+
+# As ``Kind`` in cpp/channels_last_program.h and ``Gate`` in cpp/channels_last_means.h.
+_STEM, _GHOST, _POINTWISE, _DEPTHWISE, _MEANS, _LINEAR, _EXCITE, _HALVE, _ATTEND = range(9)
+_NO_GATE, _RELU, _HARD_SIGMOID = range(3)
+# Numbers of maps. The input and the output of blocks are the first two in turn.
+_INPUT, _OUTPUT, _EXPANDED, _STRIDED, _SHORTCUT, _HALF, _MEAN, _HIDDEN = range(8)
+_MAPS = 8
+_NONE = -1
+
+_BLOCKS = (
+    mindcv_ghostnet.GhostBottleneck,
+    GhostV2Bottleneck,
+    GhostV3Bottleneck,
+    RepGhostBottleneck,
+)
+# A convolution (None: the identity) and the BN after it or None.
+Branch = "tuple[nn.Conv2d | None, nn.BatchNorm2d | None]"
+
+
+class Program:
+    """What the operator needs besides the images.
+
+    Attributes:
+        numbers: the program.
+        parameters: of the network, as the program numbers them.
+        classes: outputs for each image.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: list[float] = [_MAPS]
+        self.parameters: list[Parameter] = []
+        self.classes = 0
+
+    def add(self, *numbers: float) -> None:
+        """Append numbers."""
+        self.numbers += numbers
+
+    def parameter(self, parameter: Parameter | None) -> int:
+        """Number a parameter; -1 for None."""
+        if parameter is None:
+            return _NONE
+        _want(parameter.dtype == mstype.float32, parameter)
+        self.parameters.append(parameter)
+        return len(self.parameters) - 1
+
+    def filter(self, branches: Sequence[Branch]) -> None:
+        """Append parallel branches, which are added."""
+        sizes = [(1, 1) if conv is None else conv.kernel_size for conv, _ in branches]
+        self.add(len(branches), *(max(sides) for sides in zip(*sizes)))
+        for (conv, norm), size in zip(branches, sizes):
+            self.add(self.parameter(None if conv is None else conv.weight), *size)
+            self.add(self.parameter(conv.bias if conv is not None and conv.has_bias else None))
+            if norm is None:
+                self.add(_NONE, 0.0)
+                continue
+            self.add(self.parameter(norm.gamma))
+            for parameter in (norm.beta, norm.moving_mean, norm.moving_variance):
+                self.parameter(parameter)
+            self.add(norm.eps)
+
+    def linear(self, layer: nn.Cell, source: int, target: int | None, gate: int) -> None:
+        """Append an ``nn.Dense``, or a 1x1 convolution of maps of one position.
+
+        Args:
+            layer: the cell.
+            source: map of one position.
+            target: map; None for the network's output.
+            gate: what follows.
+        """
+        out = layer.weight.shape[0]
+        self.add(_LINEAR, source, out, gate, *((1,) if target is None else (0, target)))
+        self.add(self.parameter(layer.weight))
+        self.add(self.parameter(layer.bias if layer.has_bias else None))
+        if target is None:
+            self.classes = out
+
+
+def write_program(network: nn.Cell) -> Program:
+    """Write the program that computes a network in evaluation.
+
+    Args:
+        network: of this package's ``GhostNetFrame``, or MindCV's ``GhostNet``; its cells may be
+            native. Hooks on cells and half precision aren't looked for.
+
+    Raises:
+        NotCovered: if a layer isn't as its class makes it.
+    """
+    program = Program()
+    *stages, last = network.blocks.cells()
+    blocks = [block for stage in stages for block in stage.cells()]
+    _want(bool(blocks), network)
+    _add_stem(program, network, _segments(blocks[0].ghost2))
+    maps = (_INPUT, _OUTPUT)
+    for block in blocks:
+        _want(_ordinary(block) in _BLOCKS, block)
+        _add_block(program, block, *maps)
+        maps = maps[::-1]
+    (cell,) = [last] if _ordinary(last) is mindcv_ghostnet.ConvBnAct else last.cells()
+    _add_last_convolution(program, cell, maps[0])
+    _add_head(program, network)
+    return program
+
+
+def _ordinary(cell: Any) -> type:
+    """The class that a cell has, or had before it was exchanged for a native one."""
+    kind = type(cell)
+    return kind.__bases__[-1] if issubclass(kind, NativeCell) else kind
+
+
+def _want(condition: bool, cell: Any) -> None:
+    if not condition:
+        raise NotCovered(f"there is no step for this {type(cell).__name__}")
+
+
+def _is_conv(cell: nn.Cell | None, *, depthwise: bool, strides: Sequence[int] = (1,)) -> bool:
+    """Whether a cell is a convolution with odd kernel that is padded by half of it."""
+    if _ordinary(cell) is not nn.Conv2d or set(cell.dilation) != {1} or cell.data_format != "NCHW":
+        return False
+    rows, columns = cell.kernel_size
+    padding = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
+    half = (rows // 2, rows // 2, columns // 2, columns // 2)
+    # "same" and "valid" don't pad where the kernel and the stride are 1.
+    is_padded = cell.pad_mode == "pad" and tuple(padding) == half
+    is_pointwise = (rows, columns) == (1, 1) and set(cell.stride) == {1} and padding == (0,) * 4
+    return (
+        rows % 2 == columns % 2 == 1
+        and (is_padded or is_pointwise)
+        and cell.stride[0] == cell.stride[1]
+        and cell.stride[0] in strides
+        and cell.group == (cell.in_channels if depthwise else 1)
+        and (not depthwise or cell.in_channels == cell.out_channels)
+    )
+
+
+def _is_norm(cell: nn.Cell | None) -> bool:
+    return (
+        _ordinary(cell) is nn.BatchNorm2d
+        and cell.use_batch_statistics is None
+        and cell.format == "NCHW"
+    )
+
+
+def _is_relu(act: nn.Cell | None, owner: nn.Cell) -> bool:
+    """Whether an activation is a ReLU, or none: None or an empty sequence."""
+    if type(act) is nn.ReLU:
+        return True
+    _want(act is None or (type(act) is nn.SequentialCell and len(act) == 0), owner)
+    return False
+
+
+def _branches(cell: nn.Cell) -> tuple[list[Branch], bool]:
+    """The branches of a convolution with BN, and whether a ReLU follows."""
+    kind = _ordinary(cell)
+    if kind is ConvNormAct:
+        return [(cell.conv, cell.bn)], _is_relu(cell.act, cell)
+    if kind is RepConv:
+        if cell.deployed:
+            return [(cell.conv, None)], _is_relu(cell.act, cell)
+        parts = [*cell.branches, *([] if cell.scale is None else [cell.scale])]
+        _want(all(type(part) is ConvNormAct and part.act is None for part in parts), cell)
+        found: list[Branch] = [(part.conv, part.bn) for part in parts]
+        if cell.skip is not None:
+            found.append((None, cell.skip))
+        return found, _is_relu(cell.act, cell)
+    if kind is mindcv_ghostnet.ConvBnAct:
+        cell = cell.features
+    _want(type(cell) is nn.SequentialCell and len(cell) == 3, cell)
+    conv, norm, act = cell
+    return [(conv, norm)], _is_relu(act, cell)
+
+
+def _check(branches: Sequence[Branch], owner: nn.Cell, **conv: Any) -> None:
+    """Raise NotCovered unless all branches are convolutions of this kind, with BN or a bias."""
+    for convolution, norm in branches:
+        _want(convolution is None or _is_conv(convolution, **conv), owner)
+        _want(norm is None or _is_norm(norm), owner)
+        _want(convolution is not None or (norm is not None and conv["depthwise"]), owner)
+
+
+def _add_stem(program: Program, network: nn.Cell, segments: Sequence[int]) -> None:
+    conv = network.conv_stem
+    _check([(conv, network.bn1)], network, depthwise=False, strides=(1, 2, 3, 4))
+    _want(type(network.act1) is nn.ReLU and conv.kernel_size[0] == conv.kernel_size[1], network)
+    # In segments as the first block's output, to which it may be added.
+    first = -(-conv.out_channels // 2) if segments[1] else conv.out_channels
+    program.add(_STEM, first, conv.out_channels - first, conv.stride[0], True, _INPUT)
+    program.filter([(conv, network.bn1)])
+
+
+def _add_last_convolution(program: Program, cell: nn.Cell, source: int) -> None:
+    branches, relu = _branches(cell)
+    _check(branches, cell, depthwise=False)
+    out = branches[0][0].out_channels
+    program.add(_POINTWISE, source, out, 0, relu, _EXPANDED, _NONE)
+    program.filter(branches)
+
+
+def _add_head(program: Program, network: nn.Cell) -> None:
+    conv, classifier = network.conv_head, network.classifier
+    pool = getattr(network, "pool", None) or network.global_pool
+    _want(_ordinary(pool) in (GlobalAvgPool, GlobalAvgPooling), pool)
+    _want(_is_conv(conv, depthwise=False) and conv.kernel_size == (1, 1), conv)
+    _want(type(network.act2) is nn.ReLU and type(network.flatten) is nn.Flatten, network)
+    program.add(_MEANS, _EXPANDED, _MEAN)
+    if type(classifier) is nn.Identity:
+        program.linear(conv, _MEAN, None, _RELU)
+        return
+    _want(type(classifier) is nn.Dense and classifier.activation is None, classifier)
+    program.linear(conv, _MEAN, _HIDDEN, _RELU)
+    program.linear(classifier, _HIDDEN, None, _NO_GATE)
+
+
+def _add_block(program: Program, block: nn.Cell, source: int, target: int) -> None:
+    _add_module(program, block.ghost1, source, _EXPANDED, _NONE)
+    attention = getattr(block.ghost1, "attention", None)
+    if attention is not None:
+        _add_attention(program, attention, source)
+    expanded = _EXPANDED
+    strided = getattr(block, "conv_dw", None)
+    if strided is not None:
+        norm = getattr(block, "bn_dw", None)
+        branches, relu = _branches(strided) if norm is None else ([(strided, norm)], False)
+        _check(branches, block, depthwise=True, strides=(1, 2))
+        program.add(_DEPTHWISE, _EXPANDED, _stride(branches), relu, _STRIDED)
+        program.filter(branches)
+        expanded = _STRIDED
+    if block.se is not None:
+        _add_squeeze_excite(program, block.se, expanded)
+    shortcut = block.shortcut
+    residual = source
+    if shortcut is not None and len(shortcut) > 0:
+        _add_shortcut(program, shortcut, source, target, _segments(block.ghost2))
+        residual = target
+    _add_module(program, block.ghost2, expanded, target, residual)
+
+
+def _stride(branches: Sequence[Branch]) -> int:
+    (stride,) = {conv.stride[0] for conv, _ in branches if conv is not None}
+    return stride
+
+
+def _module_parts(module: nn.Cell) -> tuple[nn.Cell, nn.Cell, bool]:
+    """The two convolutions of a Ghost module, and whether their outputs are concatenated."""
+    kind = _ordinary(module)
+    if kind is AttentionGhostModule:
+        module = module.ghost
+        kind = _ordinary(module)
+    if kind is mindcv_ghostnet.GhostModule:
+        return module.primary_conv, module.cheap_operation, True
+    if kind is GhostModule:
+        _want(module.cheap is not None and module.act is None and module.order is None, module)
+        return module.primary, module.cheap, True
+    _want(kind in (GhostV3Module, RepGhostModule), module)
+    return module.primary, module.cheap, kind is GhostV3Module
+
+
+def _segments(module: nn.Cell) -> tuple[int, int]:
+    """The channels of both halves of a Ghost module's output; 0 where there is one."""
+    primary, _, is_concatenated = _module_parts(module)
+    branches, _ = _branches(primary)
+    intrinsic = branches[0][0].out_channels
+    if not is_concatenated:
+        return intrinsic, 0
+    inner = module.ghost if _ordinary(module) is AttentionGhostModule else module
+    kind = _ordinary(inner)
+    if kind is GhostV3Module:
+        return intrinsic, intrinsic
+    out = inner.oup if kind is mindcv_ghostnet.GhostModule else inner.out_channels
+    return intrinsic, out - intrinsic
+
+
+def _add_module(
+    program: Program, module: nn.Cell, source: int, target: int, residual: int
+) -> None:
+    """Add a Ghost or RepGhost module, without attention; ``residual``: a map that is added."""
+    primary, cheap, _ = _module_parts(module)
+    (first, relu), (second, cheap_relu) = _branches(primary), _branches(cheap)
+    _check(first, module, depthwise=False)
+    _check(second, module, depthwise=True)
+    intrinsic, ghosts = _segments(module)
+    _want(relu == cheap_relu and second[0][0].out_channels == intrinsic, module)
+    program.add(_GHOST, source, intrinsic, ghosts, relu, target, residual)
+    program.filter(first)
+    program.filter(second)
+
+
+def _add_shortcut(
+    program: Program, shortcut: nn.Cell, source: int, target: int, segments: Sequence[int]
+) -> None:
+    """Add a depthwise and a 1x1 convolution, whose output has the block's segments."""
+    _want(type(shortcut) is nn.SequentialCell and len(shortcut) == 4, shortcut)
+    depthwise, first, pointwise, second = shortcut
+    _check([(depthwise, first)], shortcut, depthwise=True, strides=(1, 2))
+    _check([(pointwise, second)], shortcut, depthwise=False)
+    program.add(_DEPTHWISE, source, depthwise.stride[0], False, _SHORTCUT)
+    program.filter([(depthwise, first)])
+    program.add(_POINTWISE, _SHORTCUT, *segments, False, target, _NONE)
+    program.filter([(pointwise, second)])
+
+
+def _add_squeeze_excite(program: Program, cell: nn.Cell, maps: int) -> None:
+    kind = _ordinary(cell)
+    _want(kind in (SqueezeExcite, MindCVSqueezeExcite), cell)
+    gate = nn.HSigmoid if kind is SqueezeExcite else mindcv_ghostnet.HardSigmoid
+    pool = GlobalAvgPool if kind is SqueezeExcite else GlobalAvgPooling
+    _want(type(cell.gate) is gate and type(cell.act) is nn.ReLU, cell)
+    _want(_ordinary(cell.pool) is pool and getattr(cell, "norm", None) is None, cell)
+    for conv in (cell.conv_reduce, cell.conv_expand):
+        _want(_is_conv(conv, depthwise=False) and conv.kernel_size == (1, 1), cell)
+    program.add(_MEANS, maps, _MEAN)
+    program.linear(cell.conv_reduce, _MEAN, _HIDDEN, _RELU)
+    expand = cell.conv_expand
+    program.add(_EXCITE, _HIDDEN, maps, program.parameter(expand.weight))
+    program.add(program.parameter(expand.bias if expand.has_bias else None))
+
+
+def _add_attention(program: Program, attention: nn.Cell, source: int) -> None:
+    """Multiply the expanded maps by weights that are computed from a block's input."""
+    pool, fc = attention.pool, attention.fc
+    _want(_ordinary(attention) is DFCAttention and type(pool) is nn.AvgPool2d, attention)
+    _want(type(fc) is nn.SequentialCell and len(fc) == 6, attention)
+    cells = list(fc)
+    program.add(_HALVE, source, _HALF, _ATTEND, _HALF, _EXPANDED)
+    for conv, norm, is_depthwise in zip(cells[::2], cells[1::2], (False, True, True)):
+        _check([(conv, norm)], attention, depthwise=is_depthwise)
+        program.filter([(conv, norm)])

@@ -1,0 +1,166 @@
+// Feature maps with the channels of a position side by side ("channels last"), and how threads share
+// work on them.
+//
+// A vector holds kLanes channels of one position. So a depthwise convolution needs no shuffles for
+// any kernel, stride or width of maps, and a 1x1 convolution has the channels of its output in
+// lanes. With planes of 7x7 or 14x14 values, lanes along rows would be half empty.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "planes.h"
+#include "program_team.h"
+#include "vectors.h"
+
+namespace ghost {
+
+inline int64_t vectors_of(int64_t channels) { return (channels + kLanes - 1) / kLanes; }
+
+// The channels in one vector: `first` and those after it.
+struct LaneSpan {
+  int64_t first, count;
+};
+
+// Channels in one or two segments; each begins at a whole vector. The maps of a Ghost module are two
+// segments, so that both halves are written in whole vectors. Unused lanes hold zeros.
+struct Segments {
+  int64_t first = 0, second = 0;
+
+  int64_t channels() const { return first + second; }
+  int64_t vectors() const { return vectors_of(first) + vectors_of(second); }
+  int64_t step() const { return vectors() * kLanes; }  // floats from one position to the next
+  int64_t second_at() const { return vectors_of(first) * kLanes; }
+
+  LaneSpan span(int64_t vector) const {
+    const int64_t whole = vectors_of(first);
+    if (vector < whole) return {vector * kLanes, std::min<int64_t>(kLanes, first - vector * kLanes)};
+    const int64_t at = (vector - whole) * kLanes;
+    return {first + at, std::min<int64_t>(kLanes, second - at)};
+  }
+};
+
+// Maps (images, height, width, channels).
+struct LastMaps {
+  int64_t images = 0, height = 0, width = 0;
+  Segments channels;
+  float* data = nullptr;
+
+  int64_t step() const { return channels.step(); }
+  int64_t row_size() const { return width * step(); }
+  int64_t size() const { return images * height * row_size(); }
+  float* row(int64_t image, int64_t y) const { return data + (image * height + y) * row_size(); }
+};
+
+// A part of some maps: vectors vector ... vector_end - 1 of rows row ... row_end - 1.
+struct Piece {
+  int64_t image, vector, vector_end, row, row_end;
+};
+
+// Calls body(piece) on all threads for pieces that make up maps of so many vectors and rows. Shares
+// are equal to a row of a vector, so that five vectors keep two threads busy. A piece has either all
+// rows, or one vector.
+template <typename Body>
+inline void for_pieces(Member* team, int64_t images, int64_t vectors, int64_t rows,
+                       const Body& body) {
+  const int64_t total = images * vectors * rows;
+  const int64_t parts = std::min<int64_t>(SharedPool::get().threads(), total);
+  team->each(parts, [&](int64_t part) {
+    const int64_t end = total * (part + 1) / parts;
+    for (int64_t unit = total * part / parts; unit < end;) {
+      const int64_t image = unit / (vectors * rows), vector = unit / rows % vectors;
+      const int64_t row = unit % rows, whole = (end - unit) / rows;
+      if (row == 0 && whole > 0) {
+        const int64_t many = std::min(whole, vectors - vector);
+        body(Piece{image, vector, vector + many, 0, rows});
+        unit += many * rows;
+      } else {
+        const int64_t row_end = std::min(rows, row + end - unit);
+        body(Piece{image, vector, vector + 1, row, row_end});
+        unit += row_end - row;
+      }
+    }
+  });
+}
+
+// What follows a convolution, as one multiplication and one addition: batch normalisation in
+// evaluation, a bias, or both. Pointers are null for what there isn't.
+struct Norm {
+  const float *gamma = nullptr, *beta = nullptr, *mean = nullptr, *variance = nullptr;
+  float epsilon = 0;
+  const float* bias = nullptr;
+
+  Vector scale(LaneSpan c) const {
+    if (gamma == nullptr) return Vector{} + 1.0f;
+    Vector root = load_first(variance + c.first, c.count) + epsilon;
+    for (int lane = 0; lane < kLanes; ++lane) root[lane] = std::sqrt(root[lane]);
+    const Vector scaled = load_first(gamma + c.first, c.count);
+    // Unused lanes are 0 / sqrt(epsilon), and epsilon may be 0.
+    for (int64_t lane = c.count; lane < kLanes; ++lane) root[lane] = 1.0f;
+    return scaled / root;
+  }
+
+  Vector shift(LaneSpan c, Vector scale) const {
+    Vector v = {};
+    if (bias != nullptr) v = load_first(bias + c.first, c.count) * scale;
+    if (gamma == nullptr) return v;
+    return v + (load_first(beta + c.first, c.count) - load_first(mean + c.first, c.count) * scale);
+  }
+};
+
+// A convolution with its norm. Without a weight it is the norm alone.
+struct Branch {
+  const float* weight = nullptr;
+  Norm norm;
+  int64_t rows = 1, columns = 1;  // of its kernel
+};
+
+// Parallel branches whose outputs are added: in evaluation one convolution.
+struct Filter {
+  const Branch* branches = nullptr;
+  int64_t count = 0, rows = 1, columns = 1;
+
+  int64_t taps() const { return rows * columns; }
+
+  Vector shift(LaneSpan c) const {
+    Vector sum = {};
+    for (int64_t b = 0; b < count; ++b) {
+      sum += branches[b].norm.shift(c, branches[b].norm.scale(c));
+    }
+    return sum;
+  }
+};
+
+// What happens to a convolution's output: a ReLU, or other maps are added.
+struct Finish {
+  bool relu = false;
+  const float* other = nullptr;  // of the output's layout
+
+  Vector operator()(Vector v, int64_t at) const {
+    if (relu) v = relu_of(v);
+    return other == nullptr ? v : v + load(other + at);
+  }
+  Finish from(int64_t at) const { return {relu, other == nullptr ? nullptr : other + at}; }
+};
+
+// Even shares of `count` with at most `most` in each: calls body(first, share).
+template <typename Body>
+inline void for_even_shares(int64_t count, int64_t most, const Body& body) {
+  const int64_t shares = (count + most - 1) / most;
+  for (int64_t i = 0; i < shares; ++i) {
+    const int64_t first = count * i / shares;
+    body(first, count * (i + 1) / shares - first);
+  }
+}
+
+// Calls body(integral_constant<number>) for a number from 1 to kMost.
+template <int kMost, typename Body>
+inline void with_number(int64_t number, const Body& body) {
+  if constexpr (kMost > 1) {
+    if (number < kMost) return with_number<kMost - 1>(number, body);
+  }
+  body(std::integral_constant<int, kMost>());
+}
+
+}  // namespace ghost

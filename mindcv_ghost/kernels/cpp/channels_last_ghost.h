@@ -1,0 +1,102 @@
+// Ghost and RepGhost modules on channels-last maps: a 1x1 convolution, and a depthwise one of its
+// output while that is in the cache.
+#pragma once
+
+#include "channels_last_depthwise.h"
+#include "channels_last_pointwise.h"
+
+namespace ghost {
+
+struct GhostModuleStep {
+  LastMaps x, y;
+  Filter primary, cheap;
+  int64_t intrinsic;  // output channels of `primary`
+  bool relu;          // after both convolutions
+  bool concatenated;  // y is the outputs of both convolutions; else of the second alone
+  const float* other;  // added to the output, of y's layout, which may be y's own memory; or null
+
+  int64_t border() const { return cheap.columns / 2; }
+  int64_t margin() const { return cheap.rows / 2; }
+};
+
+// Computes some vectors of the intrinsic maps, and the ghost maps of the same channels.
+class GhostModulePiece {
+ public:
+  GhostModulePiece(const GhostModuleStep& step, const Piece& piece, int64_t vector, int64_t vectors)
+      : q_(step),
+        piece_(piece),
+        vector_(vector),
+        vectors_(vectors),
+        some_(rows_in_cache((step.x.width + 2 * step.border()) * vectors * kLanes,
+                            piece.row_end - piece.row)),
+        rows_memory_(PaddedRows::memory(some_ + 2 * step.margin(), step.x.width, step.border(),
+                                        vectors)),
+        scratch_(PackedPointwise::memory(step.x.channels.channels(), vectors) +
+                     PackedDepthwise::memory(step.cheap, vectors) + rows_memory_,
+                 3),
+        primary_(step.primary, step.x.channels, {step.intrinsic, 0}, vector, vectors,
+                 scratch_.take(PackedPointwise::memory(step.x.channels.channels(), vectors))),
+        cheap_(step.cheap, {step.intrinsic, 0}, vector, vectors, 1,
+               scratch_.take(PackedDepthwise::memory(step.cheap, vectors))),
+        lines_(step.x.width, step.border(), vectors, scratch_.take(rows_memory_)) {}
+
+  void run() {
+    const int64_t margin = q_.margin();
+    int64_t ready = 0;  // rows in lines_, of which the first is `first - margin`
+    for (int64_t first = piece_.row; first < piece_.row_end; first += some_) {
+      const int64_t end = std::min(first + some_, piece_.row_end);
+      const int64_t needed = end - first + 2 * margin;
+      for (; ready < needed; ++ready) intrinsic_row(first - margin + ready, ready);
+      for (int64_t row = first; row < end; ++row) output_row(row, row - first);
+      lines_.move_up(end - first, 2 * margin);
+      ready = 2 * margin;
+    }
+  }
+
+ private:
+  void intrinsic_row(int64_t row, int64_t line) {
+    if (row < 0 || row >= q_.x.height) return lines_.clear(line);
+    lines_.clear_borders(line);
+    primary_.run(q_.x.row(piece_.image, row), q_.x.width, {q_.relu}, lines_.inside(line),
+                 lines_.step());
+  }
+
+  void output_row(int64_t row, int64_t line) const {
+    const int64_t step = q_.y.step(), margin = q_.margin();
+    const int64_t start = q_.y.row(piece_.image, row) - q_.y.data;
+    const int64_t ghosts = vectors_of(q_.concatenated ? q_.y.channels.second : q_.intrinsic);
+    const Finish add = {false, q_.other}, both = {q_.relu, q_.other};
+    for (int64_t v = 0; v < vectors_; ++v) {
+      const int64_t at = start + (vector_ + v) * kLanes;
+      if (q_.concatenated) {
+        const float* from = lines_.inside(line + margin) + v * kLanes;
+        for (int64_t i = 0; i < q_.y.width; ++i) {
+          const Vector value = load(from + i * lines_.step());
+          store(q_.y.data + at + i * step, add(value, at + i * step));
+        }
+      }
+      if (vector_ + v >= ghosts) continue;  // all of its ghost maps are cropped
+      const int64_t to = at + (q_.concatenated ? q_.y.channels.second_at() : 0);
+      cheap_.run(v, lines_.row(line), lines_.row_size(), lines_.step(), q_.y.width, both.from(to),
+                 q_.y.data + to, step);
+    }
+  }
+
+  const GhostModuleStep& q_;
+  const Piece& piece_;
+  int64_t vector_, vectors_, some_, rows_memory_;
+  Scratch scratch_;
+  PackedPointwise primary_;
+  PackedDepthwise cheap_;
+  PaddedRows lines_;
+};
+
+inline void ghost_module(Member* team, const GhostModuleStep& q) {
+  for_pieces(team, q.y.images, vectors_of(q.intrinsic), q.y.height, [&](const Piece& piece) {
+    for_even_shares(piece.vector_end - piece.vector, kGroup, [&](int64_t first, int64_t vectors) {
+      GhostModulePiece(q, piece, piece.vector + first, vectors).run();
+    });
+  });
+}
+
+}  // namespace ghost
