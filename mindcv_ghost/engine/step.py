@@ -15,7 +15,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.amp import auto_mixed_precision
 
-from mindcv_ghost.engine.compilation import Compile, OutermostCell
+from mindcv_ghost.compat import NamesGraphOnce
+from mindcv_ghost.engine.compilation import Compile
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.parameters import assign_parameter
@@ -260,7 +261,7 @@ class _Update(nn.Cell):
         return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
 
 
-class TrainStep(OutermostCell):
+class TrainStep(NamesGraphOnce, nn.Cell):
     """``(image, label) -> (loss, counts)``: one forward and backward pass, and an update if due.
 
     :meth:`Outcome.read` reads the counts.
@@ -334,17 +335,6 @@ class TrainStep(OutermostCell):
         )
 
     @property
-    def compile_phase(self) -> str | None:
-        """The name of the graph that is called, which MindSpore writes into every cell below."""
-        return self._compile_phase
-
-    @compile_phase.setter
-    def compile_phase(self, value: str) -> None:
-        # At every call, MindSpore 2.8 writes the same name again: 1.5 ms for 350 cells.
-        if value != self._compile_phase:
-            nn.Cell.compile_phase.fset(self, value)
-
-    @property
     def model(self) -> nn.Cell:
         """The network being trained, without its loss."""
         return self.network_with_loss.network
@@ -409,7 +399,7 @@ class TrainStep(OutermostCell):
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
-class _FinishGroup(OutermostCell):
+class _FinishGroup(NamesGraphOnce, nn.Cell):
     """Does the update at the end of an accumulated group, and sets the sums to zero."""
 
     def __init__(self, updater: _Update, sums, overflowed) -> None:

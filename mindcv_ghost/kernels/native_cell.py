@@ -8,6 +8,7 @@ from typing import Any
 from mindspore import dtype as mstype
 from mindspore import nn
 
+from mindcv_ghost.compat import NamesGraphOnce
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.program import Maps, NotCovered, Program
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class NativeCell(Accelerated):
+class NativeCell(NamesGraphOnce, Accelerated):
     """Mixed into a subclass of an ordinary cell, whose ``construct`` then uses custom operators.
 
     ``mindcv_ghost.kernels.exchange`` changes the class of an ordinary cell to such a subclass.
@@ -58,18 +59,6 @@ class NativeCell(Accelerated):
             NotCovered: if there are no steps for this cell.
         """
         raise NotCovered(f"{type(self).__name__} has no steps")
-
-    @property
-    def compile_phase(self) -> Any:
-        """MindSpore's name for the graph of this cell that runs at present."""
-        return self._compile_phase
-
-    @compile_phase.setter
-    def compile_phase(self, value: str) -> None:
-        # MindSpore 2.8 sets it at each call of a graph, and for all cells below: 5 ms for 1,000 cells.
-        # They need it while a graph is compiled, and then it is new.
-        if value != self._compile_phase:
-            nn.Cell.compile_phase.fset(self, value)
 
     def add_flags(self, **flags: Any) -> nn.Cell:
         """Refuse half precision, which operators in float32 can't have; see ``Cell.to_float``."""

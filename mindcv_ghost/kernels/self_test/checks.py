@@ -257,6 +257,8 @@ def _check_cross_entropy(library, random, rows, classes, smoothing, mean) -> Non
     inputs = [settings, logits, labels, dloss]
     gradients = call(library, name + "_backward", inputs, [logits.shape])
     check_gradients(name + "_backward", random, formula, [logits], gradients, dloss)
+
+
 _STEP = (
     *("kind", "input", "output", "first", "channels", "weight", "bias", "norm", "epsilon"),
     *("activation", "stride", "other", "outer", "cheap_weight", "cheap_norm", "cheap_epsilon"),
