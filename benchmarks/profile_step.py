@@ -116,7 +116,7 @@ def _grouped(folder: Path, native: dict[str, float], steps: int, whole: float) -
 
 
 def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: str) -> None:
-    """Write the CSV: limits, then stock operators, then native ones."""
+    """Write the CSV: limits, then stock operators, then native ones; keep other machines' rows."""
     facts = {**provenance(), "case": case}
     facts["peak_gflops"] = f"{machine.operations / 1e9:.4g}"
     facts["peak_gbytes"] = f"{machine.bandwidth / 1e9:.4g}"
@@ -129,10 +129,14 @@ def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: st
         for part, operator, milliseconds in answers[who]["milliseconds"]:
             row = {"operators": who, "part": part, "operator": operator, "gflop": "", "mbytes": ""}
             rows.append({**row, "ms": f"{milliseconds:.4g}"})
+    others: list[dict] = []
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8") as file:
+            others = [row for row in csv.DictReader(file) if row["machine"] != facts["machine"]]
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, **facts} for row in rows)
+    writer.writerows(others + [{**row, **facts} for row in rows])
     write_text(path, out.getvalue())
 
 

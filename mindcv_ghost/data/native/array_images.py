@@ -9,10 +9,10 @@ from mindcv_ghost.data.sets.arrays import ArraySource
 from mindcv_ghost.data.transforms.factory import TrainTransforms
 from mindcv_ghost.native_build import Unavailable
 
-__all__ = ["ArrayImages", "train_arrays"]
+__all__ = ["ARRAY_SETTINGS", "ArrayImages", "train_arrays"]
 
 # loader::ArraySettings of cpp/array_images.h.
-_SETTINGS = np.dtype(
+ARRAY_SETTINGS = np.dtype(
     [
         ("channels", np.int32),
         ("height", np.int32),
@@ -38,7 +38,7 @@ def train_arrays(source: ArraySource, transforms: TrainTransforms) -> ArrayImage
     """
     planes = source.planes()
     channels, height, width = planes[0].shape[1:]
-    settings = np.zeros(1, _SETTINGS)
+    settings = np.zeros(1, ARRAY_SETTINGS)
     settings["channels"], settings["height"], settings["width"] = channels, height, width
     settings["strides"] = planes[0].strides[1:]
     # What the operations after the geometry make of each byte.
@@ -67,7 +67,7 @@ class ArrayImages:
     Args:
         source: the images.
         planes: the same, uint8 (N, C, H, W), in parts.
-        settings: one ``_SETTINGS`` record, shape (1,).
+        settings: one ``ARRAY_SETTINGS`` record, shape (1,).
         table: what each byte becomes, float32 (C, 256).
     """
 

@@ -29,11 +29,11 @@ inline void array_image(const ArraySettings& s, const uint8_t* image, uint64_t s
   for (int c = 0; c < s.channels; ++c, table += 256) {
     for (int y = 0; y < s.height; ++y, out += s.width) {
       const int row = top + y;
-      const uint8_t* from = image + c * s.strides[0] + row * s.strides[1];
       for (int x = 0; x < s.width; ++x) {
         const int column = left + (flip ? s.width - 1 - x : x);
         const bool inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
-        out[x] = table[inside ? from[column * s.strides[2]] : 0];
+        const int64_t at = c * s.strides[0] + row * s.strides[1] + column * s.strides[2];
+        out[x] = table[inside ? image[at] : 0];
       }
     }
   }
