@@ -83,21 +83,23 @@ inline void cut_window(const Reach& reach, const float* plane, int64_t row, cons
     return;
   }
   const int64_t step = window.spread;
-  for (int64_t h = 0; h < window.height; ++h) {
-    const int64_t from = row * reach.step + reach.first_row + h;
-    if (from < 0 || from >= reach.height) {
-      std::memset(to, 0, window.width * sizeof(float));
-      to += window.width;
-      continue;
-    }
-    for (int64_t p = 0; p < window.width / window.phase; ++p, to += window.phase) {
-      const int64_t first = reach.first_column + p;  // of the plane
-      const int64_t left = std::min(window.phase, first < 0 ? (step - 1 - first) / step : 0);
-      const int64_t there = (reach.width - first + step - 1) / step;
-      const int64_t right = std::clamp(there, left, window.phase);
-      for (int64_t w = 0; w < left; ++w) to[w] = 0;
-      copy_strided(plane + from * reach.width + first + left * step, step, to + left, right - left);
-      for (int64_t w = right; w < window.phase; ++w) to[w] = 0;
+  const auto by_step = [step](int64_t n) { return step == 1 ? n : step == 2 ? n >> 1 : n / step; };
+  const int64_t begin = row * reach.step + reach.first_row;
+  const int64_t above = std::clamp<int64_t>(-begin, 0, window.height);
+  const int64_t end = std::clamp(reach.height - begin, above, window.height);
+  std::memset(to, 0, above * window.width * sizeof(float));
+  std::memset(to + end * window.width, 0, (window.height - end) * window.width * sizeof(float));
+  for (int64_t at = 0, p = 0; at < window.width; at += window.phase) {
+    const int64_t first = reach.first_column + p++;  // of the plane's columns
+    const int64_t left = first < 0 ? std::min(window.phase, by_step(step - 1 - first)) : 0;
+    const int64_t there = first < reach.width ? by_step(reach.width - first + step - 1) : 0;
+    const int64_t right = std::clamp(there, left, window.phase);
+    const float* from = plane + (begin + above) * reach.width + first + left * step;
+    float* line = to + above * window.width + at;
+    for (int64_t h = above; h < end; ++h, from += reach.width, line += window.width) {
+      for (int64_t w = 0; w < left; ++w) line[w] = 0;
+      copy_strided(from, step, line + left, right - left);
+      for (int64_t w = right; w < window.phase; ++w) line[w] = 0;
     }
   }
 }
@@ -188,57 +190,77 @@ inline void for_images(const Reach& reach, const ColumnRange& range, const Body&
   }
 }
 
-// Memory that unfold needs besides the panels: whole rows that cover a piece, and their inputs.
+// Channels that unfold cuts out together. A vector that is read right after parts of it were written
+// waits until these have left the store queue.
+constexpr int64_t kCutChannels = 8;
+
+// Memory that unfold needs besides the panels: whole rows that cover a piece, for each tap, and their
+// inputs.
 inline int64_t unfold_memory(const Reach& reach, const ColumnRange& range) {
   const int64_t rows = std::min(reach.rows, range.columns / reach.columns + 2);
-  return rows * reach.columns + Window(reach, rows).size();
+  return reach.taps() * rows * reach.columns + kCutChannels * Window(reach, rows).size();
+}
+
+// A piece of unfold's work where outputs are their inputs' neighbours: nothing is moved within a plane.
+template <typename RowOf>
+inline void unfold_identity(const Reach& reach, const float* x, int64_t channels,
+                            const Piece& piece, const RowOf& row_of, const Panels& p,
+                            float* panels) {
+  constexpr int64_t kAhead = 3;  // channels; the processor's own prefetching ends with a plane
+  const int64_t plane = reach.in_plane();
+  const float* from = x + piece.first;
+  for (int64_t c = 0; c < channels; ++c, from += plane) {
+    for (int64_t i = 0; i < piece.count; i += 16) __builtin_prefetch(from + kAhead * plane + i);
+    p.put_row(panels, row_of(c, 0), piece.at, from, piece.count);
+  }
 }
 
 // A piece of unfold's work; x: the piece's image.
 template <typename RowOf>
 inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, const Piece& piece,
                          const RowOf& row_of, const Panels& p, float* panels, float* memory) {
-  constexpr int64_t kAhead = 3;  // channels; the processor's own prefetching ends with a plane
-  const int64_t plane = reach.in_plane();
-  if (reach.is_identity()) {
-    const float* from = x + piece.first;
-    for (int64_t c = 0; c < channels; ++c, from += plane) {
-      for (int64_t i = 0; i < piece.count; i += 16) __builtin_prefetch(from + kAhead * plane + i);
-      p.put_row(panels, row_of(c, 0), piece.at, from, piece.count);
-    }
-    return;
-  }
+  if (reach.is_identity()) return unfold_identity(reach, x, channels, piece, row_of, p, panels);
   const int64_t row = piece.first / reach.columns, skipped = piece.first % reach.columns;
   const int64_t rows = (skipped + piece.count + reach.columns - 1) / reach.columns;
   const Window window(reach, rows);
-  float *line = memory, *cut = memory + rows * reach.columns;
-  for (int64_t c = 0; c < channels; ++c, x += plane) {
-    if (reach.is_pointwise()) {
-      const float* seen = x + row * reach.step * reach.width;
-      for (int64_t h = 0; h < rows; ++h, seen += reach.step * reach.width) {
-        copy_strided(seen, reach.step, line + h * reach.columns, reach.columns);
+  const int64_t taps = reach.taps(), size = rows * reach.columns;
+  float *lines = memory, *cut = memory + taps * size;
+  if (reach.is_pointwise()) {
+    const float* from = x + row * reach.step * reach.width;
+    for (int64_t c = 0; c < channels; ++c, from += reach.in_plane()) {
+      for (int64_t h = 0; h < rows; ++h) {
+        copy_strided(from + h * reach.step * reach.width, reach.step, lines + h * reach.columns,
+                     reach.columns);
       }
-      p.put_row(panels, row_of(c, 0), piece.at, line + skipped, piece.count);
-      continue;
+      p.put_row(panels, row_of(c, 0), piece.at, lines + skipped, piece.count);
     }
-    cut_window(reach, x, row, window, cut);
-    for (int64_t i = 0, tap = 0; i < reach.kernel_rows; ++i) {
-      for (int64_t j = 0; j < reach.kernel_columns; ++j, ++tap) {
-        copy_rows(cut + window.tap(i, j), reach.step * window.width, line, rows,
-                  reach.columns);
-        p.put_row(panels, row_of(c, tap), piece.at, line + skipped, piece.count);
+    return;
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    float* mine = cut + c % kCutChannels * window.size();
+    if (c % kCutChannels == 0) {
+      for (int64_t i = 0; i < std::min(kCutChannels, channels - c); ++i) {
+        cut_window(reach, x + (c + i) * reach.in_plane(), row, window, mine + i * window.size());
       }
+    }
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t place = window.tap(tap / reach.kernel_columns, tap % reach.kernel_columns);
+      copy_rows(mine + place, reach.step * window.width, lines + tap * size, rows, reach.columns);
+    }
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      p.put_row(panels, row_of(c, tap), piece.at, lines + tap * size + skipped, piece.count);
     }
   }
 }
 
-// x (images, channels, height, width): the inputs of each output of a range. row_of(channel, tap) is
-// their row of the panels.
+// x: `channels` planes of each image, image_step apart; the inputs of each output of a range.
+// row_of(channel, tap) is their row of the panels.
 template <typename RowOf>
-inline void unfold(const Reach& reach, const float* x, int64_t channels, const ColumnRange& range,
-                   const RowOf& row_of, const Panels& p, float* panels, float* memory) {
+inline void unfold(const Reach& reach, const float* x, int64_t channels, int64_t image_step,
+                   const ColumnRange& range, const RowOf& row_of, const Panels& p, float* panels,
+                   float* memory) {
   for_images(reach, range, [&](const Piece& piece) {
-    const float* image = x + piece.image * channels * reach.in_plane();
+    const float* image = x + piece.image * image_step;
     unfold_piece(reach, image, channels, piece, row_of, p, panels, memory);
   });
   p.fill_up(panels);
@@ -332,17 +354,25 @@ inline int64_t lead_of(const Reach& reach, const Target& target, const float* y)
   return values_past_boundary(y);
 }
 
-// The inputs of a range where they lie in x (images, channels, reach), as products fetch them ahead:
-// kPanel values of every channel at a time.
+// The inputs of a range where they lie in x, as products fetch them ahead: kPanel values of every channel
+// at a time.
 class InputsAhead {
  public:
-  InputsAhead(const Reach& reach, const float* x, int64_t channels, const ColumnRange& range)
-      : reach_(reach), x_(x), channels_(channels), range_(range) {}
+  InputsAhead(const Reach& reach, const float* x, int64_t channels, int64_t image_step,
+              const ColumnRange& range)
+      : reach_(reach), x_(x), channels_(channels), image_step_(image_step), range_(range) {}
 
   Ahead next() {
     while (from_ >= end_) {
-      if (range_.columns == 0) return {};
-      next_piece();
+      if (row_ >= last_row_) {
+        if (range_.columns == 0) return {};
+        next_piece();
+      }
+      // Rows follow each other, unless some between them aren't read.
+      const int64_t rows = reach_.kernel_rows < reach_.step ? 1 : last_row_ - row_;
+      from_ = image_ + row_ * reach_.width;
+      end_ = from_ + rows * reach_.width;
+      row_ += std::max(rows, reach_.step);
     }
     const Ahead ahead = {from_, reach_.in_plane(), channels_};
     from_ += std::min(kPanel, end_ - from_);
@@ -354,19 +384,20 @@ class InputsAhead {
   void next_piece() {
     const int64_t outputs = reach_.outputs(), first = range_.first % outputs;
     const int64_t count = std::min(range_.columns, outputs - first);
-    const float* image = x_ + range_.first / outputs * channels_ * reach_.in_plane();
+    image_ = x_ + range_.first / outputs * image_step_;
     const int64_t begin = first / reach_.columns * reach_.step + reach_.first_row;
     const int64_t last = (first + count - 1) / reach_.columns * reach_.step + reach_.first_row;
-    from_ = image + std::max<int64_t>(0, begin) * reach_.width;
-    end_ = image + std::min(reach_.height, last + reach_.kernel_rows) * reach_.width;
+    row_ = std::max<int64_t>(0, begin);
+    last_row_ = std::min(reach_.height, last + reach_.kernel_rows);
     range_.first += count, range_.columns -= count;
   }
 
   const Reach& reach_;
   const float* x_;
-  int64_t channels_;
+  int64_t channels_, image_step_;
   ColumnRange range_;  // what is left
-  const float *from_ = nullptr, *end_ = nullptr;
+  const float *image_ = nullptr, *from_ = nullptr, *end_ = nullptr;
+  int64_t row_ = 0, last_row_ = 0;
 };
 
 // y (images, out_channels, target) = weight * the inputs of each output in x (images, in_channels,
@@ -381,39 +412,67 @@ struct TiledConvolution {
   float* y;
 
   int64_t depth() const { return in_channels * reach.taps(); }
+  int64_t image_step() const { return in_channels * reach.in_plane(); }
   int64_t channel_step() const { return out_channels * target.plane(); }
   bool is_past_caches() const {
     return is_streamed(images * channel_step()) && target.plane() % kLanes == 0;
   }
 
+  // Input channels are taken some at a time, so that many columns fit the cache.
+  static constexpr int64_t kDepth = 600;
+  int64_t blocks() const { return (depth() + kDepth - 1) / kDepth; }
+  int64_t block_channels() const { return (in_channels + blocks() - 1) / blocks(); }
+
   // The outputs of a range, or every shares-th product of them; `next` is the range that follows.
   void compute(const ColumnRange& range, const ColumnRange& next, int64_t turn,
                int64_t shares) const {
-    const Panels panels = {depth(), range.columns};
-    Scratch scratch(panels.size() + unfold_memory(reach, range) + kPanelRows * kPanel, 3);
-    float* columns = scratch.take(panels.size());
-    const int64_t taps = reach.taps();
-    unfold(reach, x, in_channels, range, [taps](int64_t c, int64_t tap) { return c * taps + tap; },
-           panels, columns, scratch.take(unfold_memory(reach, range)));
+    const int64_t taps = reach.taps(), many = block_channels();
+    const Panels whole = {many * taps, range.columns};
+    const int64_t sum_size = many < in_channels ? whole.count() * out_channels * kPanel : 0;
+    Scratch scratch(whole.size() + unfold_memory(reach, range) + kPanelRows * kPanel + sum_size, 4);
+    float* columns = scratch.take(whole.size());
+    float* memory = scratch.take(unfold_memory(reach, range));
     float* block = scratch.take(kPanelRows * kPanel);
-    InputsAhead inputs(reach, x, in_channels, next);
-    for (int64_t p = 0; p < panels.count(); ++p) {
-      const int64_t first = p * kPanel;
-      const ColumnRange part = {range.first + first, std::min(kPanel, range.columns - first)};
-      compute_panel(part, columns + p * panels.step(), inputs, turn, shares, block);
+    float* sums = scratch.take(sum_size);
+    for (int64_t c = 0; c < in_channels; c += many) {
+      const int64_t there = std::min(many, in_channels - c);
+      const Panels panels = {there * taps, range.columns};
+      unfold(
+          reach, x + c * reach.in_plane(), there, image_step(), range,
+          [taps](int64_t channel, int64_t tap) { return channel * taps + tap; }, panels, columns,
+          memory);
+      const bool is_last = c + there == in_channels;
+      const int64_t following = is_last ? 0 : c + there;
+      InputsAhead inputs(reach, x + following * reach.in_plane(),
+                         std::min(many, in_channels - following), image_step(),
+                         is_last ? next : range);
+      for (int64_t p = 0; p < panels.count(); ++p) {
+        const int64_t first = p * kPanel;
+        const ColumnRange part = {range.first + first, std::min(kPanel, range.columns - first)};
+        compute_panel(part, {columns + p * panels.step(), c * taps, panels.depth, c == 0, is_last},
+                      sums + p * out_channels * kPanel, inputs, turn, shares, block);
+      }
     }
     if (is_past_caches()) end_streams();
   }
 
  private:
-  void compute_panel(const ColumnRange& part, const float* columns, InputsAhead& inputs,
+  // A panel's columns, of some input channels: rows `first` to `first` + `depth` of all.
+  struct Block {
+    const float* columns;
+    int64_t first, depth;
+    bool is_first, is_last;
+  };
+
+  void compute_panel(const ColumnRange& part, const Block& b, float* sums, InputsAhead& inputs,
                      int64_t turn, int64_t shares, float* block) const {
     const Runs runs(reach, target, part, channel_step());
     const bool direct = part.columns == kPanel && runs.count == 1 && runs.stride == 1;
     const int64_t place = runs.runs[0].place, plane = target.plane();
     const bool streamed = direct && is_past_caches() && values_past_boundary(y + place) == 0;
     // The same rows of `other` in the panel after this one, before the next range's inputs.
-    const bool fetches_other = direct && other != nullptr && place % plane + 2 * kPanel <= plane;
+    const bool fetches_other =
+        b.is_last && direct && other != nullptr && place % plane + 2 * kPanel <= plane;
     int64_t index = 0, fetched = fetches_other ? 0 : out_channels;
     for_rows(out_channels, [&](int64_t row, auto rows) {
       if (index++ % shares != turn) return;
@@ -421,15 +480,18 @@ struct TiledConvolution {
       Ahead ahead;
       if (fetched < out_channels) {
         ahead = {other + place + kPanel + fetched * plane, plane,
-                 std::min(depth(), out_channels - fetched)};
-        fetched += ahead.count;
+                 std::min(b.depth, out_channels - fetched)};
+        fetched += ahead.rows;
       } else {
         ahead = inputs.next();
       }
-      packed_product<rows>(weight + row * depth(), columns, depth(),
-                           direct && other != nullptr ? other + at : nullptr, streamed,
-                           direct ? y + at : block, direct ? plane : kPanel, ahead);
-      if (direct) return;
+      const float* a = weight + row * depth() + b.first * rows;
+      float* to = !b.is_last ? sums + row * kPanel : direct ? y + at : block;
+      const bool adds = b.is_last && direct && other != nullptr;
+      packed_product<rows>(a, b.columns, b.depth, adds ? other + at : nullptr, b.is_last && streamed,
+                           to, b.is_last && direct ? plane : kPanel, ahead,
+                           b.is_first ? nullptr : sums + row * kPanel);
+      if (direct || !b.is_last) return;
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t channel = (row + r) * plane;
         runs.write(block + r * kPanel, other == nullptr ? nullptr : other + channel, y + channel);
@@ -443,10 +505,11 @@ struct TiledConvolution {
 template <typename Body>
 inline void for_ranges(const Reach& reach, int64_t images, int64_t depth, int64_t lead,
                        const Body& body) {
-  // Columns stay in the L2 cache, beside the next ones. Where neighbours share inputs, more are better.
-  const int64_t kBytes = (reach.taps() == 1 ? KB1 : KB9) << 10;
+  // Columns stay in the L2 cache, beside the inputs of the next ones, which are more than the columns
+  // where some lie between them. Where neighbours share inputs, more columns are better.
+  const int64_t bytes = (reach.taps() == 1 ? 384 / (1 + reach.step) : 384) << 10;
   const int64_t threads = SharedPool::get().threads();
-  const int64_t fitting = kBytes / (depth * static_cast<int64_t>(sizeof(float)));
+  const int64_t fitting = bytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
   const int64_t total = images * reach.outputs();
   const int64_t count = ranges_of(reach, images, wanted, threads);
@@ -469,7 +532,7 @@ inline void convolve_tiles(const Reach& reach, int64_t images, int64_t in_channe
                            const Target& target, const float* other, float* y) {
   const TiledConvolution convolution = {reach,  images, in_channels, out_channels, x,
                                         weight, target, other,       y};
-  for_ranges(reach, images, convolution.depth(), lead_of(reach, target, y),
+  for_ranges(reach, images, convolution.block_channels() * reach.taps(), lead_of(reach, target, y),
              [&](const ColumnRange& range, const ColumnRange& next, int64_t turn, int64_t shares) {
                convolution.compute(range, next, turn, shares);
              });

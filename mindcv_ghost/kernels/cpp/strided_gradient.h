@@ -49,11 +49,11 @@ class StridedGradient {
     float* columns = scratch.take(panels.size());
     constexpr int kPlaces[] = {1, 2, 0, 3};  // of (0, 0), (0, 1), (1, 0), (1, 1)
     unfold(
-        reach_, dy_, q_.out_channels, range,
+        reach_, dy_, q_.out_channels, q_.out_channels * reach_.in_plane(), range,
         [&](int64_t c, int64_t tap) { return kPlaces[tap] * q_.out_channels + c; }, panels, columns,
         scratch.take(unfold_memory(reach_, range)));
     float* blocks = scratch.take(kPhases * kBlock);
-    InputsAhead inputs(reach_, dy_, q_.out_channels, next);
+    InputsAhead inputs(reach_, dy_, q_.out_channels, q_.out_channels * reach_.in_plane(), next);
     for (int64_t first = 0; first < range.columns; first += kPanel) {
       const ColumnRange part = {range.first + first, std::min(kPanel, range.columns - first)};
       int64_t index = 0;
