@@ -3,6 +3,7 @@
 #pragma once
 
 #include "conv_tiles.h"
+#include "strided_lines.h"
 #include "winograd.h"
 #include "winograd_1d.h"
 
@@ -26,6 +27,8 @@ struct ConvShape {
     return kernel == 3 && stride == 1 && in_channels * out_channels <= most &&
            winograd().is_faster_1d();
   }
+  StridedShape strided() const { return {images, in_channels, out_channels, height, width}; }
+  bool is_strided_lines() const { return kernel == 3 && stride == 2 && strided().is_faster(); }
 
   Reach reach() const {
     const int64_t border = kernel / 2;
@@ -51,6 +54,7 @@ inline void parallel_rows(int64_t count, const Body& body) {
 
 // x (N, I, H, W), weight (O, I, k, k) to y (N, O, ceil(H / stride), ceil(W / stride)).
 inline void conv_forward(const ConvShape& q, const float* x, const float* weight, float* y) {
+  if (q.is_strided_lines()) return strided_forward(q.strided(), x, weight, y);
   if (q.is_winograd_1d(kFewProducts)) {
     return winograd_1d_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
   }
@@ -84,6 +88,7 @@ struct Phase {
 // dy's values. `other`, a gradient of the input from another branch, is added unless it is null.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
                                 const float* other, float* dx) {
+  if (q.is_strided_lines()) return strided_backward_input(q.strided(), dy, weight, other, dx);
   if (q.is_winograd_1d(kFewProducts)) {
     const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
     return winograd_1d_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
