@@ -275,7 +275,8 @@ std::vector<float> everything() {
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +
          convolutions(1, 3, 3, 1, 1, 5, 1) + convolutions(3, 20, 37, 11, 18, 3, 1) +
          convolutions(7, 16, 16, 4, 8, 3, 1) + convolutions(2, 9, 11, 11, 19, 3, 1) +
-         convolutions(3, 32, 32, 7, 33, 3, 1) + convolutions(2, 3, 5, 5, 9, 3, 1) + layers();
+         convolutions(3, 32, 32, 7, 33, 3, 1) + convolutions(2, 3, 5, 5, 9, 3, 1) +
+         convolutions(5, 9, 11, 7, 10, 3, 2) + convolutions(3, 3, 4, 1, 2, 3, 2) + layers();
 }
 
 // Three ranks, each a thread: their sums have to be those of a loop. One block isn't enough for all.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv_tiles.h"
+#include "strided_lines.h"
 #include "winograd.h"
 
 namespace ghost {
@@ -24,6 +25,8 @@ struct ConvShape {
     return kernel == 3 && stride == 1 && in_channels * out_channels <= most &&
            winograd().is_faster_1d();
   }
+  StridedShape strided() const { return {images, in_channels, out_channels, height, width}; }
+  bool is_strided_lines() const { return kernel == 3 && stride == 2 && strided().is_faster(); }
 
   Reach reach() const {
     const int64_t border = kernel / 2;

@@ -19,6 +19,7 @@ inline void parallel_rows(int64_t count, const Body& body) {
 
 // x (N, I, H, W), weight (O, I, k, k) to y (N, O, ceil(H / stride), ceil(W / stride)).
 inline void conv_forward(const ConvShape& q, const float* x, const float* weight, float* y) {
+  if (q.is_strided_lines()) return strided_forward(q.strided(), x, weight, y);
   if (q.is_winograd_1d(kFewProducts)) {
     return winograd_1d_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
   }
@@ -52,6 +53,7 @@ struct Phase {
 // dy's values. `other`, a gradient of the input from another branch, is added unless it is null.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
                                 const float* other, float* dx) {
+  if (q.is_strided_lines()) return strided_backward_input(q.strided(), dy, weight, other, dx);
   if (q.is_winograd_1d(kFewProducts)) {
     const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
     return winograd_1d_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);

@@ -88,8 +88,6 @@ inline void bands_to_points(const BandLine& line, const float* x, int64_t channe
   }
 }
 
-inline void input_rows_to_points(const Vector* d, Vector* v) { inputs_to_points(d, 1, v, 1); }
-
 // Weights at the points, for line_product: (kRowPoints, rows of outputs, in_channels, 3, rows).
 inline void weights_to_row_points(const WinogradShape& q, const Kernels& kernels, float* points) {
   const int64_t depth = 3 * q.in_channels, point_step = q.out_channels * depth;
@@ -176,7 +174,7 @@ inline void winograd_1d_convolve(const WinogradShape& q, const float* x, const K
     float* products = scratch.take(kRowPoints * product_step);
     for (int64_t c = 0; c < q.in_channels; ++c) {
       bands_to_points<6>(line, x, q.in_channels, c, begin, inputs + c * step, point_step,
-                         input_rows_to_points);
+                         [](const Vector* d, Vector* v) { inputs_to_points(d, 1, v, 1); });
     }
     for_line_rows(q.out_channels, [&](int64_t row, int64_t rows) {
       for (int64_t r = 0; r < rows; ++r) prefetch_outputs(line, begin, row + r, y);
