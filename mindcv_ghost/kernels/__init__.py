@@ -18,6 +18,16 @@ To add a native operator:
 
 ``pooling`` is the shortest example.
 
+In evaluation a network whose cells all have steps is one operator (``evaluation``), which runs the
+network's ``program``. To add a step:
+
+1. ``program.Kind`` or ``program.Activation``, and fields of ``program.Step`` if it needs more.
+2. ``cpp/program.h``: the same there; in ``Plan::known_step`` its output's size, and a check of its
+   parameters' sizes.
+3. ``cpp/program_steps.h``: a function that all threads call, in ``run_step``.
+4. ``emit`` of the native class, and of those around it; ``NativeNetwork`` for a whole network.
+5. ``self_test/checks.py`` (``_check_program``), ``tests/kernels/drive.cc`` and ``test_program.py``.
+
 Importing this package loads neither MindSpore nor a compiler.
 """
 

@@ -1,8 +1,8 @@
 """Evaluation of a whole network as one operator.
 
 The operator's program is made of the cells as they are when MindSpore compiles the network. Its
-parameters are inputs of the operator, so that each call reads their present values. Where a cell has
-no steps, or has to be called by itself, the network stays one operator a layer.
+parameters are inputs of the operator, so that each call reads their present values. Where a cell
+has no steps, or has to be called by itself, the network stays one operator a layer.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class NativeNetwork(NativeCell):
         return super().__getattr__(name)  # type: ignore[misc]
 
 
-_kept: weakref.WeakKeyDictionary[nn.Cell, tuple[Sequence[object], Evaluation]]
-_kept = weakref.WeakKeyDictionary()
+# The operator of each network, with what it was made of.
+_kept: weakref.WeakKeyDictionary[nn.Cell, tuple[object, Evaluation]] = weakref.WeakKeyDictionary()
 
 
 def _evaluation_of(network: NativeNetwork) -> Evaluation | None:

@@ -195,7 +195,7 @@ class NativeGhostModule(NativeCell, GhostModule):
     def emit(self, program: Program, x: Maps, **fields: Any) -> Maps:
         """Add the module as one step; ``fields``: ``other`` and ``outer`` of a step."""
         primary, cheap = self.primary, self.cheap
-        if not isinstance(primary.conv, NativeConv2d):
+        if cheap is None or cheap.bn is None or not isinstance(primary.conv, NativeConv2d):
             raise NotCovered("a primary convolution isn't native")
         return program.convolution(
             x,

@@ -108,7 +108,6 @@ class NativeGhostResNet(NativeNetwork, GhostResNet):
         return emit(program, self.classifier, emit(program, self.pool, x))
 
     def construct(self, x):
-        if not self.training:
-            if self.evaluation is not None:
-                return self.evaluation(x)
+        if not self.training and self.evaluation is not None:
+            return self.evaluation(x)
         return super().construct(x)

@@ -40,6 +40,7 @@ int ghost_rescale(ARGUMENTS);
 int ghost_rescale_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
 int ghost_momentum(ARGUMENTS);
+int ghost_program(ARGUMENTS);
 }
 
 namespace {
@@ -194,6 +195,35 @@ std::vector<float> optimizers() {
   return run(ghost_momentum, "momentum", inputs, {{1}}, 4);
 }
 
+// A stem, a 1x1 and a 3x3 Ghost module, one with a shortcut, a strided convolution, the mean and a
+// linear layer. The numbers of a step are those of Step in program.h.
+std::vector<float> programs(int64_t n, int64_t in, int64_t h, int64_t w, int64_t c, int64_t odd) {
+  const float e = 1e-5f, none = -1;
+  const float o = odd, m = c;
+  const std::vector<float> steps = {
+      2, 0, 1, 0, m,  0,  none, 1,  e, 1, 2, none, 0, none, none, 0,  // stem
+      1, 1, 2, 0, o,  5,  none, 6,  e, 1, 1, none, 0, 10,   11,   e,  // 1x1
+      1, 2, 3, 0, 31, 15, none, 16, e, 1, 1, none, 0, 20,   21,   e,  // 3x3, a surplus ghost
+      1, 3, 4, 0, m,  25, none, 26, e, 0, 1, 1,    1, 30,   31,   e,  // with a shortcut
+      0, 4, 5, 0, 5,  35, none, 36, e, 0, 2, none, 0, none, none, 0,  // strided
+      3, 5, 6, 0, 5,  -1, none, -1, 0, 0, 1, none, 0, none, none, 0,  // mean
+      0, 6, 7, 0, 7,  40, 41,   -1, 0, 0, 1, none, 0, none, none, 0,  // linear
+  };
+  std::vector<Array> inputs = {settings(steps), Array({n, in, h, w}, 1)};
+  const auto add = [&](Shape weight, bool norm) {
+    inputs.emplace_back(weight, 2);
+    for (uint32_t i = 0; norm && i < 4; ++i) inputs.emplace_back(Shape{weight[0]}, 3 + i);
+  };
+  const int64_t half = (c + 1) / 2, middle = (odd + 1) / 2;
+  add({c, in, 7, 7}, true);
+  add({middle, c, 1, 1}, true), add({middle, 1, 3, 3}, true);
+  add({16, odd, 3, 3}, true), add({16, 1, 3, 3}, true);
+  add({half, 31, 1, 1}, true), add({half, 1, 5, 5}, true);
+  add({5, c, 3, 3}, true);
+  add({7, 5}, false), inputs.emplace_back(Shape{7}, 4);
+  return run(ghost_program, "program", inputs, {{n, 7}});
+}
+
 std::vector<float> layers() {
   return depthwise(5, 3, 2, 9, 7, 3, 3, 1) + depthwise(3, 2, 1, 8, 12, 5, 5, 2) +
          depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
@@ -210,7 +240,9 @@ std::vector<float> everything() {
          convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +
          convolutions(1, 3, 3, 1, 1, 5, 1) + convolutions(3, 20, 37, 11, 18, 3, 1) +
-         convolutions(7, 16, 16, 4, 8, 3, 1) + layers();
+         convolutions(7, 16, 16, 4, 8, 3, 1) + layers() + programs(3, 3, 42, 31, 16, 15) +
+         programs(1, 1, 220, 240, 66, 3) + programs(12, 1, 60, 72, 66, 3) +
+         programs(3, 2, 90, 100, 16, 16) + programs(1, 2, 9, 3, 3, 2);
 }
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {

@@ -18,9 +18,9 @@ namespace ghost {
 enum class StepKind { kConvolution, kGhost, kStem, kMean };
 enum class Activation { kNone, kRelu };
 
-// One step, as kernels/program.py encodes it: as many numbers in the order of `Step` there. -1 stands
-// for what a step doesn't have. Maps are numbered, 0 being the images; `weight` and so on are
-// parameters' numbers, and a norm's is that of gamma, followed by beta, mean and variance.
+// One step, as kernels/program.py encodes it: as many numbers in the order of `Step` there. -1
+// stands for what a step doesn't have. Maps are numbered, 0 being the images; `weight` and so on
+// are parameters' numbers, and a norm's is that of gamma, followed by beta, mean and variance.
 struct Step {
   static constexpr int64_t kNumbers = 16;
 
@@ -80,8 +80,8 @@ struct PlannedStep {
 
   Step step;
   int64_t out_height = 0, out_width = 0;
-  // Channels that the product makes, the kernel's side, and the step's own maps: the input in the form
-  // that the product reads, and the product's result; -1 for none.
+  // Channels that the product makes, the kernel's side, and the step's own maps: the input in the
+  // form that the product reads, and the product's result; -1 for none.
   int64_t rows = 0, kernel = 1, gathered = -1, product = -1;
   // By Winograd's algorithm: the inputs and the product are those at its points, and so are the
   // weights.
@@ -133,9 +133,11 @@ class Plan {
   }
 
  private:
+  bool exists(int64_t weight) const {
+    return weight >= 0 && weight < static_cast<int64_t>(weights_.size());
+  }
   bool has(int64_t weight, int64_t size) const {
-    return weight >= 0 && weight < static_cast<int64_t>(weights_.size()) &&
-           weights_[weight].size() == size;
+    return exists(weight) && weights_[weight].size() == size;
   }
   bool has_norm(int64_t norm, int64_t size) const {
     if (norm == -1) return true;
@@ -150,16 +152,17 @@ class Plan {
     const auto known = [&](int64_t map) {
       return map >= 0 && map < static_cast<int64_t>(maps_.size());
     };
-    fits_ = known(step.input) && step.output > 0 && step.output <= static_cast<int64_t>(maps_.size());
+    const int64_t count = static_cast<int64_t>(maps_.size());
+    fits_ = known(step.input) && step.output > 0 && step.output <= count;
     if (!fits_) return;
     PlannedStep planned(step);
     fits_ = known_step(&planned);
     if (!fits_) return;
     const Line line(images_, planned.out_height, planned.out_width, 0);
-    if (step.output == static_cast<int64_t>(maps_.size())) maps_.push_back({step.channels, line});
+    if (step.output == count) maps_.push_back({step.channels, line});
     const auto fits = [&](int64_t map, int64_t channels) {
-      return known(map) && maps_[map].channels == channels && maps_[map].line.height == line.height &&
-             maps_[map].line.width == line.width;
+      return map > 0 && known(map) && maps_[map].channels == channels &&
+             maps_[map].line.height == line.height && maps_[map].line.width == line.width;
     };
     fits_ = fits(step.output, step.channels) && step.first >= 0 && step.first < step.channels &&
             (step.other == -1 || fits(step.other, step.channels));
@@ -180,7 +183,7 @@ class Plan {
       case StepKind::kGhost: break;
       default: return false;
     }
-    if (step.weight < 0 || step.weight >= static_cast<int64_t>(weights_.size())) return false;
+    if (!exists(step.weight) || step.stride < 1) return false;
     const Weight& weight = weights_[step.weight];
     p->rows = weight.sides[0], p->kernel = weight.sides[2];
     p->affine = affines_;
@@ -188,7 +191,7 @@ class Plan {
     p->out_height = (in.line.height - 1) / step.stride + 1;
     p->out_width = (in.line.width - 1) / step.stride + 1;
     if (weight.sides[1] != in.channels || weight.sides[3] != p->kernel || p->kernel % 2 != 1 ||
-        step.stride < 1 || !has_norm(step.norm, p->rows) ||
+        !has_norm(step.norm, p->rows) ||
         (step.bias != -1 && !has(step.bias, p->rows))) {
       return false;
     }
@@ -197,14 +200,13 @@ class Plan {
       if (!is_gathered(*p) || step.other != -1) return false;
     }
     if (step.kind != StepKind::kGhost) return step.first + p->rows <= step.channels;
-    if (step.cheap_weight < 0 || step.cheap_weight >= static_cast<int64_t>(weights_.size())) {
-      return false;
-    }
+    if (!exists(step.cheap_weight)) return false;
     const Weight& cheap = weights_[step.cheap_weight];
     p->cheap_affine = affines_;
     affines_ += cheap.sides[0];
-    return cheap.sides[0] % p->rows == 0 && cheap.sides[1] == 1 && cheap.sides[2] == cheap.sides[3] &&
-           cheap.sides[2] % 2 == 1 && has_norm(step.cheap_norm, cheap.sides[0]) &&
+    return cheap.sides[0] % p->rows == 0 && cheap.sides[1] == 1 &&
+           cheap.sides[2] == cheap.sides[3] && cheap.sides[2] % 2 == 1 &&
+           has_norm(step.cheap_norm, cheap.sides[0]) &&
            step.first + p->rows <= step.channels;
   }
 
@@ -242,9 +244,9 @@ class Plan {
     find_places();
   }
 
-  // Whether Winograd's algorithm is faster: there have to be as many tiles as a vector has lanes, and
-  // enough of them for the weights' transform, which writes four times the weights. (14x14 maps of one
-  // image took 1.25 times as long by it.)
+  // Whether Winograd's algorithm is faster: there have to be as many tiles as a vector has lanes,
+  // and enough of them for the weights' transform, which writes four times the weights. (14x14 maps
+  // of one image took 1.25 times as long by it.)
   bool is_winograd(const PlannedStep& p) const {
     constexpr int64_t kLeastTiles = 32;
     if (p.rows == 0 || p.kernel != 3 || is_gathered(p)) return false;
@@ -281,9 +283,9 @@ class Plan {
     };
     std::vector<Life> lives(maps_.size(), {INT64_MAX, -1});
     for (int64_t i = 0; i < static_cast<int64_t>(steps_.size()); ++i) {
-      const Step& step = steps_[i].step;
-      for (int64_t map : {step.input, step.output, step.other, steps_[i].gathered, steps_[i].product,
-                          steps_[i].points}) {
+      const PlannedStep& p = steps_[i];
+      for (int64_t map : {p.step.input, p.step.output, p.step.other, p.gathered, p.product,
+                          p.points}) {
         if (map == -1) continue;
         lives[map].first = std::min(lives[map].first, i);
         lives[map].last = i;

@@ -46,11 +46,12 @@ class Line {
 class NeighbourMasks {
  public:
   NeighbourMasks() = default;
-  // Neighbours up to so many rows and columns away. With rows = 0 those above and below aren't asked
-  // for, because zeros lie there.
+  // Neighbours up to so many rows and columns away. With rows = 0 those above and below aren't
+  // asked for, because zeros lie there.
   NeighbourMasks(const Line& line, int64_t rows, int64_t columns)
       : rows_(rows), columns_(columns), vectors_(line.vectors() + 4) {
-    bits_.assign((2 * rows + 1) * (2 * columns + 1) * vectors_, static_cast<uint16_t>(-1));
+    bits_.assign((2 * rows + 1) * (2 * columns + 1) * vectors_,
+                 static_cast<uint16_t>((1u << kLanes) - 1));
     for (int64_t row = -rows; row <= rows; ++row) {
       for (int64_t column = -columns; column <= columns; ++column) clear(line, row, column);
     }

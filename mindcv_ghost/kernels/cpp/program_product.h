@@ -12,8 +12,8 @@
 
 namespace ghost {
 
-// A tap of a convolution's kernel: where its input lies relative to the output's position, and which
-// positions have one.
+// A tap of a convolution's kernel: where its input lies relative to the output's position, and
+// which positions have one.
 struct Tap {
   int64_t offset;
   const uint16_t* inside;
@@ -99,7 +99,8 @@ inline void multiply_tile(const float* weight, int64_t row_step, const Lines& x,
   }
 }
 
-// Calls body(first, integral_constant<vectors>) for panels of 3 vectors, and of 4, 2 or 1 at the end.
+// Calls body(first, integral_constant<vectors>) for panels of 3 vectors, and of 4, 2 or 1 at the
+// end.
 template <typename Body>
 inline void for_panels(int64_t first, int64_t end, const Body& body) {
   while (first < end) {
@@ -174,24 +175,22 @@ class Columns {
   Columns(const Lines& x, int64_t first, int64_t count)
       : count_(count), step_(round_up(x.depth(), kLanes)), depth_(x.depth()) {
     values_.resize(count * step_);
+    const int64_t taps = static_cast<int64_t>(x.taps.size());
+    std::vector<int64_t> offsets(taps), inside(taps);
     for (int64_t i = 0; i < count; ++i) {
-      float* to = values_.data() + i * step_;
       const int64_t at = first + i;
-      for (int64_t c = 0; c < x.channels; ++c) {
-        const float* line = x.data + c * x.stride + at;
-        if (x.reads == Lines::kPointwise) {
-          *to++ = *line;
-          continue;
-        }
-        for (const Tap& tap : x.taps) {
-          const bool inside = (tap.inside[at / kLanes] >> at % kLanes & 1) != 0;
-          *to++ = inside ? line[tap.offset] : 0;
-        }
+      for (int64_t t = 0; t < taps; ++t) {
+        inside[t] = x.reads == Lines::kPointwise ||
+                    (x.taps[t].inside[at / kLanes] >> at % kLanes & 1) != 0;
+        offsets[t] = inside[t] ? x.taps[t].offset : 0;
+      }
+      float* to = values_.data() + i * step_;
+      const float* line = x.data + at;
+      for (int64_t c = 0; c < x.channels; ++c, line += x.stride, to += taps) {
+        for (int64_t t = 0; t < taps; ++t) to[t] = inside[t] ? line[offsets[t]] : 0;
       }
     }
   }
-
-  int64_t count() const { return count_; }
 
   // to (rows, columns) = weight (rows, depth) * these.
   void multiply(const float* weight, int64_t rows, const float* next, float* to,

@@ -9,8 +9,9 @@
 
 namespace ghost {
 
-// All members run the same program, a sequence of phases whose parts they share. A member that comes
-// late passes the phases that are done; so any number of members, even one, completes the program.
+// All members run the same program, a sequence of phases whose parts they share. A member that
+// comes late passes the phases that are done; so any number of members, even one, completes the
+// program.
 class Team {
   struct alignas(64) Phase {
     std::atomic<int64_t> next{0}, done{0};

@@ -63,6 +63,11 @@ def check_library(library: ctypes.CDLL) -> None:
         _check_mean(library, random, size)
     for size, small in (((3, 4, 9, 7), (1, 1)), ((2, 3, 9, 8), (4, 4)), ((2, 3, 7, 14), (3, 7))):
         _check_rescale(library, random, size, small)
+    # Few positions; large maps of one image, and of several; maps for Winograd's algorithm.
+    _check_program(library, random, (3, 3, 42, 31), 16, 15)
+    _check_program(library, random, (1, 1, 220, 240), 66, 8)
+    _check_program(library, random, (12, 1, 60, 72), 66, 8)
+    _check_program(library, random, (3, 2, 90, 100), 16, 16)
     _check_all_finite(library, random)
     _check_momentum(library, random)
 
@@ -198,6 +203,66 @@ def _check_rescale(library, random, size, small) -> None:
     name, shapes = "ghost_rescale_backward", [size, weight.shape]
     gradients = call(library, name, [x, weight, dy], shapes)
     check_gradients(name, random, formula, [x, weight], gradients, dy)
+
+
+_STEP = (
+    *("kind", "input", "output", "first", "channels", "weight", "bias", "norm", "epsilon"),
+    *("activation", "stride", "other", "outer", "cheap_weight", "cheap_norm", "cheap_epsilon"),
+)
+"""The numbers of a program's step; ``Step`` in ``kernels/program.py`` explains them."""
+
+
+def _check_program(library, random, size, channels, odd) -> None:
+    """A program with every kind of step, of maps with ``channels`` and ``odd`` channels."""
+    inputs: list[np.ndarray] = []
+    steps: list[float] = []
+
+    def parameters(*arrays: np.ndarray) -> int:
+        inputs.extend(arrays)
+        return len(inputs) - len(arrays)
+
+    def add(kind: int, read: int, written: int, out: int, **fields: float) -> None:
+        fields = {"kind": kind, "input": read, "output": written, "channels": out, **fields}
+        zeros = ("first", "epsilon", "activation", "outer", "cheap_epsilon")
+        values = (
+            fields.get(name, 0 if name in zeros else 1 if name == "stride" else -1)
+            for name in _STEP
+        )
+        steps.extend(map(float, values))
+
+    def convolution(kind: int, read: int, written: int, sides, **fields: float) -> list:
+        weight, norm = random.normal(size=sides), _norm(random, sides[0])
+        fields.update(weight=parameters(weight), norm=parameters(*norm), epsilon=EPSILON)
+        if kind != 1:
+            add(kind, read, written, sides[0], **fields)
+            return [weight, norm]
+        cheap, second = random.normal(size=(sides[0], 1, 3, 3)), _norm(random, sides[0])
+        fields.update(cheap_weight=parameters(cheap), cheap_norm=parameters(*second))
+        add(1, read, written, int(fields.pop("out")), cheap_epsilon=EPSILON, **fields)
+        return [weight, norm, cheap, second]
+
+    half, middle = (channels + 1) // 2, (odd + 1) // 2
+    stem = convolution(2, 0, 1, (channels, size[1], 7, 7), stride=2, activation=1)
+    first = convolution(1, 1, 2, (middle, channels, 1, 1), out=odd, activation=1)
+    second = convolution(1, 2, 3, (16, odd, 3, 3), out=31, activation=1)
+    third = convolution(1, 3, 4, (half, 31, 1, 1), out=channels, other=1, outer=1)
+    fourth = convolution(0, 4, 5, (5, channels, 3, 3), stride=2)
+    add(3, 5, 6, 5)
+    dense, bias = random.normal(size=(7, 5)), random.normal(size=7)
+    add(0, 6, 7, 7, weight=parameters(dense), bias=parameters(bias))
+
+    def ghost(x, module, out, relu, shortcut=None):
+        u = reference.convolution(x, module[0])
+        return reference.ghost_tail(u, module[1], module[2], module[3], out, relu, shortcut)
+
+    images = random.normal(size=size)
+    x = reference.stem_tail(reference.convolution(images, stem[0], 2), *stem[1])
+    y = ghost(ghost(x, first, odd, True), second, 31, True)
+    y = ghost(y, third, channels, False, x)
+    y = reference.batch_norm(reference.convolution(y, fourth[0], 2), *fourth[1])
+    expected = y.mean((2, 3)) @ dense.T + bias
+    (found,) = call(library, "ghost_program", [steps, images, *inputs], [expected.shape])
+    check_close("ghost_program", found, expected)
 
 
 def _check_all_finite(library, random) -> None:
