@@ -58,28 +58,28 @@ struct Piece {
   int64_t image, vector, vector_end, row, row_end;
 };
 
-// Calls body(piece) on all threads for pieces that make up maps of so many vectors and rows. Shares
-// are equal to a row of a vector, so that five vectors keep two threads busy. A piece has either all
-// rows, or one vector.
+// Calls body(piece) on all threads for pieces that make up maps of so many vectors and rows.
+//
+// Many rows are shared by rows, so that a thread reads each input for all outputs. A piece computes
+// a few rows around its own once more, which is much if there are few; then vectors are shared, and
+// shares are equal to a row of a vector, so that five vectors keep two threads busy.
 template <typename Body>
 inline void for_pieces(Member* team, int64_t images, int64_t vectors, int64_t rows,
                        const Body& body) {
-  const int64_t total = images * vectors * rows;
-  const int64_t parts = std::min<int64_t>(SharedPool::get().threads(), total);
+  constexpr int64_t kManyRows = 16;  // of a thread
+  const int64_t threads = SharedPool::get().threads();
+  const bool by_rows = rows >= kManyRows * threads;
+  const int64_t inner = by_rows ? 1 : vectors;  // pieces have all vectors, or one or more
+  const int64_t total = images * inner * rows, parts = std::min(threads, total);
   team->each(parts, [&](int64_t part) {
     const int64_t end = total * (part + 1) / parts;
     for (int64_t unit = total * part / parts; unit < end;) {
-      const int64_t image = unit / (vectors * rows), vector = unit / rows % vectors;
-      const int64_t row = unit % rows, whole = (end - unit) / rows;
-      if (row == 0 && whole > 0) {
-        const int64_t many = std::min(whole, vectors - vector);
-        body(Piece{image, vector, vector + many, 0, rows});
-        unit += many * rows;
-      } else {
-        const int64_t row_end = std::min(rows, row + end - unit);
-        body(Piece{image, vector, vector + 1, row, row_end});
-        unit += row_end - row;
-      }
+      const int64_t image = unit / (inner * rows), first = unit / rows % inner, row = unit % rows;
+      const int64_t whole = row == 0 ? std::min((end - unit) / rows, inner - first) : 0;
+      const int64_t row_end = whole > 0 ? rows : std::min(rows, row + end - unit);
+      const int64_t last = first + std::max<int64_t>(whole, 1);
+      body(by_rows ? Piece{image, 0, vectors, row, row_end} : Piece{image, first, last, row, row_end});
+      unit += (last - first) * (row_end - row);
     }
   });
 }

@@ -26,6 +26,8 @@ inline void pack_pointwise(const Filter& filter, int64_t in, const Segments& out
         const int64_t there = std::min<int64_t>(kLanes, in - k);
         Vector block[kLanes];
         for (int64_t r = 0; r < kLanes; ++r) {
+          // So many streams are more than processors foresee.
+          __builtin_prefetch(weight + std::min(r, c.count - 1) * in + k + 4 * kLanes);
           block[r] = r < c.count ? load_first(weight + r * in + k, there) : Vector{};
         }
         transpose(block);
