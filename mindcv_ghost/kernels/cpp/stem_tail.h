@@ -23,8 +23,9 @@ struct StemShape {
 inline int64_t line_size(int64_t count) { return round_up(count, kLanes) + 2 * kLanes; }
 
 // The greater of two; a NaN wins.
-inline Vector greater(Vector a, Vector b) {
-  const Vector most = b > a ? b : a;
+template <typename Value>
+inline Value greater(Value a, Value b) {
+  const Value most = b > a ? b : a;
   return b != b ? b : most;
 }
 
