@@ -34,6 +34,9 @@ class Job:
 
 
 _STEP = "--rounds 1 --steps 1"
+_SMALL = (
+    "train_step.py --model ghost_resnet20_cifar --case training --batch 128 --side 32 --rounds 6"
+)
 JOBS = (
     Job("train_step.py --case training --rounds 15 --steps 1", 124, _STEP, last=True),
     Job("train_step.py --case training --batch 16 --side 224 --rounds 8 --steps 1", 115, _STEP),
@@ -41,6 +44,8 @@ JOBS = (
     Job("train_step.py --case pynative --rounds 2 --steps 1", 80, _STEP),
     Job("train_step.py --model ghost_resnet50_s4 --case training --rounds 8 --steps 1", 70, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case training --rounds 8 --steps 2", 65, _STEP),
+    Job(f"{_SMALL} --baseline dadc5ed", 110, _STEP),
+    Job(f"{_SMALL} --ratio 1", 80, _STEP),
     Job("train_step.py --case inference --rounds 12 --steps 3", 60, _STEP),
     Job("train_step.py --case inference --batch 8 --side 224 --rounds 15 --steps 3", 58, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case inference --rounds 12 --steps 3", 45, _STEP),
