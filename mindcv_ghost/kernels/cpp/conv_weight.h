@@ -137,7 +137,6 @@ struct WeightTile {
 // depends on the number of threads.
 inline void conv_backward_weight(const ConvShape& q, const float* x, const float* dy,
                                  float* dweight) {
-  if (q.is_strided_lines()) return strided_backward_weight(q.strided(), x, dy, dweight);
   if (q.is_winograd_1d(kFewWeightProducts)) return winograd_1d_weight(q.winograd(), x, dy, dweight);
   if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);
   const Reach reach = q.reach();

@@ -16,17 +16,16 @@ struct LineSums {
   static constexpr int kOutputs = 4, kInputs = kManyRegisters ? 2 : 1;
   static constexpr int kTaps = 3 * kInputs, kSums = kOutputs * kTaps;  // vectors: (kOutputs, kTaps)
 
-  // Adds the products of `vectors` vectors to sums: inputs from at[tap] on, with gradients, whose
-  // lines are `step` apart.
-  static void add(const float* inputs, const int64_t* at, const float* gradients, int64_t step,
-                  int64_t vectors, float* sums) {
+  // Adds the products of `vectors` vectors to sums; lines are `step` apart.
+  static void add(const float* inputs, const float* gradients, int64_t step, int64_t vectors,
+                  float* sums) {
     Vector all[kOutputs][kTaps];
 #pragma GCC unroll 24
     for (int i = 0; i < kSums; ++i) all[i / kTaps][i % kTaps] = load(sums + i * kLanes);
     for (int64_t v = 0; v < vectors; ++v, inputs += kLanes, gradients += kLanes) {
       Vector x[kTaps];
 #pragma GCC unroll 6
-      for (int i = 0; i < kTaps; ++i) x[i] = opaque(load(inputs + at[i]));
+      for (int i = 0; i < kTaps; ++i) x[i] = opaque(load(inputs + i / 3 * step + i % 3 - 1));
 #pragma GCC unroll 4
       for (int o = 0; o < kOutputs; ++o) {
         const Vector d = opaque(load(gradients + o * step));
@@ -39,8 +38,8 @@ struct LineSums {
   }
 };
 
-// Where the sums of a 3x3 weight lie: (groups of input channels, points, groups of output channels,
-// LineSums). A point is a row of the kernel, or one of Winograd's.
+// Where the sums of a 3x3 weight lie: (groups of input channels, Winograd's points, groups of output
+// channels, LineSums).
 struct LineSumsLayout {
   int64_t in_channels, out_channels, points;
 

@@ -1,5 +1,5 @@
-// Convolutions of 3x3 with stride 2 of few channels and small maps, as products of lines
-// (line_product.h): the maps are split by the parity of their rows and columns into four lines each,
+// Convolutions of 3x3 with stride 2 of few channels and small maps, and the gradient of their input,
+// as products of lines (line_product.h): the maps are split by the parity of their rows and columns into four lines each,
 // in which a tap is at the same distance for all outputs.
 #pragma once
 
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "line_product.h"
-#include "line_sums.h"
 #include "planes.h"
 #include "thread_pool.h"
 
@@ -43,10 +42,10 @@ struct StridedLine {
   const StridedShape& q;
   int64_t images;
 
-  // As many images as make a line of so many positions.
-  static StridedLine of(const StridedShape& q, int64_t positions) {
+  // As many images as make a line of about 300 positions.
+  static StridedLine of(const StridedShape& q) {
     const StridedLine one = {q, 1};
-    return {q, std::clamp<int64_t>(positions / one.image(), 1, q.images)};
+    return {q, std::clamp<int64_t>(300 / one.image(), 1, q.images)};
   }
   int64_t pitch() const { return q.out_width() + 1; }
   int64_t image() const { return (q.out_height() + 1) * pitch(); }
@@ -184,7 +183,7 @@ inline void parallel_blocks(const StridedLine& line, const Body& body) {
 }
 
 inline void strided_forward(const StridedShape& q, const float* x, const float* weight, float* y) {
-  const StridedLine line = StridedLine::of(q, 300);
+  const StridedLine line = StridedLine::of(q);
   const int64_t depth = q.depth(), step = line.step();
   WholeScratch whole(q.out_channels * depth, 1);
   float* packed = whole.take(q.out_channels * depth);
@@ -240,7 +239,7 @@ struct StridedPhase {
 
 inline void strided_backward_input(const StridedShape& q, const float* dy, const float* weight,
                                    const float* other, float* dx) {
-  const StridedLine line = StridedLine::of(q, 300);
+  const StridedLine line = StridedLine::of(q);
   const int64_t step = line.step();
   std::vector<StridedPhase> phases;
   for (int64_t phase = 0; phase < 4; ++phase) {
@@ -270,56 +269,6 @@ inline void strided_backward_input(const StridedShape& q, const float* dy, const
       }
     });
   });
-}
-
-// Adds the products of one block of images to `sums`.
-inline void add_strided_products(const StridedLine& line, const LineSumsLayout& at, const float* x,
-                                 const float* dy, int64_t first, float* inputs, float* gradients,
-                                 float* sums) {
-  const StridedShape& q = line.q;
-  const int64_t step = line.step(), there = std::min(line.images, q.images - first);
-  for (int64_t o = 0; o < q.out_channels; ++o) {
-    line.spread(dy + (first * q.out_channels + o) * q.out_plane(), q.out_channels, there,
-                gradients + o * step);
-  }
-  for (int64_t in = 0; in < at.in_groups(); ++in) {
-    for (int64_t i = 0; i < LineSums::kInputs; ++i) {
-      // A missing last channel repeats another one, whose products nobody reads.
-      const int64_t c = std::min(in * LineSums::kInputs + i, q.in_channels - 1);
-      line.split(x + (first * q.in_channels + c) * q.in_plane(), q.in_channels, there,
-                 inputs + i * 4 * step);
-    }
-    for (int64_t row = 0; row < 3; ++row) {
-      int64_t taps[LineSums::kTaps];
-      for (int64_t i = 0; i < LineSums::kTaps; ++i) taps[i] = i / 3 * 4 * step + line.tap(row, i % 3);
-      for (int64_t out = 0; out < at.out_groups(); ++out) {
-        LineSums::add(inputs, taps, gradients + out * LineSums::kOutputs * step, step,
-                      line.vectors(), sums + at.group(in, row, out) * kLanes);
-      }
-    }
-  }
-}
-
-// The result only depends on the number of threads.
-inline void strided_backward_weight(const StridedShape& q, const float* x, const float* dy,
-                                    float* dweight) {
-  const StridedLine line = StridedLine::of(q, 1100);  // long, as its sums are loaded and stored
-  const LineSumsLayout at = {q.in_channels, q.out_channels, 3};
-  const int64_t input_size = LineSums::kInputs * 4 * line.step();
-  const int64_t gradient_size = at.out_groups() * LineSums::kOutputs * line.step();
-  const auto add = [&](int64_t begin, int64_t end, Scratch& scratch, float* sums) {
-    float* inputs = scratch.take(input_size);
-    float* gradients = scratch.take(gradient_size);
-    std::memset(gradients, 0, gradient_size * sizeof(float));  // lines of missing channels
-    for (int64_t block = begin; block < end; ++block) {
-      add_strided_products(line, at, x, dy, block * line.images, inputs, gradients, sums);
-    }
-  };
-  sum_in_shares(at, line.blocks(), input_size + gradient_size, 2, add,
-                [&](int64_t o, int64_t c, int64_t column, const float* rows) {
-                  float* to = dweight + (o * q.in_channels + c) * 9 + column;
-                  for (int64_t row = 0; row < 3; ++row) to[3 * row] = rows[row];
-                });
 }
 
 }  // namespace ghost

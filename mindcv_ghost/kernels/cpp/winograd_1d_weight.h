@@ -17,8 +17,6 @@ inline void add_band_products(const BandLine& line, const LineSumsLayout& at, in
   const WinogradShape& q = line.q;
   const int64_t in_step = LineSums::kInputs * step;
   const int64_t out_step = at.out_groups() * LineSums::kOutputs * step;
-  int64_t taps[LineSums::kTaps];
-  for (int64_t i = 0; i < LineSums::kTaps; ++i) taps[i] = i / 3 * step + i % 3 - 1;
   for (int64_t o = 0; o < q.out_channels; ++o) {
     bands_to_points<kOutputTile>(line, dy, q.out_channels, o, first, gradients + o * step, out_step,
                                  [](const Vector* d, Vector* v) { gradients_to_points(d, 1, v, 1); });
@@ -32,7 +30,7 @@ inline void add_band_products(const BandLine& line, const LineSumsLayout& at, in
     }
     for (int64_t p = 0; p < kRowPoints; ++p) {
       for (int64_t out = 0; out < at.out_groups(); ++out) {
-        LineSums::add(inputs + p * in_step + line.begin(), taps,
+        LineSums::add(inputs + p * in_step + line.begin(),
                       gradients + p * out_step + out * LineSums::kOutputs * step + line.begin(),
                       step, line.vectors(), sums + at.group(in, p, out) * kLanes);
       }
