@@ -303,9 +303,7 @@ def _segments(module: nn.Cell) -> tuple[int, int]:
     return intrinsic, out - intrinsic
 
 
-def _add_module(
-    program: Program, module: nn.Cell, source: int, target: int, residual: int
-) -> None:
+def _add_module(program: Program, module: nn.Cell, source: int, target: int, residual: int) -> None:
     """Add a Ghost or RepGhost module, without attention; ``residual``: a map that is added."""
     primary, cheap, _ = _module_parts(module)
     (first, relu), (second, cheap_relu) = _branches(primary), _branches(cheap)
