@@ -16,6 +16,7 @@ struct Call {
   int64_t sides[4];  // of the images
   std::vector<Weight> weights;
   float* result;
+  Plan one;  // for one image
 
   Plan plan(int64_t images_at_once, int64_t groups) const {
     const int64_t group[4] = {images_at_once, sides[1], sides[2], sides[3]};
@@ -40,17 +41,16 @@ Call call_of(Arguments* a) {
   call.numbers = (*a)[0], call.images = (*a)[1], call.count = a->size(0), call.result = (*a)[last];
   a->want(a->size(1) > 0 && call.sides[3] > 0);
   if (!a->fit()) return call;
-  const Plan one = call.plan(1, 1);
-  a->want(one.fits());
+  call.one = call.plan(1, 1);
+  a->want(call.one.fits());
   if (!a->fit()) return call;
-  const ghost::Map& result = one.result();
+  const ghost::Map& result = call.one.result();
   a->want_size(last, call.sides[0] * result.channels * result.line.plane());
   return call;
 }
 
-// Groups of images from `first` on.
-void evaluate(const Call& call, int64_t first, int64_t images_at_once, int64_t groups) {
-  Plan plan = call.plan(images_at_once, groups);
+// The images from `first` on that a plan is for.
+void evaluate(const Call& call, int64_t first, Plan plan) {
   const int64_t affines = 2 * plan.affines();
   ghost::WholeScratch scratch(plan.memory() + affines, 2);
   plan.place(scratch.take(plan.memory()));
@@ -65,10 +65,11 @@ void evaluate(const Call& call, int64_t first, int64_t images_at_once, int64_t g
 void evaluate_all(const Call& call) {
   constexpr int64_t kValues = 1 << 20;
   const int64_t images = call.sides[0];
-  const int64_t most = std::clamp<int64_t>(kValues / call.plan(1, 1).largest(), 1, images);
+  if (images == 1) return evaluate(call, 0, call.one);
+  const int64_t most = std::clamp<int64_t>(kValues / call.one.largest(), 1, images);
   const int64_t groups = images / most;
-  evaluate(call, 0, most, groups);
-  if (images % most > 0) evaluate(call, groups * most, images % most, 1);
+  evaluate(call, 0, call.plan(most, groups));
+  if (images % most > 0) evaluate(call, groups * most, call.plan(images % most, 1));
 }
 
 }  // namespace
