@@ -50,6 +50,7 @@ int ghost_cross_entropy_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
 int ghost_momentum(ARGUMENTS);
 int ghost_program(ARGUMENTS);
+int ghost_channels_last(ARGUMENTS);
 }
 
 namespace {
@@ -257,6 +258,49 @@ std::vector<float> programs(int64_t n, int64_t in, int64_t h, int64_t w, int64_t
   return run(ghost_program, "program", inputs, {{n, 7}});
 }
 
+// Every kind of step of a network on channels-last maps. The numbers are those that
+// channels_last_program.h reads.
+std::vector<float> channels_last(int64_t n, int64_t in, int64_t h, int64_t w, int64_t channels) {
+  std::vector<float> program = {6};
+  std::vector<Array> parameters;
+  const auto add = [&](const std::vector<int64_t>& numbers) {
+    program.insert(program.end(), numbers.begin(), numbers.end());
+  };
+  const auto parameter = [&](Shape shape) {
+    parameters.emplace_back(std::move(shape), 2 + static_cast<uint32_t>(parameters.size()));
+    return static_cast<int64_t>(parameters.size()) - 1;
+  };
+  const auto branch = [&](const Shape& weight) {
+    add({parameter(weight), weight[2], weight[3], -1, parameter({weight[0]})});
+    for (int i = 0; i < 3; ++i) parameter({weight[0]});
+    program.push_back(1e-5f);
+  };
+  const auto filter = [&](int64_t out, int64_t from, int64_t rows, int64_t columns) {
+    add({1, rows, columns});
+    branch({out, from, rows, columns});
+  };
+  const auto dense = [&](int64_t out, int64_t from) {
+    const int64_t weight = parameter({out, from});
+    add({weight, parameter({out})});
+  };
+  const int64_t half = channels / 2, odd = channels - 1;
+  add({0, half, half, 2, 1, 0}), filter(channels, in, 3, 3);
+  add({1, 0, half, half - 1, 1, 1, -1}), filter(half, channels, 1, 1), filter(half, 1, 3, 3);
+  add({7, 0, 2, 8, 2, 1}), filter(odd, channels, 1, 1), filter(odd, 1, 1, 5), filter(odd, 1, 5, 1);
+  add({3, 1, 2, 1, 3}), filter(odd, 1, 5, 5);
+  add({4, 3, 2, 5, 2, 5, 1, 0, 4}), dense(5, odd);
+  add({6, 4, 3}), dense(odd, 5);
+  add({2, 3, 3, 3, 0, 5, -1}), filter(6, odd, 1, 1);
+  add({1, 3, 3, 3, 0, 5, 5}), filter(3, odd, 1, 1), filter(3, 1, 3, 3);
+  add({1, 5, half, 0, 1, 1, -1}), filter(half, 6, 1, 1);
+  add({2, 3, 3}), branch({half, 1, 3, 3}), branch({half, 1, 1, 1});
+  add({2, 1, channels, 0, 1, 0, -1}), filter(channels, half, 1, 1);
+  add({4, 0, 2, 5, 2, 7, 0, 1}), dense(7, channels);
+  std::vector<Array> inputs = {settings(program), Array({n, in, h, w}, 1)};
+  inputs.insert(inputs.end(), parameters.begin(), parameters.end());
+  return run(ghost_channels_last, "channels_last", inputs, {{n, 7}});
+}
+
 std::vector<float> layers() {
   return depthwise(5, 3, 2, 9, 7, 3, 3, 1) + depthwise(3, 2, 1, 8, 12, 5, 5, 2) +
          depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
@@ -320,7 +364,9 @@ void ranks() {
   }
          convolutions(7, 16, 16, 4, 8, 3, 1) + layers() + programs(3, 3, 42, 31, 16, 15) +
          programs(1, 1, 220, 240, 66, 3) + programs(12, 1, 60, 72, 66, 3) +
-         programs(3, 2, 90, 100, 16, 16) + programs(1, 2, 9, 3, 3, 2);
+         programs(3, 2, 90, 100, 16, 16) + programs(1, 2, 9, 3, 3, 2) +
+         channels_last(1, 3, 99, 41, 6) + channels_last(3, 2, 14, 13, 150) +
+         channels_last(2, 1, 9, 9, 70);
 }
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {

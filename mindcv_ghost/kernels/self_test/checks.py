@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from mindcv_ghost.kernels.self_test import reference
 from mindcv_ghost.kernels.self_test.call import call
+from mindcv_ghost.kernels.self_test.channels_last import check_channels_last
 from mindcv_ghost.kernels.self_test.comparison import check_close, check_gradients
 from mindcv_ghost.kernels.self_test.reference import EPSILON
 
@@ -79,6 +80,9 @@ def check_library(library: ctypes.CDLL) -> None:
     _check_program(library, random, (1, 1, 220, 240), 66, 8)
     _check_program(library, random, (12, 1, 60, 72), 66, 8)
     _check_program(library, random, (3, 2, 90, 100), 16, 16)
+    # Few channels and many rows; many channels, of several images.
+    check_channels_last(library, random, (1, 3, 99, 41), 6)
+    check_channels_last(library, random, (3, 2, 14, 13), 150)
     _check_all_finite(library, random)
     _check_momentum(library, random)
     for convolution in _FEW_CHANNELS:
