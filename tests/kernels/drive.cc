@@ -210,7 +210,8 @@ std::vector<float> everything() {
          convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +
          convolutions(1, 3, 3, 1, 1, 5, 1) + convolutions(3, 20, 37, 11, 18, 3, 1) +
-         convolutions(7, 16, 16, 4, 8, 3, 1) + layers();
+         convolutions(7, 16, 16, 4, 8, 3, 1) + convolutions(20, 70, 130, 4, 4, 3, 1) +
+         convolutions(3, 70, 14, 9, 10, 3, 2) + layers();
 }
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
