@@ -265,6 +265,18 @@ def test_winograd_convolutions_stay_within_half_of_1e_5_of_exact_ones(
         assert np.abs(got - expected).max() <= 5e-6 * np.abs(expected).max(), name
 
 
+def test_winograd_convolutions_of_few_tiles_have_the_same_bits_on_any_number_of_threads(handle):
+    # 130 maps are enough panels of weights for one or two threads, and too few for three.
+    x, weight = values(20, 70, 4, 4), values(130, 70, 3, 3, seed=1)
+    exact = convolution(x.astype(float), weight.astype(float))
+    found = []
+    for threads in (1, 2, 3):
+        handle.ghost_set_threads(ctypes.c_int(threads))
+        found += call(handle, "ghost_conv", [[1], x, weight], [exact.shape])
+    assert np.abs(found[0] - exact).max() <= 5e-6 * np.abs(exact).max()
+    assert {each.tobytes() for each in found} == {found[0].tobytes()}
+
+
 def exact_gradient_of_input(dy: np.ndarray, weight: np.ndarray, shape: tuple, stride: int):
     """What a convolution's outputs give back to each input, tap by tap."""
     kernel, (_, _, rows, columns) = weight.shape[-1], dy.shape

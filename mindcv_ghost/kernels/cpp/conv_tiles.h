@@ -228,10 +228,11 @@ inline void unfold_piece(const Reach& reach, const float* x, int64_t channels, c
   if (reach.is_pointwise()) {
     const float* from = x + row * reach.step * reach.width;
     for (int64_t c = 0; c < channels; ++c, from += reach.in_plane()) {
-      for (int64_t h = 0; h < rows; ++h) {
-        copy_strided(from + h * reach.step * reach.width, reach.step, lines + h * reach.columns,
-                     reach.columns);
-      }
+      with_width(reach.columns, [&](auto columns) {
+        for (int64_t h = 0; h < rows; ++h) {
+          copy_strided(from + h * reach.step * reach.width, reach.step, lines + h * columns, columns);
+        }
+      });
       p.put_row(panels, row_of(c, 0), piece.at, lines + skipped, piece.count);
     }
     return;
@@ -354,25 +355,25 @@ inline int64_t lead_of(const Reach& reach, const Target& target, const float* y)
   return values_past_boundary(y);
 }
 
+// Whether products of unfolded columns fetch ahead. With 16 registers a step takes half as many
+// multiply-adds, and fetching took longer than waiting: 1.4 times for 32 to 256 maps of 32 x 32.
+constexpr bool kFetchesInputs = kManyRegisters;
+
 // The inputs of a range where they lie in x, as products fetch them ahead: kPanel values of every channel
 // at a time.
 class InputsAhead {
  public:
   InputsAhead(const Reach& reach, const float* x, int64_t channels, int64_t image_step,
               const ColumnRange& range)
-      : reach_(reach), x_(x), channels_(channels), image_step_(image_step), range_(range) {}
+      : reach_(reach), x_(x), channels_(channels), image_step_(image_step), range_(range) {
+    // What lies between the inputs of a kernel smaller than its steps would drive columns out.
+    if (reach.step > reach.kernel_rows) range_.columns = 0;
+  }
 
   Ahead next() {
     while (from_ >= end_) {
-      if (row_ >= last_row_) {
-        if (range_.columns == 0) return {};
-        next_piece();
-      }
-      // Rows follow each other, unless some between them aren't read.
-      const int64_t rows = reach_.kernel_rows < reach_.step ? 1 : last_row_ - row_;
-      from_ = image_ + row_ * reach_.width;
-      end_ = from_ + rows * reach_.width;
-      row_ += std::max(rows, reach_.step);
+      if (range_.columns == 0) return {};
+      next_piece();
     }
     const Ahead ahead = {from_, reach_.in_plane(), channels_};
     from_ += std::min(kPanel, end_ - from_);
@@ -384,11 +385,11 @@ class InputsAhead {
   void next_piece() {
     const int64_t outputs = reach_.outputs(), first = range_.first % outputs;
     const int64_t count = std::min(range_.columns, outputs - first);
-    image_ = x_ + range_.first / outputs * image_step_;
+    const float* image = x_ + range_.first / outputs * image_step_;
     const int64_t begin = first / reach_.columns * reach_.step + reach_.first_row;
     const int64_t last = (first + count - 1) / reach_.columns * reach_.step + reach_.first_row;
-    row_ = std::max<int64_t>(0, begin);
-    last_row_ = std::min(reach_.height, last + reach_.kernel_rows);
+    from_ = image + std::max<int64_t>(0, begin) * reach_.width;
+    end_ = image + std::min(reach_.height, last + reach_.kernel_rows) * reach_.width;
     range_.first += count, range_.columns -= count;
   }
 
@@ -396,8 +397,7 @@ class InputsAhead {
   const float* x_;
   int64_t channels_, image_step_;
   ColumnRange range_;  // what is left
-  const float *image_ = nullptr, *from_ = nullptr, *end_ = nullptr;
-  int64_t row_ = 0, last_row_ = 0;
+  const float *from_ = nullptr, *end_ = nullptr;
 };
 
 // y (images, out_channels, target) = weight * the inputs of each output in x (images, in_channels,
@@ -471,8 +471,8 @@ struct TiledConvolution {
     const int64_t place = runs.runs[0].place, plane = target.plane();
     const bool streamed = direct && is_past_caches() && values_past_boundary(y + place) == 0;
     // The same rows of `other` in the panel after this one, before the next range's inputs.
-    const bool fetches_other =
-        b.is_last && direct && other != nullptr && place % plane + 2 * kPanel <= plane;
+    const bool fetches_other = kFetchesInputs && b.is_last && direct && other != nullptr &&
+                               place % plane + 2 * kPanel <= plane;
     int64_t index = 0, fetched = fetches_other ? 0 : out_channels;
     for_rows(out_channels, [&](int64_t row, auto rows) {
       if (index++ % shares != turn) return;
@@ -482,7 +482,7 @@ struct TiledConvolution {
         ahead = {other + place + kPanel + fetched * plane, plane,
                  std::min(b.depth, out_channels - fetched)};
         fetched += ahead.rows;
-      } else {
+      } else if (kFetchesInputs) {
         ahead = inputs.next();
       }
       const float* a = weight + row * depth() + b.first * rows;
@@ -505,9 +505,9 @@ struct TiledConvolution {
 template <typename Body>
 inline void for_ranges(const Reach& reach, int64_t images, int64_t depth, int64_t lead,
                        const Body& body) {
-  // Columns stay in the L2 cache, beside the inputs of the next ones, which are more than the columns
-  // where some lie between them. Where neighbours share inputs, more columns are better.
-  const int64_t bytes = (reach.taps() == 1 ? 384 / (1 + reach.step) : 384) << 10;
+  // Columns stay in the L2 cache, beside the inputs of the next ones, which are few where neighbours
+  // share them.
+  const int64_t bytes = (kFetchesInputs && reach.is_identity() ? 192 : 384) << 10;
   const int64_t threads = SharedPool::get().threads();
   const int64_t fitting = bytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);

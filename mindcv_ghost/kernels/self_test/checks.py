@@ -20,7 +20,8 @@ MOMENTUM = 0.1
 """Weight of the new batch in running statistics."""
 
 # images, channels in and out, height, width, kernel, stride: pointwise, 3x3 by Winograd's algorithm
-# in one dimension (few channels) and in two, strided, few channels, steps beyond the kernel
+# in one dimension (few channels) and in two, strided, few channels, steps beyond the kernel, few of
+# Winograd's tiles, more inputs of an output than are unfolded at once
 _CONVOLUTIONS = (
     (3, 8, 12, 9, 7, 1, 1),
     (9, 6, 10, 4, 4, 3, 1),
@@ -28,6 +29,8 @@ _CONVOLUTIONS = (
     (3, 24, 18, 7, 10, 1, 2),
     (2, 3, 8, 11, 9, 7, 2),
     (3, 5, 7, 5, 6, 3, 4),
+    (17, 18, 70, 4, 3, 3, 1),
+    (3, 70, 13, 7, 6, 3, 2),
 )
 # 3x3 of few channels: rows longer than a vector, a height that the tiles don't fit, strided
 _FEW_CHANNELS = ((2, 3, 9, 11, 19, 3, 1), (3, 6, 10, 5, 7, 3, 1), (9, 6, 10, 9, 8, 3, 2))
