@@ -70,9 +70,8 @@ class _ChannelsLastNetwork(NativeCell):
         return super().__getattr__(name)  # type: ignore[misc]
 
     def construct(self, x):
-        if not self.training:
-            if self.evaluation is not None:
-                return self.evaluation(x)
+        if not self.training and self.evaluation is not None:
+            return self.evaluation(x)
         return self.forward_head(self.forward_features(x))
 
 
