@@ -19,8 +19,8 @@ MOMENTUM = 0.1
 """Weight of the new batch in running statistics."""
 
 # images, channels in and out, height, width, kernel, stride: pointwise, 3x3 directly and by
-# Winograd's algorithm (it needs more channels), strided, few channels, steps beyond the kernel, few of
-# Winograd's tiles, more inputs of an output than are unfolded at once
+# Winograd's algorithm (it needs more channels), strided, few channels, steps beyond the kernel, few
+# of Winograd's tiles, more inputs of an output than are unfolded at once
 _CONVOLUTIONS = (
     (3, 8, 12, 9, 7, 1, 1),
     (9, 6, 10, 4, 4, 3, 1),
