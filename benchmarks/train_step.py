@@ -43,7 +43,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -363,11 +362,8 @@ def torch_step(
 def checkout(commit: str) -> Iterator[Path]:
     """Yield a folder with this repository's files of a commit."""
     with scratch_folder() as folder:
-        archive = folder / "files.tar"
-        command = ["git", "-C", str(ROOT), "archive", f"--output={archive}", commit]
-        subprocess.run(command, check=True)
-        with tarfile.open(archive) as files:
-            files.extractall(folder)
+        subprocess.run(["git", "clone", "-q", "--shared", "-n", str(ROOT), str(folder)], check=True)
+        subprocess.run(["git", "-C", str(folder), "checkout", "-q", commit], check=True)
         yield folder
 
 
