@@ -45,6 +45,7 @@ JOBS = (
     Job("train_step.py --case inference --batch 8 --side 224 --rounds 15 --steps 3", 58, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case inference --rounds 12 --steps 3", 45, _STEP),
     Job("inference.py --rounds 12", 560, "--rounds 1 --side 64"),
+    Job("accelerated_inference.py --rounds 8", 80, "--rounds 1 --side 64"),
     Job("profile_step.py", 83, "--steps 1"),
     Job("data_loading.py --rounds 2", 45, "--rounds 1 --workers 2"),
     Job("train_loop.py --rounds 1", 165, "--small"),

@@ -62,13 +62,13 @@ class NativeCell(Accelerated):
     @property
     def compile_phase(self) -> Any:
         """MindSpore's name for the graph of this cell that runs at present."""
-        return self._compile_phase
+        return nn.Cell.compile_phase.fget(self)
 
     @compile_phase.setter
     def compile_phase(self, value: str) -> None:
-        # MindSpore 2.8 sets it at each call of a graph, and for all cells below: 5 ms for 1,000 cells.
-        # They need it while a graph is compiled, and then it is new.
-        if value != self._compile_phase:
+        # MindSpore 2.8 sets it at each call of a graph, and then for all cells below, which takes
+        # 5 ms for 1,000 of them. They need it while a graph is compiled, and then it is new.
+        if value != self.compile_phase:
             nn.Cell.compile_phase.fset(self, value)
 
     def add_flags(self, **flags: Any) -> nn.Cell:
