@@ -53,9 +53,9 @@ class StridedGhostPiece {
       const int64_t end = std::min(row + some_, piece_.row_end);
       const int64_t from = row * stride - kernel / 2;  // of the module's output, line 0 of ghosts_
       const int64_t needed = (end - row - 1) * stride + kernel;
-      for (; intrinsic_ready < needed + 2 * margin; ++intrinsic_ready) {
-        intrinsic_row(from - margin + intrinsic_ready, intrinsic_ready);
-      }
+      fill_lines(primary_, module().x, piece_.image, from - margin + intrinsic_ready,
+                 needed + 2 * margin - intrinsic_ready, module().relu, lines_, intrinsic_ready);
+      intrinsic_ready = needed + 2 * margin;
       for (; ghosts_ready < needed; ++ghosts_ready) ghost_row(from + ghosts_ready, ghosts_ready);
       for (int64_t out = row; out < end; ++out) output_row(out, (out - row) * stride);
       const int64_t done = std::min((end - row) * stride, needed);
@@ -80,14 +80,6 @@ class StridedGhostPiece {
   int64_t lines_memory(bool intrinsic) const {
     const int64_t rows = rows_ + (intrinsic ? 2 * module().margin() : 0);
     return PaddedRows::memory(rows, module().x.width, q_.border(), vectors_);
-  }
-
-  void intrinsic_row(int64_t row, int64_t line) const {
-    const LastMaps& x = module().x;
-    if (row < 0 || row >= x.height) return lines_.clear(line);
-    lines_.clear_borders(line);
-    primary_.run(x.row(piece_.image, row), x.width, {module().relu}, lines_.inside(line),
-                 lines_.step());
   }
 
   void ghost_row(int64_t row, int64_t line) const {
@@ -131,7 +123,8 @@ class StridedGhostPiece {
 inline void strided_ghost_module(Member* team, const StridedGhostStep& q) {
   const int64_t vectors = vectors_of(q.module.intrinsic);
   for_pieces(team, q.y.images, vectors, q.y.height, [&](const Piece& piece) {
-    for_even_shares(piece.vector_end - piece.vector, kGroup, [&](int64_t first, int64_t some) {
+    const int64_t most = vectors_at_once(q.module.x.channels.channels());
+    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t some) {
       StridedGhostPiece(q, piece, piece.vector + first, some).run();
     });
   });
