@@ -29,6 +29,8 @@ class NativeCell(Accelerated):
     ``mindcv_ghost.kernels.exchange`` changes the class of an ordinary cell to such a subclass.
     """
 
+    _compile_phase: str  # of nn.Cell
+
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
         """Whether the native class computes exactly what this cell, of its base class, does."""
@@ -62,13 +64,13 @@ class NativeCell(Accelerated):
     @property
     def compile_phase(self) -> Any:
         """MindSpore's name for the graph of this cell that runs at present."""
-        return nn.Cell.compile_phase.fget(self)
+        return self._compile_phase
 
     @compile_phase.setter
     def compile_phase(self, value: str) -> None:
-        # MindSpore 2.8 sets it at each call of a graph, and then for all cells below, which takes
-        # 5 ms for 1,000 of them. They need it while a graph is compiled, and then it is new.
-        if value != self.compile_phase:
+        # MindSpore 2.8 sets it at each call of a graph, for all cells below, too: 5 ms for 1,000
+        # cells. They need it while a graph is compiled, and then it is new.
+        if value != self._compile_phase:
             nn.Cell.compile_phase.fset(self, value)
 
     def add_flags(self, **flags: Any) -> nn.Cell:
