@@ -9,7 +9,7 @@ last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mindcv.models import ghostnet as mindcv_ghostnet
 from mindcv.models.layers.pooling import GlobalAvgPooling
@@ -35,6 +35,7 @@ __all__ = ["Program", "write_program"]
 
 # As ``Kind`` in cpp/channels_last_program.h and ``Gate`` in cpp/channels_last_means.h.
 _STEM, _GHOST, _POINTWISE, _DEPTHWISE, _MEANS, _LINEAR, _EXCITE, _HALVE, _ATTEND = range(9)
+_STRIDED_GHOST = 9
 _NO_GATE, _RELU, _HARD_SIGMOID = range(3)
 # Numbers of maps. The input and the output of blocks are the first two in turn.
 _INPUT, _OUTPUT, _EXPANDED, _STRIDED, _SHORTCUT, _HALF, _MEAN, _HIDDEN = range(8)
@@ -47,8 +48,8 @@ _BLOCKS = (
     GhostV3Bottleneck,
     RepGhostBottleneck,
 )
-# A convolution (None: the identity) and the BN after it or None.
-Branch = "tuple[nn.Conv2d | None, nn.BatchNorm2d | None]"
+# A convolution (None: the identity), and the BN after it or None.
+Branch = tuple[Any, Any]
 
 
 class Program:
@@ -123,7 +124,7 @@ def write_program(network: nn.Cell) -> Program:
     *stages, last = network.blocks.cells()
     blocks = [block for stage in stages for block in stage.cells()]
     _want(bool(blocks), network)
-    _add_stem(program, network, _segments(blocks[0].ghost2))
+    _add_stem(program, network, _module(blocks[0].ghost2))
     maps = (_INPUT, _OUTPUT)
     for block in blocks:
         _want(_ordinary(block) in _BLOCKS, block)
@@ -146,7 +147,7 @@ def _want(condition: bool, cell: Any) -> None:
         raise NotCovered(f"there is no step for this {type(cell).__name__}")
 
 
-def _is_conv(cell: nn.Cell | None, *, depthwise: bool, strides: Sequence[int] = (1,)) -> bool:
+def _is_conv(cell: Any, *, depthwise: bool, strides: Sequence[int] = (1,)) -> bool:
     """Whether a cell is a convolution with odd kernel that is padded by half of it."""
     if _ordinary(cell) is not nn.Conv2d or set(cell.dilation) != {1} or cell.data_format != "NCHW":
         return False
@@ -166,7 +167,7 @@ def _is_conv(cell: nn.Cell | None, *, depthwise: bool, strides: Sequence[int] = 
     )
 
 
-def _is_norm(cell: nn.Cell | None) -> bool:
+def _is_norm(cell: Any) -> bool:
     return (
         _ordinary(cell) is nn.BatchNorm2d
         and cell.use_batch_statistics is None
@@ -211,12 +212,12 @@ def _check(branches: Sequence[Branch], owner: nn.Cell, **conv: Any) -> None:
         _want(convolution is not None or (norm is not None and conv["depthwise"]), owner)
 
 
-def _add_stem(program: Program, network: nn.Cell, segments: Sequence[int]) -> None:
+def _add_stem(program: Program, network: nn.Cell, module: _Module) -> None:
+    """Add the stem, whose output may be added to that of the first block's last module."""
     conv = network.conv_stem
     _check([(conv, network.bn1)], network, depthwise=False, strides=(1, 2, 3, 4))
     _want(type(network.act1) is nn.ReLU and conv.kernel_size[0] == conv.kernel_size[1], network)
-    # In segments as the first block's output, to which it may be added.
-    first = -(-conv.out_channels // 2) if segments[1] else conv.out_channels
+    first = -(-conv.out_channels // 2) if module.ghosts else conv.out_channels
     program.add(_STEM, first, conv.out_channels - first, conv.stride[0], True, _INPUT)
     program.filter([(conv, network.bn1)])
 
@@ -245,27 +246,28 @@ def _add_head(program: Program, network: nn.Cell) -> None:
 
 
 def _add_block(program: Program, block: nn.Cell, source: int, target: int) -> None:
-    _add_module(program, block.ghost1, source, _EXPANDED, _NONE)
+    first, second, strided = _module(block.ghost1), _module(block.ghost2), _strided(block)
     attention = getattr(block.ghost1, "attention", None)
+    expanded = _EXPANDED if strided is None else _STRIDED
+    if strided is not None and attention is None:
+        branches, relu = strided
+        first.write(program, _STRIDED_GHOST, source, _stride(branches), relu, expanded)
+        program.filter(branches)
+    else:
+        first.write(program, _GHOST, source, _EXPANDED, _NONE)
     if attention is not None:
         _add_attention(program, attention, source)
-    expanded = _EXPANDED
-    strided = getattr(block, "conv_dw", None)
-    if strided is not None:
-        norm = getattr(block, "bn_dw", None)
-        branches, relu = _branches(strided) if norm is None else ([(strided, norm)], False)
-        _check(branches, block, depthwise=True, strides=(1, 2))
-        program.add(_DEPTHWISE, _EXPANDED, _stride(branches), relu, _STRIDED)
-        program.filter(branches)
-        expanded = _STRIDED
+        if strided is not None:
+            branches, relu = strided
+            program.add(_DEPTHWISE, _EXPANDED, _stride(branches), relu, expanded)
+            program.filter(branches)
     if block.se is not None:
         _add_squeeze_excite(program, block.se, expanded)
-    shortcut = block.shortcut
     residual = source
-    if shortcut is not None and len(shortcut) > 0:
-        _add_shortcut(program, shortcut, source, target, _segments(block.ghost2))
+    if block.shortcut is not None and len(block.shortcut) > 0:
+        _add_shortcut(program, block.shortcut, source, target, second)
         residual = target
-    _add_module(program, block.ghost2, expanded, target, residual)
+    second.write(program, _GHOST, expanded, target, residual)
 
 
 def _stride(branches: Sequence[Branch]) -> int:
@@ -273,60 +275,79 @@ def _stride(branches: Sequence[Branch]) -> int:
     return stride
 
 
-def _module_parts(module: nn.Cell) -> tuple[nn.Cell, nn.Cell, bool]:
-    """The two convolutions of a Ghost module, and whether their outputs are concatenated."""
-    kind = _ordinary(module)
+class _Module(NamedTuple):
+    """A Ghost or RepGhost module, without its attention.
+
+    Args:
+        primary: its 1x1 convolution.
+        cheap: its depthwise convolution.
+        intrinsic: output channels of each.
+        ghosts: maps of ``cheap`` that are concatenated with ``primary``'s; 0: ``cheap``'s alone are
+            the output.
+        relu: whether a ReLU follows both.
+    """
+
+    primary: list[Branch]
+    cheap: list[Branch]
+    intrinsic: int
+    ghosts: int
+    relu: bool
+
+    def write(self, program: Program, kind: int, source: int, *rest: float) -> None:
+        """Append the module as a step, up to its filters; ``rest`` is what the kind adds."""
+        program.add(kind, source, self.intrinsic, self.ghosts, self.relu, *rest)
+        program.filter(self.primary)
+        program.filter(self.cheap)
+
+
+def _module(cell: nn.Cell) -> _Module:
+    """What a cell of one of the four kinds of modules consists of."""
+    kind = _ordinary(cell)
     if kind is AttentionGhostModule:
-        module = module.ghost
-        kind = _ordinary(module)
+        cell = cell.ghost
+        kind = _ordinary(cell)
     if kind is mindcv_ghostnet.GhostModule:
-        return module.primary_conv, module.cheap_operation, True
-    if kind is GhostModule:
-        _want(module.cheap is not None and module.act is None and module.order is None, module)
-        return module.primary, module.cheap, True
-    _want(kind in (GhostV3Module, RepGhostModule), module)
-    return module.primary, module.cheap, kind is GhostV3Module
-
-
-def _segments(module: nn.Cell) -> tuple[int, int]:
-    """The channels of both halves of a Ghost module's output; 0 where there is one."""
-    primary, _, is_concatenated = _module_parts(module)
-    branches, _ = _branches(primary)
-    intrinsic = branches[0][0].out_channels
-    if not is_concatenated:
-        return intrinsic, 0
-    inner = module.ghost if _ordinary(module) is AttentionGhostModule else module
-    kind = _ordinary(inner)
-    if kind is GhostV3Module:
-        return intrinsic, intrinsic
-    out = inner.oup if kind is mindcv_ghostnet.GhostModule else inner.out_channels
-    return intrinsic, out - intrinsic
-
-
-def _add_module(program: Program, module: nn.Cell, source: int, target: int, residual: int) -> None:
-    """Add a Ghost or RepGhost module, without attention; ``residual``: a map that is added."""
-    primary, cheap, _ = _module_parts(module)
+        primary, cheap, channels = cell.primary_conv, cell.cheap_operation, cell.oup
+    elif kind is GhostModule:
+        _want(cell.cheap is not None and cell.act is None and cell.order is None, cell)
+        primary, cheap, channels = cell.primary, cell.cheap, cell.out_channels
+    else:
+        _want(kind in (GhostV3Module, RepGhostModule), cell)
+        primary, cheap, channels = cell.primary, cell.cheap, None
     (first, relu), (second, cheap_relu) = _branches(primary), _branches(cheap)
-    _check(first, module, depthwise=False)
-    _check(second, module, depthwise=True)
-    intrinsic, ghosts = _segments(module)
-    _want(relu == cheap_relu and second[0][0].out_channels == intrinsic, module)
-    program.add(_GHOST, source, intrinsic, ghosts, relu, target, residual)
-    program.filter(first)
-    program.filter(second)
+    _check(first, cell, depthwise=False)
+    _check(second, cell, depthwise=True)
+    intrinsic = first[0][0].out_channels
+    _want(relu == cheap_relu and second[0][0].out_channels == intrinsic, cell)
+    if kind is RepGhostModule:
+        return _Module(first, second, intrinsic, 0, relu)
+    ghosts = intrinsic if channels is None else channels - intrinsic
+    _want(0 < ghosts <= intrinsic, cell)
+    return _Module(first, second, intrinsic, ghosts, relu)
+
+
+def _strided(block: nn.Cell) -> tuple[list[Branch], bool] | None:
+    """The depthwise convolution between a block's modules, and whether a ReLU follows it."""
+    conv = getattr(block, "conv_dw", None)
+    if conv is None:
+        return None
+    norm = getattr(block, "bn_dw", None)
+    branches, relu = _branches(conv) if norm is None else ([(conv, norm)], False)
+    _check(branches, block, depthwise=True, strides=(1, 2))
+    return branches, relu
 
 
 def _add_shortcut(
-    program: Program, shortcut: nn.Cell, source: int, target: int, segments: Sequence[int]
+    program: Program, shortcut: nn.Cell, source: int, target: int, module: _Module
 ) -> None:
-    """Add a depthwise and a 1x1 convolution, whose output has the block's segments."""
+    """Add a depthwise and a 1x1 convolution, whose output is added to that of a module."""
     _want(type(shortcut) is nn.SequentialCell and len(shortcut) == 4, shortcut)
     depthwise, first, pointwise, second = shortcut
     _check([(depthwise, first)], shortcut, depthwise=True, strides=(1, 2))
     _check([(pointwise, second)], shortcut, depthwise=False)
     program.add(_DEPTHWISE, source, depthwise.stride[0], False, _SHORTCUT)
     program.filter([(depthwise, first)])
-    program.add(_POINTWISE, _SHORTCUT, *segments, False, target, _NONE)
+    program.add(_POINTWISE, _SHORTCUT, module.intrinsic, module.ghosts, False, target, _NONE)
     program.filter([(pointwise, second)])
 
 

@@ -8,44 +8,68 @@ has no steps, or has to be called by itself, the network stays one operator a la
 from __future__ import annotations
 
 import weakref
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any
 
-from mindspore import ParameterTuple, nn
+from mindspore import Parameter, ParameterTuple, nn
 
 from mindcv_ghost.kernels.custom_op import custom_operator, settings_tensor
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell, has_hooks, is_mixed_precision
-from mindcv_ghost.kernels.program import Maps, NotCovered, Program
+from mindcv_ghost.kernels.program import NotCovered, Program
 
-__all__ = ["Evaluation", "NativeNetwork"]
+__all__ = ["Evaluation", "NativeNetwork", "Steps"]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What an operator computes of a network.
+
+    Args:
+        operator: that reads the numbers.
+        numbers: the steps.
+        parameters: of the network, as the steps number them.
+        channels: of the output.
+        reduction: by which its height and width are smaller than the images', rounded up; 0 for an
+            output of shape (N, channels).
+    """
+
+    operator: str
+    numbers: tuple[float, ...]
+    parameters: tuple[Parameter, ...]
+    channels: int
+    reduction: int = 0
+
+    def key(self) -> tuple[object, ...]:
+        """What has to be equal for an operator to be used again."""
+        rest = (self.operator, self.numbers, self.channels, self.reduction)
+        return (*rest, *map(id, self.parameters))
 
 
 class Evaluation(nn.Cell):
-    """A program as an operator.
+    """A network as an operator.
 
     Args:
         library: that has the operators.
-        program: the steps and their parameters.
-        result: what the last step computes.
+        steps: what it computes.
 
     Inputs: images (N, C, H, W).
-    Outputs: the last step's maps (N, channels, h, w), or (N, channels) if they have one position.
+    Outputs: what the last step computes.
     """
 
-    def __init__(self, library: Library, program: Program, result: Maps) -> None:
+    def __init__(self, library: Library, steps: Steps) -> None:
         super().__init__(auto_prefix=False)
-        self.steps = settings_tensor(*(float(n) for step in program.steps for n in astuple(step)))
-        self.parameters = ParameterTuple(program.parameters)
+        self.steps = settings_tensor(*steps.numbers)
+        self.parameters = ParameterTuple(steps.parameters)
+        channels, reduction = steps.channels, steps.reduction
 
         def shape(_, x, *others):
-            if result.reduction == 0:
-                return [x[0], result.channels]
-            sides = (-(-side // result.reduction) for side in x[2:])
-            return [x[0], result.channels, *sides]
+            if reduction == 0:
+                return [x[0], channels]
+            return [x[0], channels, *(-(-side // reduction) for side in x[2:])]
 
-        constants = [result.channels, result.reduction]
-        self.forward = custom_operator(library, "ghost_program", shape, 1, constants)
+        constants = [channels, reduction]
+        self.forward = custom_operator(library, steps.operator, shape, 1, constants)
 
     def construct(self, x):
         return self.forward(self.steps, x, *self.parameters)
@@ -66,6 +90,18 @@ class NativeNetwork(NativeCell):
             return _evaluation_of(self)
         return super().__getattr__(name)  # type: ignore[misc]
 
+    def write_steps(self) -> Steps:
+        """Write what evaluates the network as its cells are now.
+
+        Raises:
+            NotCovered: if a cell has no steps.
+        """
+        program = Program()
+        result = self.emit(program, program.images)
+        numbers = tuple(float(number) for step in program.steps for number in astuple(step))
+        parameters = tuple(program.parameters)
+        return Steps("ghost_program", numbers, parameters, result.channels, result.reduction)
+
 
 # The operator of each network, with what it was made of.
 _kept: weakref.WeakKeyDictionary[nn.Cell, tuple[object, Evaluation]] = weakref.WeakKeyDictionary()
@@ -76,12 +112,10 @@ def _evaluation_of(network: NativeNetwork) -> Evaluation | None:
     for _, cell in network.cells_and_names():
         if cell.training or has_hooks(cell) or is_mixed_precision(cell):
             return None
-    program = Program()
     try:
-        result = network.emit(program, program.images)
+        steps = network.write_steps()
     except NotCovered:
         return None
-    found = (program.steps, [id(parameter) for parameter in program.parameters], result)
-    if network not in _kept or _kept[network][0] != found:
-        _kept[network] = found, Evaluation(network.operator.library, program, result)
+    if network not in _kept or _kept[network][0] != steps.key():
+        _kept[network] = steps.key(), Evaluation(network.operator.library, steps)
     return _kept[network][1]

@@ -294,7 +294,11 @@ std::vector<float> channels_last(int64_t n, int64_t in, int64_t h, int64_t w, in
   add({1, 3, 3, 3, 0, 5, 5}), filter(3, odd, 1, 1), filter(3, 1, 3, 3);
   add({1, 5, half, 0, 1, 1, -1}), filter(half, 6, 1, 1);
   add({2, 3, 3}), branch({half, 1, 3, 3}), branch({half, 1, 1, 1});
-  add({2, 1, channels, 0, 1, 0, -1}), filter(channels, half, 1, 1);
+  add({9, 1, half, half - 1, 1, 2, 0, 2}), filter(half, half, 1, 1), filter(half, 1, 3, 3);
+  filter(odd, 1, 5, 5);
+  add({9, 2, half, 0, 1, 1, 1, 3}), filter(half, odd, 1, 1), filter(half, 1, 5, 5);
+  filter(half, 1, 3, 3);
+  add({2, 3, channels, 0, 1, 0, -1}), filter(channels, half, 1, 1);
   add({4, 0, 2, 5, 2, 7, 0, 1}), dense(7, channels);
   std::vector<Array> inputs = {settings(program), Array({n, in, h, w}, 1)};
   inputs.insert(inputs.end(), parameters.begin(), parameters.end());

@@ -2,8 +2,7 @@
 // convolution and one along rows and one along columns, enlarged by repetition.
 #pragma once
 
-#include "channels_last_depthwise.h"
-#include "channels_last_pointwise.h"
+#include "channels_last_ghost.h"
 #include "exponential.h"
 #include "rescale.h"
 
@@ -48,7 +47,8 @@ class AttentionPiece {
         rows_(piece.row_end - piece.row + 2 * margin_),
         border_(step.along_row.columns / 2),
         scratch_(PackedPointwise::memory(in(), vectors) + memory_of(step.along_row) +
-                     memory_of(step.along_column) + PaddedRows::memory(1, width(), border_, vectors) +
+                     memory_of(step.along_column) +
+                     PaddedRows::memory(rows_, width(), border_, vectors) +
                      rows_ * width() * vectors * kLanes + width() * kLanes,
                  6),
         pointwise_(step.pointwise, step.x.channels, step.y.channels, vector, vectors,
@@ -57,21 +57,22 @@ class AttentionPiece {
                    scratch_.take(memory_of(step.along_row))),
         along_column_(step.along_column, step.y.channels, vector, vectors, 1,
                       scratch_.take(memory_of(step.along_column))),
-        line_(width(), border_, vectors,
-              scratch_.take(PaddedRows::memory(1, width(), border_, vectors))),
-        lines_(scratch_.take(rows_ * width() * vectors * kLanes)),
+        lines_(width(), border_, vectors,
+               scratch_.take(PaddedRows::memory(rows_, width(), border_, vectors))),
+        crossed_(scratch_.take(rows_ * width() * vectors * kLanes)),
         weights_(scratch_.take(width() * kLanes)) {}
 
   void run() {
     const int64_t row_size = width() * vectors_ * kLanes;
-    for (int64_t i = 0; i < rows_; ++i) fill_line(piece_.row - margin_ + i, lines_ + i * row_size);
+    fill_lines(pointwise_, q_.x, piece_.image, piece_.row - margin_, rows_, false, lines_, 0);
+    for (int64_t i = 0; i < rows_; ++i) cross_row(i, crossed_ + i * row_size);
     int64_t y_row = 0;
     for (int64_t row = piece_.row; row < piece_.row_end; ++row) {
       while (row_sources_[y_row] < row) ++y_row;
       const int64_t begin = y_row;
       while (y_row < q_.y.height && row_sources_[y_row] == row) ++y_row;
       for (int64_t v = 0; v < vectors_; ++v) {
-        const float* from = lines_ + (row - piece_.row) * row_size;
+        const float* from = crossed_ + (row - piece_.row) * row_size;
         along_column_.run(v, from, row_size, vectors_ * kLanes, width(), {}, weights_, kLanes);
         for (int64_t i = 0; i < width(); ++i) {
           store(weights_ + i * kLanes, sigmoid(load(weights_ + i * kLanes)));
@@ -88,17 +89,16 @@ class AttentionPiece {
     return PackedDepthwise::memory(filter, vectors_);
   }
 
-  // A row after the first two convolutions; zeros outside of the maps.
-  void fill_line(int64_t row, float* to) const {
-    const int64_t step = vectors_ * kLanes;
+  // The convolution along a row; zeros outside of the maps.
+  void cross_row(int64_t line, float* to) const {
+    const int64_t step = vectors_ * kLanes, row = piece_.row - margin_ + line;
     if (row < 0 || row >= q_.x.height) {
       std::memset(to, 0, width() * step * sizeof(float));
       return;
     }
-    line_.clear_borders(0);
-    pointwise_.run(q_.x.row(piece_.image, row), width(), {}, line_.inside(0), step);
     for (int64_t v = 0; v < vectors_; ++v) {
-      along_row_.run(v, line_.row(0), line_.row_size(), step, width(), {}, to + v * kLanes, step);
+      along_row_.run(v, lines_.row(line), lines_.row_size(), step, width(), {}, to + v * kLanes,
+                     step);
     }
   }
 
@@ -117,15 +117,16 @@ class AttentionPiece {
   Scratch scratch_;
   PackedPointwise pointwise_;
   PackedDepthwise along_row_, along_column_;
-  PaddedRows line_;
-  float *lines_, *weights_;
+  PaddedRows lines_;
+  float *crossed_, *weights_;
 };
 
 inline void attend(Member* team, const AttentionStep& q) {
   const auto row_sources = RescaleShape::sources(q.y.height, q.x.height);
   const auto sources = RescaleShape::sources(q.y.width, q.x.width);
   for_pieces(team, q.y.images, q.y.channels.vectors(), q.x.height, [&](const Piece& piece) {
-    for_even_shares(piece.vector_end - piece.vector, kGroup, [&](int64_t first, int64_t vectors) {
+    const int64_t most = vectors_at_once(q.x.channels.channels());
+    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t vectors) {
       AttentionPiece(q, piece, piece.vector + first, vectors, row_sources, sources).run();
     });
   });

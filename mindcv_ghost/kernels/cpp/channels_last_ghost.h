@@ -7,6 +7,28 @@
 
 namespace ghost {
 
+// Fills lines first ... first + count - 1 with rows of a convolution of x, from `row` on; zeros for
+// rows outside of the maps.
+inline void fill_lines(const PackedPointwise& conv, const LastMaps& x, int64_t image, int64_t row,
+                       int64_t count, bool relu, const PaddedRows& lines, int64_t first) {
+  for (; count > 0 && row < 0; ++row, ++first, --count) lines.clear(first);
+  const int64_t inside = std::clamp<int64_t>(x.height - row, 0, count);
+  for (int64_t i = inside; i < count; ++i) lines.clear(first + i);
+  for (int64_t i = 0; i < inside; ++i) lines.clear_borders(first + i);
+  const int64_t width = x.width, step = lines.step();
+  constexpr int64_t kShort = 2 * positions_at_once(1);
+  if (width < kShort) {  // tiles that end with the row would be small
+    const int64_t skipped = lines.row_size() - width * step;
+    conv.run(x.row(image, row), inside * width, {relu}, lines.inside(first),
+             [=](int64_t p) { return p * step + p / width * skipped; });
+    return;
+  }
+  for (int64_t i = 0; i < inside; ++i) {
+    conv.run(x.row(image, row + i), width, {relu}, lines.inside(first + i),
+             [=](int64_t p) { return p * step; });
+  }
+}
+
 struct GhostModuleStep {
   LastMaps x, y;
   Filter primary, cheap;
@@ -46,7 +68,8 @@ class GhostModulePiece {
     for (int64_t first = piece_.row; first < piece_.row_end; first += some_) {
       const int64_t end = std::min(first + some_, piece_.row_end);
       const int64_t needed = end - first + 2 * margin;
-      for (; ready < needed; ++ready) intrinsic_row(first - margin + ready, ready);
+      fill_lines(primary_, q_.x, piece_.image, first - margin + ready, needed - ready, q_.relu,
+                 lines_, ready);
       for (int64_t row = first; row < end; ++row) output_row(row, row - first);
       lines_.move_up(end - first, 2 * margin);
       ready = 2 * margin;
@@ -54,13 +77,6 @@ class GhostModulePiece {
   }
 
  private:
-  void intrinsic_row(int64_t row, int64_t line) {
-    if (row < 0 || row >= q_.x.height) return lines_.clear(line);
-    lines_.clear_borders(line);
-    primary_.run(q_.x.row(piece_.image, row), q_.x.width, {q_.relu}, lines_.inside(line),
-                 lines_.step());
-  }
-
   void output_row(int64_t row, int64_t line) const {
     const int64_t step = q_.y.step(), margin = q_.margin();
     const int64_t start = q_.y.row(piece_.image, row) - q_.y.data;
@@ -93,7 +109,8 @@ class GhostModulePiece {
 
 inline void ghost_module(Member* team, const GhostModuleStep& q) {
   for_pieces(team, q.y.images, vectors_of(q.intrinsic), q.y.height, [&](const Piece& piece) {
-    for_even_shares(piece.vector_end - piece.vector, kGroup, [&](int64_t first, int64_t vectors) {
+    const int64_t most = vectors_at_once(q.x.channels.channels());
+    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t vectors) {
       GhostModulePiece(q, piece, piece.vector + first, vectors).run();
     });
   });

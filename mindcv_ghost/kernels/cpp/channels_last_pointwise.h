@@ -7,6 +7,13 @@ namespace ghost {
 
 constexpr int kGroup = kManyRegisters ? 4 : 3;  // vectors of output channels at a time, at most
 
+// Vectors of output channels at a time for so many inputs: their weights should stay in the L1 cache
+// from one tile of positions to the next.
+inline int64_t vectors_at_once(int64_t depth) {
+  constexpr int64_t kFloats = 8 << 10;
+  return std::clamp<int64_t>(kFloats / (depth * kLanes), 1, kGroup);
+}
+
 // Positions at a time for so many vectors: their sums and a row of the weight fill the registers.
 constexpr int positions_at_once(int vectors) {
   return kManyRegisters ? (vectors == 1 ? 14 : 24 / vectors) : (vectors == 1 ? 10 : 12 / vectors);
@@ -77,10 +84,12 @@ struct PointwiseTile {
     }
   }
 
-  // Writes the positions from y + at on, which are `step` apart.
-  void put(const Finish& finish, int64_t at, int64_t step, float* y) const {
+  // Writes the positions from number `first` on, to y + place(number).
+  template <typename Place>
+  void put(const Finish& finish, int64_t first, const Place& place, float* y) const {
 #pragma GCC unroll 16
-    for (int p = 0; p < kPositions; ++p, at += step) {
+    for (int p = 0; p < kPositions; ++p) {
+      const int64_t at = place(first + p);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         store(y + at + v * kLanes, finish(sums[p][v], at + v * kLanes));
@@ -89,11 +98,11 @@ struct PointwiseTile {
   }
 };
 
-// `count` positions of the maps x with channels `in` -> y, whose positions are y_step apart.
-template <int kVectors>
+// `count` positions of the maps x with channels `in` -> y + place(position).
+template <int kVectors, typename Place>
 inline void pointwise_positions(const float* x, const Segments& in, int64_t count,
                                 const float* weight, const float* shift, const Finish& finish,
-                                float* y, int64_t y_step) {
+                                float* y, const Place& place) {
   constexpr int kMost = positions_at_once(kVectors);
   const int64_t step = in.step();
   for_even_shares(count, kMost, [&](int64_t first, int64_t share) {
@@ -104,7 +113,7 @@ inline void pointwise_positions(const float* x, const Segments& in, int64_t coun
       if (in.second > 0) {
         tile.add(a + in.second_at(), step, in.second, weight + in.first * kVectors * kLanes);
       }
-      tile.put(finish, first * y_step, y_step, y);
+      tile.put(finish, first, place, y);
     });
   });
 }
@@ -123,9 +132,11 @@ class PackedPointwise {
     pack_pointwise(filter, in.channels(), out, vector, vectors, weight_);
   }
 
-  void run(const float* x, int64_t count, const Finish& finish, float* y, int64_t y_step) const {
+  template <typename Place>
+  void run(const float* x, int64_t count, const Finish& finish, float* y,
+           const Place& place) const {
     with_number<kGroup>(vectors_, [&](auto vectors) {
-      pointwise_positions<vectors>(x, in_, count, weight_, shift_, finish, y, y_step);
+      pointwise_positions<vectors>(x, in_, count, weight_, shift_, finish, y, place);
     });
   }
 
@@ -139,7 +150,8 @@ class PackedPointwise {
 inline void pointwise_conv(Member* team, const LastMaps& x, const Filter& filter, bool relu,
                            const float* other, const LastMaps& y) {
   for_pieces(team, y.images, y.channels.vectors(), y.height, [&](const Piece& piece) {
-    for_even_shares(piece.vector_end - piece.vector, kGroup, [&](int64_t first, int64_t vectors) {
+    const int64_t most = vectors_at_once(x.channels.channels());
+    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t vectors) {
       Scratch scratch(PackedPointwise::memory(x.channels.channels(), vectors), 1);
       float* memory = scratch.take(PackedPointwise::memory(x.channels.channels(), vectors));
       const int64_t vector = piece.vector + first;
@@ -147,7 +159,7 @@ inline void pointwise_conv(Member* team, const LastMaps& x, const Filter& filter
       const int64_t at = y.row(piece.image, piece.row) - y.data + vector * kLanes;
       const Finish finish = {relu, other};
       conv.run(x.row(piece.image, piece.row), (piece.row_end - piece.row) * y.width,
-               finish.from(at), y.data + at, y.step());
+               finish.from(at), y.data + at, [&](int64_t p) { return p * y.step(); });
     });
   });
 }

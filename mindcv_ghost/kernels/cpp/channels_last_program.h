@@ -11,6 +11,7 @@
 #include "channels_last_ghost.h"
 #include "channels_last_means.h"
 #include "channels_last_stem.h"
+#include "channels_last_strided.h"
 
 namespace ghost {
 
@@ -51,7 +52,18 @@ class ChannelsLastProgram {
   }
 
  private:
-  enum class Kind { kStem, kGhost, kPointwise, kDepthwise, kMeans, kLinear, kExcite, kHalve, kAttend };
+  enum class Kind {
+    kStem,
+    kGhost,
+    kPointwise,
+    kDepthwise,
+    kMeans,
+    kLinear,
+    kExcite,
+    kHalve,
+    kAttend,
+    kStridedGhost
+  };
 
   float next_number() {
     want(position_ < a_.size(0));
@@ -132,6 +144,7 @@ class ChannelsLastProgram {
     switch (static_cast<Kind>(next())) {
       case Kind::kStem: return stem(team);
       case Kind::kGhost: return ghost(team);
+      case Kind::kStridedGhost: return strided_ghost(team);
       case Kind::kPointwise: return pointwise(team);
       case Kind::kDepthwise: return depthwise(team);
       case Kind::kMeans: {
@@ -206,6 +219,27 @@ class ChannelsLastProgram {
     if (team != nullptr) {
       ghost_module(team, {x, y, primary, cheap, intrinsic, relu, concatenated, other});
     }
+  }
+
+  void strided_ghost(Member* team) {
+    const LastMaps& x = written();
+    const int64_t intrinsic = next(), ghosts = next();
+    const bool relu = next() != 0, concatenated = ghosts > 0;
+    const int64_t stride = next();
+    const bool last_relu = next() != 0;
+    want(ghosts <= intrinsic && (stride == 1 || stride == 2));
+    if (!fits_) return;
+    const Segments channels = {intrinsic, concatenated ? ghosts : 0};
+    const LastMaps& y = defined((x.height - 1) / stride + 1, (x.width - 1) / stride + 1, channels);
+    want(&x != &y);
+    const Filter primary = filter(0, intrinsic, x.channels.channels());
+    const Filter cheap = filter(1, intrinsic, 1), strided = filter(2, channels.channels(), 1);
+    want(primary.taps() == 1 && strided.rows >= stride);
+    if (team == nullptr) return;
+    const LastMaps between = {x.images, x.height, x.width, channels, nullptr};
+    const GhostModuleStep module = {x,    between,      primary, cheap, intrinsic,
+                                    relu, concatenated, nullptr};
+    strided_ghost_module(team, {module, y, strided, stride, last_relu});
   }
 
   void pointwise(Member* team) {

@@ -33,7 +33,7 @@ inline void stem_row(const float* x, int64_t x_channel, int64_t x_row, int64_t c
           tile.add(x + c * x_channel + row * x_row + first * stride, stride, kernel, w);
         }
       }
-      tile.put(finish, first * y_step, y_step, y);
+      tile.put(finish, first, [&](int64_t p) { return p * y_step; }, y);
     });
   });
 }

@@ -16,6 +16,7 @@ from mindcv_ghost.kernels.self_test.reference import EPSILON
 __all__ = ["check_channels_last"]
 
 _STEM, _GHOST, _POINTWISE, _DEPTHWISE, _MEANS, _LINEAR, _EXCITE, _HALVE, _ATTEND = range(9)
+_STRIDED_GHOST = 9
 _NONE = -1
 
 
@@ -57,7 +58,7 @@ class _Writer:
                 reference.batch_norm(reference.convolution(x, weight, stride, groups), *norm)
                 for weight, norm in branches
             ]
-            return sum(parts) + (reference.batch_norm(x, *skip) if identity else 0)
+            return np.sum([*parts, reference.batch_norm(x, *skip)] if identity else parts, 0)
 
         return formula
 
@@ -117,7 +118,13 @@ def check_channels_last(
         program.filter(half, 6, (1, 1), (1, 1)),
         program.filter(half, 1, (3, 3), (1, 1), identity=True),
     )
-    add(_POINTWISE, 1, channels, 0, True, 0, _NONE)
+    add(_STRIDED_GHOST, 1, half, half - 1, True, 2, False, 2)
+    fourth = program.filter(half, half, (1, 1)), program.filter(half, 1, (3, 3))
+    strided_ghost = program.filter(channels - 1, 1, (5, 5))
+    add(_STRIDED_GHOST, 2, half, 0, True, 1, True, 3)
+    fifth = program.filter(half, channels - 1, (1, 1)), program.filter(half, 1, (5, 5))
+    strided_rep_ghost = program.filter(half, 1, (3, 3))
+    add(_POINTWISE, 3, channels, 0, True, 0, _NONE)
     last = program.filter(channels, half, (1, 1))
     add(_MEANS, 0, 2, _LINEAR, 2, 7, 0, 1)
     classify = program.dense(7, channels)
@@ -135,7 +142,11 @@ def check_channels_last(
     y = y * factors[:, :, None, None]
     intrinsic = second[0](y)
     y = shortcut(y) + np.concatenate((intrinsic, second[1](intrinsic)), 1)
-    y = _relu(last(_relu(third[1](_relu(third[0](y))))))
+    y = _relu(third[1](_relu(third[0](y))))
+    intrinsic = _relu(fourth[0](y))
+    y = np.concatenate((intrinsic, _relu(fourth[1](intrinsic))), 1)[:, : channels - 1]
+    y = _relu(fifth[1](_relu(fifth[0](strided_ghost(y, 2)))))
+    y = _relu(last(_relu(strided_rep_ghost(y))))
     expected = classify(y.mean((2, 3)))
     inputs: list[ArrayLike] = [program.numbers, images, *program.parameters]
     (logits,) = call(library, "ghost_channels_last", inputs, [expected.shape])
