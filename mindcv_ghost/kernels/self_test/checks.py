@@ -171,7 +171,7 @@ def _check_convolution(library, random, n, inputs, outputs, height, width, kerne
 def _check_change(what, gradient, step, change) -> None:
     """Compare the change along a step with the exact one, which may be any share of the norm."""
     norm = np.sqrt((gradient.astype(float) ** 2).sum())
-    check_close(what, 1 + ((gradient * step).sum() - change) / norm, np.float64(1))
+    check_close(what, np.asarray(1 + ((gradient * step).sum() - change) / norm), np.ones(()))
 
 
 def _check_depthwise(library, random, n, channels, ratio, height, width, kernel, stride) -> None:
