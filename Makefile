@@ -34,7 +34,7 @@ help:
 	@echo "make test-faults  real runs killed, stopped or out of disk space, compared with whole ones"
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff, mypy, and vulture for dead code"
-	@echo "make bench      measure speed against rivals (30 minutes; installs PyTorch, OpenVINO)"
+	@echo "make bench      measure speed against rivals (20 minutes; installs PyTorch, OpenVINO)"
 	@echo "make pages      draw the figures and write the tables of all pages"
 
 $(VENV)/bin/python:

@@ -5,7 +5,9 @@ one process with batch 64 and two threads. Both run the training step on data in
 the same code as train.py's, bound to cores, in turn. The all-reduce of the gradients is measured on
 its own as well, for the model of scaling.
 
-Predicted: 0.85 (an all-reduce of 56 MB takes 0.18 s, a step 1.2 s and more).
+Predicted: 1.0. Summing 56 MB in shared memory takes 0.01 s of a step of 1 s (it took 0.1 s by
+MindSpore's all-reduce, a call for each tensor). Each rank updates all weights with one core, which
+costs as much as the ranks save by not waiting for each other between two operators.
 
     python benchmarks/data_parallel.py [--rounds 3] [--model ghost_resnet50] [--side 128]
 """
@@ -132,7 +134,7 @@ def main() -> None:
     if len(speeds) == 2:
         print_row(
             *("Data parallel", f"{case}, 2 ranks of a core", speeds["two"], "images/s"),
-            *("1 rank with both cores", speeds["one"], speeds["two"] / speeds["one"], ">= 0.85"),
+            *("1 rank with both cores", speeds["one"], speeds["two"] / speeds["one"], ">= 0.96"),
         )
     if two:
         reduced = statistics.median(each["all_reduce"] for each in two)

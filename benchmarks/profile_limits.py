@@ -104,8 +104,10 @@ def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, fl
     """
     from mindcv_ghost.analysis.complexity import count_macs
     from mindcv_ghost.layers import GhostModule
-    from mindcv_ghost.models.ghost_resnet import GhostBottleneck
+    from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck
+    from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
 
+    blocks = (GhostBasicBlock, GhostBottleneck, GhostCifarBlock)
     report = count_macs(network, (1, 3, side, side))
     layers = {layer.name: layer for layer in report.layers}
     parts: dict[str, list[float]] = {}
@@ -124,25 +126,27 @@ def limits_of_parts(network, batch: int, side: int) -> dict[str, tuple[float, fl
                 part == BACKWARD_INPUT and layer.input_shape[1] == 3
             ):  # the stem's input needs no gradient
                 add(part, operations, taken + layer.activations, layer.parameters)
+    last = [name for name in layers if name.endswith(".primary.conv")][-1].split(".")[-3]
     for name, cell in network.cells_and_names():
         if isinstance(cell, GhostModule):
             depthwise = layers.get(f"{name}.cheap.conv")
             u = layers[f"{name}.primary.conv"]
             y = u.activations * cell.out_channels // u.output_shape[1]
-            shortcut = y if name.endswith(".conv3") else 0
+            shortcut = y if name.endswith(f".{last}") else 0
             macs = 2 * depthwise.macs if depthwise else 0
             add(TAILS, macs, u.activations + y + shortcut)
             # Inputs: u, dy and, with a shortcut, y. Outputs: du and, with one, its gradient.
             add(TAILS_BACKWARD, 2 * macs, 2 * u.activations + y + 2 * shortcut)
-        elif isinstance(cell, GhostBottleneck):
+        elif isinstance(cell, blocks):
             taken = math.prod(layers[f"{name}.conv1.primary.conv"].input_shape)
             add(SUMS, 0, 3 * taken)
-    stem = layers["conv1"].activations
-    add(TAILS, 0, stem + stem // 4)
-    add(TAILS_BACKWARD, 0, 2 * stem + stem // 4)
+    if "conv1" in layers:  # else the stem is a Ghost module
+        stem = layers["conv1"].activations
+        add(TAILS, 0, stem + stem // 4)
+        add(TAILS_BACKWARD, 0, 2 * stem + stem // 4)
     dense = report.layers[-1]
-    last = layers[[name for name in layers if name.endswith(".conv3.primary.conv")][-1]]
-    features = math.prod(last.output_shape[2:]) * dense.input_shape[1]
+    convolutions = [layer for layer in report.layers if layer.kind == "Conv2d"]
+    features = math.prod(convolutions[-1].output_shape[2:]) * dense.input_shape[1]
     add(HEAD, 6 * dense.macs, 2 * (features + dense.activations), 3 * dense.parameters)
     # Momentum reads the gradient, and reads and writes the weight and its moment.
     add(OPTIMIZER, 0, 0, 5 * report.parameters)

@@ -51,6 +51,8 @@ _CUSTOM = {
     "ghost_momentum": (OPTIMIZER, "ghost_momentum"),
     "ghost_mean": (HEAD, "ghost_mean"),
     "ghost_mean_backward": (HEAD, "ghost_mean"),
+    "ghost_cross_entropy": (HEAD, "ghost_cross_entropy"),
+    "ghost_cross_entropy_backward": (HEAD, "ghost_cross_entropy"),
     "ghost_all_finite": (FINITE, "ghost_all_finite"),
 }
 # Wraps each native operator under the same name; the times are queried by name.

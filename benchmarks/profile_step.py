@@ -6,10 +6,12 @@ the peak of its cores, or every tensor read and written once at the peak of its 
 takes longer. Both peaks are measured in the same run (``limits.cc``, with the operators' compiler
 and options).
 
-    python benchmarks/profile_step.py [--batch 32] [--side 128] [--steps 4]
+    python benchmarks/profile_step.py [--model ghost_resnet50] [--batch 32] [--side 128] [--steps 4]
+                                      [--csv benchmarks/profile.csv]
 
 writes benchmarks/profile.csv, the source of docs/performance.md, and prints a row for stock and one
-for native operators. Predicted: native operators take three times the limit.
+for native operators. For another Ghost-ResNet than Ghost-ResNet-50, name another CSV. Predicted:
+native operators take three times the limit.
 """
 
 from __future__ import annotations
@@ -44,15 +46,16 @@ from benchmarks.train_step import mindspore_step as training_step  # noqa: E402
 from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
 from tools.pages.profile import BETWEEN, COLUMNS  # noqa: E402
 
-MODEL, WARM_UP = "ghost_resnet50", 3
+WARM_UP = 3
 ANALYSIS = 10  # seconds; more than the profiler's analysis and the limits take
 
 
-def profile(who: str, batch: int, side: int, steps: int, share: TimeBudget) -> dict:
-    """Profile ghost_resnet50's training step in this process.
+def profile(who: str, model: str, batch: int, side: int, steps: int, share: TimeBudget) -> dict:
+    """Profile a training step in this process.
 
     Args:
         who: ``native`` or ``stock``.
+        model: name of a Ghost-ResNet.
         batch: number of images.
         side: of the images, in pixels.
         steps: number of steps to average; fewer are taken if the share is too short.
@@ -68,7 +71,7 @@ def profile(who: str, batch: int, side: int, steps: int, share: TimeBudget) -> d
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         timer = compile_timer(folder) if who == "native" else None
-        step = training_step(who, "training", MODEL, batch, side)
+        step = training_step(who, "training", model, batch, side)
 
         def seconds(steps: int) -> float:
             started = time.perf_counter()
@@ -91,7 +94,7 @@ def profile(who: str, batch: int, side: int, steps: int, share: TimeBudget) -> d
         profiler.stop()
         profiler.analyse()
         found = _grouped(folder / "profile", native, steps, 1e3 * profiled)
-        limits = limits_of_parts(mindcv.create_model(MODEL), batch, side)
+        limits = limits_of_parts(mindcv.create_model(model), batch, side)
     return {"seconds": plain, "milliseconds": found, "limits": limits}
 
 
@@ -113,7 +116,7 @@ def _grouped(folder: Path, native: dict[str, float], steps: int, whole: float) -
 
 
 def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: str) -> None:
-    """Write the CSV: limits, then stock operators, then native ones."""
+    """Write the CSV: limits, then stock operators, then native ones; keep other machines' rows."""
     facts = {**provenance(), "case": case}
     facts["peak_gflops"] = f"{machine.operations / 1e9:.4g}"
     facts["peak_gbytes"] = f"{machine.bandwidth / 1e9:.4g}"
@@ -126,10 +129,14 @@ def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: st
         for part, operator, milliseconds in answers[who]["milliseconds"]:
             row = {"operators": who, "part": part, "operator": operator, "gflop": "", "mbytes": ""}
             rows.append({**row, "ms": f"{milliseconds:.4g}"})
+    others: list[dict] = []
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8") as file:
+            others = [row for row in csv.DictReader(file) if row["machine"] != facts["machine"]]
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, **facts} for row in rows)
+    writer.writerows(others + [{**row, **facts} for row in rows])
     write_text(path, out.getvalue())
 
 
@@ -138,44 +145,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("batch", 32), ("side", 128), ("steps", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--model", default="ghost_resnet50")
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "profile.csv")
     parser.add_argument("--only", choices=("native", "stock"), help=argparse.SUPPRESS)
     parser.add_argument("--share", type=float, default=math.inf, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    batch, side, _ = sizes = (arguments.batch, arguments.side, arguments.steps)
+    case = (arguments.model, arguments.batch, arguments.side, arguments.steps)
     if arguments.only:
         share = TimeBudget(arguments.share)
-        print("answer " + json.dumps(profile(arguments.only, *sizes, share)))
+        print("answer " + json.dumps(profile(arguments.only, *case, share)))
         return
     budget = TimeBudget()
     machine = measure_machine()
     # Native operators first, because they give the limits. Stock ones get the time that is left.
     measures = {
-        "native": lambda: _run("native", sizes, budget.left() / 2),
-        "stock": lambda: _run("stock", sizes, budget.left()),
+        "native": lambda: _run("native", case, budget.left() / 2),
+        "stock": lambda: _run("stock", case, budget.left()),
     }
     answers = next(iter(measure_rounds(measures, 1, budget)), {})
     left_out = [f"{who} operators" for who in measures if who not in answers]
     if "native" not in answers:
         fail_if_left_out(left_out)
-    case = (
-        f"ghost_resnet50, training, {arguments.batch} images of {arguments.side}x{arguments.side}"
-    )
+    model, batch, side, _ = case
+    what = f"{model}, training, {batch} images of {side}x{side}"
     if not left_out:  # the page's table needs stock and native
-        write(arguments.csv, machine, answers, case)
+        write(arguments.csv, machine, answers, what)
     work = answers["native"]["limits"].values()
     limit = sum(machine.seconds(operations, size) for operations, size in work)
     for who in reversed(answers):  # stock first, as on the page
         seconds = answers[who]["seconds"]
         print_row(
-            *("Limit of a step", f"{case}, {who} operators", seconds, "s"),
+            *("Limit of a step", f"{what}, {who} operators", seconds, "s"),
             *("the machine's peaks", limit, limit / seconds),
         )
     fail_if_left_out(left_out)
 
 
-def _run(who: str, sizes: tuple[int, int, int], share: float) -> dict:
-    options = [f"--{name}={value}" for name, value in zip(("batch", "side", "steps"), sizes)]
+def _run(who: str, case: tuple[str, int, int, int], share: float) -> dict:
+    names = ("model", "batch", "side", "steps")
+    options = [f"--{name}={value}" for name, value in zip(names, case)]
     options.append(f"--share={share}")
     command = [sys.executable, __file__, "--only", who, *options]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -4,7 +4,8 @@
 
 ``jobs.py`` lists them and the time that each may take. Each knows its deadline and leaves out what
 doesn't fit. A job that leaves rows out, fails or takes longer is recorded as failed. Rows that it
-didn't measure anew are kept, with the commit and date of the run that measured them.
+didn't measure anew are kept, with the commit and date of the run that measured them, and so are all
+rows of other machines.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ GRACE_SECONDS = 6
 
 def run(job: Job, seconds: float, more: list[str]) -> tuple[list[dict], str]:
     """Run a job; return its rows, also if it ended early, and its problem or ""."""
-    script, *arguments = job.command.split()
+    script, *arguments = f"{job.command} {job.effort}".split()
     path = ROOT / "benchmarks" / script
     if not path.is_file():
         return [], "there is no such benchmark"
@@ -113,7 +114,7 @@ def merged(
     measured = {tuple(row[name] for name in names) for row in new}
 
     def stays(row: dict) -> bool:
-        if row["command"] != job.command:
+        if (row["command"], row["machine"]) != (job.command, facts["machine"]):
             return True
         again = tuple(row[name] for name in names) in measured
         return bool(problem) and row["benchmark"] != FAILED and not again

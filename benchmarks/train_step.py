@@ -6,13 +6,17 @@ JSON, has the median over the rounds of the ratio within a round. If the time th
 gives is too short, rounds are left out first, then rivals, beginning with those without a goal.
 
     python benchmarks/train_step.py [--model ghost_resnet50] [--rounds 15] [--steps 3] [--batch 32]
-                                    [--side 128]
+                                    [--side 128] [--ratio 2] [--baseline COMMIT]
 
 Rivals: the same network on MindSpore's stock operators; the same network in PyTorch with
 channels-last memory, timm's except for Ghost-ResNet-50 (for inference BN is folded into the
 convolution before it); and, for Ghost-ResNet-50, MindCV's resnet50. Training is forward, backward
 and momentum; inference is the network in evaluation mode. The median of a turn's steps counts,
 because a turn's first step finds the rivals' data in the caches.
+
+Ghost-ResNet-20 for small images has three rivals in PyTorch: channels last, contiguous, and
+torch.compile. With `--ratio 1` it is the ResNet-20 that it comes from. `--baseline COMMIT` adds the
+same network by this repository's operators of that commit, which are compiled first.
 
 `--case code` and `--case pynative` measure what users write who don't use train.py: `create_model`,
 `accelerate` and MindSpore's `TrainOneStepCell`, as in docs/acceleration.md, in graph mode and in
@@ -24,6 +28,8 @@ PyTorch's. A step of ghostnetv2_100 at 224x224 is twice as fast as PyTorch's, in
 In code, a step is 2.5 times as fast as without `accelerate`, 1.5 times as fast as PyTorch's, and
 takes at most 1.08 times as long as train.py's, which has its momentum in one operator. In PyNative
 mode it is twice as fast as without `accelerate`.
+A step of Ghost-ResNet-20 and of its parent, 128 images of 32x32, takes 1 / 2.5 of that of commit
+dadc5ed and half of the fastest of PyTorch's.
 docs/performance.md has the results.
 """
 
@@ -38,14 +44,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import OutOfTime, TimeBudget, fail_if_left_out, measure_rounds  # noqa: E402
+from benchmarks.harness import (  # noqa: E402
+    ROOT,
+    OutOfTime,
+    TimeBudget,
+    fail_if_left_out,
+    measure_rounds,
+    scratch_folder,
+)
 
 WARM_UP = 2  # steps of a process before its first turn
 MIN_ROUNDS = 2  # a rival is started only if there is time for so many rounds
@@ -77,6 +90,13 @@ ROWS = {
         ("inference", "stock", "seconds", None),
         ("inference", "torch", "seconds", None),
     ),
+    "ghost_resnet20_cifar": (
+        ("training", "torch", "seconds", 2.0),
+        ("training", "contiguous", "seconds", 2.0),
+        ("training", "compiled", "seconds", 2.0),
+        ("training", "baseline", "seconds", 2.5),
+        ("training", "stock", "seconds", None),
+    ),
     "other": (
         ("training", "stock", "seconds", None),
         ("training", "torch", "seconds", 0.8),
@@ -90,6 +110,7 @@ UNITS = {
     "processor": "processor seconds a step",  # of all cores, including busy waiting
     "megabytes": "MB",
 }
+TORCH = ("torch", "contiguous", "compiled")
 CASES = {
     "training": "training",
     "inference": "inference",
@@ -100,21 +121,28 @@ CASE_SUFFIX = {"seconds": "", "processor": ", processor time", "megabytes": ", m
 NAMES = {
     "stock": "the same network on MindSpore's operators",
     "torch": "the same network in PyTorch, channels last",
+    "contiguous": "the same network in PyTorch, contiguous",
+    "compiled": "the same network in PyTorch, torch.compile",
+    "baseline": "the same network on this repository's operators of commit",
     "mindcv": "MindCV's resnet50 on MindSpore's operators",
     "train.py": "the same network in train.py's step",
 }
 
 
-def serve_turns(who: str, case: str, model: str, steps: int, batch: int, side: int) -> None:
+def serve_turns(
+    who: str, case: str, model: str, ratio: int, steps: int, batch: int, side: int
+) -> None:
     """Run a process that takes a turn for each line on standard input and answers with JSON.
 
     Its first line has the seconds of a step. Memory is the process's growth from before the first
     step to its peak.
     """
-    make = torch_step if who == "torch" else mindspore_step
-    if case in ("code", "pynative"):
-        make = {"torch": torch_step, "train.py": mindspore_step}.get(who, user_step)
-    step = make(who, case, model, batch, side)
+    if who in TORCH:
+        step = torch_step(who, case, model, batch, side, ratio)
+    elif case in ("code", "pynative") and who != "train.py":
+        step = user_step(who, case, model, batch, side)
+    else:
+        step = mindspore_step(who, case, model, batch, side, ratio)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     warm_up = [clock_step(step) for _ in range(WARM_UP)]
     print(json.dumps({"seconds": warm_up[-1][0]}), flush=True)
@@ -211,7 +239,9 @@ def start_processes(
     return started
 
 
-def mindspore_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
+def mindspore_step(
+    who: str, case: str, model: str, batch: int, side: int, ratio: int = 0
+) -> Callable[[], object]:
     import mindcv
     import mindspore as ms
 
@@ -219,20 +249,22 @@ def mindspore_step(who: str, case: str, model: str, batch: int, side: int) -> Ca
     from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
     from mindcv_ghost.engine.overflow import ValueCheck
     from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
-    from mindcv_ghost.kernels import make_all_finite, make_momentum
+    from mindcv_ghost.kernels import make_all_finite, make_loss, make_momentum
 
     ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
     ms.set_seed(1)
-    network = mindcv.create_model("resnet50" if who == "mindcv" else model)
+    options = {"ratio": ratio} if ratio else {}
+    network = mindcv.create_model("resnet50" if who == "mindcv" else model, **options)
     library = accelerated_library(network) if who in ("native", "train.py") else ""
     image, label = images_and_labels(batch, side)
     if case == "inference":
         network.set_train(False)
         return lambda: network(image).asnumpy()
     optimizer = create_optimizer(network, OptimizerSettings("momentum"), [0.01] * 1000, "CPU")
-    loss = NetworkWithLoss(network, mindcv.create_loss("CE"))
+    loss = mindcv.create_loss("CE")
+    with_loss = NetworkWithLoss(network, loss, fused=make_loss(library, loss))
     fused = make_momentum(library, optimizer)
-    step = TrainStep(loss, optimizer, check=ValueCheck(make_all_finite(library)), fused=fused)
+    step = TrainStep(with_loss, optimizer, check=ValueCheck(make_all_finite(library)), fused=fused)
     step.set_train()
     return lambda: step(image, label)[0].asnumpy()
 
@@ -276,17 +308,23 @@ def images_and_labels(batch: int, side: int) -> tuple[Any, Any]:
     return image, ms.Tensor(random.integers(0, 1000, batch).astype(np.int32))
 
 
-def torch_step(who: str, case: str, model: str, batch: int, side: int) -> Callable[[], object]:
+def torch_step(
+    who: str, case: str, model: str, batch: int, side: int, ratio: int = 0
+) -> Callable[[], object]:
     from tests.helpers.needs_torch import torch_and_timm
 
     torch, timm = torch_and_timm()
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    from tests.parity.ghost_torch import GhostResNet50
+    from tests.parity.ghost_torch import GhostResNet20Cifar, GhostResNet50
 
     torch.manual_seed(1)
-    ratio = {"ghost_resnet50": 2, "ghost_resnet50_s4": 4}.get(model)
-    network = GhostResNet50(ratio=ratio) if ratio else timm.create_model(model)
+    if model == "ghost_resnet20_cifar":
+        network = GhostResNet20Cifar(1000, ratio or 2)
+    elif model in ("ghost_resnet50", "ghost_resnet50_s4"):
+        network = GhostResNet50(ratio=4 if model.endswith("_s4") else 2)
+    else:
+        network = timm.create_model(model)
     if case == "inference":
         network.train(False)
         for module in network.modules():
@@ -295,8 +333,11 @@ def torch_step(who: str, case: str, model: str, batch: int, side: int) -> Callab
                 if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
                     setattr(module, first, fuse_conv_bn_eval(conv, norm))
                     setattr(module, second, torch.nn.Identity())
-    network = network.to(memory_format=torch.channels_last)
-    image = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+    layout = torch.contiguous_format if who == "contiguous" else torch.channels_last
+    network = network.to(memory_format=layout)
+    if who == "compiled":
+        network = torch.compile(network)
+    image = torch.randn(batch, 3, side, side).to(memory_format=layout)
     label = torch.randint(0, 1000, (batch,))
     if case == "inference":
 
@@ -317,20 +358,34 @@ def torch_step(who: str, case: str, model: str, batch: int, side: int) -> Callab
     return step
 
 
+@contextlib.contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """Yield a folder with this repository's files of a commit."""
+    with scratch_folder() as folder:
+        subprocess.run(["git", "clone", "-q", "--shared", "-n", str(ROOT), str(folder)], check=True)
+        subprocess.run(["git", "-C", str(folder), "checkout", "-q", commit], check=True)
+        yield folder
+
+
 def main() -> None:
     """Measure in turn; print the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("rounds", 15), ("steps", 3), ("batch", 32), ("side", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="ghost_resnet50")
+    parser.add_argument("--ratio", type=int, default=0, help="of Ghost modules; 0: the model's own")
+    parser.add_argument("--baseline", help="commit whose operators are a rival")
     parser.add_argument("--case", choices=tuple(CASES))
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model, steps = arguments.model, arguments.steps
     if arguments.only:
-        serve_turns(arguments.only, arguments.case, model, steps, arguments.batch, arguments.side)
+        sizes = (arguments.batch, arguments.side)
+        serve_turns(arguments.only, arguments.case, model, arguments.ratio, steps, *sizes)
         return
     rows = ROWS.get(model, ROWS["other"])
+    if not arguments.baseline:
+        rows = tuple(row for row in rows if row[1] != "baseline")
     cases = (arguments.case,) if arguments.case else ("training", "inference")
     budget, left_out = TimeBudget(), []
     for number, case in enumerate(cases):
@@ -340,7 +395,14 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
 
             def begin(who: str, options=options, stack=stack) -> TimedProcess:
-                return stack.enter_context(contextlib.closing(TimedProcess(who, options)))
+                if who == "baseline":
+                    root = stack.enter_context(checkout(arguments.baseline))
+                    script = str(root / "benchmarks" / "train_step.py")
+                    process = TimedProcess("native", options, script)
+                else:
+                    ratio = [f"--ratio={arguments.ratio}"]
+                    process = TimedProcess(who, options + ratio)
+                return stack.enter_context(contextlib.closing(process))
 
             processes = start_processes(order, begin, steps, budget, comparisons)
             turns = {who: each.turn for who, each in processes.items()}
@@ -366,12 +428,14 @@ def measuring_order(rows: tuple, case: str) -> list[str]:
 def _row(case: str, rival: str, unit: str, goal: float | None, rounds: list, arguments) -> dict:
     ratios = [each[rival][unit] / each["native"][unit] for each in rounds]
     size = f"{arguments.batch} images of {arguments.side}x{arguments.side}"
+    model = arguments.model + (f" of ratio {arguments.ratio}" if arguments.ratio else "")
+    name = NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else "")
     return {
         "benchmark": "One step",
-        "case": f"{arguments.model}, {CASES[case]}, {size}{CASE_SUFFIX[unit]}",
+        "case": f"{model}, {CASES[case]}, {size}{CASE_SUFFIX[unit]}",
         "value": round(statistics.median(each["native"][unit] for each in rounds), 4),
         "unit": UNITS[unit],
-        "rival": NAMES[rival] + (", BN folded" if (case, rival) == ("inference", "torch") else ""),
+        "rival": f"{name} {arguments.baseline}" if rival == "baseline" else name,
         "rival_value": round(statistics.median(each[rival][unit] for each in rounds), 4),
         "ratio": round(statistics.median(ratios), 3),
         "goal": "" if goal is None else f">= {goal:.3g}",

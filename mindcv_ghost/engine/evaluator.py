@@ -11,6 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindcv_ghost.compat import NamesGraphOnce
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.report.evaluation import Evaluation
@@ -18,7 +19,7 @@ from mindcv_ghost.report.evaluation import Evaluation
 __all__ = ["Evaluator", "Forward", "NetworkForward", "count_batch"]
 
 
-class _Logits(nn.Cell):
+class _Logits(NamesGraphOnce, nn.Cell):
     """A network's logits in float32, without auxiliary logits."""
 
     def __init__(self, network: nn.Cell) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.amp import auto_mixed_precision
 
+from mindcv_ghost.compat import NamesGraphOnce
 from mindcv_ghost.engine.compilation import Compile
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
@@ -106,29 +107,47 @@ class NetworkWithLoss(nn.Cell):
         network: returns logits ``(N, classes)``, or a tuple of them and auxiliary logits.
         loss: takes logits and labels.
         exact: compute the reported loss in float64; loss and device must support that.
+        fused: a cell that computes the loss of class indices instead, in float64 inside, so that
+            the loss to report needs no second computation; None for the loss itself.
     """
 
-    def __init__(self, network: nn.Cell, loss: nn.Cell, exact: bool = False) -> None:
+    def __init__(
+        self, network: nn.Cell, loss: nn.Cell, exact: bool = False, fused: nn.Cell | None = None
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
         self.exact = exact
+        self.fused = fused
 
     def construct(self, image, label):
         """Return the loss and the loss to report."""
         logits = self.network(image)
-        loss = self._loss_in(ms.float32, logits, label)
+        if self.fused is not None and label.ndim == 1:
+            loss = _loss_in(ms.float32, self.fused, logits, label)
+            return loss, loss
+        loss = _loss_in(ms.float32, self.loss, logits, label)
         if not self.exact:
             return loss, loss
-        return loss, ops.cast(self._loss_in(ms.float64, logits, label), ms.float32)
+        return loss, ops.cast(_loss_in(ms.float64, self.loss, logits, label), ms.float32)
 
-    def _loss_in(self, dtype, logits, label):
-        if isinstance(logits, tuple):
-            outputs: tuple[Tensor, ...] = ()
-            for each in logits:
-                outputs += (ops.cast(each, dtype),)
-            return self.loss(outputs, label)
-        return self.loss(ops.cast(logits, dtype), label)
+
+def _loss_in(dtype, loss, logits, label):
+    """Compute a loss of logits, or of a tuple of them, in another type."""
+    if isinstance(logits, tuple):
+        outputs: tuple[Tensor, ...] = ()
+        for each in logits:
+            outputs += (ops.cast(each, dtype),)
+        return loss(outputs, label)
+    return loss(ops.cast(logits, dtype), label)
+
+
+def _reducers(weights: tuple[Parameter, ...], ranks: int) -> tuple[nn.Cell, nn.Cell]:
+    """MindSpore's cells that average gradients over the ranks, and that sum a tensor."""
+    if ranks == 1:
+        return nn.Identity(), nn.Identity()
+    mean = nn.DistributedGradReducer(weights, mean=True, degree=ranks)
+    return mean, ops.AllReduce(ops.ReduceOp.SUM)
 
 
 def _as_count(value):
@@ -179,15 +198,14 @@ class _Update(nn.Cell):
         loss_scale: LossScale,
         clip_norm: float | None,
         ema: EmaWeights | None,
-        reducer: nn.Cell,
-        ranks: int,
+        reducers: tuple[nn.Cell, nn.Cell],
         check: ValueCheck | StatusCheck,
         fused: nn.Cell | None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.fused = fused
-        self.reducer = reducer
+        self.reducer, self.sum_over_ranks = reducers
         self.clip_norm = clip_norm
         self.ema = ema
         self.check = check
@@ -201,7 +219,6 @@ class _Update(nn.Cell):
             Tensor(0, ms.int32), name="loss_scale_good_updates", requires_grad=False
         )
         self.requests = Parameter(Tensor([0.0, 0.0], ms.float32), "requests", requires_grad=False)
-        self.sum_over_ranks = ops.AllReduce(ops.ReduceOp.SUM) if ranks > 1 else nn.Identity()
         # A fused optimizer unscales by itself. The overflow check then sees scaled gradients: they
         # are finite exactly if the unscaled ones are, because no scale is below 1.
         self.unscales = fused is None or clip_norm is not None
@@ -244,7 +261,7 @@ class _Update(nn.Cell):
         return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
 
 
-class TrainStep(nn.Cell):
+class TrainStep(NamesGraphOnce, nn.Cell):
     """``(image, label) -> (loss, counts)``: one forward and backward pass, and an update if due.
 
     :meth:`Outcome.read` reads the counts.
@@ -263,6 +280,8 @@ class TrainStep(nn.Cell):
         accumulation_steps: calls per update.
         ranks: number of ranks whose gradients are averaged; if above 1, MindSpore's communication
             must be initialised, with parallel mode "data_parallel".
+        reducers: a cell that averages a tuple of gradients over the ranks, and one that sums a
+            tensor; both have to give all ranks the same bits. None for MindSpore's all-reduce.
         check: tells whether the gradients are finite; None for :class:`ValueCheck`.
         fused: a cell that does the optimizer's work on the optimizer's own state. It takes the
             gradients and the factor to multiply them by. None for the optimizer itself.
@@ -277,6 +296,7 @@ class TrainStep(nn.Cell):
         ema: EmaWeights | None = None,
         accumulation_steps: int = 1,
         ranks: int = 1,
+        reducers: tuple[nn.Cell, nn.Cell] | None = None,
         check: ValueCheck | StatusCheck | None = None,
         fused: nn.Cell | None = None,
     ) -> None:
@@ -286,13 +306,16 @@ class TrainStep(nn.Cell):
         self.weights = optimizer.parameters
         self.accumulation_steps = accumulation_steps
         self.accumulates = accumulation_steps > 1
-        reducer = nn.Identity()
-        if ranks > 1:
-            reducer = nn.DistributedGradReducer(self.weights, mean=True, degree=ranks)
         loss_scale = loss_scale or LossScale()
         self.check = check or ValueCheck()
         self.updater = _Update(
-            optimizer, loss_scale, clip_norm, ema, reducer, ranks, self.check, fused
+            optimizer,
+            loss_scale,
+            clip_norm,
+            ema,
+            reducers or _reducers(self.weights, ranks),
+            self.check,
+            fused,
         )
         self.updater.set_train()
         self.sums = None
@@ -376,7 +399,7 @@ class TrainStep(nn.Cell):
         return self._finish(Tensor(float(micro_steps), ms.float32))
 
 
-class _FinishGroup(nn.Cell):
+class _FinishGroup(NamesGraphOnce, nn.Cell):
     """Does the update at the end of an accumulated group, and sets the sums to zero."""
 
     def __init__(self, updater: _Update, sums, overflowed) -> None:

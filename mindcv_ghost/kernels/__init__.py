@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["make_all_finite", "make_momentum"]
+__all__ = ["make_all_finite", "make_loss", "make_momentum"]
 
 
 def make_all_finite(library: str) -> Any:
@@ -52,6 +52,24 @@ def make_all_finite(library: str) -> Any:
     from mindcv_ghost.kernels.all_finite import AllFinite
 
     return AllFinite(library)
+
+
+def make_loss(library: str, loss: Any) -> Any:
+    """Make the cell that computes a loss in one operator.
+
+    Args:
+        library: path of the operators, as a ``Report`` has it.
+        loss: of any kind.
+
+    Returns:
+        The cell; None if ``library`` is empty or the loss isn't MindCV's cross entropy without
+        weights of classes.
+    """
+    if not library:
+        return None
+    from mindcv_ghost.kernels.cross_entropy import CrossEntropy, is_plain_cross_entropy
+
+    return CrossEntropy(library, loss) if is_plain_cross_entropy(loss) else None
 
 
 def make_momentum(library: str, optimizer: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.kernels.custom_op import (
@@ -12,9 +14,16 @@ from mindcv_ghost.kernels.custom_op import (
     settings_tensor,
 )
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.native_cell import NativeCell, is_plain_batch_norm
+from mindcv_ghost.kernels.native_cell import NativeCell, has_hooks, is_plain_batch_norm
+from mindcv_ghost.layers import ConvNormAct
 
-__all__ = ["BatchNorm", "NativeBatchNorm2d", "UpdateRunningStatistics"]
+__all__ = [
+    "BatchNorm",
+    "NativeBatchNorm2d",
+    "NativeConvNormAct",
+    "UpdateRunningStatistics",
+    "norm_parameters",
+]
 
 
 class UpdateRunningStatistics(nn.Cell):
@@ -48,26 +57,43 @@ class BatchNorm(nn.Cell):
     Args:
         library: that has the operators.
         norm: the BN, whose epsilon and momentum are read here.
+        relu: whether a ReLU follows.
 
-    Inputs: x (N, C, H, W), gamma, beta, running mean, running variance.
-    Outputs: (N, C, H, W).
+    Inputs:
+        x (N, C, H, W), gamma, beta, running mean, running variance; a shortcut (N, C, H, W), or
+        None. A shortcut needs ``relu=False``.
+
+    Outputs:
+        (N, C, H, W): the maps, or with a shortcut ``relu(maps + shortcut)``.
     """
 
-    def __init__(self, library: Library, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, library: Library, norm: nn.BatchNorm2d, relu: bool = False) -> None:
         super().__init__(auto_prefix=False)
-        settings = settings_tensor(norm.eps)
+        settings = settings_tensor(relu, norm.eps)
 
         def shape(_, x, *others):
             return x
 
+        name = "ghost_batch_norm"
         self.train = _TrainingBatchNorm(library, settings)
         self.update = UpdateRunningStatistics(library, norm)
-        self.evaluate = EvaluationOperator(library, "ghost_batch_norm_evaluate", settings, shape)
+        self.evaluate = EvaluationOperator(library, name + "_evaluate", settings, shape)
+        # A shortcut is only added where no ReLU follows the BN.
+        self.train_add: nn.Cell = None
+        self.evaluate_add: nn.Cell = None
+        if not relu:
+            self.train_add = _TrainingBatchNormAdd(library, settings)
+            self.evaluate_add = EvaluationOperator(library, name + "_add_evaluate", settings, shape)
 
-    def construct(self, x, gamma, beta, mean, variance):
+    def construct(self, x, gamma, beta, mean, variance, shortcut=None):
         if not self.training:
-            return self.evaluate(x, gamma, beta, mean, variance)
-        y, saved = self.train(x, read_once(gamma), read_once(beta))
+            if shortcut is None:
+                return self.evaluate(x, gamma, beta, mean, variance)
+            return self.evaluate_add(x, gamma, beta, mean, variance, shortcut)
+        if shortcut is None:
+            y, saved = self.train(x, read_once(gamma), read_once(beta))
+        else:
+            y, saved = self.train_add(x, read_once(gamma), read_once(beta), shortcut)
         return ops.depend(y, self.update(x, saved, mean, variance))
 
 
@@ -94,6 +120,29 @@ class _TrainingBatchNorm(nn.Cell):
         return self.backward(self.settings, x, gamma, beta, out[1], dout[0])
 
 
+class _TrainingBatchNormAdd(nn.Cell):
+    """As :class:`_TrainingBatchNorm`, with a shortcut that is added before a last ReLU."""
+
+    def __init__(self, library: Library, settings: Tensor) -> None:
+        super().__init__(auto_prefix=False)
+        self.settings = settings
+
+        def shapes(_, x, gamma, beta, shortcut):
+            return x, [2 * x[1]]
+
+        def gradients(_, x, gamma, beta, saved, dy, y):
+            return x, gamma, beta, x
+
+        self.forward = custom_operator(library, "ghost_batch_norm_add", shapes, 2)
+        self.backward = custom_operator(library, "ghost_batch_norm_add_backward", gradients, 4)
+
+    def construct(self, x, gamma, beta, shortcut):
+        return self.forward(self.settings, x, gamma, beta, shortcut)
+
+    def bprop(self, x, gamma, beta, shortcut, out, dout):
+        return self.backward(self.settings, x, gamma, beta, out[1], dout[0], out[0])
+
+
 class NativeBatchNorm2d(NativeCell, nn.BatchNorm2d):
     """An ``nn.BatchNorm2d`` on :class:`BatchNorm`."""
 
@@ -107,3 +156,29 @@ class NativeBatchNorm2d(NativeCell, nn.BatchNorm2d):
 
     def construct(self, x):
         return self.operator(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)
+
+
+class NativeConvNormAct(NativeCell, ConvNormAct):
+    """A ``ConvNormAct`` whose BN and ReLU are one operator."""
+
+    @staticmethod
+    def supports(cell: nn.Cell) -> bool:
+        return (
+            type(cell.act) is nn.ReLU and not has_hooks(cell.act) and is_plain_batch_norm(cell.bn)
+        )
+
+    @staticmethod
+    def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:
+        return BatchNorm(library, cell.bn, relu=True)
+
+    @staticmethod
+    def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
+        return (cell.bn,)
+
+    def construct(self, x):
+        return self.operator(self.conv(x), *norm_parameters(self.bn))
+
+
+def norm_parameters(bn):
+    """Parameters of a BN in the order in which :class:`BatchNorm` takes them."""
+    return bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def custom_operator(
-    library: Library,
+    library: Library | str,
     name: str,
     shapes: Callable[..., Any],
     outputs: int,
@@ -37,7 +37,7 @@ def custom_operator(
     """Make an operator that has no side effects.
 
     Args:
-        library: that has the function.
+        library: that has the function, or its path.
         name: of the function.
         shapes: maps the shapes of the inputs to the shape of the output, or a tuple of shapes.
         outputs: number of outputs, which all have the first input's type.
@@ -49,7 +49,8 @@ def custom_operator(
     def types(first, *_):
         return first if outputs == 1 else (first,) * outputs
 
-    function = f"{library.path}:{name}"
+    path = library if isinstance(library, str) else library.path
+    function = f"{path}:{name}"
     operator = _Custom(function, _inferred(shapes), _float32(types), func_type="aot")
     operator.add_prim_attr("constants", str(tuple(constants)))
     return operator

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from mindcv.models.ghostnet import GhostNet
 from mindspore import nn
 
-from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d
+from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d, NativeConvNormAct
 from mindcv_ghost.kernels.channels_last_network import (
     NativeGhostNet,
     NativeGhostNetV2,
@@ -29,6 +29,7 @@ from mindcv_ghost.kernels.ghost_tail import (
 )
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import NativeCell
+from mindcv_ghost.kernels.parameter_free_shortcut import NativeGhostCifarBlock
 from mindcv_ghost.kernels.pooling import NativeGlobalAvgPool
 from mindcv_ghost.kernels.rescale import (
     NativeAttentionGhostModule,
@@ -36,8 +37,9 @@ from mindcv_ghost.kernels.rescale import (
     NativeSqueezeExcite,
 )
 from mindcv_ghost.kernels.stem_tail import NativeGhostResNet
-from mindcv_ghost.layers import GhostModule, GlobalAvgPool, SqueezeExcite
+from mindcv_ghost.layers import ConvNormAct, GhostModule, GlobalAvgPool, SqueezeExcite
 from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck, GhostResNet
+from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
 from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule, GhostNetV2
 from mindcv_ghost.models.ghostnet_v3 import GhostNetV3, GhostV3Module
 from mindcv_ghost.models.repghost import RepGhostNet
@@ -60,6 +62,8 @@ NATIVE_CLASSES: dict[type[nn.Cell], tuple[type[NativeCell], ...]] = {
     SqueezeExcite: (NativeSqueezeExcite,),
     GhostModule: (NativeGhostModule,),
     GhostBasicBlock: (NativeGhostBasicBlock,),
+    GhostCifarBlock: (NativeGhostCifarBlock,),
+    ConvNormAct: (NativeConvNormAct,),
     GhostBottleneck: (NativeGhostBottleneck,),
     GhostResNet: (NativeGhostResNet,),
     AttentionGhostModule: (NativeAttentionGhostModule,),

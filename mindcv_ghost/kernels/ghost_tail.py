@@ -12,7 +12,11 @@ from typing import Any
 
 from mindspore import Tensor, nn, ops
 
-from mindcv_ghost.kernels.batch_norm import UpdateRunningStatistics
+from mindcv_ghost.kernels.batch_norm import (
+    BatchNorm,
+    UpdateRunningStatistics,
+    norm_parameters,
+)
 from mindcv_ghost.kernels.convolution import NativeConv2d
 from mindcv_ghost.kernels.custom_op import (
     EvaluationOperator,
@@ -36,6 +40,8 @@ __all__ = [
     "NativeGhostBasicBlock",
     "NativeGhostBottleneck",
     "NativeGhostModule",
+    "can_add",
+    "can_fork",
 ]
 
 
@@ -153,19 +159,26 @@ class _TrainingTailAdd(nn.Cell):
 
 
 class NativeGhostModule(NativeCell, GhostModule):
-    """A ``GhostModule`` on :class:`GhostTail`; its primary convolution is exchanged by itself."""
+    """A ``GhostModule`` on :class:`GhostTail`; its primary convolution is exchanged by itself.
+
+    Without a cheap branch (ratio 1) only BN, ReLU and shortcut are left, and the operator is a
+    :class:`BatchNorm`.
+    """
 
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
         primary, cheap = cell.primary, cell.cheap
-        return (
-            cheap is not None
-            and cell.act is None
+        if not (
+            cell.act is None
             and cell.order is None
-            and {type(primary.act), type(cheap.act)} in ({nn.ReLU}, {type(None)})
+            and type(primary.act) in (nn.ReLU, type(None))
             and is_plain_batch_norm(primary.bn)
-            and is_plain_batch_norm(cheap.bn)
             and is_plain_conv(primary.conv)
+        ):
+            return False
+        return cheap is None or (
+            type(cheap.act) is type(primary.act)
+            and is_plain_batch_norm(cheap.bn)
             and is_plain_conv(cheap.conv)
             and cheap.conv.has_bias is False
             and cheap.conv.group == primary.conv.out_channels
@@ -173,12 +186,18 @@ class NativeGhostModule(NativeCell, GhostModule):
 
     @staticmethod
     def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:
-        relu = cell.primary.act is not None
-        return GhostTail(library, cell.primary.bn, cell.cheap.bn, cell.out_channels, relu)
+        primary, cheap = cell.primary, cell.cheap
+        relu = primary.act is not None
+        if cheap is None:
+            return BatchNorm(library, primary.bn, relu)
+        return GhostTail(library, primary.bn, cheap.bn, cell.out_channels, relu)
 
     @staticmethod
     def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
-        return cell.primary.bn, cell.cheap.conv, cell.cheap.bn
+        primary, cheap = cell.primary, cell.cheap
+        if cheap is None:
+            return primary, primary.bn
+        return primary, primary.bn, cheap, cheap.conv, cheap.bn
 
     def construct(self, x):
         return self._tail(self.primary.conv(x), None)
@@ -211,21 +230,17 @@ class NativeGhostModule(NativeCell, GhostModule):
         )
 
     def _tail(self, maps, shortcut):
+        if self.cheap is None:
+            return self.operator(maps, *norm_parameters(self.primary.bn), shortcut)
         return self.operator(maps, *_tail_parameters(self.primary, self.cheap), shortcut)
 
 
 def _tail_parameters(primary, cheap):
     """Parameters of the two branches in the order in which :class:`GhostTail` takes them."""
     return (
-        primary.bn.gamma,
-        primary.bn.beta,
-        primary.bn.moving_mean,
-        primary.bn.moving_variance,
+        *norm_parameters(primary.bn),
         cheap.conv.weight,
-        cheap.bn.gamma,
-        cheap.bn.beta,
-        cheap.bn.moving_mean,
-        cheap.bn.moving_variance,
+        *norm_parameters(cheap.bn),
     )
 
 
@@ -239,7 +254,7 @@ def _emit_block(
     return modules[-1].emit(program, x, other=shortcut.number, outer=Activation.RELU)
 
 
-def _can_fork(module: nn.Cell) -> bool:
+def can_fork(module: nn.Cell) -> bool:
     """Whether a block's first module will have a :meth:`NativeGhostModule.fork`."""
     return (
         type(module) is GhostModule
@@ -248,7 +263,7 @@ def _can_fork(module: nn.Cell) -> bool:
     )
 
 
-def _can_add(module: nn.Cell) -> bool:
+def can_add(module: nn.Cell) -> bool:
     """Whether a block's last module will have a :meth:`NativeGhostModule.add`."""
     return (
         type(module) is GhostModule
@@ -262,7 +277,7 @@ class NativeGhostBasicBlock(NativeCell, GhostBasicBlock):
 
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
-        return _can_fork(cell.conv1) and _can_add(cell.conv2)
+        return can_fork(cell.conv1) and can_add(cell.conv2)
 
     def emit(self, program: Program, x: Maps) -> Maps:
         """Add the steps of both modules and of the shortcut."""
@@ -280,7 +295,7 @@ class NativeGhostBottleneck(NativeCell, GhostBottleneck):
 
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
-        return _can_fork(cell.conv1) and _can_add(cell.conv3)
+        return can_fork(cell.conv1) and can_add(cell.conv3)
 
     def emit(self, program: Program, x: Maps) -> Maps:
         """Add the steps of the three modules and of the shortcut."""

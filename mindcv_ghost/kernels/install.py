@@ -9,7 +9,7 @@ from typing import Any
 
 from mindspore import nn
 
-from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d
+from mindcv_ghost.kernels.batch_norm import NativeBatchNorm2d, NativeConvNormAct
 from mindcv_ghost.kernels.convolution import NativeConv2d, NativeDepthwiseConv2d
 from mindcv_ghost.kernels.exchange import (
     exchange,
@@ -126,7 +126,7 @@ def _report(
         threads=library.threads,
         library=str(library.path),
         depthwise=counts[NativeDepthwiseConv2d],
-        norms=counts[NativeBatchNorm2d],
+        norms=counts[NativeBatchNorm2d] + counts[NativeConvNormAct],
         exchanged=exchanged,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from mindspore import dtype as mstype
 from mindspore import nn
 
+from mindcv_ghost.compat import NamesGraphOnce
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.program import Maps, NotCovered, Program
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class NativeCell(Accelerated):
+class NativeCell(NamesGraphOnce, Accelerated):
     """Mixed into a subclass of an ordinary cell, whose ``construct`` then uses custom operators.
 
     ``mindcv_ghost.kernels.exchange`` changes the class of an ordinary cell to such a subclass.

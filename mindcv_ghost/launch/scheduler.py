@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import IO
+from typing import IO, NoReturn
 
 from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.launch import processes
@@ -71,7 +71,7 @@ class SchedulerProcess:
         try:
             self._reserved.bind((self.host, self._wanted_port))
         except OSError as error:
-            remedy = "export another MS_SCHED_PORT"
+            remedy = "choose another by MS_SCHED_PORT or msrun's --master_port"
             if error.errno == errno.EADDRNOTAVAIL:
                 remedy = "MS_SCHED_HOST has to be an address of rank 0's host"
             raise LaunchError(
@@ -160,11 +160,14 @@ def run_for_msrun() -> int:
     # On Ctrl-C, msrun kills the process that it started. Ranks that save still need the scheduler,
     # so it runs below a signal relay, too. Signals, which are for the ranks, stay blocked here.
     relay = fork_below_relay()
-    scheduler = SchedulerProcess(host, port, int(size), log=sys.stderr.buffer)
+    world = World(SCHEDULER, int(size), 0, int(size), "msrun")
+    try:
+        scheduler = SchedulerProcess(host, port, int(size), log=sys.stderr.buffer)
+    except LaunchError as error:
+        _end_job(FailureChannel(world, processes.exit_now, launcher), str(error))
     channels: list[FailureChannel] = []
 
     def connect() -> None:
-        world = World(SCHEDULER, int(size), 0, int(size), "msrun")
         with contextlib.suppress(LaunchError):
             # When this process ends, the kernel ends the scheduler (``die_with_parent``).
             channels.append(FailureChannel(world, processes.exit_now, launcher))
@@ -182,6 +185,13 @@ def run_for_msrun() -> int:
     processes.start_thread(connect)
     processes.start_thread(watch_relay)
     return scheduler.process.wait()
+
+
+def _end_job(channel: FailureChannel, text: str) -> NoReturn:
+    """End the ranks, which would wait for a scheduler that can't start: msrun leaves them alone."""
+    channel.report(Failure(SCHEDULER, text, 2, kind="user"))
+    while True:  # until rank 0 has ended the job: a connection that closes would count as a death
+        time.sleep(1)
 
 
 def main() -> None:

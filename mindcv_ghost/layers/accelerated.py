@@ -6,11 +6,17 @@ from mindspore import nn
 
 from mindcv_ghost.errors import UserError
 
-__all__ = ["Accelerated", "refuse_accelerated"]
+__all__ = ["Accelerated", "ordinary_class", "refuse_accelerated"]
 
 
 class Accelerated:
     """A base of every cell that computes with native operators, also for cells below it."""
+
+
+def ordinary_class(cell: nn.Cell) -> type[nn.Cell]:
+    """Return the class that a cell has when it isn't accelerated."""
+    classes = type(cell).__mro__
+    return next(c for c in classes if issubclass(c, nn.Cell) and not issubclass(c, Accelerated))
 
 
 def refuse_accelerated(network: nn.Cell, what: str) -> None:

@@ -14,6 +14,7 @@ from mindcv.models.helpers import make_divisible
 from mindspore import Tensor, nn
 
 from mindcv_ghost.layers import ConvNormAct, GlobalAvgPool, SqueezeExcite, kaiming_normal_fan_out
+from mindcv_ghost.layers.accelerated import ordinary_class
 from mindcv_ghost.models.classifier import ImageClassifier
 
 __all__ = ["Bottleneck", "GhostNetFrame", "Stage", "depthwise", "shortcut", "squeeze_excite"]
@@ -120,7 +121,7 @@ class GhostNetFrame(ImageClassifier):
             "in_channels": self.in_channels,
             "drop_rate": self.drop_rate,
         }
-        return type(self)(**{**arguments, **changes})
+        return ordinary_class(self)(**{**arguments, **changes})
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute maps (N, C, ceil(H / 32), ceil(W / 32)) from images (N, in_channels, H, W)."""

@@ -1,4 +1,7 @@
-"""What makes a run faster without changing what it computes: native kernels and kept graphs."""
+"""What makes a run faster without changing what it computes.
+
+These are native kernels, gradients that are summed in shared memory, and kept graphs.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.engine.graphs.cache import GraphCache, graph_folder
 from mindcv_ghost.kernels.acceleration import accelerate
+from mindcv_ghost.kernels.all_reduce import AllReduce, share_memory
 from mindcv_ghost.kernels.install import Report
 from mindcv_ghost.kernels.library import threads_for
+from mindcv_ghost.launch.world import World
 from mindcv_ghost.version import __version__
 
-__all__ = ["create_compiler", "use_native_kernels"]
+__all__ = ["create_compiler", "create_reducers", "use_native_kernels"]
 
 _logger = logging.getLogger(__name__)
 
@@ -76,3 +81,30 @@ def use_native_kernels(
         report = accelerate(network, threads=threads_for(local_ranks))
     _logger.info("%s", report)
     return report.library
+
+
+def create_reducers(
+    library: str, world: World, device: str, collectives: Collectives
+) -> tuple[nn.Cell, nn.Cell] | None:
+    """Create the cells that average gradients and sum a tensor in memory that the ranks share.
+
+    Every rank has to call it. On several hosts MindSpore's all-reduce does all of it: a sum within
+    each host first would have other bits.
+
+    Args:
+        library: what identifies the kernels' library; "" if this rank uses none.
+        world: this process among the ranks.
+        device: Ascend, GPU or CPU.
+        collectives: to the other ranks.
+
+    Returns:
+        The cells; None if MindSpore's all-reduce has to do it.
+    """
+    if world.size == 1 or not world.one_host or device != "CPU":
+        return None
+    reason = share_memory(library, world.rank, world.size, collectives.gather)
+    if not reason:
+        return AllReduce(library, 1 / world.size), AllReduce(library)
+    if library:
+        _logger.info("gradients are summed by MindSpore's slower all-reduce: %s", reason)
+    return None

@@ -27,10 +27,10 @@ from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
 from mindcv_ghost.engine.trainer import TrainerSettings, updates_per_epoch
 from mindcv_ghost.errors import ConfigError
-from mindcv_ghost.kernels import make_all_finite, make_momentum
+from mindcv_ghost.kernels import make_all_finite, make_loss, make_momentum
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.layers import compute_in_parts, convert_sync_batch_norm
-from mindcv_ghost.run.acceleration import create_compiler, use_native_kernels
+from mindcv_ghost.run.acceleration import create_compiler, create_reducers, use_native_kernels
 from mindcv_ghost.run.parts import graph_settings
 from mindcv_ghost.run.schedule import create_run_schedule
 
@@ -98,9 +98,10 @@ def create_learner(
     ema = EmaWeights(network, config.train.ema_decay) if config.train.ema else None
     optimizer = create_optimizer(network, _optimizer_settings(config.optimizer), schedule, device)
 
-    exact_loss = device == "CPU" and config.loss.loss == "CE"
     network = apply_mixed_precision(network, amp.amp_level, amp.cast_classes)
-    with_loss = NetworkWithLoss(network, create_loss(config.loss), exact=exact_loss)
+    loss = create_loss(config.loss)
+    exact_loss = device == "CPU" and config.loss.loss == "CE"
+    with_loss = NetworkWithLoss(network, loss, exact=exact_loss, fused=make_loss(library, loss))
     step = _create_step(
         with_loss,
         optimizer,
@@ -110,6 +111,7 @@ def create_learner(
         device=device,
         library=library,
         ranks=world.size,
+        reducers=create_reducers(library, world, device, collectives),
     )
     settings = graph_settings(config, library, schedule)
     compile_cell = create_compiler(config.system, device, collectives, settings)
@@ -180,6 +182,7 @@ def _create_step(
     device: str,
     library: str,
     ranks: int,
+    reducers: tuple[nn.Cell, nn.Cell] | None,
 ) -> TrainStep:
     loss_scale = _loss_scale(amp)
     return TrainStep(
@@ -190,6 +193,7 @@ def _create_step(
         ema=ema,
         accumulation_steps=train.gradient_accumulation_steps,
         ranks=ranks,
+        reducers=reducers,
         check=_overflow_check(loss_scale, device, library),
         fused=make_momentum(library, optimizer),
     )

@@ -75,10 +75,29 @@ void drive(const std::vector<const char*>& paths, void* cache, int thread) {
   }
 }
 
+// Images in memory, in memory of exactly their size: planes, pixels, and one channel three times.
+void drive_arrays() {
+  const int64_t strides[][3] = {{35, 7, 1}, {1, 21, 3}, {0, 7, 1}};
+  const int sizes[] = {105, 105, 35};
+  for (int kind = 0; kind < 3; ++kind) {
+    for (int padding : {0, 2, 9}) {
+      loader::ArraySettings settings{3, 5, 7, padding, {}, 0.5};
+      std::copy_n(strides[kind], 3, settings.strides);
+      const std::vector<uint8_t> image(sizes[kind], 3);
+      const std::vector<const uint8_t*> images(20, image.data());
+      std::vector<uint64_t> seeds(20);
+      for (size_t k = 0; k < seeds.size(); ++k) seeds[k] = k;
+      std::vector<float> table(3 * 256), out(20 * 105);
+      loader_arrays(&settings, images.data(), seeds.data(), 20, table.data(), out.data());
+    }
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   if (count < 3 || loader_use_jpeg(arguments[1]) != 0) return 2;
+  drive_arrays();
   const std::vector<const char*> paths(arguments + 2, arguments + count);
   for (int64_t room : {int64_t{0}, int64_t{9000}, int64_t{1} << 30}) {
     void* cache = loader_new_cache(static_cast<int64_t>(paths.size()), room);

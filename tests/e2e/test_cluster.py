@@ -47,8 +47,8 @@ class Job:
         launcher = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks)]
         self.start(*launcher, *RANK, *arguments, **environ)
 
-    def msrun(self, folder: Path, *arguments: str, **environ: str) -> None:
-        options = {"worker_num": 2, "local_worker_num": 2, "master_port": free_port()}
+    def msrun(self, folder: Path, *arguments: str, port: str = "", **environ: str) -> None:
+        options = {"worker_num": 2, "local_worker_num": 2, "master_port": port or free_port()}
         options["join"] = True
         words = [f"--{name}={value}" for name, value in options.items()]
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
@@ -163,6 +163,17 @@ def test_an_unusable_scheduler_host_is_reported_once_with_status_2(jobs, host, t
     assert job.end(START_SECONDS) == [2, 2], job.text
     assert job.text.count(told) == 1, job.text
     assert "Traceback" not in job.text
+
+
+def test_a_port_of_another_job_ends_msrun_s_ranks_instead_of_leaving_them_waiting(jobs, tmp_path):
+    job = jobs()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        job.msrun(tmp_path, "ok", port=port)
+        assert job.end(START_SECONDS + END_SECONDS) != [0], job.text
+    told = f"the scheduler can't listen on port {port} of 127.0.0.1 (Address already in use): "
+    log = (tmp_path / "msrun" / "worker_0.log").read_text()
+    assert f"error: the scheduler process: {told}choose another by MS_SCHED_PORT or msrun's" in log
 
 
 @pytest.mark.parametrize("launcher", ["srun", pytest.param("mpich", marks=pytest.mark.slow)])

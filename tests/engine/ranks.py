@@ -12,20 +12,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_on_two_ranks(script: str) -> None:
-    """Run a script under mpirun; rank 0 must print OK, and all ranks must exit with 0."""
+    """Run a script of this folder under mpirun; rank 0 must print OK, and all exit with 0."""
+    done = run_on_ranks(2, Path(__file__).with_name(script))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip() == "OK"
+
+
+def run_on_ranks(ranks: int, script: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a script under mpirun, as any user and with any number of cores."""
     environ = dict(
         os.environ,
         PYTHONPATH=str(ROOT),
         OMPI_ALLOW_RUN_AS_ROOT="1",
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
     )
-    path = Path(__file__).with_name(script)
-    done = subprocess.run(
-        [str(BIN / "mpirun"), "--oversubscribe", "-n", "2", sys.executable, str(path)],
+    command = [str(BIN / "mpirun"), "--oversubscribe", "-n", str(ranks)]
+    return subprocess.run(
+        [*command, sys.executable, str(script), *arguments],
         capture_output=True,
         text=True,
         env=environ,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == "OK"

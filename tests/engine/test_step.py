@@ -220,3 +220,15 @@ def test_a_request_is_answered_by_the_next_update():
     assert Outcome.read(step.update(1)) == (True, True, False)
     step.request(stop=False, save=True)
     assert Outcome.read(step.update(1)) == (True, False, True)
+
+
+def test_a_call_does_not_walk_through_the_cells_below_unless_it_compiles():
+    if ms.get_context("mode") != ms.GRAPH_MODE:
+        pytest.skip("nothing is compiled")
+    network, step = make()
+    step(*batch(6))
+    network.compile_phase = "another graph's"
+    step(*batch(6))
+    assert network.compile_phase == "another graph's"
+    step(*batch(5))
+    assert network.compile_phase == step.compile_phase

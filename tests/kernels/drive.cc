@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "../../mindcv_ghost/kernels/cpp/all_reduce.h"
+
 #define ARGUMENTS int, void **, int *, int64_t **, const char **, void *, void *
 extern "C" {
 void ghost_set_threads(int);
@@ -33,11 +35,18 @@ int ghost_depthwise_backward(ARGUMENTS);
 int ghost_batch_norm(ARGUMENTS);
 int ghost_batch_norm_evaluate(ARGUMENTS);
 int ghost_batch_norm_backward(ARGUMENTS);
+int ghost_batch_norm_add(ARGUMENTS);
+int ghost_batch_norm_add_evaluate(ARGUMENTS);
+int ghost_batch_norm_add_backward(ARGUMENTS);
+int ghost_parameter_free_shortcut(ARGUMENTS);
+int ghost_parameter_free_shortcut_backward(ARGUMENTS);
 int ghost_update_running_statistics(ARGUMENTS);
 int ghost_mean(ARGUMENTS);
 int ghost_mean_backward(ARGUMENTS);
 int ghost_rescale(ARGUMENTS);
 int ghost_rescale_backward(ARGUMENTS);
+int ghost_cross_entropy(ARGUMENTS);
+int ghost_cross_entropy_backward(ARGUMENTS);
 int ghost_all_finite(ARGUMENTS);
 int ghost_momentum(ARGUMENTS);
 int ghost_program(ARGUMENTS);
@@ -169,11 +178,26 @@ std::vector<float> depthwise(int64_t n, int64_t c, int64_t ratio, int64_t h, int
 
 std::vector<float> norms(int64_t n, int64_t c, int64_t h, int64_t w) {
   const Shape size = {n, c, h, w}, one = {c};
-  const Array set = settings({1e-5f}), x(size, 1), dy(size, 7), saved({2 * c}, 6);
+  const Array set = settings({1, 1e-5f}), of_sum = settings({0, 1e-5f});
+  const Array x(size, 1), dy(size, 7), saved({2 * c}, 6), shortcut(size, 8);
   const Array g(one, 2), b(one, 3), m(one, 4), v(one, 5);
   return run(ghost_batch_norm, "norm", {set, x, g, b}, {size, saved.shape}) +
          run(ghost_batch_norm_evaluate, "norm_evaluate", {set, x, g, b, m, v}, {size}) +
-         run(ghost_batch_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one});
+         run(ghost_batch_norm_backward, "norm_backward", {set, x, g, b, saved, dy}, {size, one, one}) +
+         run(ghost_batch_norm_add, "norm_add", {of_sum, x, g, b, shortcut}, {size, saved.shape}) +
+         run(ghost_batch_norm_add_evaluate, "norm_add_evaluate", {of_sum, x, g, b, m, v, shortcut},
+             {size}) +
+         run(ghost_batch_norm_add_backward, "norm_add_backward",
+             {of_sum, x, g, b, saved, dy, shortcut}, {size, one, one, size});
+}
+
+std::vector<float> shortcuts(int64_t n, int64_t c, int64_t h, int64_t w, float stride,
+                             float before) {
+  const int64_t step = static_cast<int64_t>(stride);
+  const Array set = settings({stride, before}), x({n, c, h, w}, 1);
+  const Array dy({n, c + 2, (h - 1) / step + 1, (w - 1) / step + 1}, 2);
+  return run(ghost_parameter_free_shortcut, "shortcut", {set, x}, {dy.shape}) +
+         run(ghost_parameter_free_shortcut_backward, "shortcut_backward", {set, dy, x}, {x.shape});
 }
 
 std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows,
@@ -185,6 +209,15 @@ std::vector<float> maps(int64_t n, int64_t c, int64_t h, int64_t w, int64_t rows
          run(ghost_rescale, "weight", {x, weight}, {size}) +
          run(ghost_rescale_backward, "weight_backward", {x, weight, dy}, {size, weight.shape}) +
          run(ghost_all_finite, "all_finite", {x, weight, mean}, {{1}});
+}
+
+std::vector<float> losses() {
+  const Array set = settings({0.1f, 1}), logits({37, 50}, 1), dloss({1}, 2);
+  Array labels({37});
+  for (int i = 0; i < 37; ++i) labels.values[i] = i % 9 == 8 ? -100 : i;
+  return run(ghost_cross_entropy, "loss", {set, logits, labels}, {{1}}) +
+         run(ghost_cross_entropy_backward, "loss_backward", {set, logits, labels, dloss},
+             {logits.shape});
 }
 
 std::vector<float> optimizers() {
@@ -277,22 +310,67 @@ std::vector<float> layers() {
          depthwise(70, 2, 1, 7, 7, 3, 3, 2) + depthwise(2, 3, 1, 6, 5, 1, 5, 1) +
          depthwise(2, 3, 1, 1, 4, 5, 1, 2) + depthwise(1, 2, 1, 33, 70, 7, 7, 1) +
          depthwise(2, 2, 1, 3, 2, 9, 9, 2) + depthwise(2, 2, 1, 4, 5, 1, 1, 2) +
-         norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + maps(3, 4, 9, 7, 4, 3) +
-         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1) + optimizers();
+         norms(5, 3, 7, 9) + norms(70, 2, 9, 9) + norms(1, 2, 80, 90) + norms(5, 20, 4, 4) +
+         shortcuts(3, 2, 9, 7, 2, 1) + shortcuts(2, 3, 4, 4, 1, 0) + maps(3, 4, 9, 7, 4, 3) +
+         maps(2, 3, 14, 28, 7, 14) + maps(2, 3, 80, 60, 1, 1) + losses() + optimizers();
 }
 
 std::vector<float> everything() {
   return tails(5, 3, 2, 6, 7, 5, 3) + tails(1, 4, 3, 11, 4, 4, 5) + tails(3, 2, 4, 7, 1, 9, 7) +
-         tails(70, 2, 2, 4, 8, 8, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
+         tails(70, 2, 2, 4, 8, 8, 1) + tails(9, 7, 3, 19, 3, 5, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
          stems(1, 2, 1, 1) + stems(2, 3, 8, 7) + convolutions(9, 3, 5, 4, 4, 3, 1) +
          convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +
          convolutions(1, 3, 3, 1, 1, 5, 1) + convolutions(3, 20, 37, 11, 18, 3, 1) +
-         convolutions(7, 16, 16, 4, 8, 3, 1) + layers() + programs(3, 3, 42, 31, 16, 15) +
-         programs(1, 1, 220, 240, 66, 3) + programs(12, 1, 60, 72, 66, 3) +
-         programs(3, 2, 90, 100, 16, 16) + programs(1, 2, 9, 3, 3, 2) +
-         channels_last(1, 3, 99, 41, 6) + channels_last(3, 2, 14, 13, 150) +
-         channels_last(2, 1, 9, 9, 70);
+         convolutions(7, 16, 16, 4, 8, 3, 1) + convolutions(2, 9, 11, 11, 19, 3, 1) +
+         convolutions(3, 32, 32, 7, 33, 3, 1) + convolutions(2, 3, 5, 5, 9, 3, 1) +
+         convolutions(5, 9, 11, 7, 10, 3, 2) + convolutions(3, 3, 4, 1, 2, 3, 2) +
+         convolutions(20, 70, 130, 4, 4, 3, 1) + convolutions(3, 70, 14, 9, 10, 3, 2) + layers() +
+         programs(3, 3, 42, 31, 16, 15) + programs(1, 1, 220, 240, 66, 3) +
+         programs(12, 1, 60, 72, 66, 3) + programs(3, 2, 90, 100, 16, 16) +
+         programs(1, 2, 9, 3, 3, 2) + channels_last(1, 3, 99, 41, 6) +
+         channels_last(3, 2, 14, 13, 150) + channels_last(2, 1, 9, 9, 70);
+}
+
+// Three ranks, each a thread: their sums have to be those of a loop. One block isn't enough for all.
+void ranks() {
+  constexpr int kRanks = 3;
+  const std::vector<int64_t> sizes = {1, 2, 3, 70001, ghost::RankGroup::kBlock, 64};
+  std::vector<char> memory(ghost::RankGroup::bytes(kRanks) + 64);
+  void* shared = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & 63);
+  std::vector<std::vector<Array>> in(kRanks), out(kRanks);
+  for (int rank = 0; rank < kRanks; ++rank) {
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      in[rank].emplace_back(Shape{sizes[i]}, 1 + rank + kRanks * i);
+      out[rank].emplace_back(Shape{sizes[i]});
+    }
+  }
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      ghost::RankGroup group(shared, rank, kRanks);
+      std::vector<const float*> from;
+      std::vector<float*> to;
+      for (size_t i = 0; i < sizes.size(); ++i) {
+        from.push_back(in[rank][i].values.data());
+        to.push_back(out[rank][i].values.data());
+      }
+      for (int again = 0; again < 3; ++again) {
+        ghost::AllReduce(&group, sizes, from, to, 0.5f).run();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    for (int64_t j = 0; j < sizes[i]; ++j) {
+      const int first = sizes[i] < kRanks ? 0 : ghost::RingChunks{sizes[i], kRanks}.first_rank(j);
+      float sum = 0;
+      for (int k = 0; k < kRanks; ++k) sum += in[(first + k) % kRanks][i].values[j];
+      for (int rank = 0; rank < kRanks; ++rank) {
+        if (out[rank][i].values[j] != sum * 0.5f) fail("another sum over the ranks");
+      }
+    }
+  }
 }
 
 bool same(const std::vector<float>& a, const std::vector<float>& b) {
@@ -302,6 +380,7 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
 }  // namespace
 
 int main() {
+  ranks();
   const std::vector<float> expected = everything();
   for (int threads : {2, 3, 1, 4}) {
     ghost_set_threads(threads);

@@ -11,8 +11,10 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindcv_ghost.kernels.ghost_tail import NativeGhostBasicBlock, NativeGhostBottleneck
 from mindcv_ghost.kernels.install import install
+from mindcv_ghost.kernels.parameter_free_shortcut import NativeGhostCifarBlock
 from mindcv_ghost.layers import GhostModule
 from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck
+from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
 
 from ..helpers.randomised import randomise
 from .stock_and_native import Cases, assert_close, compute_both
@@ -34,6 +36,10 @@ NAMED = {
         *(4, 6, dict(kernel_size=3, padding=(0, 1, 1, 0), bias=True)),
         *((2, 6, 6), False),
     ),
+    "many small maps, cheap 1x1": (4, 11, dict(ratio=3, cheap_kernel_size=1), (37, 4, 4), False),
+    "cheap 1x1, shortcut": (4, 6, dict(act=False, cheap_kernel_size=1), (3, 5, 7), True),
+    "no cheap branch": (4, 6, dict(ratio=1), (3, 5, 7), False),
+    "no cheap branch, shortcut": (4, 6, dict(ratio=1, act=False), (37, 4, 4), True),
     "a small batch of many": (4, 6, dict(kernel_size=3), (37, 4, 4), False),
 }
 NAMES, CASES = tuple(NAMED), tuple(NAMED.values())
@@ -88,7 +94,8 @@ def test_module_computes_what_stock_operators_do(both, index):
     stock, native, *_ = both
     for what in ("outputs", "evaluation"):
         assert_close(native[what][index], stock[what][index])
-    for what, least in (("gradients", 8), ("running", 4)):
+    branches = 1 if CASES[index][2].get("ratio") == 1 else 2
+    for what, least in (("gradients", 2 + 3 * branches), ("running", 2 * branches)):
         names = [name for name in stock[what] if name.startswith(f"cases.{index}.")]
         assert len(names) >= least
         largest = max(np.abs(stock[what][name]).max() for name in names)
@@ -114,9 +121,8 @@ def test_running_statistics_of_both_batch_norms_are_updated(both):
         dict(permuted=True),
         dict(norm=False),
         dict(norm=lambda channels: nn.GroupNorm(1, channels)),
-        dict(ratio=1),
     ],
-    ids=("SiLU", "a ReLU after both", "permuted", "no norm", "a norm of groups", "no ghosts"),
+    ids=("SiLU", "a ReLU after both", "permuted", "no norm", "a norm of groups"),
 )
 def test_module_of_another_kind_stays_stock(built, options):
     module = GhostModule(4, 6, **options)
@@ -184,8 +190,12 @@ def test_gammas_of_zero_get_the_gradients_of_stock_operators(built, graph_mode):
             lambda **o: GhostBottleneck(8, 4, 2, partial(GhostModule, ratio=2, **o)),
             NativeGhostBottleneck,
         ),
+        (
+            lambda **o: GhostCifarBlock(4, 8, 2, partial(GhostModule, ratio=2, **o)),
+            NativeGhostCifarBlock,
+        ),
     ],
-    ids=["basic", "bottleneck"],
+    ids=["basic", "bottleneck", "for small images"],
 )
 def test_blocks_are_exchanged_where_all_their_ghost_modules_are(built, make, native):
     block, mixed = make(cheap_kernel_size=3), make(cheap_kernel_size=3)

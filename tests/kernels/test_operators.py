@@ -90,7 +90,7 @@ def run_layers(handle) -> list[np.ndarray]:
     norm = [values(4, seed=i) for i in range(2)]
     found = call(handle, "ghost_depthwise", [[2], x, weight], [dy.shape])
     found += call(handle, "ghost_depthwise_backward", [[2], x, weight, dy], shapes([x, weight]))
-    settings = [EPSILON]
+    settings = [1, EPSILON]
     found += call(handle, "ghost_batch_norm", [settings, x, *norm], [x.shape, (8,)])
     back = [settings, x, *norm, found[-1], values(*x.shape, seed=7)]
     return found + call(handle, "ghost_batch_norm_backward", back, [x.shape, (4,), (4,)])
@@ -113,7 +113,7 @@ def test_a_nan_stays_in_its_channel_of_a_depthwise_convolution_and_a_norm(handle
     (y,) = call(handle, "ghost_depthwise", [[2], x, weight], [(3, 4, 3, 3)])
     assert np.isnan(y).sum() == np.isnan(y[0, 1, 1, 1]).sum() == 1
     norm = [np.ones(4, np.float32)] * 2
-    y, _ = call(handle, "ghost_batch_norm", [[EPSILON], x, *norm], [x.shape, (8,)])
+    y, _ = call(handle, "ghost_batch_norm", [[0, EPSILON], x, *norm], [x.shape, (8,)])
     assert np.isnan(y[:, 1]).all() and not np.isnan(np.delete(y, 1, axis=1)).any()
 
 
@@ -121,7 +121,7 @@ def test_statistics_keep_their_digits_where_means_are_large(handle):
     x = 1000 + values(70, 2, 9, 9)
     x[0] = 0  # were it the measure of all, sums of squares would cancel
     one = np.ones(2, np.float32)
-    _, saved = call(handle, "ghost_batch_norm", [[EPSILON], x, one, one], [x.shape, (4,)])
+    _, saved = call(handle, "ghost_batch_norm", [[0, EPSILON], x, one, one], [x.shape, (4,)])
     exact = x.astype(np.float64)
     np.testing.assert_allclose(saved[:2], exact.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(saved[2:], exact.var((0, 2, 3)), rtol=1e-5)
@@ -194,7 +194,11 @@ def test_stem_gives_the_gradient_of_equal_values_to_the_first(handle):
         ("ghost_depthwise", [[1], values(1, 2, 4, 4), values(2, 1, 2, 3)], [(1, 2, 4, 4)]),
         ("ghost_depthwise", [[3], values(1, 2, 4, 4), values(2, 1, 3, 3)], [(1, 2, 2, 2)]),
         ("ghost_depthwise", [[2], values(1, 2, 4, 4), values(2, 1, 3, 3)], [(1, 2, 4, 4)]),
-        ("ghost_batch_norm_evaluate", [[1], values(1, 2, 4, 4), *[values(3)] * 4], [(1, 2, 4, 4)]),
+        (
+            "ghost_batch_norm_evaluate",
+            [[0, 1], values(1, 2, 4, 4), *[values(3)] * 4],
+            [(1, 2, 4, 4)],
+        ),
         (
             "ghost_update_running_statistics",
             [[1], values(1, 2, 4, 4), values(4), values(2)],
@@ -261,6 +265,18 @@ def test_winograd_convolutions_stay_within_half_of_1e_5_of_exact_ones(
         assert np.abs(got - expected).max() <= 5e-6 * np.abs(expected).max(), name
 
 
+def test_winograd_convolutions_of_few_tiles_have_the_same_bits_on_any_number_of_threads(handle):
+    # 130 maps are enough panels of weights for one or two threads, and too few for three.
+    x, weight = values(20, 70, 4, 4), values(130, 70, 3, 3, seed=1)
+    exact = convolution(x.astype(float), weight.astype(float))
+    found = []
+    for threads in (1, 2, 3):
+        handle.ghost_set_threads(ctypes.c_int(threads))
+        found += call(handle, "ghost_conv", [[1], x, weight], [exact.shape])
+    assert np.abs(found[0] - exact).max() <= 5e-6 * np.abs(exact).max()
+    assert {each.tobytes() for each in found} == {found[0].tobytes()}
+
+
 def exact_gradient_of_input(dy: np.ndarray, weight: np.ndarray, shape: tuple, stride: int):
     """What a convolution's outputs give back to each input, tap by tap."""
     kernel, (_, _, rows, columns) = weight.shape[-1], dy.shape
@@ -311,7 +327,7 @@ def test_results_are_the_same_wherever_in_a_cache_line_memory_begins(handle):
         cases = [
             ("ghost_conv", [[1], x, weight], [size]),
             ("ghost_conv_backward_input", [[1], x, weight, x], [size]),
-            ("ghost_batch_norm_evaluate", [[1e-5], x, *norm, *running], [size]),
+            ("ghost_batch_norm_evaluate", [[0, 1e-5], x, *norm, *running], [size]),
             (
                 "ghost_tail_evaluate",
                 [TAIL_SETTINGS, half, *first, depthwise, *second],

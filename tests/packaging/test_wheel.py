@@ -6,6 +6,7 @@ import email
 import json
 import os
 import shutil
+import socket
 import sys
 import tarfile
 import venv
@@ -132,6 +133,9 @@ def test_msrun_starts_the_command_by_its_path_and_the_module_by_python(
     if program == "module":
         words = ["python", "-m", "mindcv_ghost"]
     msrun = ["msrun", "--worker_num", "2", "--local_worker_num", "2", "--join", "True"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        msrun += ["--master_port", str(free.getsockname()[1])]
     run(installed, tmp_path, *msrun, *words, "train", *TRAINING)
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["ranks"], facts["launcher"]) == (2, "msrun")

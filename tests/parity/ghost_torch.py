@@ -22,12 +22,16 @@ class GhostModule(nn.Module):
             nn.Conv2d(inp, m, k, stride, k // 2, bias=False), nn.BatchNorm2d(m), act()
         )
         g = m * (ratio - 1)
-        self.cheap_operation = nn.Sequential(
-            nn.Conv2d(m, g, d, 1, d // 2, groups=m, bias=False), nn.BatchNorm2d(g), act()
-        )
+        self.cheap_operation = None
+        if g:
+            self.cheap_operation = nn.Sequential(
+                nn.Conv2d(m, g, d, 1, d // 2, groups=m, bias=False), nn.BatchNorm2d(g), act()
+            )
 
     def forward(self, x):
         x = self.primary_conv(x)
+        if self.cheap_operation is None:
+            return x
         return torch.cat([x, self.cheap_operation(x)], 1)[:, : self.oup]
 
 
@@ -72,10 +76,10 @@ class GhostResNet50(nn.Module):
 
 
 class CifarBlock(nn.Module):
-    def __init__(self, inp, planes, stride):
+    def __init__(self, inp, planes, stride, ratio):
         super().__init__()
-        self.conv1 = GhostModule(inp, planes, 3, d=1, stride=stride)
-        self.conv2 = GhostModule(planes, planes, 3, d=1, relu=False)
+        self.conv1 = GhostModule(inp, planes, 3, ratio, d=1, stride=stride)
+        self.conv2 = GhostModule(planes, planes, 3, ratio, d=1, relu=False)
         self.stride, self.new = stride, planes - inp
 
     def forward(self, x):
@@ -86,14 +90,14 @@ class CifarBlock(nn.Module):
 
 
 class GhostResNet20Cifar(nn.Module):
-    def __init__(self, num_classes=10):
+    def __init__(self, num_classes=10, ratio=2):
         super().__init__()
-        self.conv1 = GhostModule(3, 16, 3, d=1)
+        self.conv1 = GhostModule(3, 16, 3, ratio, d=1)
         inp = 16
         for i, planes in enumerate((16, 32, 64), start=1):
             blocks = []
             for j in range(3):
-                blocks.append(CifarBlock(inp, planes, 2 if i > 1 and j == 0 else 1))
+                blocks.append(CifarBlock(inp, planes, 2 if i > 1 and j == 0 else 1, ratio))
                 inp = planes
             setattr(self, f"layer{i}", nn.Sequential(*blocks))
         self.fc = nn.Linear(64, num_classes)

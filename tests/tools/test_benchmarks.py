@@ -51,13 +51,31 @@ def results(tmp_path):
     return path
 
 
-def test_a_ratio_below_1_is_bold_and_a_missed_goal_says_no(results):
-    text = benchmark_tables(read_results(results))
-    assert "| training, 1 worker | 800 images/s | timm | 400 | 2.00 | >= 2 | yes |" in text
-    assert "| **0.75** | – | – |" in text
-    assert "a CPU, 2 cores; x 1; commit abc." in text
-    unmet = {**read_results(results)[0], "ratio": 1.5, "met": "no"}
-    assert "| 1.50 | >= 2 | **no** |" in benchmark_tables([unmet])
+def test_a_ratio_below_1_and_a_missed_goal_are_bold(results):
+    rows = read_results(results)
+    text = benchmark_tables(rows)
+    assert "| case | rival | unit | goal | a CPU, 2 cores |" in text
+    assert "| training, 1 worker | timm | images/s | >= 2 | 2.00 (800 / 400) |" in text
+    assert "| evaluation | a folder reader | images/s | – | **0.75** (300 / 400) |" in text
+    assert "a CPU, 2 cores: x 1; commit abc." in text
+    assert "- a CPU, 2 cores: 1 of 1 goals are met.\n" in text
+    unmet = benchmark_tables([{**rows[0], "ratio": 1.5, "met": "no"}])
+    assert "| >= 2 | 1.50 (800 / 400) **missed** |" in unmet
+    assert "- a CPU, 2 cores: 0 of 1 goals are met.\n" in unmet
+    assert "  - **missed**: training, 1 worker: 1.50 times timm, goal >= 2\n" in unmet
+
+
+def test_machines_stand_side_by_side_and_each_names_its_missed_goals(results):
+    rows = read_results(results)
+    other = {**rows[0], "machine": "B, AVX2", "value": 500.0, "rival_value": 400.0, "ratio": 1.25}
+    text = benchmark_tables([*rows, {**other, "met": "no"}])
+    assert "| goal | B, AVX2 | a CPU, 2 cores |" in text
+    assert "| >= 2 | 1.25 (500 / 400) **missed** | 2.00 (800 / 400) |" in text
+    assert "| evaluation | a folder reader | images/s | – | – | **0.75** (300 / 400) |" in text
+    assert "- B, AVX2: 0 of 1 goals are met.\n  - **missed**: training, 1 worker: 1.25" in text
+    assert "- a CPU, 2 cores: 1 of 1 goals are met.\n\n" in text
+    scaling = scaling_table([*rows, {**other, "benchmark": "JPEG to batch"}])
+    assert scaling.startswith("a CPU, 2 cores. Measured: ") and "B, AVX2" not in scaling
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,18 @@ def test_operators_are_sorted_by_part_and_time_and_those_below_1_ms_left_out(fil
     ]
 
 
+def test_machines_stand_side_by_side(file):
+    rows = profile.read_profile(file)
+    more = [{**row, "machine": "another", "ms": 2 * row["ms"]} for row in rows]
+    text = profile.part_table([*rows, *more])
+    assert f"| {profile.FORWARD} | 300.0 | 150.0 | 100.0 |" in text
+    assert f"| {profile.FORWARD} | 600.0 | 300.0 | 200.0 |" in text
+    operators = profile.operator_table([*rows, *more])
+    assert "| operator | a CPU (ms) | another (ms) |" in operators
+    assert "| convolutions | 300.0 | 600.0 |" in operators
+    assert "| ReLU | – | 1.0 |" in operators
+
+
 def test_without_a_profile_the_tables_say_not_measured(tmp_path):
     assert profile.read_profile(tmp_path / "none.csv") == []
     assert profile.part_table([]) == profile.operator_table([]) == "not measured\n"

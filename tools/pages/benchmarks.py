@@ -3,7 +3,7 @@
     python -m tools.pages.benchmarks benchmarks/results.csv docs/performance.png
 
 ``benchmarks/run_all.py`` writes that file, ``tables.py`` puts the tables into the page, and this
-command draws the chart.
+command draws the chart. The results of several machines stand side by side.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COLUMNS += ("command", "machine", "versions", "commit", "date")
 FAILED = "Failed"  # in the column "benchmark": the command failed, and "case" says how
 NOT_MEASURED = "not measured\n"
 _DEVICES = (8, 64, 512)
+_CASE = ("benchmark", "case", "rival")
 
 
 def meets(goal: str, ratio: float | None, value: float) -> str:
@@ -76,39 +77,85 @@ def read_results(path: str | os.PathLike) -> list[dict]:
 
 
 def benchmark_tables(rows: Sequence[dict]) -> str:
-    """Return a table per benchmark; a ratio below 1 and a missed goal are bold.
+    """Return which goals each machine missed, and a table per benchmark with a column per machine.
 
-    Failed commands come last.
+    A ratio below 1 and a missed goal are bold. Failed commands come last.
     """
-    parts = []
-    for name in dict.fromkeys(row["benchmark"] for row in rows if row["benchmark"] != FAILED):
-        lines = ["| case | ours | rival | rival's | ratio | goal | met |", "| --- " * 7 + "|"]
-        chosen = [row for row in rows if row["benchmark"] == name]
-        for row in chosen:
-            ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}"
-            if row["ratio"] is not None and row["ratio"] < 1:
-                ratio = f"**{ratio}**"
-            met = "**no**" if row["met"] == "no" else row["met"] or "–"
-            rivals = "–" if row["rival_value"] is None else f"{row['rival_value']:.4g}"
-            cells = (row["case"], f"{row['value']:.4g} {row['unit']}", row["rival"] or "–", rivals)
-            lines.append("| " + " | ".join((*cells, ratio, row["goal"] or "–", met)) + " |")
-        machines = sorted({(row["machine"], row["versions"], row["commit"]) for row in chosen})
-        notes = [f"{m}; {v}; commit {c}." for m, v, c in machines]
-        parts.append(f"**{name}**\n\n" + "\n".join(lines) + "\n\n" + " ".join(notes) + "\n")
+    measured = [row for row in rows if row["benchmark"] != FAILED]
+    parts = [_goals(measured)] if measured else []
+    for name in dict.fromkeys(row["benchmark"] for row in measured):
+        parts.append(_table(name, [row for row in measured if row["benchmark"] == name]))
     failed = [row for row in rows if row["benchmark"] == FAILED]
     if failed:
-        lines = [f"- `{row['command']}` ({row['date']}): {row['case']}" for row in failed]
+        lines = [
+            f"- `{row['command']}` ({row['date']}, {row['machine']}): {row['case']}"
+            for row in failed
+        ]
         parts.append(f"**{FAILED}**\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts) or NOT_MEASURED
 
 
+def _machines(rows: Sequence[dict]) -> list[str]:
+    return sorted({row["machine"] for row in rows})
+
+
+def _goals(rows: Sequence[dict]) -> str:
+    """Return a line per machine: how many goals are met, and which ones aren't."""
+    lines = []
+    for machine in _machines(rows):
+        judged = [row for row in rows if row["machine"] == machine and row["met"]]
+        missed = [row for row in judged if row["met"] == "no"]
+        lines.append(f"- {machine}: {len(judged) - len(missed)} of {len(judged)} goals are met.")
+        for row in missed:
+            reached = f"{row['value']:.4g} {row['unit']}"
+            if row["ratio"] is not None:
+                reached = f"{row['ratio']:.2f} times {row['rival']}"
+            lines.append(f"  - **missed**: {row['case']}: {reached}, goal {row['goal']}")
+    return "**Goals**\n\n" + "\n".join(lines) + "\n"
+
+
+def _table(name: str, rows: Sequence[dict]) -> str:
+    """Return a benchmark's table; a cell is ``ratio (ours / rival's)``."""
+    machines = _machines(rows)
+    names = ("case", "rival", "unit", "goal")
+    lines = ["| " + " | ".join((*names, *machines)) + " |"]
+    lines.append("| --- " * (len(names) + len(machines)) + "|")
+    for key in dict.fromkeys(tuple(row[column] for column in names) for row in rows):
+        same = [row for row in rows if tuple(row[column] for column in names) == key]
+        cells = {row["machine"]: _cell(row) for row in same}
+        texts = (*(text or "–" for text in key), *(cells.get(each, "–") for each in machines))
+        lines.append("| " + " | ".join(texts) + " |")
+    runs = sorted({(row["machine"], row["versions"], row["commit"]) for row in rows})
+    notes = [f"{machine}: {versions}; commit {commit}." for machine, versions, commit in runs]
+    return f"**{name}**\n\n" + "\n".join(lines) + "\n\n" + " ".join(notes) + "\n"
+
+
+def _cell(row: dict) -> str:
+    if row["ratio"] is None:
+        text = f"{row['value']:.4g}"
+    else:
+        ratio = f"{row['ratio']:.2f}"
+        ratio = f"**{ratio}**" if row["ratio"] < 1 else ratio
+        text = f"{ratio} ({row['value']:.4g} / {row['rival_value']:.4g})"
+    return f"{text} **missed**" if row["met"] == "no" else text
+
+
 def scaling_table(rows: Sequence[dict]) -> str:
-    """Return the table that projects step, all-reduce and loader to more devices; see the page."""
+    """Return a table per machine: step, all-reduce and loader projected to more devices."""
+    parts = []
+    for machine in _machines(rows):
+        text = _scaling_of([row for row in rows if row["machine"] == machine])
+        parts += [f"{machine}. {text}"] if text else []
+    return "\n".join(parts) or NOT_MEASURED
+
+
+def _scaling_of(rows: Sequence[dict]) -> str:
+    """Return one machine's projection; see the page. "" if a part of it wasn't measured there."""
     step = _find(rows, "Data parallel", "2 ranks of a core")
     reduce = _find(rows, "Data parallel", "all-reduce")
     loader = _find(rows, "JPEG to batch", "training, 1 worker")
     if step is None or reduce is None or loader is None:
-        return NOT_MEASURED
+        return ""
     batch = int(re.search(r"global batch (\d+)", step["case"])[1]) // 2
     numbers = float(re.search(r"of ([0-9.]+) M float32", reduce["case"])[1])
     whole, two = 2 * batch / step["value"], reduce["value"]
@@ -141,7 +188,7 @@ def _find(rows: Sequence[dict], benchmark: str, words: str) -> dict | None:
 
 
 def draw_chart(results: str | os.PathLike, png: str | os.PathLike) -> None:
-    """Draw each ratio to a rival as a bar, and its goal as a mark.
+    """Draw each ratio to a rival as a bar, and its goal as a mark, in a panel per machine.
 
     Raises:
         ReportError: if there is no ratio to draw, or no matplotlib.
@@ -149,20 +196,25 @@ def draw_chart(results: str | os.PathLike, png: str | os.PathLike) -> None:
     rows = [row for row in read_results(results) if row["ratio"] is not None]
     if not rows:
         raise ReportError(f"{results} holds no ratio to draw")
-    figure = new_figure(9.0, 1.2 + 0.34 * len(rows))
-    axes = figure.subplots()
-    places = range(len(rows))[::-1]
-    colours = [BLUE if row["ratio"] >= 1 else ORANGE for row in rows]
-    axes.barh(places, [row["ratio"] for row in rows], color=colours, height=0.62)
-    for place, row in zip(places, rows):
-        axes.text(row["ratio"], place, f" {row['ratio']:.2f}", va="center", fontsize=7)
-        found = re.search(r"[0-9.]+", row["goal"])
-        if found:
-            axes.plot([float(found[0])], [place], "|", color="black", markersize=12)
-    axes.axvline(1, color=GREY, linewidth=0.8)
-    names = [f"{row['benchmark']}: {row['case']}\nagainst {row['rival']}" for row in rows]
-    axes.set_yticks(list(places), names, fontsize=6)
-    axes.set_xlabel("times as good as the rival (black: the goal)")
+    machines = _machines(rows)
+    cases = list(dict.fromkeys(tuple(row[name] for name in _CASE) for row in rows))
+    figure = new_figure(5.0 + 4.0 * len(machines), 1.2 + 0.34 * len(cases))
+    panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
+    places = {case: len(cases) - number for number, case in enumerate(cases, 1)}
+    for axes, machine in zip(panels, machines):
+        axes.set_title(machine, size=8)
+        for row in (row for row in rows if row["machine"] == machine):
+            place, ratio = places[tuple(row[name] for name in _CASE)], row["ratio"]
+            axes.barh(place, ratio, color=BLUE if ratio >= 1 else ORANGE, height=0.62)
+            axes.text(ratio, place, f" {ratio:.2f}", va="center", fontsize=7)
+            found = re.search(r"[0-9.]+", row["goal"])
+            if found:
+                axes.plot([float(found[0])], [place], "|", color="black", markersize=12)
+        axes.axvline(1, color=GREY, linewidth=0.8)
+        axes.set_xlabel("times as good as the rival (black: the goal)", size=8)
+    names = [f"{benchmark}: {case}\nagainst {rival}" for benchmark, case, rival in cases]
+    panels[0].set_yticks(list(places.values()), names, fontsize=6)
+    panels[0].set_ylim(-0.7, len(cases) - 0.3)
     save_chart(figure, png, results)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
@@ -67,10 +68,17 @@ def read_profile(path: str | os.PathLike) -> list[dict]:
     return read_rows(path, COLUMNS, convert)
 
 
+def _by_machine(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    machines = sorted({row["machine"] for row in rows})
+    return {machine: [r for r in rows if r["machine"] == machine] for machine in machines}
+
+
 def part_table(rows: Sequence[dict]) -> str:
-    """Return a table with a row per part: stock and native time, the limit, and what sets it."""
-    if not rows:
-        return NOT_MEASURED
+    """Return a table per machine, with a row per part: its times, the limit, and what sets it."""
+    return "\n".join(map(_parts_of, _by_machine(rows).values())) or NOT_MEASURED
+
+
+def _parts_of(rows: Sequence[dict]) -> str:
     lines = ["| part of a step | stock (ms) | native (ms) | limit (ms) | set by | native / limit |"]
     lines.append("| --- " * 6 + "|")
     totals = dict.fromkeys(_KINDS, 0.0)
@@ -93,15 +101,21 @@ def part_table(rows: Sequence[dict]) -> str:
 
 
 def operator_table(rows: Sequence[dict]) -> str:
-    """Return a table with a row per operator that takes a millisecond or more."""
+    """Return a table with a row per operator that takes a millisecond, and a column per machine."""
     found = [row for row in rows if row["operators"] != "limit" and row["ms"] >= 1]
     if not found:
         return NOT_MEASURED
-    lines = ["| operators | part of a step | operator | ms |", "| --- " * 4 + "|"]
+    machines = list(_by_machine(found))
+    names = ("operators", "part", "operator")
+    heads = ("operators", "part of a step", "operator", *(f"{each} (ms)" for each in machines))
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    times: dict[tuple, dict[str, float]] = {}
+    for row in found:
+        times.setdefault(tuple(row[name] for name in names), {})[row["machine"]] = row["ms"]
     order = [(kind, part) for kind in _KINDS for part in PARTS]
-    for row in sorted(found, key=lambda r: (order.index((r["operators"], r["part"])), -r["ms"])):
-        cells = (row["operators"], row["part"], row["operator"], f"{row['ms']:.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
+    for key in sorted(times, key=lambda k: (order.index(k[:2]), -max(times[k].values()))):
+        cells = (f"{times[key][each]:.1f}" if each in times[key] else "–" for each in machines)
+        lines.append("| " + " | ".join((*key, *cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -134,7 +148,7 @@ def _line(part: str, times: dict[str, float], bound: str) -> str:
 
 
 def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
-    """Draw each part's stock time, native time and limit as bars.
+    """Draw each part's stock time, native time and limit as bars, in a panel per machine.
 
     Raises:
         ReportError: if there is nothing to draw, or no matplotlib.
@@ -143,8 +157,18 @@ def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
     parts = [part for part in PARTS if any(_time(rows, kind, part) for kind in _KINDS)]
     if not parts:
         raise ReportError(f"{profile} holds nothing to draw")
-    figure = new_figure(9.0, 1.2 + 0.55 * len(parts))
-    axes = figure.subplots()
+    machines = _by_machine(rows)
+    figure = new_figure(5.0 + 4.0 * len(machines), 1.2 + 0.55 * len(parts))
+    panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
+    for axes, (machine, measured) in zip(panels, machines.items()):
+        _draw_machine(axes, parts, measured)
+        axes.set_title(f"{measured[0]['case']}\n{machine}", size=9)
+    panels[0].set_yticks([len(parts) - n for n in range(len(parts))], parts, fontsize=7)
+    panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    save_chart(figure, png, profile)
+
+
+def _draw_machine(axes: Any, parts: Sequence[str], rows: Sequence[dict]) -> None:
     for shift, (kind, colour) in enumerate(zip(_KINDS, (GREY, BLUE, GREEN))):
         places = [len(parts) - n - 0.27 * (shift - 1) for n in range(len(parts))]
         times = [_time(rows, kind, part) for part in parts]
@@ -152,11 +176,7 @@ def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
         axes.barh(places, times, height=0.25, color=colour, label=label)
         for place, time in zip(places, times):
             axes.text(time, place, f" {time:.0f}" if time else "", va="center", fontsize=7)
-    axes.set_yticks([len(parts) - n for n in range(len(parts))], parts, fontsize=7)
     axes.set_xlabel("milliseconds of a step")
-    axes.set_title(rows[0]["case"], size=9)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    save_chart(figure, png, profile)
 
 
 @tells_user_errors

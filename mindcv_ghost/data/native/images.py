@@ -69,7 +69,7 @@ _COMPUTED = (
 def train_decoder(
     source: Source, augment: Augment, transforms: TrainTransforms, *, cache_mb: int
 ) -> ImageDecoder:
-    """Make the decoder for training images.
+    """Make the decoder for training images of a folder.
 
     Args:
         source: the training split.
@@ -168,6 +168,12 @@ class ImageDecoder:
         self._height, self._width = int(settings["height"][0]), int(settings["width"][0])
         mean, std = settings["mean"][0], settings["std"][0]
         self.black = ((np.float32(0) - mean) / std).reshape(3, 1, 1)
+
+    @property
+    def info(self) -> str:
+        """What makes the images, as a line for the log."""
+        kept = "; decoded images stay in memory" if self.cache else ""
+        return "native loader (libjpeg-turbo)" + kept
 
     def allocate(self, count: int) -> np.ndarray:
         """Return uninitialised memory for images, float32 (count, 3, H, W)."""

@@ -65,6 +65,7 @@ def open_library(path: str | Path) -> ctypes.CDLL:
         raise Unavailable(f"{path} can't be loaded ({error})") from error
     pointer, integer, wide = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     library.loader_images.argtypes = [pointer, pointer, pointer, integer, pointer, pointer]
+    library.loader_arrays.argtypes = [pointer, pointer, pointer, integer, pointer, pointer]
     library.loader_normalize.argtypes = [pointer, pointer, pointer]
     library.loader_is_plain_jpeg.argtypes = [ctypes.c_char_p, wide]
     library.loader_new_cache.argtypes, library.loader_new_cache.restype = [wide, wide], pointer

@@ -4,7 +4,8 @@
 library that was built for another processor may crash. Exit status 0 if all is right.
 
 Evaluation has to agree bit for bit: odd and even sizes, each chroma subsampling, reduced and
-enlarged. For training an image has to come out, finite, and a file that is cut must do no harm.
+enlarged. For training an image has to come out, finite, and a file that is cut must do no harm. An
+image in memory has to come out as one of its padded crops, flipped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import numpy as np
 from PIL import Image
 
+from mindcv_ghost.data.native.array_images import ARRAY_SETTINGS
 from mindcv_ghost.data.native.images import ITEM, SETTINGS
 from mindcv_ghost.data.native.library import open_library
 from mindcv_ghost.data.transforms.factory import eval_transforms
@@ -88,7 +90,32 @@ def check_library(library: ctypes.CDLL) -> list[str]:
             problems.append(f"training, {name}: no image")
         if decode_files(library, settings, [file[: len(file) // 3]])[0][0] not in (0, 1):
             problems.append(f"training, {name}: a cut file gave an unknown status")
-    return problems
+    return problems + _array_problems(library)
+
+
+def _array_problems(library: ctypes.CDLL) -> list[str]:
+    """Compare images in memory with all crops of the padded image, flipped."""
+    random = np.random.RandomState(0)
+    image = random.randint(0, 256, (5, 7, 3)).astype(np.uint8)  # rows, columns, channels
+    table = random.normal(size=(3, 256)).astype(np.float32)
+    settings = np.zeros(1, ARRAY_SETTINGS)
+    settings["channels"], settings["height"], settings["width"] = 3, 5, 7
+    settings["padding"], settings["strides"], settings["hflip"] = 2, (1, 21, 3), 1
+    seeds, out = np.arange(40, dtype=np.uint64), np.zeros((40, 3, 5, 7), np.float32)
+    images = np.full(40, image.ctypes.data, np.uint64)
+    arrays = (settings, images, seeds)
+    library.loader_arrays(
+        *(each.ctypes.data for each in arrays), 40, table.ctypes.data, out.ctypes.data
+    )
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    values = np.stack([table[c][padded[:, :, c]] for c in range(3)])
+    crops = {
+        values[:, top : top + 5, left : left + 7][:, :, ::-1].tobytes()
+        for top in range(5)
+        for left in range(5)
+    }
+    found = {each.tobytes() for each in out}
+    return [] if found <= crops and len(found) > 10 else ["images in memory: no padded crops"]
 
 
 def _photograph(width: int, height: int, options: dict) -> bytes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TypeVar, Union
 
 import numpy as np
 
+from mindcv_ghost.data.native.array_images import ArrayImages, train_arrays
 from mindcv_ghost.data.native.images import ImageDecoder, eval_decoder, train_decoder
 from mindcv_ghost.data.pipeline.backend import Batches, EvalBackend, SinkPipeline, TrainBackend
 from mindcv_ghost.data.pipeline.mindspore_backend import (
@@ -19,6 +21,7 @@ from mindcv_ghost.data.pipeline.mindspore_backend import (
 )
 from mindcv_ghost.data.pipeline.native_backend import NativeEvalBackend, NativeTrainBackend
 from mindcv_ghost.data.pipeline.sharding import EvalShard, TrainSampler, TrainShard
+from mindcv_ghost.data.sets.arrays import ArraySource
 from mindcv_ghost.data.sets.sources import Source
 from mindcv_ghost.data.transforms.augmentations import MixupCutmix
 from mindcv_ghost.data.transforms.factory import eval_transforms, train_transforms
@@ -27,6 +30,8 @@ from mindcv_ghost.errors import DataError
 from mindcv_ghost.native_build import Unavailable
 
 __all__ = ["EvalLoader", "TrainLoader"]
+
+_Decoder = TypeVar("_Decoder", ImageDecoder, Union[ImageDecoder, ArrayImages])
 
 
 class TrainLoader:
@@ -110,9 +115,13 @@ class TrainLoader:
             )
         width = num_classes if one_hot and mix is None else 0
         workers = _legal_workers(workers)
-        decoder, self.backend_info = _choose_decoder(
-            native, lambda: train_decoder(source, augment, transforms, cache_mb=cache_mb)
-        )
+
+        def make() -> ImageDecoder | ArrayImages:
+            if isinstance(source, ArraySource):
+                return train_arrays(source, transforms)
+            return train_decoder(source, augment, transforms, cache_mb=cache_mb)
+
+        decoder, self.backend_info = _choose_decoder(native, make)
         self.native = decoder is not None
         self._backend: TrainBackend
         if decoder is not None:
@@ -230,9 +239,7 @@ class EvalLoader:
         return self._backend.batches()
 
 
-def _choose_decoder(
-    native: bool, make: Callable[[], ImageDecoder]
-) -> tuple[ImageDecoder | None, str]:
+def _choose_decoder(native: bool, make: Callable[[], _Decoder]) -> tuple[_Decoder | None, str]:
     """Return the native decoder, or None where MindSpore's pipeline is used; and a log line."""
     try:
         if not native:
@@ -240,8 +247,7 @@ def _choose_decoder(
         decoder = make()
     except Unavailable as reason:
         return None, f"MindSpore's image pipeline: {reason}"
-    kept = "; decoded images stay in memory" if decoder.cache else ""
-    return decoder, "native loader (libjpeg-turbo)" + kept
+    return decoder, decoder.info
 
 
 def _legal_workers(workers: int) -> int:

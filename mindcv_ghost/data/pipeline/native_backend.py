@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mindcv_ghost.data.native.array_images import ArrayImages
 from mindcv_ghost.data.native.images import ImageDecoder
 from mindcv_ghost.data.pipeline.backend import SinkPipeline, generator_dataset
 from mindcv_ghost.data.pipeline.bad_images import first_readable
@@ -31,7 +32,7 @@ class NativeTrainBackend:
 
     def __init__(
         self,
-        decoder: ImageDecoder,
+        decoder: ImageDecoder | ArrayImages,
         sampler: TrainSampler,
         *,
         mix: MixupCutmix | None,

@@ -117,6 +117,14 @@ class ArraySource:
         """Return the label of an image."""
         return int(self._labels[index])
 
+    def planes(self) -> list[np.ndarray]:
+        """Return all images in order, without a copy: arrays of uint8 (N, C, H, W)."""
+        images = self._images
+        parts = images.parts if isinstance(images, _Concatenated) else [images]
+        if self._planar:
+            return [part.reshape(-1, 3, 32, 32) for part in parts]
+        return [part.transpose(0, 3, 1, 2) for part in parts]
+
     def name_of(self, index: int) -> str:
         """Name an image in a message."""
         return f"{self._name}[{index}]"
@@ -128,6 +136,10 @@ class _Concatenated:
     def __init__(self, parts: list[np.ndarray]):
         self._parts = parts
         self._starts = np.cumsum([0] + [len(part) for part in parts])
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        return self._parts
 
     def __getitem__(self, index: int) -> np.ndarray:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1

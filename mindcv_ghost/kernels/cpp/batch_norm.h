@@ -1,83 +1,48 @@
-// Batch normalisation.
+// Batch normalisation, alone or with the ReLU after it, or with the sum with a residual block's
+// shortcut and the ReLU after that.
 #pragma once
 
-#include "norm.h"
-#include "thread_pool.h"
+#include <vector>
+
+#include "channel_maps.h"
 
 namespace ghost {
 
 struct NormShape {
   int64_t images, channels, plane;
+  bool relu;  // without a shortcut; the sum with one is always followed by a ReLU
 
-  int64_t at(int64_t image, int64_t channel) const { return (image * channels + channel) * plane; }
-  bool is_streamed() const { return ghost::is_streamed(images * channels * plane); }
+  int64_t values() const { return images * plane; }  // of a channel
+  // Distance of channels in memory that holds a channel's maps one after the other.
+  int64_t step() const { return round_up(values(), kLanes) + kLanes; }
+  bool is_streamed() const { return ghost::is_streamed(channels * values()); }
 };
 
-// Calls body(image, images, from, count) for blocks of one channel that fit the L1 cache: `count`
-// values from `from` on, in each of the maps of `images` images.
-template <typename Body>
-inline void for_blocks(const NormShape& q, const Body& body) {
-  constexpr int64_t kBlock = 4096;
-  if (q.plane > kBlock) {
-    for (int64_t n = 0; n < q.images; ++n) {
-      for (int64_t i = 0; i < q.plane; i += kBlock) {
-        body(n, int64_t{1}, i, std::min(kBlock, q.plane - i));
-      }
+// x (N, C, plane) -> y and the batch statistics. `shortcut`, of the same shape, may be null.
+inline void norm_forward(const NormShape& q, const float* x, const Norm& norm,
+                         const float* shortcut, float* y, const NormOutput& out) {
+  parallel_blocks(q.images, q.channels, q.plane, [&](const Channels& c) {
+    Scratch scratch(c.count * q.step(), 1);
+    float* xs = scratch.take(c.count * q.step());
+    gather(x, c, q.plane, q.step(), xs);
+    std::vector<Affine> affines;
+    for (int64_t i = 0; i < c.count; ++i) {
+      const Statistics s = statistics_of(xs + i * q.step(), q.values());
+      out.set(c.first + i, s);
+      affines.push_back(norm.of_batch(s, c.first + i));
     }
-    return;
-  }
-  const int64_t group = images_at_once(q.plane, q.images);
-  for (int64_t n = 0; n < q.images; n += group) {
-    body(n, std::min(group, q.images - n), int64_t{0}, q.plane);
-  }
-}
-
-// Mean and variance of a channel, which is read once: those of its blocks, combined in double.
-inline Statistics channel_statistics(const NormShape& q, const float* x, int64_t c) {
-  StatisticsAccumulator all;
-  for_blocks(q, [&](int64_t first, int64_t images, int64_t from, int64_t count) {
-    float sum = 0;
-    for (int64_t n = first; n < first + images; ++n) {
-      const float* map = x + q.at(n, c) + from;
-      for (int64_t i = 0; i < count; ++i) sum += map[i];
-    }
-    const double values = static_cast<double>(images * count);
-    const float middle = static_cast<float>(sum / values);
-    float around = 0, rest = 0;  // rest: the rounding error of the mean
-    for (int64_t n = first; n < first + images; ++n) {
-      const float* map = x + q.at(n, c) + from;
-      for (int64_t i = 0; i < count; ++i) {
-        const float distance = map[i] - middle;
-        rest += distance;
-        around += distance * distance;
-      }
-    }
-    const double correction = rest / values;
-    all.merge(middle + correction, around - correction * rest, images * count);
-  });
-  return all.get();
-}
-
-// x (N, C, plane) -> y and the batch statistics.
-inline void norm_forward(const NormShape& q, const float* x, const Norm& norm, float* y,
-                         const NormOutput& out) {
-  parallel(q.channels, [&](int64_t c) {
-    const Statistics s = channel_statistics(q, x, c);
-    out.set(c, s);
-    const Affine a = norm.of_batch(s, c);
-    for (int64_t n = 0; n < q.images; ++n) {
-      write_map(x + q.at(n, c), a, false, nullptr, y + q.at(n, c), q.plane, q.is_streamed());
-    }
-    if (q.is_streamed()) end_streams();
+    write_channels(c, q.plane, xs, q.step(), 1, affines, q.relu, shortcut, y);
   });
 }
 
 // As norm_forward, with the running statistics.
-inline void norm_evaluate(const NormShape& q, const float* x, const Norm& norm, float* y) {
+inline void norm_evaluate(const NormShape& q, const float* x, const Norm& norm,
+                          const float* shortcut, float* y) {
   parallel_runs(q.images * q.channels, q.plane, [&](int64_t first, int64_t end) {
     for (int64_t map = first; map < end; ++map) {
-      const Affine a = norm.of_running(map % q.channels);
-      write_map(x + map * q.plane, a, false, nullptr, y + map * q.plane, q.plane, q.is_streamed());
+      const float* other = shortcut == nullptr ? nullptr : shortcut + map * q.plane;
+      write_map(x + map * q.plane, norm.of_running(map % q.channels), q.relu, other,
+                y + map * q.plane, q.plane, q.is_streamed());
     }
     if (q.is_streamed()) end_streams();
   });
@@ -93,35 +58,55 @@ inline void update_running_statistics(int64_t channels, int64_t count, float sha
   }
 }
 
-struct NormGradients {
-  float *x, *gamma, *beta;
+// Inputs of the backward pass: the batch's statistics, the gradient of y, and, with a shortcut, y.
+struct NormBack {
+  const float *mean, *variance, *dy, *y;
 };
 
-// mean and variance are those of the batch.
-inline void norm_backward(const NormShape& q, const float* x, const Norm& norm, const float* mean,
-                          const float* variance, const float* dy, const NormGradients& out) {
-  parallel(q.channels, [&](int64_t c) {
-    const Statistics s = {mean[c], variance[c]};
-    NormBackward back(norm, c, s);
-    for_blocks(q, [&](int64_t first, int64_t images, int64_t from, int64_t count) {
-      float block_with_x = 0, block_alone = 0;
-      for (int64_t n = first; n < first + images; ++n) {
-        const float *u = x + q.at(n, c) + from, *d = dy + q.at(n, c) + from;
-        for (int64_t i = 0; i < count; ++i) {
-          block_alone += d[i];
-          block_with_x += d[i] * (u[i] - s.mean);
-        }
-      }
-      back.add_sums(block_with_x, block_alone, images * count);
-    });
-    out.gamma[c] = back.gamma();
-    out.beta[c] = back.beta();
-    const NormBackward::Line line = back.line();
-    for (int64_t n = 0; n < q.images; ++n) {
-      const int64_t at = q.at(n, c);
-      line.write(x + at, dy + at, out.x + at, q.plane, q.is_streamed());
+// `shortcut` is null where there is none.
+struct NormGradients {
+  float *x, *gamma, *beta, *shortcut;
+};
+
+// Adds a channel's values to its backward pass. A ReLU after the BN first stops d where it has to.
+inline void add_line(const float* x, bool relu, int64_t values, float* d, NormBackward* back) {
+  constexpr int64_t kBlock = 2048;
+  const Affine a = back->affine();
+  for (int64_t begin = 0; begin < values; begin += kBlock) {
+    const int64_t count = std::min(kBlock, values - begin);
+    const float* from = x + begin;
+    float* to = d + begin;
+    if (relu) {
+      write_all(to, count, false, [=](int64_t i, int64_t n) {
+        return where_positive(load_first(from + i, n) * a.scale + a.shift, load_first(to + i, n));
+      });
     }
-    if (q.is_streamed()) end_streams();
+    back->add(from, to, count);
+  }
+}
+
+inline void norm_backward(const NormShape& q, const float* x, const Norm& norm,
+                          const NormBack& back, const NormGradients& out) {
+  parallel_blocks(q.images, q.channels, q.plane, [&](const Channels& c) {
+    Scratch scratch(2 * c.count * q.step(), 2);
+    float* xs = scratch.take(c.count * q.step());
+    float* ds = scratch.take(c.count * q.step());
+    gather(x, c, q.plane, q.step(), xs);
+    if (out.shortcut == nullptr) {
+      gather(back.dy, c, q.plane, q.step(), ds);
+    } else {
+      gather_gradient(back.dy, back.y, c, q.plane, q.step(), ds, out.shortcut);
+    }
+    std::vector<NormBackward::Line> lines;
+    for (int64_t i = 0; i < c.count; ++i) {
+      const int64_t channel = c.first + i;
+      NormBackward of(norm, channel, {back.mean[channel], back.variance[channel]});
+      add_line(xs + i * q.step(), q.relu, q.values(), ds + i * q.step(), &of);
+      out.gamma[channel] = of.gamma();
+      out.beta[channel] = of.beta();
+      lines.push_back(of.line());
+    }
+    write_input_gradient(c, q.plane, xs, ds, q.step(), lines, q.is_streamed(), out.x);
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dense_conv.h"
+#include "winograd_1d_weight.h"
 #include "winograd_weight.h"
 
 namespace ghost {
@@ -61,7 +62,7 @@ struct WeightTile {
       : q(shape),
         reach(seen),
         tile(t),
-        window(seen, t.rows),
+        window(seen, t.rows, !WeightLayout(shape).by_column),
         columns(t.columns(seen)),
         outputs(t.rows * seen.columns),
         runs(seen.is_identity() ? 1 : t.rows),
@@ -89,22 +90,46 @@ struct WeightTile {
     }
   }
 
+  // Where x has the windows of `count` channels from `first` on.
+  Ahead inputs_ahead(const float* x, int64_t first, int64_t count) const {
+    const int64_t top = tile.row * q.stride + reach.first_row;
+    const int64_t begin = std::max<int64_t>(0, top), end = std::min(q.height, top + window.height);
+    const float* from = x + (tile.image * q.in_channels + first) * q.in_plane() + begin * q.width;
+    if (tile.rows == reach.rows) return ahead(from, q.in_channels, q.in_plane(), count);
+    return {from, q.in_plane(), count, panels_of((end - begin) * q.width)};
+  }
+
+  // Where dy has the gradients of `count` channels from `first` on.
+  Ahead gradient_ahead(const float* dy, int64_t first, int64_t count) const {
+    const float* from =
+        dy + (tile.image * q.out_channels + first) * q.out_plane() + tile.row * reach.columns;
+    if (tile.rows == reach.rows) return ahead(from, q.out_channels, q.out_plane(), count);
+    return {from, q.out_plane(), count, panels_of(outputs)};
+  }
+
   // The product for `other`, from row `row` on.
   template <int kRows>
   Accumulators<kRows> product(const WeightLayout& w, int64_t row, int64_t other,
-                              const float* windows, const float* gradient) const {
+                              const float* windows, const float* gradient, Ahead& ahead) const {
     const int64_t i = w.by_column ? other % w.kernel : other / w.kernel;
     const int64_t j = w.by_column ? row : other % w.kernel;
-    const float* a = windows + (w.by_column ? other / w.kernel * step : 0) + i * window.width + j;
+    const float* a = windows + (w.by_column ? other / w.kernel * step : 0) + window.tap(i, j);
     Accumulators<kRows> sums;
     sums.clear();
     for (int64_t n = 0; n < tile.images; ++n) {
       for (int64_t h = 0; h < runs; ++h) {
         sums.add_run(a + n * window.size() + h * q.stride * window.width, w.by_column ? 1 : step,
-                     q.stride, gradient + (n * outputs + h * length) * kPanel, length);
+                     q.stride / window.spread, gradient + (n * outputs + h * length) * kPanel, length,
+                     ahead);
       }
     }
     return sums;
+  }
+
+ private:
+  // Whole planes, which follow each other in an image.
+  Ahead ahead(const float* from, int64_t channels, int64_t plane, int64_t count) const {
+    return {from, channels * plane, tile.images, panels_of(count * plane)};
   }
 };
 
@@ -112,6 +137,7 @@ struct WeightTile {
 // depends on the number of threads.
 inline void conv_backward_weight(const ConvShape& q, const float* x, const float* dy,
                                  float* dweight) {
+  if (q.is_winograd_1d(kFewWeightProducts)) return winograd_1d_weight(q.winograd(), x, dy, dweight);
   if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);
   const Reach reach = q.reach();
   const WeightLayout w(q);
@@ -123,8 +149,9 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
   float* sums = whole.take(shares * size);
   parallel(shares, [&](int64_t share) {
     const int64_t begin = count * share / shares, end = count * (share + 1) / shares;
+    float* sums_of_share = sums + share * size;
     for (int64_t index = begin; index < end; ++index) {
-      const WeightTile t(q, reach, all[index]);
+      const WeightTile t(q, reach, all[index]), next(q, reach, all[std::min(index + 1, end - 1)]);
       const int64_t channels = w.by_column ? q.in_channels : std::min(kPanelRows, q.in_channels);
       Scratch scratch(panels * t.columns * kPanel + channels * t.step, 2);
       float* gradient = scratch.take(panels * t.columns * kPanel);
@@ -133,12 +160,27 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
       if (w.by_column) t.cut_windows(x, 0, q.in_channels, windows);
       for_rows(w.rows, [&](int64_t row, auto many) {
         if (!w.by_column) t.cut_windows(x, row, many, windows);
+        // The next channels are fetched while these are computed, and a share of the next tile.
+        const int64_t following = row + many < w.rows ? row + many : 0;
+        const bool is_end = index + 1 == end;
+        Ahead inputs, gradients;
+        if (!w.by_column && (following > 0 || !is_end)) {
+          const int64_t count = std::min<int64_t>(many, w.rows - following);
+          inputs = (following > 0 ? t : next).inputs_ahead(x, following, count);
+        }
+        const int64_t done = q.out_channels * row / w.rows;
+        const int64_t until = q.out_channels * (row + many) / w.rows;
+        if (!is_end) gradients = next.gradient_ahead(dy, done, until - done);
+        if (panels * w.others == 1) {
+          while (gradients.left() > 0) gradients.fetch();
+        }
         for (int64_t panel = 0; panel < panels; ++panel) {
           const float* b = gradient + panel * t.columns * kPanel;
           for (int64_t other = 0; other < w.others; ++other) {
-            auto products = t.product<many>(w, row, other, windows, b);
+            Ahead& ahead = inputs.left() > 0 ? inputs : gradients;
+            auto products = t.product<many>(w, row, other, windows, b, ahead);
             const int64_t place = (panel * w.others + other) * w.rows + row;
-            float* to = sums + share * size + place * kPanel;
+            float* to = sums_of_share + place * kPanel;
             if (index > begin) products.add_rows(to, kPanel);
             products.put(to, kPanel);
           }

@@ -2,30 +2,10 @@
 // the input, gradient of the weight.
 #pragma once
 
-#include "conv_tiles.h"
-#include "winograd.h"
+#include "strided_gradient.h"
+#include "winograd_1d.h"
 
 namespace ghost {
-
-struct ConvShape {
-  int64_t images, in_channels, out_channels, height, width, kernel, stride;
-
-  int64_t out_height() const { return (height - 1) / stride + 1; }
-  int64_t out_width() const { return (width - 1) / stride + 1; }
-  int64_t in_plane() const { return height * width; }
-  int64_t out_plane() const { return out_height() * out_width(); }
-  int64_t taps() const { return kernel * kernel; }
-  int64_t depth() const { return in_channels * taps(); }
-
-  WinogradShape winograd() const { return {images, in_channels, out_channels, height, width}; }
-  // For all three operators alike: channels in and out count the same there.
-  bool is_winograd() const { return kernel == 3 && stride == 1 && winograd().is_faster(); }
-
-  Reach reach() const {
-    const int64_t border = kernel / 2;
-    return {height, width, out_height(), out_width(), stride, -border, -border, kernel, kernel};
-  }
-};
 
 // Calls body(row, rows) for all rows of a product's result, on all threads.
 template <typename Body>
@@ -39,6 +19,10 @@ inline void parallel_rows(int64_t count, const Body& body) {
 
 // x (N, I, H, W), weight (O, I, k, k) to y (N, O, ceil(H / stride), ceil(W / stride)).
 inline void conv_forward(const ConvShape& q, const float* x, const float* weight, float* y) {
+  if (q.is_strided_lines()) return strided_forward(q.strided(), x, weight, y);
+  if (q.is_winograd_1d(kFewProducts)) {
+    return winograd_1d_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
+  }
   if (q.is_winograd()) {
     return winograd_convolve(q.winograd(), x, {weight, q.depth(), q.taps(), false}, nullptr, y);
   }
@@ -69,10 +53,16 @@ struct Phase {
 // dy's values. `other`, a gradient of the input from another branch, is added unless it is null.
 inline void conv_backward_input(const ConvShape& q, const float* dy, const float* weight,
                                 const float* other, float* dx) {
+  if (q.is_strided_lines()) return strided_backward_input(q.strided(), dy, weight, other, dx);
+  if (q.is_winograd_1d(kFewProducts)) {
+    const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
+    return winograd_1d_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
+  }
   if (q.is_winograd()) {
     const WinogradShape turned = {q.images, q.out_channels, q.in_channels, q.height, q.width};
     return winograd_convolve(turned, dy, {weight, q.taps(), q.depth(), true}, other, dx);
   }
+  if (q.kernel == 3 && q.stride == 2) return strided_gradient(q, dy, weight, other, dx);
   // Some inputs reach no output. If all that do belong to one phase, it fills the others.
   const bool fills = q.kernel == 1 && q.stride > 1;
   if (q.stride > q.kernel && !fills) {

@@ -48,6 +48,25 @@ inline void for_rows(int64_t count, const Product& product) {
   });
 }
 
+// What a product fetches into the L2 cache for later work while it computes: `rows` rows that are
+// row_step apart, each of `pieces` pieces of kPanel values; one piece with each of its steps. Fetched
+// all at once, they would fill the queue of cache misses, and the product would wait behind them.
+struct Ahead {
+  const float* at = nullptr;
+  int64_t row_step = 0, rows = 0, pieces = 1, row = 0;
+
+  int64_t left() const { return rows * pieces - row; }
+  void fetch() {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kPanel; i += 16) __builtin_prefetch(at + i, 0, 2);
+    at += row_step;
+    if (++row == rows) {
+      at += kPanel - rows * row_step;
+      row = 0, --pieces;
+    }
+  }
+};
+
 template <int kRows>
 struct Accumulators {
   Vector sums[kRows][2];
@@ -71,17 +90,30 @@ struct Accumulators {
 
   // Adds `length` columns of A, whose rows are `step` apart and whose columns `stride`.
   __attribute__((always_inline)) void add_run(const float* a, int64_t step, int64_t stride,
-                                              const float* b, int64_t length) {
+                                              const float* b, int64_t length, Ahead& ahead) {
     // One pointer for three rows: the other two are addressed by an index register.
     constexpr int kPointers = (kRows + 2) / 3;
     const float* pointers[kPointers];
 #pragma GCC unroll 4
     for (int i = 0; i < kPointers; ++i) pointers[i] = a + 3 * i * step;
-    for (int64_t k = 0; k < length; ++k, b += kPanel) {
+    const auto add_column = [&]() {
       add(b, [&](int r) { return pointers[r / 3][(r % 3) * step]; });
 #pragma GCC unroll 4
       for (int i = 0; i < kPointers; ++i) pointers[i] += stride;
+      b += kPanel;
+    };
+    const int64_t fetching = std::min(length, ahead.left());
+    for (int64_t k = 0; k < fetching; ++k) {
+      ahead.fetch();
+      add_column();
     }
+    for (int64_t k = fetching; k < length; ++k) add_column();
+  }
+
+  __attribute__((always_inline)) void add_run(const float* a, int64_t step, int64_t stride,
+                                              const float* b, int64_t length) {
+    Ahead nothing;
+    add_run(a, step, stride, b, length, nothing);
   }
 
   // Adds what lies at `other`.
@@ -141,13 +173,23 @@ inline void pack_rows(const float* from, int64_t row_step, int64_t column_step, 
   }
 }
 
-// C = A * B for kRows rows of A as packed by pack_rows, plus `other` unless it is null.
+// C = A * B for kRows rows of A as packed by pack_rows, plus `other` unless it is null. begun: sums
+// (kRows, kPanel) of products to continue, or null.
 template <int kRows>
-inline void packed_product(const float* a, const float* b, int64_t depth, const float* other,
-                           bool streamed, float* c, int64_t c_step) {
+__attribute__((always_inline)) inline void packed_product(const float* a, const float* b,
+                                                          int64_t depth, const float* other,
+                                                          bool streamed, float* c, int64_t c_step,
+                                                          Ahead ahead = {},
+                                                          const float* begun = nullptr) {
   Accumulators<kRows> sums;
   sums.clear();
-  for (int64_t k = 0; k < depth; ++k, a += kRows, b += kPanel) {
+  if (begun != nullptr) sums.add_rows(begun, kPanel);
+  const int64_t fetching = std::min(depth, ahead.left());
+  for (int64_t k = 0; k < fetching; ++k, a += kRows, b += kPanel) {
+    ahead.fetch();
+    sums.add(b, [a](int r) { return a[r]; });
+  }
+  for (int64_t k = fetching; k < depth; ++k, a += kRows, b += kPanel) {
     sums.add(b, [a](int r) { return a[r]; });
   }
   if (other != nullptr) sums.add_rows(other, c_step);

@@ -1,7 +1,7 @@
 // The tail of a Ghost module, without and with a shortcut, as operators.
 
 #include "arguments.h"
-#include "ghost_tail.h"
+#include "pointwise_tail.h"
 
 namespace {
 
@@ -49,7 +49,9 @@ int tail(Arguments arguments, bool with_shortcut) {
         float* saved = a[y + 1];
         const NormOutput first = {saved, saved + q.intrinsic};
         const NormOutput second = {saved + 2 * q.intrinsic, saved + 2 * q.intrinsic + q.ghosts};
-        ghost::tail_forward(q, a[1], first_norm(a), a[4], second_norm(a), shortcut, a[y], first,
+        const auto forward =
+            q.kernel == 1 ? ghost::pointwise_tail_forward : ghost::tail_forward;
+        forward(q, a[1], first_norm(a), a[4], second_norm(a), shortcut, a[y], first,
                             second);
       });
 }
@@ -105,7 +107,9 @@ int tail_backward(Arguments arguments, bool with_shortcut) {
         const ghost::TailGradients out = {a[du],     a[du + 1], a[du + 2],
                                           a[du + 3], a[du + 4], a[du + 5],
                                           with_shortcut ? a[du + 6] : nullptr};
-        ghost::tail_backward(q, a[1], first_norm(a), a[4], second_norm(a), back, out);
+        const auto backward =
+            q.kernel == 1 ? ghost::pointwise_tail_backward : ghost::tail_backward;
+        backward(q, a[1], first_norm(a), a[4], second_norm(a), back, out);
       });
 }
 

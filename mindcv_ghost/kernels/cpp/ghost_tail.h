@@ -13,10 +13,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "channel_maps.h"
 #include "masked_plane.h"
 #include "norm.h"
 #include "padded_line.h"
-#include "thread_pool.h"
 
 namespace ghost {
 
@@ -65,57 +65,16 @@ class Groups {
   PaddedLine whole_, rest_;
 };
 
-// Neighbouring channels of a tensor (images, all, H, W).
-struct Channels {
-  int64_t all, first, count;
-};
-
-// Calls body(intrinsic channels, their ghosts without the surplus) for blocks of channels, each for
-// one thread: small maps of neighbouring channels share cache lines, which would be fetched several
-// times if the channels were processed one by one.
-template <typename Body>
-inline void parallel_blocks(const TailShape& q, const Body& body) {
-  constexpr int64_t kMap = 1024, kChannel = 1 << 15;  // values that need no neighbours
-  const int64_t wanted = std::min(kMap / q.plane(), kChannel / q.values());
-  const int64_t fair = q.intrinsic / (4 * SharedPool::get().threads());
-  const int64_t most = std::clamp<int64_t>(std::min(wanted, fair), 1, 16);
-  parallel((q.intrinsic + most - 1) / most, [&](int64_t part) {
-    const int64_t first = part * most, count = std::min(most, q.intrinsic - first);
-    const int64_t ghost = q.intrinsic + first * q.ratio();
-    const int64_t real = std::clamp<int64_t>(q.out_channels - ghost, 0, count * q.ratio());
-    body(Channels{q.intrinsic, first, count}, Channels{q.out_channels, ghost, real});
-  });
+// The ghosts of a block of channels that are in y: without the surplus.
+inline Channels real_ghosts(const TailShape& q, const Channels& c) {
+  const int64_t first = q.intrinsic + c.first * q.ratio();
+  const int64_t count = std::clamp<int64_t>(q.out_channels - first, 0, c.count * q.ratio());
+  return {q.images, q.out_channels, first, count};
 }
 
-// Calls body(i, at, place) for the maps of some images, in a tensor's order: of channel first + i,
-// at `at` of the tensor and at `place` of memory, where each channel's maps follow each other and
-// channels lie `step` apart.
-template <typename Body>
-inline void each_map(const Images& images, const Channels& c, int64_t plane, int64_t step,
-                     const Body& body) {
-  for (int64_t n = 0; n < images.count; ++n) {
-    const int64_t at = ((images.first + n) * c.all + c.first) * plane;
-    for (int64_t i = 0; i < c.count; ++i) body(i, at + i * plane, i * step + n * plane);
-  }
-}
-
-// Copies maps of a tensor; `to` is as each_map has it.
-inline void gather(const float* from, const Images& images, const Channels& c, int64_t plane,
-                   int64_t step, float* to) {
-  each_map(images, c, plane, step,
-           [&](int64_t, int64_t at, int64_t place) { copy(to + place, from + at, plane); });
-}
-
-// Writes channels of y, whose values before normalisation are x.
-inline void write_channels(const TailShape& q, const Images& images, const Channels& c,
-                           const float* x, int64_t step, const std::vector<Affine>& affines,
-                           const float* shortcut, float* y) {
-  const bool streamed = is_streamed(q.images * q.out_channels * q.plane());
-  each_map(images, c, q.plane(), step, [&](int64_t i, int64_t at, int64_t place) {
-    const float* other = shortcut == nullptr ? nullptr : shortcut + at;
-    write_map(x + place, affines[i], q.relu, other, y + at, q.plane(), streamed);
-  });
-  if (streamed) end_streams();
+// The channels of y that are a block of intrinsic maps.
+inline Channels in_output(const TailShape& q, const Channels& c) {
+  return {q.images, q.out_channels, c.first, c.count};
 }
 
 // Normalises a group's dense maps into a line.
@@ -144,28 +103,21 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
   const Groups groups(q);
   const PaddedLine& largest = groups.largest();
   const int64_t plane = q.plane(), step = groups.of_batch(), ratio = q.ratio();
-  parallel_blocks(q, [&](const Channels& c, const Channels& real) {
+  parallel_blocks(q.images, q.intrinsic, plane, [&](const Channels& c) {
+    const Channels real = real_ghosts(q, c);
     Scratch scratch(c.count * (ratio + 1) * step + largest.size_with_margins() + largest.size(), 4);
     float* intrinsic = scratch.take(c.count * step);
     float* ghosts = scratch.take(c.count * ratio * step);
     float* x = largest.between_margins(scratch.take(largest.size_with_margins()));
     float* memory = scratch.take(largest.size());
-    std::vector<StatisticsAccumulator> running(c.count);
-    groups.each([&](const Images& images, const PaddedLine&, int64_t dense, int64_t) {
-      gather(u, images, c, plane, step, intrinsic + dense);
-      for (int64_t i = 0; i < c.count; ++i) {
-        running[i].add(intrinsic + i * step + dense, images.count * plane);
-      }
-    });
+    gather(u, c, plane, step, intrinsic);
     std::vector<Affine> affines, ghost_affines;
     for (int64_t i = 0; i < c.count; ++i) {
-      const Statistics s = running[i].get();
+      const Statistics s = statistics_of(intrinsic + i * step, q.values());
       first_out.set(c.first + i, s);
       affines.push_back(first.of_batch(s, c.first + i));
     }
-    const Images all = {0, q.images};
-    write_channels(q, all, {q.out_channels, c.first, c.count}, intrinsic, step, affines, shortcut,
-                   y);
+    write_channels(in_output(q, c), plane, intrinsic, step, 1, affines, q.relu, shortcut, y);
     for (int64_t i = 0; i < c.count; ++i) {
       std::vector<StatisticsAccumulator> of_ghosts(ratio);
       groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t) {
@@ -184,7 +136,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
         ghost_affines.push_back(second.of_batch(s, ghost));
       }
     }
-    write_channels(q, all, real, ghosts, step, ghost_affines, shortcut, y);
+    write_channels(real, plane, ghosts, step, 1, ghost_affines, q.relu, shortcut, y);
   });
 }
 
@@ -233,18 +185,11 @@ struct TailGradients {
   float *u, *gamma1, *beta1, *weight, *gamma2, *beta2, *shortcut;
 };
 
-// Gradient of y's maps before the last ReLU, which is also the gradient of the shortcut.
-inline void gather_gradient(const TailShape& q, const TailBack& back, float* shortcut,
-                            const Images& images, const Channels& c, int64_t step, float* to) {
-  if (shortcut == nullptr) return gather(back.dy, images, c, q.plane(), step, to);
-  const bool streamed = is_streamed(q.images * q.out_channels * q.plane());
-  each_map(images, c, q.plane(), step, [&](int64_t, int64_t at, int64_t place) {
-    const float *y = back.y + at, *dy = back.dy + at;
-    float* d = to + place;
-    for (int64_t i = 0; i < q.plane(); ++i) d[i] = y[i] <= 0 ? 0 : dy[i];
-    copy_out(shortcut + at, d, q.plane(), streamed);
-  });
-  if (streamed) end_streams();
+// Gathers the gradient of y's maps, before the last ReLU if there is one.
+inline void gather_gradient(const TailBack& back, float* shortcut, const Channels& c, int64_t plane,
+                            int64_t step, float* to) {
+  if (shortcut == nullptr) return gather(back.dy, c, plane, step, to);
+  gather_gradient(back.dy, back.y, c, plane, step, to, shortcut);
 }
 
 // Memory of the backward pass of one intrinsic channel.
@@ -364,7 +309,8 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
   const Groups groups(q);
   const PaddedLine& largest = groups.largest();
   const int64_t plane = q.plane(), ratio = q.ratio(), step = groups.of_batch();
-  parallel_blocks(q, [&](const Channels& c, const Channels& real) {
+  parallel_blocks(q.images, q.intrinsic, plane, [&](const Channels& c) {
+    const Channels real = real_ghosts(q, c);
     Scratch scratch((2 * c.count + real.count) * step + ratio * groups.of_line() +
                         2 * largest.size_with_margins() + 2 * largest.size(), 8);
     float* us = scratch.take(c.count * step);
@@ -376,10 +322,9 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
     float* sum = scratch.take(largest.size());
     float* memory = scratch.take(largest.size());
     // One array after the other: alternating between them image by image is slower.
-    const Images all = {0, q.images};
-    gather(u, all, c, plane, step, us);
-    gather_gradient(q, back, out.shortcut, all, {q.out_channels, c.first, c.count}, step, dxs);
-    gather_gradient(q, back, out.shortcut, all, real, step, dghosts);
+    gather(u, c, plane, step, us);
+    gather_gradient(back, out.shortcut, in_output(q, c), plane, step, dxs);
+    gather_gradient(back, out.shortcut, real, plane, step, dghosts);
     for (int64_t i = 0; i < c.count; ++i) {
       const int64_t k = std::min(i * ratio, real.count), there = std::min(ratio, real.count - k);
       const ChannelMemory m = {us + i * step, dxs + i * step, dghosts + k * step,
@@ -389,11 +334,7 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
         channel_backward<relu>(q, groups, c.first + i, there, m, first, weight, second, back, out);
       });
     }
-    const bool streamed = is_streamed(q.intrinsic * q.values());
-    each_map(all, c, plane, step, [&](int64_t, int64_t at, int64_t place) {
-      copy_out(out.u + at, dxs + place, plane, streamed);
-    });
-    if (streamed) end_streams();
+    scatter(dxs, c, plane, step, is_streamed(q.intrinsic * q.values()), out.u);
   });
 }
 

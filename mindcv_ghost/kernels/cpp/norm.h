@@ -39,13 +39,14 @@ class NormBackward {
         inverse_(1 / std::sqrt(s.variance + norm.epsilon)) {}
 
   void add(const float* x, const float* d, int64_t count) {
-    float with_x = 0, alone = 0;
+    Sums<2> of;
     const float mean = mean_;
-    for (int64_t i = 0; i < count; ++i) {
-      alone += d[i];
-      with_x += d[i] * (x[i] - mean);
-    }
-    add_sums(with_x, alone, count);
+    of.add(count, [=](int64_t i, int64_t n, Vector* sums) {
+      const Vector values = load_first(d + i, n);
+      sums[0] += values;
+      sums[1] += values * (load_first(x + i, n) - mean);
+    });
+    add_sums(of.get(1), of.get(0), count);
   }
   // Adds `count` values, given their sums of d * (x - mean) and of d.
   void add_sums(float with_x, float alone, int64_t count) {

@@ -77,15 +77,6 @@ class PaddedLine {
   std::vector<Step> steps_;
 };
 
-// d, or 0 where v isn't positive; a NaN counts as positive.
-inline Vector where_positive(Vector v, Vector d) { return v <= Vector{} ? Vector{} : d; }
-
-inline float sum_of(Vector v) {
-  float sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
-  return sum;
-}
-
 // The loops are inlined, so that sums in `each` stay in registers.
 
 // Calls each(i, place, bits, values) for all steps of a depthwise convolution's result: sum over the

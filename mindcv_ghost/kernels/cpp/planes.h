@@ -41,20 +41,28 @@ class StatisticsAccumulator {
 
  private:
   void add_block(const float* x, int64_t count) {
-    float sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += x[i];
-    const float mean = sum / count;
-    float squares = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const float distance = x[i] - mean;
-      squares += distance * distance;
-    }
-    merge(mean, squares, count);
+    Sums<1> all;
+    all.add(count, [x](int64_t i, int64_t n, Vector* sums) { sums[0] += load_first(x + i, n); });
+    const float middle = all.get(0) / count;
+    Sums<2> around;  // the sum of distances is the rounding error of the mean
+    around.add(count, [=](int64_t i, int64_t n, Vector* sums) {
+      const Vector distance = first_lanes(load_first(x + i, n) - middle, n);
+      sums[0] += distance;
+      sums[1] += distance * distance;
+    });
+    const double rest = around.get(0), correction = rest / count;
+    merge(middle + correction, around.get(1) - correction * rest, count);
   }
 
   double mean_ = 0, squares_ = 0;
   int64_t count_ = 0;
 };
+
+inline Statistics statistics_of(const float* x, int64_t count) {
+  StatisticsAccumulator all;
+  all.add(x, count);
+  return all.get();
+}
 
 // Batch normalisation of a channel as one multiplication and one addition.
 struct Affine {

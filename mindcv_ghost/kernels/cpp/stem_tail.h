@@ -1,7 +1,9 @@
 // Everything after the 7x7 convolution of a ResNet's stem, as one operator: BN, ReLU, and max
-// pooling of 3x3 with stride 2 and a border of one. After a ReLU, a border of zeros never exceeds the
-// values inside.
+// pooling of 3x3 with stride 2 and a border of one.
 #pragma once
+
+#include <algorithm>
+#include <limits>
 
 #include "norm.h"
 #include "thread_pool.h"
@@ -15,81 +17,150 @@ struct StemShape {
   int64_t out_height() const { return (height + 1) / 2; }
   int64_t out_width() const { return (width + 1) / 2; }
   int64_t out_plane() const { return out_height() * out_width(); }
-
-  // A padded image (zeros: one row above, two below, one column left, at least one right). Each row
-  // has its even columns first and then its odd ones, so that a window of stride 2 reads neighbours:
-  // even[w], odd[w] and even[w + 1]. Column i of the image is column i + 1 here.
-  int64_t half() const { return out_width() + 1; }
-  int64_t step() const { return 2 * half(); }
-  int64_t padded() const { return (height + 3) * step(); }
 };
 
+// Values of memory for a line of so many that is read and written in whole vectors.
+inline int64_t line_size(int64_t count) { return round_up(count, kLanes) + 2 * kLanes; }
+
 // The greater of two; a NaN wins.
-inline float greater(float a, float b) { return b > a || b != b ? b : a; }
+template <typename Value>
+inline Value greater(Value a, Value b) {
+  const Value most = b > a ? b : a;
+  return b != b ? b : most;
+}
 
-// Writes a normalised image into `padded`. `line` is memory for a row.
-inline void pad_normalised(const StemShape& q, const float* u, Affine a, float* line,
-                           float* padded) {
-  for (int64_t h = 0; h < q.height; ++h) {
-    write_map(u + h * q.width, a, true, nullptr, line, q.width, false);
-    float* even = padded + (h + 1) * q.step();
-    float* odd = even + q.half();
-    for (int64_t i = 0; i < q.out_width(); ++i) odd[i] = line[2 * i];
-    for (int64_t i = 1; i <= q.width / 2; ++i) even[i] = line[2 * i - 1];
+// A channel's BN as an increasing function, of its input times a sign: the maximum of a window can be
+// taken before it, on a quarter of the values after it.
+struct Increasing {
+  float sign, scale, shift;
+
+  explicit Increasing(Affine a)
+      : sign(a.scale > 0 ? 1.0f : a.scale < 0 ? -1.0f : 0 * a.scale),
+        scale(a.scale * sign),
+        shift(a.shift) {}
+};
+
+// Pools the windows of output row h of a map: BN and ReLU of the maxima. `line` is memory for
+// line_size(width + 1) values.
+inline void max_pool_row(const StemShape& q, const float* u, const Increasing& norm, int64_t h,
+                         float* line, float* y) {
+  const float* middle = u + 2 * h * q.width;
+  const float* above = h > 0 ? middle - q.width : middle;
+  const float* below = 2 * h + 1 < q.height ? middle + q.width : middle;
+  float* columns = line + 1;
+  for (int64_t i = 0; i < q.width; i += kLanes) {
+    const int64_t n = q.width - i;
+    const Vector two = greater(load_at_most(above + i, n) * norm.sign,
+                               load_at_most(middle + i, n) * norm.sign);
+    store(columns + i, greater(two, load_at_most(below + i, n) * norm.sign));
+  }
+  columns[-1] = columns[0];
+  columns[q.width] = columns[q.width - 1];
+  for (int64_t w = 0; w < q.out_width(); w += kLanes) {
+    const float* at = columns + 2 * w;
+    const Vector left = even_lanes(load(at - 1), load(at - 1 + kLanes));
+    const Vector first = load(at), second = load(at + kLanes);
+    const Vector most = greater(greater(left, even_lanes(first, second)), odd_lanes(first, second));
+    store_at_most(y + w, relu_of(most * norm.scale + norm.shift), q.out_width() - w);
   }
 }
 
-// Copies an image out of `padded`.
-inline void unpad(const StemShape& q, const float* padded, float* image) {
-  for (int64_t h = 0; h < q.height; ++h, image += q.width) {
-    const float* even = padded + (h + 1) * q.step();
-    const float* odd = even + q.half();
-    for (int64_t i = 0; i < q.out_width(); ++i) image[2 * i] = odd[i];
-    for (int64_t i = 1; i <= q.width / 2; ++i) image[2 * i - 1] = even[i];
-  }
-}
-
-// Pools the windows whose first row is `row`. `columns`, memory for step() values, becomes the
-// maximum of each column.
-inline void max_pool_row(const StemShape& q, const float* row, float* columns, float* y) {
-  for (int64_t i = 0; i < q.step(); ++i) {
-    columns[i] = greater(greater(row[i], row[i + q.step()]), row[i + 2 * q.step()]);
-  }
-  const float *even = columns, *odd = columns + q.half();
-  for (int64_t w = 0; w < q.out_width(); ++w) {
-    y[w] = greater(greater(even[w], odd[w]), even[w + 1]);
-  }
-}
-
-inline void max_pool(const StemShape& q, const float* padded, float* columns, float* y) {
+inline void max_pool(const StemShape& q, const float* u, Affine a, float* line, float* y) {
   for (int64_t h = 0; h < q.out_height(); ++h) {
-    max_pool_row(q, padded + 2 * h * q.step(), columns, y + h * q.out_width());
+    max_pool_row(q, u, Increasing(a), h, line, y + h * q.out_width());
   }
 }
 
-// One position in the windows of a row: if it holds the maximum, it takes the gradient that is left.
-inline void give(const float* __restrict x, const float* __restrict highest,
-                 float* __restrict left, float* __restrict dx, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float taken = x[i] == highest[i] ? left[i] : 0;
-    dx[i] += taken;
-    left[i] -= taken;
+// For the windows of a row: the greatest value of some of their positions, and which position it is,
+// counted row by row from 0 to 8; the first of equal ones.
+struct Maxima {
+  float *value, *position;
+
+  // Takes over what is greater in the later row `other`, whose positions are of its own row.
+  void join(const Maxima& other, float row, int64_t count) const {
+    for (int64_t w = 0; w < count; w += kLanes) {
+      const Vector old = load(value + w), later = load(other.value + w);
+      const auto wins = later > old;
+      store(value + w, wins ? later : old);
+      store(position + w, wins ? load(other.position + w) + 3 * row : load(position + w));
+    }
+  }
+};
+
+constexpr float kNoMaximum = -std::numeric_limits<float>::infinity();
+
+// The windows' maxima within one row of a map. `even` and `odd` are memory for lines.
+inline void row_maxima(const StemShape& q, const float* u, float sign, float* even, float* odd,
+                       const Maxima& to) {
+  const int64_t count = q.out_width();
+  for (int64_t w = 0; w < count; w += kLanes) {
+    const int64_t n = q.width - 2 * w;
+    const Vector first = load_at_most(u + 2 * w, n) * sign;
+    const Vector second = load_at_most(u + 2 * w + kLanes, n - kLanes) * sign;
+    store(even + w, even_lanes(first, second));
+    store(odd + 1 + w, odd_lanes(first, second));
+  }
+  odd[0] = kNoMaximum;
+  if (q.width % 2 == 1) odd[count] = kNoMaximum;
+  for (int64_t w = 0; w < count; w += kLanes) {
+    const Vector left = load(odd + w), middle = load(even + w), right = load(odd + w + 1);
+    const auto second = middle > left;
+    const Vector two = second ? middle : left;
+    const auto third = right > two;
+    store(to.value + w, third ? right : two);
+    const Vector position = second ? Vector{} + 1.0f : Vector{};
+    store(to.position + w, third ? Vector{} + 2.0f : position);
   }
 }
 
-// Adds each pooled value's gradient at the position of the maximum, the first of equal ones. If no
-// value is positive, the ReLU blocks the gradient. `highest` and `left` are memory for step() values.
-inline void max_pool_backward(const StemShape& q, const float* padded, const float* dy,
-                              float* highest, float* left, float* dpadded) {
-  const int64_t width = q.out_width();
-  const int64_t columns[3] = {0, q.half(), 1};
-  for (int64_t h = 0; h < q.out_height(); ++h, dy += width) {
-    const int64_t top = 2 * h * q.step();
-    max_pool_row(q, padded + top, left, highest);
-    for (int64_t w = 0; w < width; ++w) left[w] = highest[w] <= 0 ? 0 : dy[w];
-    for (int i = 0; i < 9; ++i) {
-      const int64_t at = top + i / 3 * q.step() + columns[i % 3];
-      give(padded + at, highest, left, dpadded + at, width);
+// Memory of the pooling's gradient of one map, in lines of line_size(out_width() + 1) values.
+struct PoolMemory {
+  float *value, *row_value, *row_position, *odd, *even;  // a line each
+  float *positions, *gradients;                          // a line for each output row
+};
+
+// Adds to the even and odd columns from w on of a map's row what windows give it, of which it is row
+// `row`.
+inline void add_gradients(const float* position, const float* d, float row, int64_t w,
+                          Vector* even, Vector* odd) {
+  const float first = 3 * row;
+  const Vector here = load(position + w), next = load(position + w + 1);
+  const Vector given = load(d + w);
+  *even += here == first + 1 ? given : Vector{};
+  *odd += here == first + 2 ? given : Vector{};
+  *odd += next == first ? load(d + w + 1) : Vector{};
+}
+
+// Gives each pooled value's gradient to the position of its maximum, unless a ReLU stops it.
+inline void max_pool_backward(const StemShape& q, const float* u, Affine a, const float* dy,
+                              const PoolMemory& m, float* d) {
+  const Increasing norm(a);
+  const int64_t count = q.out_width(), line = line_size(count + 1);
+  const Maxima of_row = {m.row_value, m.row_position};
+  for (int64_t h = 0; h < q.out_height(); ++h, dy += count) {
+    float *position = m.positions + h * line, *given = m.gradients + h * line;
+    const Maxima most = {m.value, position};
+    std::fill_n(m.value, line, kNoMaximum);
+    for (int64_t r = std::max<int64_t>(0, 2 * h - 1); r < std::min(q.height, 2 * h + 2); ++r) {
+      row_maxima(q, u + r * q.width, norm.sign, m.even, m.odd, of_row);
+      most.join(of_row, static_cast<float>(r - 2 * h + 1), count);
+    }
+    for (int64_t w = 0; w < count; w += kLanes) {
+      const Vector y = load(m.value + w) * norm.scale + norm.shift;
+      store(given + w, where_positive(y, load_at_most(dy + w, count - w)));
+    }
+    std::fill(given + count, given + line, 0.0f);
+  }
+  for (int64_t r = 0; r < q.height; ++r, d += q.width) {
+    for (int64_t w = 0; w < count; w += kLanes) {
+      Vector even = {}, odd = {};
+      for (int64_t h = r / 2; h < std::min(q.out_height(), (r + 1) / 2 + 1); ++h) {
+        add_gradients(m.positions + h * line, m.gradients + h * line,
+                      static_cast<float>(r - 2 * h + 1), w, &even, &odd);
+      }
+      const int64_t n = q.width - 2 * w;
+      store_at_most(d + 2 * w, first_of_pairs(even, odd), n);
+      store_at_most(d + 2 * w + kLanes, second_of_pairs(even, odd), n - kLanes);
     }
   }
 }
@@ -98,21 +169,20 @@ inline void max_pool_backward(const StemShape& q, const float* padded, const flo
 inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, float* y,
                          const NormOutput& out) {
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(q.padded() + 2 * q.step(), 3);
-    float* padded = scratch.take(q.padded());
-    float* columns = scratch.take(q.step());
-    float* line = scratch.take(q.step());
+    const int64_t size = line_size(q.width + 1);
+    Scratch scratch(size, 1);
+    float* line = scratch.take(size);
     StatisticsAccumulator running;
     for (int64_t n = 0; n < q.images; ++n) {
-      running.add(u + (n * q.channels + c) * q.plane(), q.plane());
+      const float* map = u + (n * q.channels + c) * q.plane();
+      if (n + 1 < q.images) prefetch(map + q.channels * q.plane(), q.plane());
+      running.add(map, q.plane());
     }
     const Statistics s = running.get();
     out.set(c, s);
-    std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
-      const float* uc = u + (n * q.channels + c) * q.plane();
-      pad_normalised(q, uc, norm.of_batch(s, c), line, padded);
-      max_pool(q, padded, columns, y + (n * q.channels + c) * q.out_plane());
+      const int64_t map = n * q.channels + c;
+      max_pool(q, u + map * q.plane(), norm.of_batch(s, c), line, y + map * q.out_plane());
     }
   });
 }
@@ -120,13 +190,11 @@ inline void stem_forward(const StemShape& q, const float* u, const Norm& norm, f
 // As stem_forward, with the running statistics.
 inline void stem_evaluate(const StemShape& q, const float* u, const Norm& norm, float* y) {
   parallel(q.images * q.channels, [&](int64_t part) {
-    Scratch scratch(q.padded() + 2 * q.step(), 3);
-    float* padded = scratch.take(q.padded());
-    float* columns = scratch.take(q.step());
-    float* line = scratch.take(q.step());
-    std::memset(padded, 0, q.padded() * sizeof(float));
-    pad_normalised(q, u + part * q.plane(), norm.of_running(part % q.channels), line, padded);
-    max_pool(q, padded, columns, y + part * q.out_plane());
+    const int64_t size = line_size(q.width + 1);
+    Scratch scratch(size, 1);
+    float* line = scratch.take(size);
+    max_pool(q, u + part * q.plane(), norm.of_running(part % q.channels), line,
+             y + part * q.out_plane());
   });
 }
 
@@ -139,23 +207,23 @@ inline void stem_backward(const StemShape& q, const float* u, const Norm& norm, 
                           const float* variance, const float* dy, const StemGradients& out) {
   const int64_t values = q.images * q.plane();
   parallel(q.channels, [&](int64_t c) {
-    Scratch scratch(values + 2 * q.padded() + 3 * q.step(), 6);
+    const int64_t line = line_size(q.out_width() + 1), all = q.out_height() * line;
+    Scratch scratch(values + 5 * line + 2 * all, 8);
     float* d = scratch.take(values);
-    float* padded = scratch.take(q.padded());
-    float* dpadded = scratch.take(q.padded());
-    float* line = scratch.take(q.step());
-    float* highest = scratch.take(q.step());
-    float* left = scratch.take(q.step());
+    const auto take = [&](int64_t count) {
+      float* taken = scratch.take(count);
+      std::fill_n(taken, count, 0.0f);
+      return taken;
+    };
+    const PoolMemory m = {take(line), take(line), take(line), take(line),
+                          take(line), take(all),  take(all)};
     const Statistics s = {mean[c], variance[c]};
     NormBackward back(norm, c, s);
-    std::memset(padded, 0, q.padded() * sizeof(float));
     for (int64_t n = 0; n < q.images; ++n) {
-      const float* uc = u + (n * q.channels + c) * q.plane();
-      pad_normalised(q, uc, norm.of_batch(s, c), line, padded);
-      std::memset(dpadded, 0, q.padded() * sizeof(float));
-      max_pool_backward(q, padded, dy + (n * q.channels + c) * q.out_plane(), highest, left,
-                        dpadded);
-      unpad(q, dpadded, d + n * q.plane());
+      const int64_t map = n * q.channels + c;
+      const float* uc = u + map * q.plane();
+      if (n + 1 < q.images) prefetch(uc + q.channels * q.plane(), q.plane());
+      max_pool_backward(q, uc, back.affine(), dy + map * q.out_plane(), m, d + n * q.plane());
       back.add(uc, d + n * q.plane(), q.plane());
     }
     out.gamma[c] = back.gamma();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -234,10 +235,12 @@ class ScratchOf {
     if (memory.bytes < bytes) {
       memory.data.reset();
       memory.bytes = 0;
-      const size_t rounded = (bytes + 63) / 64 * 64;
-      memory.data.reset(static_cast<float*>(std::aligned_alloc(64, rounded)));
+      const size_t step = bytes < kHugePage / 2 ? 64 : kHugePage;
+      const size_t rounded = (bytes + step - 1) / step * step;
+      memory.data.reset(static_cast<float*>(std::aligned_alloc(step, rounded)));
       if (memory.data == nullptr) throw std::bad_alloc();
       memory.bytes = rounded;
+      if (step == kHugePage) madvise(memory.data.get(), rounded, MADV_HUGEPAGE);
     }
     next_ = memory.data.get();
   }
@@ -250,6 +253,8 @@ class ScratchOf {
 
  private:
   static constexpr int64_t kAlign = 16;
+  // Small pages lie anywhere in memory: some sets of the L2 cache then get more than they hold.
+  static constexpr size_t kHugePage = 2 << 20;
   struct Free {
     void operator()(float* data) const { std::free(data); }
   };

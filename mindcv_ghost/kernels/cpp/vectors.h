@@ -49,6 +49,11 @@ inline Vector load_first(const float* from, int64_t count) {
 #endif
 }
 
+// As load_first, for any count.
+inline Vector load_at_most(const float* from, int64_t count) {
+  return count <= 0 ? Vector{} : load_first(from, std::min<int64_t>(count, kLanes));
+}
+
 // Stores the first `count` values of v.
 inline void store_first(float* to, Vector v, int64_t count) {
   if (count == kLanes) return store(to, v);
@@ -58,6 +63,59 @@ inline void store_first(float* to, Vector v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = v[i];
 #endif
 }
+
+// As store_first, for any count.
+inline void store_at_most(float* to, Vector v, int64_t count) {
+  if (count > 0) store_first(to, v, std::min<int64_t>(count, kLanes));
+}
+
+// The first `count` lanes of v, then zeros.
+inline Vector first_lanes(Vector v, int64_t count) {
+  if (count == kLanes) return v;
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(
+      _mm512_maskz_mov_ps((1u << count) - 1, reinterpret_cast<__m512>(v)));
+#else
+  for (int64_t i = count; i < kLanes; ++i) v[i] = 0;
+  return v;
+#endif
+}
+
+inline float sum_of(Vector v) {
+  float sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  return sum;
+}
+
+// d, or 0 where v isn't positive; a NaN counts as positive.
+inline Vector where_positive(Vector v, Vector d) { return v <= Vector{} ? Vector{} : d; }
+
+// Several sums over values, each in kOpen vectors: enough to hide the latency of additions.
+template <int kSums>
+class Sums {
+ public:
+  // Calls add(i, n, sums) for vectors of n values from i on, of which it adds something to `sums`,
+  // an array of kSums vectors.
+  template <typename Add>
+  __attribute__((always_inline)) void add(int64_t count, const Add& add) {
+    int64_t i = 0;
+    for (; i + kOpen * kLanes <= count; i += kOpen * kLanes) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kOpen; ++v) add(i + v * kLanes, int64_t{kLanes}, parts_[v]);
+    }
+    for (; i + kLanes <= count; i += kLanes) add(i, int64_t{kLanes}, parts_[0]);
+    if (i < count) add(i, count - i, parts_[0]);
+  }
+  float get(int which) const {
+    Vector sum = parts_[0][which];
+    for (int v = 1; v < kOpen; ++v) sum += parts_[v][which];
+    return sum_of(sum);
+  }
+
+ private:
+  static constexpr int kOpen = 4;
+  Vector parts_[kOpen][kSums] = {};
+};
 
 // Hides from the compiler how a value was computed. The compiler then can't fuse that computation
 // with later ones, reorder both, or reload the value for each use. For results that must have the same
@@ -219,6 +277,19 @@ inline int64_t values_past_boundary(const float* to) {
   return reinterpret_cast<uintptr_t>(to) % sizeof(Vector) / sizeof(float);
 }
 
+// Fetches values into the caches while something else is computed. The processor's own prefetching stops
+// at the end of a page, and small maps of one channel lie on a page each.
+inline void prefetch(const float* from, int64_t count) {
+  constexpr int64_t kLine = 16, kMost = 1024;  // values
+  for (int64_t i = 0; i < std::min(count, kMost); i += kLine) __builtin_prefetch(from + i, 0);
+}
+
+// As prefetch, for values that will be written.
+inline void prefetch_to_write(const float* to, int64_t count) {
+  constexpr int64_t kLine = 16, kMost = 1024;
+  for (int64_t i = 0; i < std::min(count, kMost); i += kLine) __builtin_prefetch(to + i, 1);
+}
+
 // Writes `count` values, where at(i, n) is the vector of n values from i on. `streamed`: whole vectors
 // bypass the caches; incomplete ones at the beginning and the end don't.
 template <typename At>
@@ -271,9 +342,54 @@ inline void transpose_step(Vector* rows) {
   if constexpr (2 * kStep < kLanes) transpose_step<2 * kStep>(rows);
 }
 
+template <int kFirst, int... kLane>
+inline Vector every_second(Vector a, Vector b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, (2 * kLane + kFirst)...);
+}
+
+// The even or the odd lanes of two vectors that follow each other.
+inline Vector even_lanes(Vector a, Vector b) {
+  return every_second<0>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+inline Vector odd_lanes(Vector a, Vector b) {
+  return every_second<1>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+
+template <int kFirst, int... kLane>
+inline Vector alternating(Vector even, Vector odd, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(even, odd, (kFirst + kLane / 2 + kLane % 2 * kLanes)...);
+}
+
+// The reverse: the vector that is the first or the second of the two.
+inline Vector first_of_pairs(Vector even, Vector odd) {
+  return alternating<0>(even, odd, std::make_integer_sequence<int, kLanes>());
+}
+inline Vector second_of_pairs(Vector even, Vector odd) {
+  return alternating<kLanes / 2>(even, odd, std::make_integer_sequence<int, kLanes>());
+}
+
 // Transposes kLanes vectors: swaps the blocks off the diagonal, of one value, then two, and so on.
 inline void transpose(Vector* rows) { transpose_step<1>(rows); }
 #else
+inline Vector every_second(Vector a, Vector b, int first) {
+  Vector result;
+  for (int i = 0; i < kLanes; ++i) {
+    const int from = 2 * i + first;
+    result[i] = from < kLanes ? a[from] : b[from - kLanes];
+  }
+  return result;
+}
+inline Vector even_lanes(Vector a, Vector b) { return every_second(a, b, 0); }
+inline Vector odd_lanes(Vector a, Vector b) { return every_second(a, b, 1); }
+
+inline Vector alternating(Vector even, Vector odd, int first) {
+  Vector result;
+  for (int i = 0; i < kLanes; ++i) result[i] = (i % 2 == 0 ? even : odd)[first + i / 2];
+  return result;
+}
+inline Vector first_of_pairs(Vector even, Vector odd) { return alternating(even, odd, 0); }
+inline Vector second_of_pairs(Vector even, Vector odd) { return alternating(even, odd, kLanes / 2); }
+
 inline void transpose(Vector* rows) {
   for (int i = 0; i < kLanes; ++i) {
     for (int j = 0; j < i; ++j) {
@@ -284,6 +400,77 @@ inline void transpose(Vector* rows) {
   }
 }
 #endif
+
+#ifdef GHOST_SHUFFLES
+template <typename Block, int... kLane>
+inline Block every_second(Block a, Block b, std::integer_sequence<int, kLane...>) {
+  constexpr int kHalf = sizeof...(kLane) / 2;
+  return __builtin_shufflevector(a, b, (kLane < kHalf ? 2 * kLane : 2 * kLane + 1)...);
+}
+#endif
+
+// Every second of 2 * count - 1 values; blocks of kWidth, the last of which may overlap the one before.
+template <int kWidth = kLanes>
+inline void copy_every_second(float* to, const float* from, int64_t count) {
+#ifdef GHOST_SHUFFLES
+  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
+  if (count >= kWidth) {
+    for (int64_t i = 0; i < count; i += kWidth) {
+      const int64_t at = std::min(i, count - kWidth);
+      Block a, b;  // b ends with the last value that is wanted
+      std::memcpy(&a, from + 2 * at, sizeof(Block));
+      std::memcpy(&b, from + 2 * at + kWidth - 1, sizeof(Block));
+      a = every_second(a, b, std::make_integer_sequence<int, kWidth>());
+      std::memcpy(to + at, &a, sizeof(Block));
+    }
+  } else if constexpr (kWidth > 2) {
+    copy_every_second<kWidth / 2>(to, from, count);
+  } else if (count == 1) {
+    *to = *from;
+  }
+#else
+  for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+#endif
+}
+
+#ifdef GHOST_SHUFFLES
+template <int kFirst, typename Block, int... kLane>
+inline Block interleaved(Block a, Block b, std::integer_sequence<int, kLane...>) {
+  constexpr int kWidth = sizeof...(kLane);
+  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kWidth)...);
+}
+#endif
+
+// a[0], b[0], a[1], b[1], ...: `pairs` of them, in blocks of kWidth as above.
+template <int kWidth = kLanes>
+inline void interleave(float* to, const float* a, const float* b, int64_t pairs) {
+#ifdef GHOST_SHUFFLES
+  typedef float Block __attribute__((vector_size(kWidth * sizeof(float))));
+  if (pairs >= kWidth) {
+    constexpr auto kAll = std::make_integer_sequence<int, kWidth>();
+    for (int64_t i = 0; i < pairs; i += kWidth) {
+      const int64_t at = std::min(i, pairs - kWidth);
+      Block first, second;
+      std::memcpy(&first, a + at, sizeof(Block));
+      std::memcpy(&second, b + at, sizeof(Block));
+      const Block low = interleaved<0>(first, second, kAll);
+      const Block high = interleaved<kWidth / 2>(first, second, kAll);
+      std::memcpy(to + 2 * at, &low, sizeof(Block));
+      std::memcpy(to + 2 * at + kWidth, &high, sizeof(Block));
+    }
+  } else if constexpr (kWidth > 2) {
+    interleave<kWidth / 2>(to, a, b, pairs);
+  } else if (pairs == 1) {
+    to[0] = a[0];
+    to[1] = b[0];
+  }
+#else
+  for (int64_t i = 0; i < pairs; ++i) {
+    to[2 * i] = a[i];
+    to[2 * i + 1] = b[i];
+  }
+#endif
+}
 
 // The columns of a matrix (rows, kColumns), whose rows are `step` apart: columns[j] holds a value of
 // each row, and zeros for what kLanes has more than rows. There must be room for a multiple of kLanes

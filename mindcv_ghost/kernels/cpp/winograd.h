@@ -35,6 +35,12 @@ struct WinogradShape {
     return in_channels >= kLanes && out_channels >= kLanes && tiles() >= 16 &&
            3 * products <= 2 * 9 * height * width;
   }
+
+  // Whether winograd_1d.h is faster than 9 products an output: its lines of so few channels must fit
+  // the caches, and few rows of the last tiles may lie outside.
+  bool is_faster_1d() const {
+    return std::max(in_channels, out_channels) <= 64 && 3 * tile_rows() <= height;
+  }
 };
 
 // Six inputs of a row or column to the six points.
@@ -85,15 +91,22 @@ struct Kernels {
   bool turned;
 };
 
-// Weights at the points: (kPoints, out_channels / kPanel, in_channels, kPanel).
-inline void transform_weights(const WinogradShape& q, const Kernels& kernels, float* points) {
-  const int64_t panels = panels_of(q.out_channels);
-  const int64_t point_step = panels * q.in_channels * kPanel;
-  parallel(2 * panels, [&](int64_t part) {
-    const int64_t first = part * kLanes, panel = first / kPanel;
+// Distance of the weights' points. Were it a power of two, all points of a weight would meet in one
+// set of the caches.
+inline int64_t weight_step(const WinogradShape& q) {
+  return panels_of(q.out_channels) * q.in_channels * kPanel + 16;
+}
+
+// Weights of one panel of output channels and some input channels at the points, which are point_step
+// apart: (input channels, kPanel).
+inline void transform_panel(const WinogradShape& q, const Kernels& kernels, int64_t panel,
+                            int64_t in_begin, int64_t in_end, int64_t point_step, float* points) {
+  Vector w[kLanes + 9], half[18], u[kPoints];
+  for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
+    const int64_t first = panel * kPanel + lane;
     const int64_t there = std::clamp<int64_t>(q.out_channels - first, 0, kLanes);
-    Vector w[kLanes + 9], half[18], u[kPoints];
-    for (int64_t i = 0; i < q.in_channels; ++i) {
+    float* to = points + lane;
+    for (int64_t i = in_begin; i < in_end; ++i, to += kPanel) {
       const float* from = kernels.data + first * kernels.out_step + i * kernels.in_step;
       load_columns<9>(from, kernels.out_step, there, w);
       if (kernels.turned) std::reverse(w, w + 9);
@@ -101,9 +114,19 @@ inline void transform_weights(const WinogradShape& q, const Kernels& kernels, fl
         weights_to_points(w + column, 3, half + column, 3);
       }
       for (int row = 0; row < 6; ++row) weights_to_points(half + 3 * row, 1, u + 6 * row, 1);
-      float* to = points + (panel * q.in_channels + i) * kPanel + first % kPanel;
       for (int point = 0; point < kPoints; ++point) store(to + point * point_step, u[point]);
     }
+  }
+}
+
+// Weights at the points: (kPoints, out_channels / kPanel, in_channels, kPanel).
+inline void transform_weights(const WinogradShape& q, const Kernels& kernels, float* points) {
+  const int64_t parts = std::min<int64_t>(4, q.in_channels);
+  parallel(panels_of(q.out_channels) * parts, [&](int64_t index) {
+    const int64_t panel = index / parts, part = index % parts;
+    const int64_t begin = q.in_channels * part / parts, end = q.in_channels * (part + 1) / parts;
+    transform_panel(q, kernels, panel, begin, end, weight_step(q),
+                    points + (panel * q.in_channels + begin) * kPanel);
   });
 }
 
@@ -281,15 +304,55 @@ inline void transform_outputs(const WinogradShape& q, const TileRows& rows, cons
   }
 }
 
+// As winograd_convolve, for few tiles: their inputs are transformed once, and the weights panel by
+// panel into the cache. All at the points, they would be four times as large and go through memory.
+inline void winograd_by_panels(const WinogradShape& q, const float* x, const Kernels& kernels,
+                               const float* other, float* y) {
+  constexpr int64_t kAtOnce = 64;  // input channels
+  const int64_t tiles = q.tiles(), step = q.channel_step();
+  const TileRows rows = {0, q.images * q.tile_rows()};
+  WholeScratch whole(kPoints * tiles * step, 1);
+  float* inputs = whole.take(kPoints * tiles * step);
+  parallel((q.in_channels + kLanes - 1) / kLanes, [&](int64_t part) {
+    Scratch scratch(window_size(q, rows), 1);
+    transform_inputs(q, x, rows, part * kLanes, step, scratch.take(window_size(q, rows)), inputs);
+  });
+  const int64_t point_step = std::min(kAtOnce, q.in_channels) * kPanel + 16;
+  parallel(panels_of(q.out_channels), [&](int64_t panel) {
+    Scratch scratch(kPoints * (point_step + tiles * kPanel), 2);
+    float* weights = scratch.take(kPoints * point_step);
+    float* products = scratch.take(kPoints * tiles * kPanel);
+    for (int64_t c = 0; c < q.in_channels; c += kAtOnce) {
+      const int64_t count = std::min(kAtOnce, q.in_channels - c);
+      transform_panel(q, kernels, panel, c, c + count, point_step, weights);
+      for (int64_t point = 0; point < kPoints; ++point) {
+        for_rows(tiles, [&](int64_t tile, auto many) {
+          float* to = products + (point * tiles + tile) * kPanel;
+          Accumulators<many> sums;
+          sums.clear();
+          if (c > 0) sums.add_rows(to, kPanel);
+          sums.add_run(inputs + (point * tiles + tile) * step + c, step, 1,
+                       weights + point * point_step, count);
+          sums.put(to, kPanel);
+        });
+      }
+    }
+    transform_outputs(q, rows, products, panel * kPanel, other, y);
+  });
+}
+
 // x (N, in_channels, H, W) to y (N, out_channels, H, W), plus `other` where there is one.
 inline void winograd_convolve(const WinogradShape& q, const float* x, const Kernels& kernels,
                               const float* other, float* y) {
+  if (q.tiles() < q.out_channels && panels_of(q.out_channels) >= 2 * SharedPool::get().threads()) {
+    return winograd_by_panels(q, x, kernels, other, y);
+  }
   constexpr int64_t kBytes = 1 << 20;  // of a block's inputs at the points
   const int64_t threads = SharedPool::get().threads();
   const int64_t panels = panels_of(q.out_channels);
   const int64_t panel_size = q.in_channels * kPanel;
-  WholeScratch whole(kPoints * panels * panel_size, 1);
-  float* weights = whole.take(kPoints * panels * panel_size);
+  WholeScratch whole(kPoints * weight_step(q), 1);
+  float* weights = whole.take(kPoints * weight_step(q));
   transform_weights(q, kernels, weights);
 
   const int64_t all = q.images * q.tile_rows(), columns = q.tile_columns();
@@ -310,7 +373,7 @@ inline void winograd_convolve(const WinogradShape& q, const float* x, const Kern
     }
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t point = 0; point < kPoints; ++point) {
-        const float* b = weights + (point * panels + panel) * panel_size;
+        const float* b = weights + point * weight_step(q) + panel * panel_size;
         for_rows(tiles, [&](int64_t tile, auto many) {
           Accumulators<many> sums;
           sums.clear();

@@ -6,6 +6,7 @@ import ctypes
 import sys
 
 from mindcv_ghost.kernels.self_test.checks import check_library
+from mindcv_ghost.kernels.self_test.ranks import check_ranks
 
 __all__ = ["main"]
 
@@ -16,6 +17,7 @@ def main(argv: list[str]) -> int:
     library.ghost_set_threads(2)
     try:
         check_library(library)
+        check_ranks(library)
     except (AssertionError, ValueError) as error:
         print(error)
         return 1

@@ -19,8 +19,9 @@ __all__ = ["check_library"]
 MOMENTUM = 0.1
 """Weight of the new batch in running statistics."""
 
-# images, channels in and out, height, width, kernel, stride: pointwise, 3x3 directly and by
-# Winograd's algorithm (it needs more channels), strided, few channels, steps beyond the kernel
+# images, channels in and out, height, width, kernel, stride: pointwise, 3x3 by Winograd's algorithm
+# in one dimension (few channels) and in two, strided, few channels, steps beyond the kernel, few of
+# Winograd's tiles, more inputs of an output than are unfolded at once
 _CONVOLUTIONS = (
     (3, 8, 12, 9, 7, 1, 1),
     (9, 6, 10, 4, 4, 3, 1),
@@ -28,7 +29,11 @@ _CONVOLUTIONS = (
     (3, 24, 18, 7, 10, 1, 2),
     (2, 3, 8, 11, 9, 7, 2),
     (3, 5, 7, 5, 6, 3, 4),
+    (17, 18, 70, 4, 3, 3, 1),
+    (3, 70, 13, 7, 6, 3, 2),
 )
+# 3x3 of few channels: rows longer than a vector, a height that the tiles don't fit, strided
+_FEW_CHANNELS = ((2, 3, 9, 11, 19, 3, 1), (3, 6, 10, 5, 7, 3, 1), (9, 6, 10, 9, 8, 3, 2))
 # images, channels, maps out of each, height, width, kernel, stride
 _DEPTHWISE = (
     (3, 4, 1, 9, 7, (3, 3), 1),
@@ -51,7 +56,12 @@ def check_library(library: ctypes.CDLL) -> None:
         ValueError: if an operator refuses its arguments.
     """
     random = np.random.default_rng(0)
-    for tail in ((3, 4, 4, 9, 7, 3, True), (2, 3, 6, 8, 8, 5, False), (5, 2, 2, 4, 4, 1, True)):
+    for tail in (
+        (3, 4, 4, 9, 7, 3, True),
+        (2, 3, 6, 8, 8, 5, False),
+        (5, 2, 2, 4, 4, 1, True),
+        (9, 3, 6, 5, 7, 1, False),
+    ):
         _check_ghost_tail(library, random, *tail)
     _check_stem_tail(library, random)
     for convolution in _CONVOLUTIONS:
@@ -60,10 +70,14 @@ def check_library(library: ctypes.CDLL) -> None:
         _check_depthwise(library, random, *depthwise)
     for size in ((3, 4, 9, 7), (70, 2, 9, 9), (2, 3, 70, 90), (5, 3, 1, 1)):
         _check_batch_norm(library, random, size)
+    for size, stride, channels in (((3, 4, 9, 7), 2, 7), ((2, 3, 4, 4), 1, 5)):
+        _check_shortcut(library, random, size, stride, channels)
     for size in ((3, 4, 9, 7), (1, 2, 80, 90)):
         _check_mean(library, random, size)
     for size, small in (((3, 4, 9, 7), (1, 1)), ((2, 3, 9, 8), (4, 4)), ((2, 3, 7, 14), (3, 7))):
         _check_rescale(library, random, size, small)
+    for smoothing, mean in ((0.0, True), (0.1, False)):
+        _check_cross_entropy(library, random, 5, 7, smoothing, mean)
     # Few positions; large maps of one image, and of several; maps for Winograd's algorithm.
     _check_program(library, random, (3, 3, 42, 31), 16, 15)
     _check_program(library, random, (1, 1, 220, 240), 66, 8)
@@ -74,6 +88,8 @@ def check_library(library: ctypes.CDLL) -> None:
     check_channels_last(library, random, (3, 2, 14, 13), 150)
     _check_all_finite(library, random)
     _check_momentum(library, random)
+    for convolution in _FEW_CHANNELS:
+        _check_convolution(library, random, *convolution)
 
 
 def _check_ghost_tail(library, random, n, intrinsic, ghosts, height, width, kernel, relu) -> None:
@@ -141,7 +157,7 @@ def _check_convolution(library, random, n, inputs, outputs, height, width, kerne
     (dx,) = call(library, "ghost_conv_backward_input", [[stride], dy, weight, x], [x.shape])
     step = random.normal(size=x.shape)
     change = (reference.convolution(step, weight, stride) * dy).sum()
-    check_close("ghost_conv_backward_input", (dx * step).sum(), change)
+    _check_change("ghost_conv_backward_input", dx, step, change)
     other = random.normal(size=x.shape).astype(np.float32)
     inputs = [[stride], dy, weight, other]
     (total,) = call(library, "ghost_conv_backward_input_add", inputs, [x.shape])
@@ -149,7 +165,13 @@ def _check_convolution(library, random, n, inputs, outputs, height, width, kerne
     (dw,) = call(library, "ghost_conv_backward_weight", [[stride], x, dy, weight], [weight.shape])
     step = random.normal(size=weight.shape)
     change = (reference.convolution(x, step, stride) * dy).sum()
-    check_close("ghost_conv_backward_weight", (dw * step).sum(), change)
+    _check_change("ghost_conv_backward_weight", dw, step, change)
+
+
+def _check_change(what, gradient, step, change) -> None:
+    """Compare the change along a step with the exact one, which may be any share of the norm."""
+    norm = np.sqrt((gradient.astype(float) ** 2).sum())
+    check_close(what, 1 + ((gradient * step).sum() - change) / norm, np.float64(1))
 
 
 def _check_depthwise(library, random, n, channels, ratio, height, width, kernel, stride) -> None:
@@ -171,19 +193,38 @@ def _check_depthwise(library, random, n, channels, ratio, height, width, kernel,
 def _check_batch_norm(library, random, size) -> None:
     # A mean that is large against the deviation shows sums that cancel.
     x, norm = random.normal(size=size) + 8, _norm(random, size[1])
-    settings = [EPSILON]
-    y, saved = call(library, "ghost_batch_norm", [settings, x, *norm[:2]], [size, (2 * size[1],)])
     x = x.astype(np.float32).astype(np.float64)
-    check_close("ghost_batch_norm", y, reference.batch_norm(x, *norm[:2]))
-    updated = _update(library, x, saved, *norm[2:])
-    _check_updated("ghost_batch_norm", updated, norm[2:], x)
-    dy, variables = random.normal(size=size), [x, *norm[:2]]
-    inputs = [settings, *variables, saved, dy]
-    name = "ghost_batch_norm_backward"
-    gradients = call(library, name, inputs, [v.shape for v in variables])
-    check_gradients(name, random, reference.batch_norm, variables, gradients, dy)
-    (y,) = call(library, "ghost_batch_norm_evaluate", [settings, x, *norm], [size])
-    check_close("ghost_batch_norm_evaluate", y, reference.batch_norm(x, *norm))
+    shortcut, dy = random.normal(size=size), random.normal(size=size)
+    for relu, add in ((False, False), (True, False), (False, True)):
+        name, settings = "ghost_batch_norm" + ("_add" if add else ""), [float(relu), EPSILON]
+        extra = [shortcut] if add else []
+        variables = [x, *norm[:2], *extra]
+
+        def formula(x, gamma, beta, shortcut=None, relu=relu):
+            return reference.batch_norm_tail(x, (gamma, beta), relu, shortcut)
+
+        y, saved = call(library, name, [settings, *variables], [size, (2 * size[1],)])
+        check_close(name, y, formula(*variables))
+        _check_updated(name, _update(library, x, saved, *norm[2:]), norm[2:], x)
+        inputs = [settings, *variables[:3], saved, dy, *([y] if add else [])]
+        gradients = call(library, name + "_backward", inputs, [v.shape for v in variables])
+        check_gradients(name + "_backward", random, formula, variables, gradients, dy)
+        (y,) = call(library, name + "_evaluate", [settings, x, *norm, *extra], [size])
+        added = shortcut if add else None
+        check_close(name + "_evaluate", y, reference.batch_norm_tail(x, norm, relu, added))
+
+
+def _check_shortcut(library, random, size, stride, channels) -> None:
+    x, before = random.normal(size=size), (channels - size[1]) // 2
+    y = np.zeros((size[0], channels, -(-size[2] // stride), -(-size[3] // stride)))
+    y[:, before : before + size[1]] = x[:, :, ::stride, ::stride]
+    name, settings = "ghost_parameter_free_shortcut", [stride, before]
+    (got,) = call(library, name, [settings, x], [y.shape])
+    check_close(name, got, y)
+    dy, dx = random.normal(size=y.shape), np.zeros(size)
+    dx[:, :, ::stride, ::stride] = dy[:, before : before + size[1]]
+    (got,) = call(library, name + "_backward", [settings, dy, x], [size])
+    check_close(name + "_backward", got, dx)
 
 
 def _check_mean(library, random, size) -> None:
@@ -207,6 +248,23 @@ def _check_rescale(library, random, size, small) -> None:
     name, shapes = "ghost_rescale_backward", [size, weight.shape]
     gradients = call(library, name, [x, weight, dy], shapes)
     check_gradients(name, random, formula, [x, weight], gradients, dy)
+
+
+def _check_cross_entropy(library, random, rows, classes, smoothing, mean) -> None:
+    logits = 20 * random.normal(size=(rows, classes))
+    labels = random.integers(0, classes, rows).astype(np.float64)
+    labels[0] = -100  # ignored
+    name, settings = "ghost_cross_entropy", [smoothing, float(mean)]
+
+    def formula(logits):
+        return reference.cross_entropy(logits, labels, smoothing, mean)
+
+    (loss,) = call(library, name, [settings, logits, labels], [(1,)])
+    check_close(name, loss, formula(logits))
+    dloss = np.array([0.5])
+    inputs = [settings, logits, labels, dloss]
+    gradients = call(library, name + "_backward", inputs, [logits.shape])
+    check_gradients(name + "_backward", random, formula, [logits], gradients, dloss)
 
 
 _STEP = (

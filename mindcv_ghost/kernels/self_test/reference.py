@@ -9,9 +9,12 @@ import numpy as np
 __all__ = [
     "EPSILON",
     "batch_norm",
+    "batch_norm_tail",
     "convolution",
+    "cross_entropy",
     "enlarged",
     "ghost_tail",
+    "ring_sum",
     "stem_tail",
     "updated_statistics",
 ]
@@ -30,6 +33,22 @@ def batch_norm(x: np.ndarray, *norm: np.ndarray) -> np.ndarray:
     gamma, beta, *running = (values.reshape(1, -1, 1, 1) for values in norm)
     mean, variance = running or (x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True))
     return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
+
+
+def batch_norm_tail(
+    x: np.ndarray, norm: Sequence[np.ndarray], relu: bool, shortcut: np.ndarray | None = None
+) -> np.ndarray:
+    """Batch normalisation and what follows it in a residual block.
+
+    Args:
+        x: of shape (N, C, H, W).
+        norm: as :func:`batch_norm` takes it.
+        relu: whether a ReLU follows.
+        shortcut: of x's shape, added before a last ReLU; None for neither.
+    """
+    y = batch_norm(x, *norm)
+    y = np.maximum(y, 0) if relu else y
+    return y if shortcut is None else np.maximum(y + shortcut, 0)
 
 
 def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, groups: int = 1) -> np.ndarray:
@@ -87,6 +106,27 @@ def stem_tail(u: np.ndarray, *norm: np.ndarray) -> np.ndarray:
     return np.max(windows, 0)
 
 
+def cross_entropy(
+    logits: np.ndarray, labels: np.ndarray, smoothing: float, mean: bool
+) -> np.ndarray:
+    """The softmax cross entropy of rows whose label isn't -100, their mean or sum, as (1,).
+
+    Args:
+        logits: of shape (N, classes).
+        labels: indices of classes, (N).
+        smoothing: share of the target that is spread over all classes.
+        mean: or the sum.
+    """
+    counted = labels >= 0
+    logits, labels = logits[counted], labels[counted].astype(int)
+    shifted = logits - logits.max(1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    target = np.full(logits.shape, smoothing / logits.shape[1])
+    target[np.arange(len(labels)), labels] += 1 - smoothing
+    losses = -(target * log_softmax).sum(1)
+    return np.array([losses.mean() if mean else losses.sum()])
+
+
 def enlarged(weight: np.ndarray, height: int, width: int) -> np.ndarray:
     """Maps (N, C, h, w) enlarged to height and width by repetition ("nearest")."""
     for axis, wide in ((2, height), (3, width)):
@@ -105,3 +145,21 @@ def updated_statistics(
         (1 - momentum) * mean + momentum * batch_mean,
         (1 - momentum) * variance + momentum * batch_variance,
     )
+
+
+def ring_sum(values: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of the ranks' float32 vectors, with the bits of MindSpore 2.8's all-reduce.
+
+    A vector is cut into a chunk for each rank; the sum of a chunk begins with its own rank's
+    values. A vector with fewer values than ranks is summed from rank 0 on.
+    """
+    ranks, size = len(values), values[0].size
+    short, longer = divmod(size, ranks)
+    total, start = np.empty(size, np.float32), 0
+    for first in range(ranks):
+        end = size if size < ranks else start + short + (first < longer)
+        total[start:end] = values[first][start:end]
+        for rank in range(first + 1, first + ranks):
+            total[start:end] += values[rank % ranks][start:end]
+        start = end
+    return total

@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "array_images.h"
 #include "colour.h"
 #include "decoded_cache.h"
 #include "jpeg.h"
@@ -264,6 +265,15 @@ int loader_images(const loader::Settings* settings, const char* const* paths, lo
     left += item.status;
   }
   return left;
+}
+
+// Makes `count` images of arrays in memory in `out`, one after the other.
+void loader_arrays(const loader::ArraySettings* settings, const uint8_t* const* images,
+                   const uint64_t* seeds, int32_t count, const float* table, float* out) {
+  const int64_t values = int64_t{1} * settings->channels * settings->height * settings->width;
+  for (int32_t k = 0; k < count; ++k) {
+    loader::array_image(*settings, images[k], seeds[k], table, out + k * values);
+  }
 }
 
 // Normalises one image of bytes (H, W, 3) into floats (3, H, W).
