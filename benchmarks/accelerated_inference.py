@@ -117,7 +117,7 @@ def write_from_timm(model: str, path: Path, side: int) -> list[Any]:
             module.momentum = None  # the mean over all batches
     with torch.no_grad():
         network(torch.from_numpy(random_images(CALIBRATION[0], CALIBRATION[2])))
-    network.eval()
+    network.train(False)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     arrays, _ = to_mindspore(weights, mindcv.create_model(model), model)
     export_torch(torch, reparameterize_model(network), path, side)

@@ -54,7 +54,7 @@ JOBS = (
     Job("train_step.py --case inference --batch 8 --side 224", "--rounds 6 --steps 3", 36, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case inference", "--rounds 6 --steps 3", 30, _STEP),
     Job("inference.py", "--rounds 4", 200, "--rounds 1 --side 64"),
-    Job("accelerated_inference.py", "--rounds 4", 60, "--rounds 1 --side 64"),
+    Job("accelerated_inference.py", "--rounds 4", 75, "--rounds 1 --side 64"),
     Job("profile_step.py", "", 56, "--steps 1"),
     Job("data_loading.py", "--rounds 2", 40, "--rounds 1 --workers 2"),
     Job("train_loop.py", "--rounds 1", 110, "--small"),

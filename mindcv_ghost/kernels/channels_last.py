@@ -17,7 +17,6 @@ from mindcv.models.layers.squeeze_excite import SqueezeExcite as MindCVSqueezeEx
 from mindspore import Parameter, nn
 from mindspore import dtype as mstype
 
-from mindcv_ghost.kernels.native_cell import NativeCell
 from mindcv_ghost.kernels.program import NotCovered
 from mindcv_ghost.layers import (
     ConvNormAct,
@@ -27,6 +26,7 @@ from mindcv_ghost.layers import (
     RepConv,
     SqueezeExcite,
 )
+from mindcv_ghost.layers.accelerated import ordinary_class
 from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule, GhostV2Bottleneck
 from mindcv_ghost.models.ghostnet_v3 import GhostV3Bottleneck, GhostV3Module
 from mindcv_ghost.models.repghost import RepGhostBottleneck, RepGhostModule
@@ -127,19 +127,13 @@ def write_program(network: nn.Cell) -> Program:
     _add_stem(program, network, _module(blocks[0].ghost2))
     maps = (_INPUT, _OUTPUT)
     for block in blocks:
-        _want(_ordinary(block) in _BLOCKS, block)
+        _want(ordinary_class(block) in _BLOCKS, block)
         _add_block(program, block, *maps)
         maps = maps[::-1]
-    (cell,) = [last] if _ordinary(last) is mindcv_ghostnet.ConvBnAct else last.cells()
+    (cell,) = [last] if ordinary_class(last) is mindcv_ghostnet.ConvBnAct else last.cells()
     _add_last_convolution(program, cell, maps[0])
     _add_head(program, network)
     return program
-
-
-def _ordinary(cell: Any) -> type:
-    """The class that a cell has, or had before it was exchanged for a native one."""
-    kind = type(cell)
-    return kind.__bases__[-1] if issubclass(kind, NativeCell) else kind
 
 
 def _want(condition: bool, cell: Any) -> None:
@@ -149,7 +143,11 @@ def _want(condition: bool, cell: Any) -> None:
 
 def _is_conv(cell: Any, *, depthwise: bool, strides: Sequence[int] = (1,)) -> bool:
     """Whether a cell is a convolution with odd kernel that is padded by half of it."""
-    if _ordinary(cell) is not nn.Conv2d or set(cell.dilation) != {1} or cell.data_format != "NCHW":
+    if (
+        ordinary_class(cell) is not nn.Conv2d
+        or set(cell.dilation) != {1}
+        or cell.data_format != "NCHW"
+    ):
         return False
     rows, columns = cell.kernel_size
     padding = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
@@ -169,7 +167,7 @@ def _is_conv(cell: Any, *, depthwise: bool, strides: Sequence[int] = (1,)) -> bo
 
 def _is_norm(cell: Any) -> bool:
     return (
-        _ordinary(cell) is nn.BatchNorm2d
+        ordinary_class(cell) is nn.BatchNorm2d
         and cell.use_batch_statistics is None
         and cell.format == "NCHW"
     )
@@ -185,7 +183,7 @@ def _is_relu(act: nn.Cell | None, owner: nn.Cell) -> bool:
 
 def _branches(cell: nn.Cell) -> tuple[list[Branch], bool]:
     """The branches of a convolution with BN, and whether a ReLU follows."""
-    kind = _ordinary(cell)
+    kind = ordinary_class(cell)
     if kind is ConvNormAct:
         return [(cell.conv, cell.bn)], _is_relu(cell.act, cell)
     if kind is RepConv:
@@ -233,7 +231,7 @@ def _add_last_convolution(program: Program, cell: nn.Cell, source: int) -> None:
 def _add_head(program: Program, network: nn.Cell) -> None:
     conv, classifier = network.conv_head, network.classifier
     pool = getattr(network, "pool", None) or network.global_pool
-    _want(_ordinary(pool) in (GlobalAvgPool, GlobalAvgPooling), pool)
+    _want(ordinary_class(pool) in (GlobalAvgPool, GlobalAvgPooling), pool)
     _want(_is_conv(conv, depthwise=False) and conv.kernel_size == (1, 1), conv)
     _want(type(network.act2) is nn.ReLU and type(network.flatten) is nn.Flatten, network)
     program.add(_MEANS, _EXPANDED, _MEAN)
@@ -302,10 +300,10 @@ class _Module(NamedTuple):
 
 def _module(cell: nn.Cell) -> _Module:
     """What a cell of one of the four kinds of modules consists of."""
-    kind = _ordinary(cell)
+    kind = ordinary_class(cell)
     if kind is AttentionGhostModule:
         cell = cell.ghost
-        kind = _ordinary(cell)
+        kind = ordinary_class(cell)
     if kind is mindcv_ghostnet.GhostModule:
         primary, cheap, channels = cell.primary_conv, cell.cheap_operation, cell.oup
     elif kind is GhostModule:
@@ -352,12 +350,12 @@ def _add_shortcut(
 
 
 def _add_squeeze_excite(program: Program, cell: nn.Cell, maps: int) -> None:
-    kind = _ordinary(cell)
+    kind = ordinary_class(cell)
     _want(kind in (SqueezeExcite, MindCVSqueezeExcite), cell)
     gate = nn.HSigmoid if kind is SqueezeExcite else mindcv_ghostnet.HardSigmoid
     pool = GlobalAvgPool if kind is SqueezeExcite else GlobalAvgPooling
     _want(type(cell.gate) is gate and type(cell.act) is nn.ReLU, cell)
-    _want(_ordinary(cell.pool) is pool and getattr(cell, "norm", None) is None, cell)
+    _want(ordinary_class(cell.pool) is pool and getattr(cell, "norm", None) is None, cell)
     for conv in (cell.conv_reduce, cell.conv_expand):
         _want(_is_conv(conv, depthwise=False) and conv.kernel_size == (1, 1), cell)
     program.add(_MEANS, maps, _MEAN)
@@ -370,7 +368,7 @@ def _add_squeeze_excite(program: Program, cell: nn.Cell, maps: int) -> None:
 def _add_attention(program: Program, attention: nn.Cell, source: int) -> None:
     """Multiply the expanded maps by weights that are computed from a block's input."""
     pool, fc = attention.pool, attention.fc
-    _want(_ordinary(attention) is DFCAttention and type(pool) is nn.AvgPool2d, attention)
+    _want(ordinary_class(attention) is DFCAttention and type(pool) is nn.AvgPool2d, attention)
     _want(type(fc) is nn.SequentialCell and len(fc) == 6, attention)
     cells = list(fc)
     program.add(_HALVE, source, _HALF, _ATTEND, _HALF, _EXPANDED)
