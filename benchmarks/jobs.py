@@ -41,23 +41,23 @@ _STEP, _TRAINING = "--rounds 1 --steps 1", "--case training"
 _SMALL = f"train_step.py --model ghost_resnet20_cifar {_TRAINING} --batch 128 --side 32"
 JOBS = (
     Job("train_step.py --case training", "--rounds 15 --steps 1", 70, _STEP, last=True),
-    Job("train_step.py --case training --batch 16 --side 224", "--rounds 5 --steps 1", 75, _STEP),
+    Job("train_step.py --case training --batch 16 --side 224", "--rounds 5 --steps 1", 65, _STEP),
     Job("train_step.py --case code", "--rounds 5 --steps 1", 55, _STEP),
     Job("train_step.py --case pynative", "--rounds 2 --steps 1", 70, _STEP),
     Job(
         "train_step.py --model ghost_resnet50_s4 --case training", "--rounds 5 --steps 1", 42, _STEP
     ),
     Job(f"train_step.py --model ghostnetv2_100 {_TRAINING}", "--rounds 4 --steps 2", 40, _STEP),
-    Job(f"{_SMALL} --baseline dadc5ed", "--rounds 6", 100, _STEP),
-    Job(f"{_SMALL} --ratio 1", "--rounds 6", 70, _STEP),
+    Job(f"{_SMALL} --baseline dadc5ed", "--rounds 6", 75, _STEP),
+    Job(f"{_SMALL} --ratio 1", "--rounds 6", 55, _STEP),
     Job("train_step.py --case inference", "--rounds 6 --steps 3", 40, _STEP),
     Job("train_step.py --case inference --batch 8 --side 224", "--rounds 6 --steps 3", 36, _STEP),
     Job("train_step.py --model ghostnetv2_100 --case inference", "--rounds 6 --steps 3", 30, _STEP),
-    Job("inference.py", "--rounds 4", 200, "--rounds 1 --side 64"),
+    Job("inference.py", "--rounds 4", 185, "--rounds 1 --side 64"),
     Job("accelerated_inference.py", "--rounds 4", 75, "--rounds 1 --side 64"),
     Job("profile_step.py", "", 56, "--steps 1"),
     Job("data_loading.py", "--rounds 2", 40, "--rounds 1 --workers 2"),
-    Job("train_loop.py", "--rounds 1", 110, "--small"),
+    Job("train_loop.py", "--rounds 1", 100, "--small"),
     Job("data_parallel.py", "--rounds 1", 60, "--side 32"),
     Job("first_step.py", "--rounds 1", 30, "--side 32"),
     Job("start_up.py", "--pairs 2", 20, "--pairs 1"),
