@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindcv_ghost.kernels.install import Report, install
 
 from ..helpers.randomised import randomise
 
-__all__ = ["Cases", "assert_close", "compute_both"]
+__all__ = ["Case", "Cases", "assert_close", "compute_both"]
 
 
 class Cases(nn.Cell):
@@ -33,6 +33,28 @@ class Cases(nn.Cell):
             total = total + (y * case.weight).sum()
             outputs += (y,)
         return total, outputs
+
+
+class Case(nn.Cell):
+    """A layer with what goes into it as a parameter; see :class:`Cases`.
+
+    Args:
+        index: seed of the input and of the weights of the sum.
+        make: makes the layer.
+        size: of its input.
+    """
+
+    def __init__(self, index: int, make: Callable[[], nn.Cell], size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer = make()
+        self.is_native = False
+        random = np.random.default_rng(index)
+        self.x = Parameter(Tensor(random.normal(size=size).astype(np.float32)))
+        shape = self.layer(self.x).shape
+        self.weight = Tensor(random.normal(size=shape).astype(np.float32))
+
+    def construct(self):
+        return self.layer(self.x)
 
 
 def compute_both(make: Callable[[], Cases], library) -> tuple[dict, dict, Report, bool]:

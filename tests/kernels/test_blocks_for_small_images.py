@@ -6,14 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import nn
 
 from mindcv_ghost.kernels.batch_norm import NativeConvNormAct
 from mindcv_ghost.kernels.install import install
 from mindcv_ghost.layers import ConvNormAct, GhostModule
 from mindcv_ghost.models.ghost_resnet_cifar import GhostCifarBlock
 
-from .stock_and_native import Cases, assert_close, compute_both
+from .stock_and_native import Case, Cases, assert_close, compute_both
 
 
 def block(channels: int, out_channels: int, stride: int, ratio: int) -> nn.Cell:
@@ -37,26 +37,11 @@ NAMED = {
 NAMES, CASES = tuple(NAMED), tuple(NAMED.values())
 
 
-class Case(nn.Cell):
-    """A layer with what goes into it as a parameter, so that all gradients are parameters'."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        make, size = CASES[index]
-        self.layer = make()
-        self.is_native = False
-        random = np.random.default_rng(index)
-        self.x = Parameter(Tensor(random.normal(size=size).astype(np.float32)))
-        shape = self.layer(self.x).shape
-        self.weight = Tensor(random.normal(size=shape).astype(np.float32))
-
-    def construct(self):
-        return self.layer(self.x)
-
-
 @pytest.fixture(scope="module")
 def both(built):
-    return compute_both(lambda: Cases([Case(index) for index in range(len(CASES))]), built)
+    return compute_both(
+        lambda: Cases([Case(index, *case) for index, case in enumerate(CASES)]), built
+    )
 
 
 def test_each_layer_is_native_and_its_batch_norms_are_a_part_of_other_operators(both):

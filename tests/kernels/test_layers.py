@@ -7,7 +7,7 @@ from collections import Counter
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.kernels import make_all_finite
 from mindcv_ghost.kernels.exchange import native_class
@@ -17,7 +17,7 @@ from mindcv_ghost.kernels.self_test.call import call
 from mindcv_ghost.layers import GhostModule, GlobalAvgPool, SqueezeExcite
 from mindcv_ghost.models.ghostnet_v2 import AttentionGhostModule
 
-from .stock_and_native import Cases, assert_close, compute_both
+from .stock_and_native import Case, Cases, assert_close, compute_both
 
 
 def conv(channels: int, out_channels: int, kernel, stride: int = 1, group: int = 1, **options):
@@ -68,26 +68,11 @@ NAMED = {
 NAMES, CASES = tuple(NAMED), tuple(NAMED.values())
 
 
-class Case(nn.Cell):
-    """A layer with what goes into it as a parameter, so that all gradients are parameters'."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        _, make, size = CASES[index]
-        self.layer = make()
-        self.is_native = False
-        random = np.random.default_rng(index)
-        self.x = Parameter(Tensor(random.normal(size=size).astype(np.float32)))
-        shape = self.layer(self.x).shape
-        self.weight = Tensor(random.normal(size=shape).astype(np.float32))
-
-    def construct(self):
-        return self.layer(self.x)
-
-
 @pytest.fixture(scope="module")
 def both(built):
-    return compute_both(lambda: Cases([Case(index) for index in range(len(CASES))]), built)
+    return compute_both(
+        lambda: Cases([Case(index, *case[1:]) for index, case in enumerate(CASES)]), built
+    )
 
 
 def test_layers_are_native_and_their_parameters_the_same_objects_in_the_same_order(both):
