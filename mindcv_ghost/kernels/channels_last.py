@@ -17,6 +17,7 @@ from mindcv.models.layers.squeeze_excite import SqueezeExcite as MindCVSqueezeEx
 from mindspore import Parameter, nn
 from mindspore import dtype as mstype
 
+from mindcv_ghost.kernels.convolution import is_padded_by_half
 from mindcv_ghost.kernels.program import NotCovered
 from mindcv_ghost.layers import (
     ConvNormAct,
@@ -143,22 +144,9 @@ def _want(condition: bool, cell: Any) -> None:
 
 def _is_conv(cell: Any, *, depthwise: bool, strides: Sequence[int] = (1,)) -> bool:
     """Whether a cell is a convolution with odd kernel that is padded by half of it."""
-    if (
-        ordinary_class(cell) is not nn.Conv2d
-        or set(cell.dilation) != {1}
-        or cell.data_format != "NCHW"
-    ):
-        return False
-    rows, columns = cell.kernel_size
-    padding = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
-    half = (rows // 2, rows // 2, columns // 2, columns // 2)
-    # "same" and "valid" don't pad where the kernel and the stride are 1.
-    is_padded = cell.pad_mode == "pad" and tuple(padding) == half
-    is_pointwise = (rows, columns) == (1, 1) and set(cell.stride) == {1} and padding == (0,) * 4
     return (
-        rows % 2 == columns % 2 == 1
-        and (is_padded or is_pointwise)
-        and cell.stride[0] == cell.stride[1]
+        ordinary_class(cell) is nn.Conv2d
+        and is_padded_by_half(cell)
         and cell.stride[0] in strides
         and cell.group == (cell.in_channels if depthwise else 1)
         and (not depthwise or cell.in_channels == cell.out_channels)

@@ -41,9 +41,8 @@ class _ChannelsLastNetwork(NativeNetwork):
         return Steps("ghost_channels_last", numbers, parameters, program.classes)
 
     def construct(self, x):
-        if not self.training:  # noqa: SIM102 (`evaluation` is only asked for in evaluation)
-            if self.evaluation is not None:
-                return self.evaluation(x)
+        if not self.training and self.evaluation is not None:
+            return self.evaluation(x)
         return self.forward_head(self.forward_features(x))
 
 

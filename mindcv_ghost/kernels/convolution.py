@@ -13,6 +13,7 @@ __all__ = [
     "DepthwiseConvolution",
     "NativeConv2d",
     "NativeDepthwiseConv2d",
+    "is_padded_by_half",
 ]
 
 
@@ -146,7 +147,7 @@ class NativeConv2d(NativeCell, nn.Conv2d):
             is_plain_conv(cell)
             and cell.kernel_size[0] == cell.kernel_size[1]
             and cell.group == 1
-            and _is_padded_by_half(cell)
+            and is_padded_by_half(cell)
         )
 
     @staticmethod
@@ -176,7 +177,7 @@ class NativeDepthwiseConv2d(NativeCell, nn.Conv2d):
             is_plain_conv(cell)
             and cell.group == cell.in_channels > 1
             and cell.stride[0] in (1, 2)
-            and _is_padded_by_half(cell)
+            and is_padded_by_half(cell)
         )
 
     @staticmethod
@@ -190,7 +191,7 @@ class NativeDepthwiseConv2d(NativeCell, nn.Conv2d):
         return y
 
 
-def _is_padded_by_half(conv: nn.Conv2d) -> bool:
+def is_padded_by_half(conv: nn.Conv2d) -> bool:
     """Whether a kernel is odd, padded by half its size, not dilated, and its strides are equal."""
     rows, columns = conv.kernel_size
     stride = conv.stride

@@ -62,18 +62,6 @@ class NativeCell(NamesGraphOnce, Accelerated):
         """
         raise NotCovered(f"{type(self).__name__} has no steps")
 
-    @property
-    def compile_phase(self) -> Any:
-        """MindSpore's name for the graph of this cell that runs at present."""
-        return self._compile_phase
-
-    @compile_phase.setter
-    def compile_phase(self, value: str) -> None:
-        # MindSpore 2.8 sets it at each call of a graph, for all cells below, too: 5 ms for 1,000
-        # cells. They need it while a graph is compiled, and then it is new.
-        if value != self._compile_phase:
-            nn.Cell.compile_phase.fset(self, value)
-
     def add_flags(self, **flags: Any) -> nn.Cell:
         """Refuse half precision, which operators in float32 can't have; see ``Cell.to_float``."""
         if flags.get("fp16") or flags.get("bf16"):
