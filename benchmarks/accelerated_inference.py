@@ -146,7 +146,8 @@ def native_runner(model: str, weights: Path) -> Callable[[Any], object]:
         network = deploy(network)
     if mindcv_ghost.accelerate(network).threads == 0:
         raise SystemExit("this package's operators can't be built")
-    return lambda images: network(ms.Tensor(images)).asnumpy()
+    # Both runtimes read the array itself, too; ms.Tensor(images) copies it.
+    return lambda images: network(ms.Tensor.from_numpy(images)).asnumpy()
 
 
 def make_runner(who: str, model: str, folder: Path, side: int) -> Callable[[Any], object]:

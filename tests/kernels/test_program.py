@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.install import install, uninstall
 from mindcv_ghost.kernels.program import Activation, Kind, Program, Step
 from mindcv_ghost.kernels.self_test.call import call
@@ -75,6 +77,107 @@ def test_every_call_reads_the_weights_that_the_network_has_then(built, mode):
     assert_close(loaded, stock_result(network, x))
     randomise(network, seed=1)
     assert_close(after, network(x))
+
+
+class Inside(nn.Cell):
+    """A network as a part of a cell that MindSpore compiles."""
+
+    def __init__(self, network: nn.Cell) -> None:
+        super().__init__()
+        self.network = network
+
+    def construct(self, x):
+        return self.network(x)
+
+
+def test_a_network_called_by_itself_is_not_compiled_and_gives_the_same_bits_as_compiled(built):
+    network = make()
+    install(network, built)
+    for x in (images(1), images(3, 70, 64), images(1), ops.flip(images(2), (3,))):
+        assert (network(x).asnumpy() == Inside(network)(x).asnumpy()).all()
+    assert not network.compile_cache
+    with pytest.raises(TypeError):
+        network(images(1), images(1))
+
+
+def test_a_tensor_whose_memory_is_not_in_order_is_evaluated_in_its_own_order(built):
+    network, x = make(), images(2)
+    install(network, built)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    view = x.swapaxes(2, 3)[1:]
+    assert not view.is_contiguous()
+    ms.set_context(mode=ms.GRAPH_MODE)
+    copied = Tensor(np.ascontiguousarray(x.asnumpy().swapaxes(2, 3)[1:]))
+    assert (network(view).asnumpy() == network(copied).asnumpy()).all()
+
+
+def test_a_call_after_a_training_step_uses_the_weights_of_that_step(built):
+    network, x = make(), images(4)
+    install(network, built)
+    before = network(x).asnumpy()
+    loss = nn.WithLossCell(network, nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean"))
+    step = nn.TrainOneStepCell(loss, nn.SGD(network.trainable_params(), 0.1)).set_train()
+    step(x, Tensor(np.arange(4), ms.int32))
+    network.set_train(False)
+    after = network(x)
+    assert np.abs(after.asnumpy() - before).max() > 1e-3 * np.abs(before).max()
+    assert_close(after, stock_result(network, x))
+
+
+def test_threads_may_call_a_network_at_the_same_time(built):
+    network = make()
+    install(network, built)
+    given = [images(1 + i % 3, 64 + i % 2) for i in range(24)]
+    expected = [network(x).asnumpy() for x in given]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(network, given))
+    for got, wanted in zip(results, expected):
+        assert (got.asnumpy() == wanted).all()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        Tensor(np.ones((1, 4, 64, 64), np.float32)),
+        Tensor(np.ones((3, 64, 64), np.float32)),
+        Tensor(np.ones((1, 3, 64, 64), np.float16)),
+        "images",
+    ],
+    ids=["4 channels", "3-D", "half", "text"],
+)
+def test_what_is_not_images_gets_the_error_of_a_compiled_network(built, x):
+    network = make()
+    install(network, built)
+    network(images(1))
+    errors = []
+    for called in (network, Inside(network)):
+        with pytest.raises((UserError, RuntimeError, ValueError, IndexError)) as raised:
+            called(x)
+        errors.append((raised.type, str(raised.value).splitlines()[0]))
+    assert errors[0] == errors[1]
+
+
+def test_a_parameter_in_another_type_is_refused(built):
+    network = make()
+    install(network, built)
+    network(images(1))
+    network.conv1.weight.set_dtype(ms.float16)
+    with pytest.raises(UserError, match="computes in float32"):
+        network(images(1))
+
+
+def test_a_hook_or_another_mode_counts_from_the_next_call_on(built):
+    network, x = make(), images(1)
+    install(network, built)
+    before = network(x)
+    network.reset_classifier(4)
+    network.set_train(True).set_train(False)
+    assert (before.shape, network(x).shape) == ((1, 7), (1, 4))
+    handle = network.layer2.register_forward_hook(lambda cell, inputs, output: output)
+    assert network._evaluation_now() is None
+    handle.remove()
+    assert network._evaluation_now() is not None
+    assert network.set_train(True)._evaluation_now() is None
 
 
 def test_a_new_classifier_is_the_one_that_is_used(built):
