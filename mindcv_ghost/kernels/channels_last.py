@@ -39,8 +39,8 @@ _STEM, _GHOST, _POINTWISE, _DEPTHWISE, _MEANS, _LINEAR, _EXCITE, _HALVE, _ATTEND
 _STRIDED_GHOST = 9
 _NO_GATE, _RELU, _HARD_SIGMOID = range(3)
 # Numbers of maps. The input and the output of blocks are the first two in turn.
-_INPUT, _OUTPUT, _EXPANDED, _STRIDED, _SHORTCUT, _HALF, _MEAN, _HIDDEN = range(8)
-_MAPS = 8
+_INPUT, _OUTPUT, _EXPANDED, _STRIDED, _SHORTCUT, _HALF, _MEAN, _HIDDEN, _FACTORS = range(9)
+_MAPS = 9
 _NONE = -1
 
 _BLOCKS = (
@@ -240,9 +240,11 @@ def _add_block(program: Program, block: nn.Cell, source: int, target: int) -> No
         first.write(program, _STRIDED_GHOST, source, _stride(branches), relu, expanded)
         program.filter(branches)
     else:
-        first.write(program, _GHOST, source, _EXPANDED, _NONE)
-    if attention is not None:
-        _add_attention(program, attention, source)
+        factors = _NONE
+        if attention is not None:
+            factors = _FACTORS
+            _add_attention(program, attention, first, source)
+        first.write(program, _GHOST, source, _EXPANDED, _NONE, factors)
         if strided is not None:
             branches, relu = strided
             program.add(_DEPTHWISE, _EXPANDED, _stride(branches), relu, expanded)
@@ -253,7 +255,7 @@ def _add_block(program: Program, block: nn.Cell, source: int, target: int) -> No
     if block.shortcut is not None and len(block.shortcut) > 0:
         _add_shortcut(program, block.shortcut, source, target, second)
         residual = target
-    second.write(program, _GHOST, expanded, target, residual)
+    second.write(program, _GHOST, expanded, target, residual, _NONE)
 
 
 def _stride(branches: Sequence[Branch]) -> int:
@@ -353,13 +355,14 @@ def _add_squeeze_excite(program: Program, cell: nn.Cell, maps: int) -> None:
     program.add(program.parameter(expand.bias if expand.has_bias else None))
 
 
-def _add_attention(program: Program, attention: nn.Cell, source: int) -> None:
-    """Multiply the expanded maps by weights that are computed from a block's input."""
+def _add_attention(program: Program, attention: nn.Cell, module: _Module, source: int) -> None:
+    """Add what computes the factors of a module's output from its input."""
     pool, fc = attention.pool, attention.fc
     _want(ordinary_class(attention) is DFCAttention and type(pool) is nn.AvgPool2d, attention)
     _want(type(fc) is nn.SequentialCell and len(fc) == 6, attention)
     cells = list(fc)
-    program.add(_HALVE, source, _HALF, _ATTEND, _HALF, _EXPANDED)
+    program.add(_HALVE, source, _HALF)
+    program.add(_ATTEND, _HALF, module.intrinsic, module.ghosts, _FACTORS)
     for conv, norm, is_depthwise in zip(cells[::2], cells[1::2], (False, True, True)):
         _check([(conv, norm)], attention, depthwise=is_depthwise)
         program.filter([(conv, norm)])

@@ -261,7 +261,7 @@ std::vector<float> programs(int64_t n, int64_t in, int64_t h, int64_t w, int64_t
 // Every kind of step of a network on channels-last maps. The numbers are those that
 // channels_last_program.h reads.
 std::vector<float> channels_last(int64_t n, int64_t in, int64_t h, int64_t w, int64_t channels) {
-  std::vector<float> program = {6};
+  std::vector<float> program = {7};
   std::vector<Array> parameters;
   const auto add = [&](const std::vector<int64_t>& numbers) {
     program.insert(program.end(), numbers.begin(), numbers.end());
@@ -285,14 +285,15 @@ std::vector<float> channels_last(int64_t n, int64_t in, int64_t h, int64_t w, in
   };
   const int64_t half = channels / 2, odd = channels - 1;
   add({0, half, half, 2, 1, 0}), filter(channels, in, 3, 3);
-  add({1, 0, half, half - 1, 1, 1, -1}), filter(half, channels, 1, 1), filter(half, 1, 3, 3);
-  add({7, 0, 2, 8, 2, 1}), filter(odd, channels, 1, 1), filter(odd, 1, 1, 5), filter(odd, 1, 5, 1);
+  add({7, 0, 2, 8, 2, half, half - 1, 6}), filter(odd, channels, 1, 1);
+  filter(odd, 1, 1, 5), filter(odd, 1, 5, 1);
+  add({1, 0, half, half - 1, 1, 1, -1, 6}), filter(half, channels, 1, 1), filter(half, 1, 3, 3);
   add({3, 1, 2, 1, 3}), filter(odd, 1, 5, 5);
   add({4, 3, 2, 5, 2, 5, 1, 0, 4}), dense(5, odd);
   add({6, 4, 3}), dense(odd, 5);
   add({2, 3, 3, 3, 0, 5, -1}), filter(6, odd, 1, 1);
-  add({1, 3, 3, 3, 0, 5, 5}), filter(3, odd, 1, 1), filter(3, 1, 3, 3);
-  add({1, 5, half, 0, 1, 1, -1}), filter(half, 6, 1, 1);
+  add({1, 3, 3, 3, 0, 5, 5, -1}), filter(3, odd, 1, 1), filter(3, 1, 3, 3);
+  add({1, 5, half, 0, 1, 1, -1, -1}), filter(half, 6, 1, 1);
   add({2, 3, 3}), branch({half, 1, 3, 3}), branch({half, 1, 1, 1});
   add({9, 1, half, half - 1, 1, 2, 0, 2}), filter(half, half, 1, 1), filter(half, 1, 3, 3);
   filter(odd, 1, 5, 5);

@@ -7,11 +7,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "planes.h"
 #include "program_team.h"
+#include "rescale.h"
 #include "vectors.h"
 
 namespace ghost {
@@ -32,6 +33,12 @@ struct Segments {
   int64_t vectors() const { return vectors_of(first) + vectors_of(second); }
   int64_t step() const { return vectors() * kLanes; }  // floats from one position to the next
   int64_t second_at() const { return vectors_of(first) * kLanes; }
+
+  // The channels of some vectors.
+  LaneSpan span(int64_t vector, int64_t vectors) const {
+    const LaneSpan begin = span(vector), end = span(vector + vectors - 1);
+    return {begin.first, end.first + end.count - begin.first};
+  }
 
   LaneSpan span(int64_t vector) const {
     const int64_t whole = vectors_of(first);
@@ -93,12 +100,17 @@ struct Norm {
 
   Vector scale(LaneSpan c) const {
     if (gamma == nullptr) return Vector{} + 1.0f;
-    Vector root = load_first(variance + c.first, c.count) + epsilon;
-    for (int lane = 0; lane < kLanes; ++lane) root[lane] = std::sqrt(root[lane]);
+    Vector root = square_root(load_first(variance + c.first, c.count) + epsilon);
     const Vector scaled = load_first(gamma + c.first, c.count);
     // Unused lanes are 0 / sqrt(epsilon), and epsilon may be 0.
     for (int64_t lane = c.count; lane < kLanes; ++lane) root[lane] = 1.0f;
     return scaled / root;
+  }
+
+  void fetch(LaneSpan c) const {
+    for (const float* values : {gamma, beta, mean, variance, bias}) {
+      if (values != nullptr) prefetch_far(values + c.first, c.count);
+    }
   }
 
   Vector shift(LaneSpan c, Vector scale) const {
@@ -123,6 +135,18 @@ struct Filter {
 
   int64_t taps() const { return rows * columns; }
 
+  // Fetches the parameters of some channels into the L2 cache. At one image, most of them are read
+  // once in a call, from memory. depth: channels of the input that each one reads.
+  void fetch(LaneSpan c, int64_t depth) const {
+    for (int64_t b = 0; b < count; ++b) {
+      const int64_t size = depth * branches[b].rows * branches[b].columns;
+      branches[b].norm.fetch(c);
+      if (branches[b].weight != nullptr) {
+        prefetch_far(branches[b].weight + c.first * size, c.count * size);
+      }
+    }
+  }
+
   Vector shift(LaneSpan c) const {
     Vector sum = {};
     for (int64_t b = 0; b < count; ++b) {
@@ -144,6 +168,33 @@ struct Finish {
   Finish from(int64_t at) const { return {relu, other == nullptr ? nullptr : other + at}; }
 };
 
+// Maps by which others are multiplied, enlarged to their size by repetition.
+class Factors {
+ public:
+  // maps: null for none.
+  Factors(const LastMaps* maps, const LastMaps& y) : maps_(maps), y_(y) {
+    if (maps == nullptr) return;
+    rows_ = RescaleShape::sources(y.height, maps->height);
+    places_ = RescaleShape::sources(y.width, maps->width);
+    for (int64_t& place : places_) place *= maps->step();
+  }
+
+  // Multiplies a row of a vector of channels, which begins at `channel` of the layout.
+  void multiply(int64_t image, int64_t row, int64_t channel) const {
+    if (maps_ == nullptr) return;
+    const float* factors = maps_->row(image, rows_[row]) + channel;
+    float* to = y_.row(image, row) + channel;
+    for (int64_t i = 0; i < y_.width; ++i, to += y_.step()) {
+      store(to, load(to) * load(factors + places_[i]));
+    }
+  }
+
+ private:
+  const LastMaps* maps_;
+  const LastMaps& y_;
+  std::vector<int64_t> rows_, places_;
+};
+
 // Even shares of `count` with at most `most` in each: calls body(first, share).
 template <typename Body>
 inline void for_even_shares(int64_t count, int64_t most, const Body& body) {
@@ -151,6 +202,19 @@ inline void for_even_shares(int64_t count, int64_t most, const Body& body) {
   for (int64_t i = 0; i < shares; ++i) {
     const int64_t first = count * i / shares;
     body(first, count * (i + 1) / shares - first);
+  }
+}
+
+// Calls body(first, share) for even shares of a piece's vectors with at most `most` in each, and
+// fetch(first, share) for each one before the body of the share before it.
+template <typename Fetch, typename Body>
+inline void for_groups(const Piece& piece, int64_t most, const Fetch& fetch, const Body& body) {
+  const int64_t count = piece.vector_end - piece.vector, groups = (count + most - 1) / most;
+  const auto begin = [&](int64_t i) { return piece.vector + count * i / groups; };
+  fetch(begin(0), begin(1) - begin(0));
+  for (int64_t i = 0; i < groups; ++i) {
+    if (i + 1 < groups) fetch(begin(i + 1), begin(i + 2) - begin(i + 1));
+    body(begin(i), begin(i + 1) - begin(i));
   }
 }
 

@@ -1,10 +1,10 @@
-// DFC attention of GhostNetV2 and V3 on channels-last maps: weights at half the size, from a 1x1
-// convolution and one along rows and one along columns, enlarged by repetition.
+// DFC attention of GhostNetV2 and V3 on channels-last maps: factors at half the size, from a 1x1
+// convolution and one along rows and one along columns. The Ghost module multiplies its output by
+// them while it writes it.
 #pragma once
 
 #include "channels_last_ghost.h"
 #include "exponential.h"
-#include "rescale.h"
 
 namespace ghost {
 
@@ -28,29 +28,26 @@ inline void halve(Member* team, const LastMaps& x, const LastMaps& y) {
 
 struct AttentionStep {
   LastMaps x;  // maps of half the size
-  LastMaps y;  // multiplied by the weights
+  LastMaps y;  // the factors
   Filter pointwise, along_row, along_column;
 };
 
-// Some vectors of the weights, and their product with y.
+// Some vectors of the factors.
 class AttentionPiece {
  public:
-  AttentionPiece(const AttentionStep& step, const Piece& piece, int64_t vector, int64_t vectors,
-                 const std::vector<int64_t>& row_sources, const std::vector<int64_t>& sources)
+  AttentionPiece(const AttentionStep& step, const Piece& piece, int64_t vector, int64_t vectors)
       : q_(step),
         piece_(piece),
         vector_(vector),
         vectors_(vectors),
-        row_sources_(row_sources),
-        sources_(sources),
         margin_(step.along_column.rows / 2),
         rows_(piece.row_end - piece.row + 2 * margin_),
         border_(step.along_row.columns / 2),
         scratch_(PackedPointwise::memory(in(), vectors) + memory_of(step.along_row) +
                      memory_of(step.along_column) +
                      PaddedRows::memory(rows_, width(), border_, vectors) +
-                     rows_ * width() * vectors * kLanes + width() * kLanes,
-                 6),
+                     rows_ * width() * vectors * kLanes,
+                 5),
         pointwise_(step.pointwise, step.x.channels, step.y.channels, vector, vectors,
                    scratch_.take(PackedPointwise::memory(in(), vectors))),
         along_row_(step.along_row, step.y.channels, vector, vectors, 1,
@@ -59,25 +56,18 @@ class AttentionPiece {
                       scratch_.take(memory_of(step.along_column))),
         lines_(width(), border_, vectors,
                scratch_.take(PaddedRows::memory(rows_, width(), border_, vectors))),
-        crossed_(scratch_.take(rows_ * width() * vectors * kLanes)),
-        weights_(scratch_.take(width() * kLanes)) {}
+        crossed_(scratch_.take(rows_ * width() * vectors * kLanes)) {}
 
   void run() {
     const int64_t row_size = width() * vectors_ * kLanes;
     fill_lines(pointwise_, q_.x, piece_.image, piece_.row - margin_, rows_, false, lines_, 0);
     for (int64_t i = 0; i < rows_; ++i) cross_row(i, crossed_ + i * row_size);
-    int64_t y_row = 0;
     for (int64_t row = piece_.row; row < piece_.row_end; ++row) {
-      while (row_sources_[y_row] < row) ++y_row;
-      const int64_t begin = y_row;
-      while (y_row < q_.y.height && row_sources_[y_row] == row) ++y_row;
+      const float* from = crossed_ + (row - piece_.row) * row_size;
       for (int64_t v = 0; v < vectors_; ++v) {
-        const float* from = crossed_ + (row - piece_.row) * row_size;
-        along_column_.run(v, from, row_size, vectors_ * kLanes, width(), {}, weights_, kLanes);
-        for (int64_t i = 0; i < width(); ++i) {
-          store(weights_ + i * kLanes, sigmoid(load(weights_ + i * kLanes)));
-        }
-        for (int64_t h = begin; h < y_row; ++h) multiply_row(h, vector_ + v);
+        float* to = q_.y.row(piece_.image, row) + (vector_ + v) * kLanes;
+        along_column_.run(v, from, row_size, vectors_ * kLanes, width(), {}, to, q_.y.step());
+        for (int64_t i = 0; i < width(); ++i, to += q_.y.step()) store(to, sigmoid(load(to)));
       }
     }
   }
@@ -102,32 +92,28 @@ class AttentionPiece {
     }
   }
 
-  void multiply_row(int64_t row, int64_t vector) const {
-    float* at = q_.y.row(piece_.image, row) + vector * kLanes;
-    for (int64_t i = 0; i < q_.y.width; ++i, at += q_.y.step()) {
-      store(at, load(at) * load(weights_ + sources_[i] * kLanes));
-    }
-  }
-
   const AttentionStep& q_;
   const Piece& piece_;
   int64_t vector_, vectors_;
-  const std::vector<int64_t>&row_sources_, &sources_;
   int64_t margin_, rows_, border_;
   Scratch scratch_;
   PackedPointwise pointwise_;
   PackedDepthwise along_row_, along_column_;
   PaddedRows lines_;
-  float *crossed_, *weights_;
+  float* crossed_;
 };
 
 inline void attend(Member* team, const AttentionStep& q) {
-  const auto row_sources = RescaleShape::sources(q.y.height, q.x.height);
-  const auto sources = RescaleShape::sources(q.y.width, q.x.width);
-  for_pieces(team, q.y.images, q.y.channels.vectors(), q.x.height, [&](const Piece& piece) {
+  const auto fetch = [&](int64_t vector, int64_t vectors) {
+    const LaneSpan c = q.y.channels.span(vector, vectors);
+    q.pointwise.fetch(c, q.x.channels.channels());
+    q.along_row.fetch(c, 1);
+    q.along_column.fetch(c, 1);
+  };
+  for_pieces(team, q.y.images, q.y.channels.vectors(), q.y.height, [&](const Piece& piece) {
     const int64_t most = vectors_at_once(q.x.channels.channels());
-    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t vectors) {
-      AttentionPiece(q, piece, piece.vector + first, vectors, row_sources, sources).run();
+    for_groups(piece, most, fetch, [&](int64_t vector, int64_t vectors) {
+      AttentionPiece(q, piece, vector, vectors).run();
     });
   });
 }

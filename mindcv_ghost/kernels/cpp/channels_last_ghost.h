@@ -36,6 +36,7 @@ struct GhostModuleStep {
   bool relu;          // after both convolutions
   bool concatenated;  // y is the outputs of both convolutions; else of the second alone
   const float* other;  // added to the output, of y's layout, which may be y's own memory; or null
+  const LastMaps* factors;  // by which it is multiplied; null if not, or if others are added
 
   int64_t border() const { return cheap.columns / 2; }
   int64_t margin() const { return cheap.rows / 2; }
@@ -44,8 +45,10 @@ struct GhostModuleStep {
 // Computes some vectors of the intrinsic maps, and the ghost maps of the same channels.
 class GhostModulePiece {
  public:
-  GhostModulePiece(const GhostModuleStep& step, const Piece& piece, int64_t vector, int64_t vectors)
+  GhostModulePiece(const GhostModuleStep& step, const Factors& factors, const Piece& piece,
+                   int64_t vector, int64_t vectors)
       : q_(step),
+        factors_(factors),
         piece_(piece),
         vector_(vector),
         vectors_(vectors),
@@ -83,22 +86,26 @@ class GhostModulePiece {
     const int64_t ghosts = vectors_of(q_.concatenated ? q_.y.channels.second : q_.intrinsic);
     const Finish add = {false, q_.other}, both = {q_.relu, q_.other};
     for (int64_t v = 0; v < vectors_; ++v) {
-      const int64_t at = start + (vector_ + v) * kLanes;
+      const int64_t channel = (vector_ + v) * kLanes, at = start + channel;
       if (q_.concatenated) {
         const float* from = lines_.inside(line + margin) + v * kLanes;
         for (int64_t i = 0; i < q_.y.width; ++i) {
           const Vector value = load(from + i * lines_.step());
           store(q_.y.data + at + i * step, add(value, at + i * step));
         }
+        factors_.multiply(piece_.image, row, channel);
       }
       if (vector_ + v >= ghosts) continue;  // all of its ghost maps are cropped
-      const int64_t to = at + (q_.concatenated ? q_.y.channels.second_at() : 0);
+      const int64_t ghost = channel + (q_.concatenated ? q_.y.channels.second_at() : 0);
+      const int64_t to = start + ghost;
       cheap_.run(v, lines_.row(line), lines_.row_size(), lines_.step(), q_.y.width, both.from(to),
                  q_.y.data + to, step);
+      factors_.multiply(piece_.image, row, ghost);
     }
   }
 
   const GhostModuleStep& q_;
+  const Factors& factors_;
   const Piece& piece_;
   int64_t vector_, vectors_, some_, rows_memory_;
   Scratch scratch_;
@@ -108,10 +115,16 @@ class GhostModulePiece {
 };
 
 inline void ghost_module(Member* team, const GhostModuleStep& q) {
+  const Factors factors(q.factors, q.y);
+  const auto fetch = [&](int64_t vector, int64_t vectors) {
+    const LaneSpan c = Segments{q.intrinsic, 0}.span(vector, vectors);
+    q.primary.fetch(c, q.x.channels.channels());
+    q.cheap.fetch(c, 1);
+  };
   for_pieces(team, q.y.images, vectors_of(q.intrinsic), q.y.height, [&](const Piece& piece) {
     const int64_t most = vectors_at_once(q.x.channels.channels());
-    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t vectors) {
-      GhostModulePiece(q, piece, piece.vector + first, vectors).run();
+    for_groups(piece, most, fetch, [&](int64_t vector, int64_t vectors) {
+      GhostModulePiece(q, factors, piece, vector, vectors).run();
     });
   });
 }

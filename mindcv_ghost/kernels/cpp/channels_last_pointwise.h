@@ -33,8 +33,6 @@ inline void pack_pointwise(const Filter& filter, int64_t in, const Segments& out
         const int64_t there = std::min<int64_t>(kLanes, in - k);
         Vector block[kLanes];
         for (int64_t r = 0; r < kLanes; ++r) {
-          // So many streams are more than processors foresee.
-          __builtin_prefetch(weight + std::min(r, c.count - 1) * in + k + 4 * kLanes);
           block[r] = r < c.count ? load_first(weight + r * in + k, there) : Vector{};
         }
         transpose(block);
@@ -151,10 +149,12 @@ inline void pointwise_conv(Member* team, const LastMaps& x, const Filter& filter
                            const float* other, const LastMaps& y) {
   for_pieces(team, y.images, y.channels.vectors(), y.height, [&](const Piece& piece) {
     const int64_t most = vectors_at_once(x.channels.channels());
-    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t vectors) {
+    const auto fetch = [&](int64_t vector, int64_t vectors) {
+      filter.fetch(y.channels.span(vector, vectors), x.channels.channels());
+    };
+    for_groups(piece, most, fetch, [&](int64_t vector, int64_t vectors) {
       Scratch scratch(PackedPointwise::memory(x.channels.channels(), vectors), 1);
       float* memory = scratch.take(PackedPointwise::memory(x.channels.channels(), vectors));
-      const int64_t vector = piece.vector + first;
       const PackedPointwise conv(filter, x.channels, y.channels, vector, vectors, memory);
       const int64_t at = y.row(piece.image, piece.row) - y.data + vector * kLanes;
       const Finish finish = {relu, other};

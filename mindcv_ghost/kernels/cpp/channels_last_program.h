@@ -12,6 +12,7 @@
 #include "channels_last_means.h"
 #include "channels_last_stem.h"
 #include "channels_last_strided.h"
+#include "step_times.h"
 
 namespace ghost {
 
@@ -47,7 +48,10 @@ class ChannelsLastProgram {
     team.run([&](Member& member) {
       ChannelsLastProgram mine = *this;  // each thread reads the steps for itself
       mine.position_ = begin_;
-      while (mine.position_ < a_.size(0)) mine.step(&member);
+      for (int64_t i = 0; mine.position_ < a_.size(0); ++i) {
+        const StepTimer timer(i, member);
+        mine.step(&member);
+      }
     });
   }
 
@@ -105,9 +109,24 @@ class ChannelsLastProgram {
     want(number >= 0 && number < static_cast<int64_t>(maps_.size()));
     if (!fits_) return nullptr;
     const LastMaps& other = maps_[number];
-    want(other.height == y.height && other.width == y.width &&
-         other.channels.first == y.channels.first && other.channels.second == y.channels.second);
+    want(other.height == y.height && other.width == y.width && has_channels_of(other, y));
     return other.data;
+  }
+
+  // The maps by which y is multiplied, of its size or smaller, or null.
+  const LastMaps* multiplied(const LastMaps& y) {
+    const int64_t number = next();
+    if (number == -1) return nullptr;
+    want(number >= 0 && number < static_cast<int64_t>(maps_.size()) && &maps_[number] != &y);
+    if (!fits_) return nullptr;
+    const LastMaps& factors = maps_[number];
+    want(factors.height > 0 && factors.height <= y.height && factors.width <= y.width &&
+         has_channels_of(factors, y));
+    return &factors;
+  }
+
+  static bool has_channels_of(const LastMaps& a, const LastMaps& b) {
+    return a.channels.first == b.channels.first && a.channels.second == b.channels.second;
   }
 
   // A filter of `out` channels, each from `in` of the input. It is valid until the next one is read
@@ -172,12 +191,13 @@ class ChannelsLastProgram {
         return;
       }
       case Kind::kAttend: {
-        const LastMaps &x = written(), &y = written();
-        const int64_t channels = y.channels.channels();
+        const LastMaps& x = written();
+        const int64_t first = next(), second = next(), channels = first + second;
+        const LastMaps& y = defined(x.height, x.width, {first, second});
         AttentionStep q = {x, y, filter(0, channels, x.channels.channels()),
                            filter(1, channels, 1), filter(2, channels, 1)};
         want(q.pointwise.taps() == 1 && q.along_row.rows == 1 && q.along_column.columns == 1);
-        want(x.height <= y.height && x.width <= y.width);
+        want(&x != &y);
         if (team != nullptr) attend(team, q);
         return;
       }
@@ -212,12 +232,13 @@ class ChannelsLastProgram {
     want(ghosts <= intrinsic);
     const LastMaps& y = defined(x.height, x.width, {intrinsic, concatenated ? ghosts : 0});
     const float* other = added(y);
-    want(&x != &y);
+    const LastMaps* factors = multiplied(y);
+    want(&x != &y && (other == nullptr || factors == nullptr));
     const Filter primary = filter(0, intrinsic, x.channels.channels());
     const Filter cheap = filter(1, intrinsic, 1);
     want(primary.taps() == 1);
     if (team != nullptr) {
-      ghost_module(team, {x, y, primary, cheap, intrinsic, relu, concatenated, other});
+      ghost_module(team, {x, y, primary, cheap, intrinsic, relu, concatenated, other, factors});
     }
   }
 
@@ -237,8 +258,8 @@ class ChannelsLastProgram {
     want(primary.taps() == 1 && strided.rows >= stride);
     if (team == nullptr) return;
     const LastMaps between = {x.images, x.height, x.width, channels, nullptr};
-    const GhostModuleStep module = {x,    between,      primary, cheap, intrinsic,
-                                    relu, concatenated, nullptr};
+    const GhostModuleStep module = {x,    between,      primary, cheap,  intrinsic,
+                                    relu, concatenated, nullptr, nullptr};
     strided_ghost_module(team, {module, y, strided, stride, last_relu});
   }
 

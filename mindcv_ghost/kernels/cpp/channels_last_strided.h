@@ -122,10 +122,16 @@ class StridedGhostPiece {
 
 inline void strided_ghost_module(Member* team, const StridedGhostStep& q) {
   const int64_t vectors = vectors_of(q.module.intrinsic);
+  const auto fetch = [&](int64_t vector, int64_t some) {
+    const LaneSpan c = Segments{q.module.intrinsic, 0}.span(vector, some);
+    q.module.primary.fetch(c, q.module.x.channels.channels());
+    q.module.cheap.fetch(c, 1);
+    q.strided.fetch(c, 1);
+  };
   for_pieces(team, q.y.images, vectors, q.y.height, [&](const Piece& piece) {
     const int64_t most = vectors_at_once(q.module.x.channels.channels());
-    for_even_shares(piece.vector_end - piece.vector, most, [&](int64_t first, int64_t some) {
-      StridedGhostPiece(q, piece, piece.vector + first, some).run();
+    for_groups(piece, most, fetch, [&](int64_t vector, int64_t some) {
+      StridedGhostPiece(q, piece, vector, some).run();
     });
   });
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -79,6 +80,13 @@ inline Vector first_lanes(Vector v, int64_t count) {
   for (int64_t i = count; i < kLanes; ++i) v[i] = 0;
   return v;
 #endif
+}
+
+inline Vector square_root(Vector v) {
+  float values[kLanes];
+  store(values, v);
+  for (int lane = 0; lane < kLanes; ++lane) values[lane] = std::sqrt(values[lane]);
+  return load(values);
 }
 
 inline float sum_of(Vector v) {
@@ -282,6 +290,17 @@ inline int64_t values_past_boundary(const float* to) {
 inline void prefetch(const float* from, int64_t count) {
   constexpr int64_t kLine = 16, kMost = 1024;  // values
   for (int64_t i = 0; i < std::min(count, kMost); i += kLine) __builtin_prefetch(from + i, 0);
+}
+
+// As prefetch, into the L2 cache and for any number of values.
+inline void prefetch_far(const float* from, int64_t count) {
+  constexpr int64_t kLine = 16;  // values
+  for (int64_t i = 0; i < count; i += kLine) {
+    __builtin_prefetch(from + i, 0, 2);
+    // Without it, GCC 12 takes a function that only prefetches for one without effects, and drops
+    // its calls.
+    asm volatile("");
+  }
 }
 
 // As prefetch, for values that will be written.

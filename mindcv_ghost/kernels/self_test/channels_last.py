@@ -25,7 +25,7 @@ class _Writer:
 
     def __init__(self, random: np.random.Generator) -> None:
         self.random = random
-        self.numbers: list[float] = [6]  # maps
+        self.numbers: list[float] = [7]  # maps
         self.parameters: list[np.ndarray] = []
 
     def add(self, *numbers: float) -> None:
@@ -95,14 +95,14 @@ def check_channels_last(
     add, half = program.add, channels // 2
     add(_STEM, half, half, 2, True, 0)
     stem = program.filter(channels, size[1], (3, 3))
-    add(_GHOST, 0, half, half - 1, True, 1, _NONE)  # a ghost map is cropped
-    first = program.filter(half, channels, (1, 1)), program.filter(half, 1, (3, 3))
-    add(_HALVE, 0, 2, _ATTEND, 2, 1)
+    add(_HALVE, 0, 2, _ATTEND, 2, half, half - 1, 6)
     attention = (
         program.filter(channels - 1, channels, (1, 1)),
         program.filter(channels - 1, 1, (1, 5)),
         program.filter(channels - 1, 1, (5, 1)),
     )
+    add(_GHOST, 0, half, half - 1, True, 1, _NONE, 6)  # a ghost map is cropped
+    first = program.filter(half, channels, (1, 1)), program.filter(half, 1, (3, 3))
     add(_DEPTHWISE, 1, 2, True, 3)
     strided = program.filter(channels - 1, 1, (5, 5))
     add(_MEANS, 3, 2, _LINEAR, 2, 5, 1, 0, 4)
@@ -111,9 +111,9 @@ def check_channels_last(
     expand = program.dense(channels - 1, 5)
     add(_POINTWISE, 3, 3, 3, False, 5, _NONE)
     shortcut = program.filter(6, channels - 1, (1, 1))
-    add(_GHOST, 3, 3, 3, False, 5, 5)
+    add(_GHOST, 3, 3, 3, False, 5, 5, _NONE)
     second = program.filter(3, channels - 1, (1, 1)), program.filter(3, 1, (3, 3))
-    add(_GHOST, 5, half, 0, True, 1, _NONE)  # as in RepGhostNet
+    add(_GHOST, 5, half, 0, True, 1, _NONE, _NONE)  # as in RepGhostNet
     third = (
         program.filter(half, 6, (1, 1), (1, 1)),
         program.filter(half, 1, (3, 3), (1, 1), identity=True),
