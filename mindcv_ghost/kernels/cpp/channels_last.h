@@ -25,14 +25,20 @@ struct LaneSpan {
 };
 
 // Channels in one or two segments; each begins at a whole vector. The maps of a Ghost module are two
-// segments, so that both halves are written in whole vectors. Unused lanes hold zeros.
+// segments, so that both halves are written in whole vectors. Unused lanes aren't read.
 struct Segments {
   int64_t first = 0, second = 0;
+  bool joined = false;  // both are in one vector, of which the first is exactly half
+
+  // Joined if possible: the first maps of a network are large and have few channels.
+  static Segments of(int64_t first, int64_t second) {
+    return {first, second, 2 * first == kLanes && second > 0 && second <= first};
+  }
 
   int64_t channels() const { return first + second; }
-  int64_t vectors() const { return vectors_of(first) + vectors_of(second); }
+  int64_t vectors() const { return joined ? 1 : vectors_of(first) + vectors_of(second); }
   int64_t step() const { return vectors() * kLanes; }  // floats from one position to the next
-  int64_t second_at() const { return vectors_of(first) * kLanes; }
+  int64_t second_at() const { return joined ? first : vectors_of(first) * kLanes; }
 
   // The channels of some vectors.
   LaneSpan span(int64_t vector, int64_t vectors) const {
@@ -41,6 +47,7 @@ struct Segments {
   }
 
   LaneSpan span(int64_t vector) const {
+    if (joined) return {0, channels()};
     const int64_t whole = vectors_of(first);
     if (vector < whole) return {vector * kLanes, std::min<int64_t>(kLanes, first - vector * kLanes)};
     const int64_t at = (vector - whole) * kLanes;

@@ -57,13 +57,16 @@ class GhostModulePiece {
         rows_memory_(PaddedRows::memory(some_ + 2 * step.margin(), step.x.width, step.border(),
                                         vectors)),
         scratch_(PackedPointwise::memory(step.x.channels.channels(), vectors) +
-                     PackedDepthwise::memory(step.cheap, vectors) + rows_memory_,
-                 3),
+                     PackedDepthwise::memory(step.cheap, vectors) + rows_memory_ + ghosts_memory(),
+                 4),
         primary_(step.primary, step.x.channels, {step.intrinsic, 0}, vector, vectors,
                  scratch_.take(PackedPointwise::memory(step.x.channels.channels(), vectors))),
         cheap_(step.cheap, {step.intrinsic, 0}, vector, vectors, 1,
                scratch_.take(PackedDepthwise::memory(step.cheap, vectors))),
-        lines_(step.x.width, step.border(), vectors, scratch_.take(rows_memory_)) {}
+        lines_(step.x.width, step.border(), vectors, scratch_.take(rows_memory_)),
+        ghosts_(scratch_.take(ghosts_memory())) {
+    if (q_.y.channels.joined) store(ghosts_, Vector{});
+  }
 
   void run() {
     const int64_t margin = q_.margin();
@@ -73,7 +76,13 @@ class GhostModulePiece {
       const int64_t needed = end - first + 2 * margin;
       fill_lines(primary_, q_.x, piece_.image, first - margin + ready, needed - ready, q_.relu,
                  lines_, ready);
-      for (int64_t row = first; row < end; ++row) output_row(row, row - first);
+      for (int64_t row = first; row < end; ++row) {
+        if (q_.y.channels.joined) {
+          joined_row(row, row - first);
+        } else {
+          output_row(row, row - first);
+        }
+      }
       lines_.move_up(end - first, 2 * margin);
       ready = 2 * margin;
     }
@@ -104,6 +113,27 @@ class GhostModulePiece {
     }
   }
 
+  int64_t ghosts_memory() const {
+    return q_.y.channels.joined ? (q_.y.width + 1) * kLanes : 0;
+  }
+
+  // A row of outputs whose ghost maps are in the same vector as the intrinsic ones. Both halves are
+  // computed in the lower lanes; a load that begins half a vector earlier moves the ghosts up, and
+  // has the zeros of unused lanes below them.
+  void joined_row(int64_t row, int64_t line) const {
+    const int64_t start = q_.y.row(piece_.image, row) - q_.y.data, step = q_.y.step();
+    cheap_.run(0, lines_.row(line), lines_.row_size(), lines_.step(), q_.y.width, {q_.relu},
+               ghosts_ + kLanes, kLanes);
+    const float* from = lines_.inside(line + q_.margin());
+    const Finish add = {false, q_.other};
+    for (int64_t i = 0; i < q_.y.width; ++i) {
+      const Vector ghosts = load(ghosts_ + (i + 1) * kLanes - q_.intrinsic);
+      const int64_t at = start + i * step;
+      store(q_.y.data + at, add(load(from + i * lines_.step()) + ghosts, at));
+    }
+    factors_.multiply(piece_.image, row, 0);
+  }
+
   const GhostModuleStep& q_;
   const Factors& factors_;
   const Piece& piece_;
@@ -112,6 +142,7 @@ class GhostModulePiece {
   PackedPointwise primary_;
   PackedDepthwise cheap_;
   PaddedRows lines_;
+  float* ghosts_;
 };
 
 inline void ghost_module(Member* team, const GhostModuleStep& q) {

@@ -126,7 +126,8 @@ class ChannelsLastProgram {
   }
 
   static bool has_channels_of(const LastMaps& a, const LastMaps& b) {
-    return a.channels.first == b.channels.first && a.channels.second == b.channels.second;
+    return a.channels.first == b.channels.first && a.channels.second == b.channels.second &&
+           a.channels.joined == b.channels.joined;
   }
 
   // A filter of `out` channels, each from `in` of the input. It is valid until the next one is read
@@ -193,7 +194,7 @@ class ChannelsLastProgram {
       case Kind::kAttend: {
         const LastMaps& x = written();
         const int64_t first = next(), second = next(), channels = first + second;
-        const LastMaps& y = defined(x.height, x.width, {first, second});
+        const LastMaps& y = defined(x.height, x.width, Segments::of(first, second));
         AttentionStep q = {x, y, filter(0, channels, x.channels.channels()),
                            filter(1, channels, 1), filter(2, channels, 1)};
         want(q.pointwise.taps() == 1 && q.along_row.rows == 1 && q.along_column.columns == 1);
@@ -211,7 +212,7 @@ class ChannelsLastProgram {
     want(stride > 0);
     if (!fits_) return;
     const LastMaps& y = defined((images_.height - 1) / stride + 1, (images_.width - 1) / stride + 1,
-                                {first, second});
+                                Segments::of(first, second));
     const Filter conv = filter(0, first + second, images_.channels);
     want(conv.rows == conv.columns && same_kernels(conv));
     if (team != nullptr) stem_conv(team, images_, conv, stride, relu, y);
@@ -230,7 +231,7 @@ class ChannelsLastProgram {
     const int64_t intrinsic = next(), ghosts = next();
     const bool relu = next() != 0, concatenated = ghosts > 0;
     want(ghosts <= intrinsic);
-    const LastMaps& y = defined(x.height, x.width, {intrinsic, concatenated ? ghosts : 0});
+    const LastMaps& y = defined(x.height, x.width, Segments::of(intrinsic, ghosts));
     const float* other = added(y);
     const LastMaps* factors = multiplied(y);
     want(&x != &y && (other == nullptr || factors == nullptr));
@@ -267,7 +268,7 @@ class ChannelsLastProgram {
     const LastMaps& x = written();
     const int64_t first = next(), second = next();
     const bool relu = next() != 0;
-    const LastMaps& y = defined(x.height, x.width, {first, second});
+    const LastMaps& y = defined(x.height, x.width, Segments::of(first, second));
     const float* other = added(y);
     const Filter conv = filter(0, first + second, x.channels.channels());
     want(&x != &y && conv.taps() == 1);
