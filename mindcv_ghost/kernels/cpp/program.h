@@ -83,10 +83,12 @@ struct PlannedStep {
   // Channels that the product makes, the kernel's side, and the step's own maps: the input in the
   // form that the product reads, and the product's result; -1 for none.
   int64_t rows = 0, kernel = 1, gathered = -1, product = -1;
-  // By Winograd's algorithm: the inputs and the product are those at its points, and so are the
-  // weights.
-  bool is_winograd = false;
-  int64_t points = -1;
+  // By Winograd's algorithm with tiles of so many rows and columns of outputs, or 0: the inputs are
+  // those at its points, and so are the product and the weights where they are maps.
+  int64_t tile = 0, points = -1;
+
+  int64_t tile_rows() const { return (out_height + tile - 1) / tile; }
+  int64_t tile_columns() const { return (out_width + tile - 1) / tile; }
   // Where the scales and shifts of its channels begin, those of the product's and the cheap ones'.
   int64_t affine = 0, cheap_affine = 0;
 };
@@ -213,15 +215,15 @@ class Plan {
   // Gives maps the margins that their readers need, adds the steps' own maps, and finds places.
   void lay_out() {
     for (PlannedStep& p : steps_) {
-      p.is_winograd = is_winograd(p);
-      if (p.kernel == 1 || is_gathered(p) || p.is_winograd) continue;
+      p.tile = winograd_tile(p);
+      if (p.kernel == 1 || is_gathered(p) || p.tile > 0) continue;
       Map& in = maps_[p.step.input];
       const int64_t reach = std::max(in.line.reach, p.kernel / 2);
       in.line = Line(images_, in.line.height, in.line.width, reach);
     }
     for (PlannedStep& p : steps_) {
       if (p.rows == 0) continue;
-      if (p.is_winograd) {
+      if (p.tile > 0) {
         add_points(&p);
         continue;
       }
@@ -244,26 +246,38 @@ class Plan {
     find_places();
   }
 
-  // Whether Winograd's algorithm is faster: there have to be as many tiles as a vector has lanes,
-  // and enough of them for the weights' transform, which writes four times the weights. (14x14 maps
-  // of one image took 1.25 times as long by it.)
-  bool is_winograd(const PlannedStep& p) const {
+  // The tile with which Winograd's algorithm is fastest, or 0. Tiles of 4x4 need the fewest
+  // products, but there have to be many: their weights' transform writes four times the weights.
+  int64_t winograd_tile(const PlannedStep& p) const {
     constexpr int64_t kLeastTiles = 32;
-    if (p.rows == 0 || p.kernel != 3 || is_gathered(p)) return false;
+    if (p.rows == 0 || p.kernel != 3 || is_gathered(p)) return 0;
     const WinogradShape q = {images_, maps_[p.step.input].channels, p.rows, p.out_height,
                              p.out_width};
-    return q.is_faster() && q.tiles() >= kLanes && groups_ * q.tiles() >= kLeastTiles;
+    if (is_small(p)) return 2;
+    return q.is_faster() && q.tiles() >= kLanes && groups_ * q.tiles() >= kLeastTiles ? 4 : 0;
+  }
+  // Whether tiles of 2x2 are faster: their inputs at the points have to fit the L2 cache.
+  bool is_small(const PlannedStep& p) const {
+    constexpr int64_t kValues = 288 << 10;
+    const int64_t tiles = images_ * ((p.out_height + 1) / 2) * ((p.out_width + 1) / 2);
+    const int64_t channels = maps_[p.step.input].channels;
+    const int64_t positions = images_ * p.out_height * p.out_width;
+    const PointLines lines(16, channels, tiles);
+    return channels >= kLanes && p.rows >= 8 && lines.size() <= kValues &&
+           lines.width() >= 3 * kLanes &&
+           2 * 16 * lines.width() <= 9 * positions;
   }
   void add_points(PlannedStep* p) {
-    const int64_t channels = maps_[p->step.input].channels;
-    const WinogradShape q = {images_, channels, p->rows, p->out_height, p->out_width};
-    const Line tiles(images_, q.tile_rows(), q.tile_columns(), 0);
+    const int64_t channels = maps_[p->step.input].channels, side = p->tile + 2;
+    const Line tiles(images_, p->tile_rows(), p->tile_columns(), 0);
+    const PointLines lines(side * side, channels, tiles.length());
     p->gathered = static_cast<int64_t>(maps_.size());
-    maps_.push_back({kPoints * channels, tiles});
+    maps_.push_back({1, Line(1, 1, lines.size(), 0)});
+    if (p->tile == 2) return;
     p->product = static_cast<int64_t>(maps_.size());
-    maps_.push_back({kPoints * p->rows, tiles});
+    maps_.push_back({side * side * p->rows, tiles});
     p->points = static_cast<int64_t>(maps_.size());
-    maps_.push_back({p->rows, Line(1, 1, kPoints * channels, 0)});
+    maps_.push_back({p->rows, Line(1, 1, side * side * channels, 0)});
   }
 
   // Whether a product reads a copy of its input: images, or every stride-th value.

@@ -129,8 +129,7 @@ struct Convolution {
 
 // Each part computes some rows of the product at all positions, and what follows.
 inline void convolve_rows(const Convolution& q, const Finish& finish, Member* team) {
-  // Few positions beyond whole vectors are columns by themselves.
-  const int64_t length = q.line.length(), rest = length % kLanes <= 4 ? length % kLanes : 0;
+  const int64_t length = q.line.length(), rest = columns_of(length);
   const int64_t vectors = (length - rest + kLanes - 1) / kLanes;
   // Made with a thread's first part: the input may be overwritten when a thread comes too late for
   // one.

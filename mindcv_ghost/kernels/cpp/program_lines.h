@@ -41,6 +41,44 @@ class Line {
 
 };
 
+// How many positions beyond whole vectors are better columns by themselves: few of them.
+inline int64_t columns_of(int64_t positions) {
+  constexpr int64_t kMost = 4;
+  return positions % kLanes <= kMost ? positions % kLanes : 0;
+}
+
+// Where a convolution's inputs at the points of Winograd's algorithm lie: a line of tiles for each
+// point and channel, and behind them what are columns by themselves.
+class PointLines {
+ public:
+  PointLines(int64_t points, int64_t channels, int64_t tiles)
+      : points_(points),
+        channels_(channels),
+        columns_(columns_of(tiles)),
+        width_(round_up(tiles - columns_, kLanes)) {
+    // Points are an odd number of cache lines apart, so that they don't evict each other.
+    constexpr int64_t kCacheLine = 16;
+    step_ = round_up(channels * width_, kCacheLine);
+    step_ += (step_ / kCacheLine + 1) % 2 * kCacheLine;
+  }
+
+  int64_t columns() const { return columns_; }
+  int64_t width() const { return width_; }  // of a line
+  int64_t step() const { return step_; }  // from one point to the next
+  int64_t column_step() const { return round_up(channels_, kLanes); }
+  int64_t line(int64_t point, int64_t channel) const {
+    return point * step_ + channel * width_;
+  }
+  int64_t column(int64_t point, int64_t i) const {
+    return line(points_, 0) + (point * columns_ + i) * column_step();
+  }
+  int64_t size() const { return column(points_, 0); }
+
+ private:
+  int64_t points_, channels_, columns_, width_;
+  int64_t step_;
+};
+
 // Which positions of a line have a neighbour so many rows and columns away in their map: a word of
 // kLanes bits for each vector of the line.
 class NeighbourMasks {

@@ -139,8 +139,9 @@ inline void multiply(const float* weight, int64_t row_step, int64_t rows, const 
 // Products with few columns, each of which lies in memory as weights' rows do. A map of 7x7 fills
 // three vectors of 16 and one value: that column costs a fiftieth of what a fourth vector costs.
 template <int kRows, int kColumns>
-inline void multiply_columns(const float* weight, int64_t depth, const float* columns,
-                             int64_t column_step, const float* next, float* to, int64_t to_step) {
+inline void multiply_columns(const float* weight, int64_t row_step, int64_t depth,
+                             const float* columns, int64_t column_step, const float* next,
+                             float* to, int64_t to_step) {
   Vector sums[kRows][kColumns] = {};
   const auto add = [&](int64_t k, const auto& read) __attribute__((always_inline)) {
     Vector x[kColumns];
@@ -148,7 +149,7 @@ inline void multiply_columns(const float* weight, int64_t depth, const float* co
     for (int i = 0; i < kColumns; ++i) x[i] = load(columns + i * column_step + k);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const Vector a = read(weight + r * depth + k);
+      const Vector a = read(weight + r * row_step + k);
 #pragma GCC unroll 4
       for (int i = 0; i < kColumns; ++i) sums[r][i] += a * x[i];
     }
@@ -156,7 +157,7 @@ inline void multiply_columns(const float* weight, int64_t depth, const float* co
   int64_t k = 0;
   for (; k + kLanes <= depth; k += kLanes) {
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) __builtin_prefetch(next + r * depth + k, 0, 2);
+    for (int r = 0; r < kRows; ++r) __builtin_prefetch(next + r * row_step + k, 0, 2);
     add(k, load);
   }
   if (k < depth) add(k, [&](const float* from) { return load_first(from, depth - k); });
@@ -165,6 +166,25 @@ inline void multiply_columns(const float* weight, int64_t depth, const float* co
       float sum = 0;
       for (int lane = 0; lane < kLanes; ++lane) sum += sums[r][i][lane];
       to[r * to_step + i] = sum;
+    }
+  }
+}
+
+// to (rows, columns) = weight (rows, depth) * `count` such columns. Rows of weights are `row_step`
+// apart.
+inline void multiply_columns(const float* weight, int64_t row_step, int64_t rows, int64_t depth,
+                             const float* columns, int64_t column_step, int64_t count,
+                             const float* next, float* to, int64_t to_step) {
+  constexpr int kRows = 4, kColumns = 4;
+  for (int64_t row = 0; row < rows; row += kRows) {
+    for (int64_t i = 0; i < count; i += kColumns) {
+      with_rows<kRows>(std::min<int64_t>(kRows, rows - row), [&](auto some) {
+        with_rows<kColumns>(std::min<int64_t>(kColumns, count - i), [&](auto many) {
+          multiply_columns<some, many>(weight + row * row_step, row_step, depth,
+                                       columns + i * column_step, column_step,
+                                       next + row * row_step, to + row * to_step + i, to_step);
+        });
+      });
     }
   }
 }
@@ -195,18 +215,8 @@ class Columns {
   // to (rows, columns) = weight (rows, depth) * these.
   void multiply(const float* weight, int64_t rows, const float* next, float* to,
                 int64_t to_step) const {
-    constexpr int kRows = 4, kColumns = 4;
-    for (int64_t row = 0; row < rows; row += kRows) {
-      for (int64_t i = 0; i < count_; i += kColumns) {
-        with_rows<kRows>(std::min<int64_t>(kRows, rows - row), [&](auto some) {
-          with_rows<kColumns>(std::min<int64_t>(kColumns, count_ - i), [&](auto columns) {
-            multiply_columns<some, columns>(weight + row * depth_, depth_,
-                                            values_.data() + i * step_, step_, next + row * depth_,
-                                            to + row * to_step + i, to_step);
-          });
-        });
-      }
-    }
+    ghost::multiply_columns(weight, depth_, rows, depth_, values_.data(), step_, count_, next, to,
+                            to_step);
   }
 
  private:

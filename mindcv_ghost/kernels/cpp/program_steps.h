@@ -89,7 +89,9 @@ inline void run_step(const Run& run, const PlannedStep& p, Member* team) {
   switch (p.step.kind) {
     case StepKind::kConvolution:
     case StepKind::kGhost:
-      return p.is_winograd ? convolve_winograd(run, p, team) : convolve(run, p, team);
+      return p.tile == 4   ? convolve_winograd(run, p, team)
+             : p.tile == 2 ? convolve_winograd_rows(run, p, team)
+                           : convolve(run, p, team);
     case StepKind::kStem: return stem(run, p, team);
     case StepKind::kMean: return average(run, p, team);
   }
