@@ -59,12 +59,14 @@ class LineWriter {
     float* to = out_.channel(channel) + n * line.step;
     const float* add =
         other_ == nullptr ? nullptr : other_->channel(channel) + n * other_->line.step;
+    const Activation outer = outer_;
+    const auto value = [=](Vector v, int64_t i) {
+      return add == nullptr ? v : activated(outer, v + load(add + i));
+    };
     int64_t i = first;
-    for (; i + kLanes <= end; i += kLanes) store(to + i, value(at(i), add, i));
+    for (; i + kLanes <= end; i += kLanes) store(to + i, value(at(i), i));
     if (end < line.plane()) return;
-    if (i < end) {
-      store(to + i, masked(value(at(i), add, i), (1u << (end - i)) - 1));
-    }
+    if (i < end) store(to + i, masked(value(at(i), i), (1u << (end - i)) - 1));
     write_zeros(channel, n);
   }
 
@@ -72,16 +74,12 @@ class LineWriter {
   void write_zeros(int64_t channel, int64_t n) const {
     const Line& line = out_.line;
     float* to = out_.channel(channel) + n * line.step;
-    if (n == 0 && channel == 0) std::memset(to - line.margin(), 0, line.margin() * sizeof(float));
+    if (n == 0 && channel == 0) clear(to - line.margin(), line.margin());
     const int64_t end = n + 1 < line.images ? line.step : line.stride - n * line.step;
-    std::memset(to + line.plane(), 0, (end - line.plane()) * sizeof(float));
+    clear(to + line.plane(), end - line.plane());
   }
 
  private:
-  Vector value(Vector v, const float* add, int64_t i) const {
-    return add == nullptr ? v : activated(outer_, v + load(add + i));
-  }
-
   const Map& out_;
   const Map* other_;
   Activation outer_;
@@ -167,27 +165,28 @@ class Finish {
              float* memory) const {
     const Step& step = p_.step;
     const Affine a = run_.affines[p_.affine + c];
+    const Activation activation = step.activation;
     const int64_t begin = begin_of(first), stop = end_of(end);
     u -= begin;
     if (step.kind != StepKind::kGhost) {
-      return writer_.write(step.first + c, n, first, end, [&](int64_t i) {
-        return activated(step.activation, load(u + i) * a.scale + a.shift);
+      return writer_.write(step.first + c, n, first, end, [=](int64_t i) {
+        return activated(activation, load(u + i) * a.scale + a.shift);
       });
     }
     const int64_t margin = plane_.margin();
     float* x = memory + margin - begin;
-    std::memset(memory, 0, margin * sizeof(float));
+    clear(memory, margin);
     int64_t i = begin;
     for (; i + kLanes <= stop; i += kLanes) {
-      store(x + i, activated(step.activation, load(u + i) * a.scale + a.shift));
+      store(x + i, activated(activation, load(u + i) * a.scale + a.shift));
     }
     if (i < stop) {
-      const Vector v = activated(step.activation, load(u + i) * a.scale + a.shift);
+      const Vector v = activated(activation, load(u + i) * a.scale + a.shift);
       store(x + i, masked(v, (1u << (stop - i)) - 1));
       i += kLanes;
     }
-    std::memset(x + i, 0, margin * sizeof(float));
-    writer_.write(step.first + c, n, first, end, [&](int64_t at) { return load(x + at); });
+    clear(x + i, margin);
+    writer_.write(step.first + c, n, first, end, [=](int64_t at) { return load(x + at); });
     ghosts(c, n, first, end, x);
   }
 
@@ -197,13 +196,14 @@ class Finish {
     const Step& step = p_.step;
     const Weight& cheap = run_.plan.weight(step.cheap_weight);
     const int64_t ratio = cheap.sides[0] / p_.rows, taps = cheap.sides[2] * cheap.sides[3];
+    const Activation activation = step.activation;
     for (int64_t k = c * ratio; k < (c + 1) * ratio; ++k) {
       const int64_t channel = step.first + p_.rows + k;
       if (channel >= step.channels) return;  // surplus ghosts
       const Affine b = run_.affines[p_.cheap_affine + k];
       cheap_.with(x, cheap.data + k * taps, [&](const auto& sum) {
-        writer_.write(channel, n, first, end, [&](int64_t i) {
-          return activated(step.activation, sum(i) * b.scale + b.shift);
+        writer_.write(channel, n, first, end, [=](int64_t i) {
+          return activated(activation, sum(i) * b.scale + b.shift);
         });
       });
     }

@@ -147,7 +147,7 @@ inline void multiply_columns(const float* weight, int64_t row_step, int64_t dept
     Vector x[kColumns];
 #pragma GCC unroll 4
     for (int i = 0; i < kColumns; ++i) x[i] = load(columns + i * column_step + k);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const Vector a = read(weight + r * row_step + k);
 #pragma GCC unroll 4
@@ -156,16 +156,22 @@ inline void multiply_columns(const float* weight, int64_t row_step, int64_t dept
   };
   int64_t k = 0;
   for (; k + kLanes <= depth; k += kLanes) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) __builtin_prefetch(next + r * row_step + k, 0, 2);
     add(k, load);
   }
   if (k < depth) add(k, [&](const float* from) { return load_first(from, depth - k); });
-  for (int r = 0; r < kRows; ++r) {
-    for (int i = 0; i < kColumns; ++i) {
-      float sum = 0;
-      for (int lane = 0; lane < kLanes; ++lane) sum += sums[r][i][lane];
-      to[r * to_step + i] = sum;
+  constexpr int kSums = kRows * kColumns;
+  constexpr int kPart = kSums >= kLanes ? kLanes : kSums > 8 ? 16 : kSums > 4 ? 8 : kSums > 2 ? 4 : kSums;
+  for (int first = 0; first < kSums; first += kPart) {
+    Vector part[kPart] = {};
+    for (int i = 0; i < kPart; ++i) {
+      const int at = first + i;
+      if (at < kSums) part[i] = sums[at / kColumns][at % kColumns];
+    }
+    const Vector found = sums_of<kPart>(part);
+    for (int i = 0; i < std::min(kPart, kSums - first); ++i) {
+      to[(first + i) / kColumns * to_step + (first + i) % kColumns] = found[i];
     }
   }
 }
@@ -175,40 +181,44 @@ inline void multiply_columns(const float* weight, int64_t row_step, int64_t dept
 inline void multiply_columns(const float* weight, int64_t row_step, int64_t rows, int64_t depth,
                              const float* columns, int64_t column_step, int64_t count,
                              const float* next, float* to, int64_t to_step) {
-  constexpr int kRows = 4, kColumns = 4;
-  for (int64_t row = 0; row < rows; row += kRows) {
-    for (int64_t i = 0; i < count; i += kColumns) {
-      with_rows<kRows>(std::min<int64_t>(kRows, rows - row), [&](auto some) {
-        with_rows<kColumns>(std::min<int64_t>(kColumns, count - i), [&](auto many) {
-          multiply_columns<some, many>(weight + row * row_step, row_step, depth,
-                                       columns + i * column_step, column_step,
-                                       next + row * row_step, to + row * to_step + i, to_step);
-        });
+  const auto with_columns = [&](int64_t first, auto many, auto most) {
+    for (int64_t row = 0; row < rows; row += most) {
+      with_rows<most>(std::min<int64_t>(most, rows - row), [&](auto some) {
+        multiply_columns<some, many>(weight + row * row_step, row_step, depth,
+                                     columns + first * column_step, column_step,
+                                     next + row * row_step, to + row * to_step + first, to_step);
       });
     }
+  };
+  constexpr int kColumns = 4, kRows = kManyRegisters ? 4 : 2;
+  for (int64_t i = 0; i < count; i += kColumns) {
+    with_rows<kColumns>(std::min<int64_t>(kColumns, count - i), [&](auto many) {
+      with_columns(i, many, std::integral_constant<int, many == 1 ? 8 : kRows>());
+    });
   }
 }
 
 // Columns of a product's second factor, copied so that their values follow each other.
 class Columns {
  public:
+  // `count` columns from position `first` on, a multiple of kLanes.
   Columns(const Lines& x, int64_t first, int64_t count)
       : count_(count), step_(round_up(x.depth(), kLanes)), depth_(x.depth()) {
     values_.resize(count * step_);
     const int64_t taps = static_cast<int64_t>(x.taps.size());
-    std::vector<int64_t> offsets(taps), inside(taps);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = first + i;
-      for (int64_t t = 0; t < taps; ++t) {
-        inside[t] = x.reads == Lines::kPointwise ||
-                    (x.taps[t].inside[at / kLanes] >> at % kLanes & 1) != 0;
-        offsets[t] = inside[t] ? x.taps[t].offset : 0;
+    std::vector<uint32_t> inside(taps, (1u << count) - 1);
+    for (int64_t t = 0; t < taps && x.reads != Lines::kPointwise; ++t) {
+      inside[t] &= x.taps[t].inside[first / kLanes];
+    }
+    const float* line = x.data + first;
+    for (int64_t k = 0, t = 0; k < depth_; k += kLanes) {
+      Vector block[kLanes] = {};
+      for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth_ - k); ++i) {
+        block[i] = masked(load(line + x.taps[t].offset), inside[t]);
+        if (++t == taps) t = 0, line += x.stride;
       }
-      float* to = values_.data() + i * step_;
-      const float* line = x.data + at;
-      for (int64_t c = 0; c < x.channels; ++c, line += x.stride, to += taps) {
-        for (int64_t t = 0; t < taps; ++t) to[t] = inside[t] ? line[offsets[t]] : 0;
-      }
+      transpose(block);
+      for (int64_t i = 0; i < count; ++i) store(values_.data() + i * step_ + k, block[i]);
     }
   }
 

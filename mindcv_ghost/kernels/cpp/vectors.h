@@ -240,6 +240,13 @@ inline void copy(float* to, const float* from, int64_t count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
+// memset to zeros for a few values.
+inline void clear(float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(to + i, Vector{});
+  if (i < count) store_first(to + i, Vector{}, count - i);
+}
+
 // At most 2 * kWidth values, as two blocks that may overlap: no loop with a mispredicted end.
 template <int kWidth = kLanes>
 inline void copy_few(float* to, const float* from, int64_t count) {
@@ -387,9 +394,34 @@ inline Vector second_of_pairs(Vector even, Vector odd) {
   return alternating<kLanes / 2>(even, odd, std::make_integer_sequence<int, kLanes>());
 }
 
+template <int kCount, int kStep>
+inline void add_lanes(Vector* v) {
+#pragma GCC unroll 8
+  for (int i = 0; i < (kCount + 1) / 2; ++i) {
+    Vector a = v[2 * i], b = v[kCount > 1 ? 2 * i + 1 : 0];
+    swap_blocks<kStep>(a, b, std::make_integer_sequence<int, kLanes>());
+    v[i] = a + b;
+  }
+  if constexpr (2 * kStep < kLanes) add_lanes<(kCount + 1) / 2, 2 * kStep>(v);
+}
+
+// Lane i is the sum of v[i], of kCount vectors (a power of two up to kLanes), which are overwritten.
+template <int kCount>
+inline Vector sums_of(Vector* v) {
+  add_lanes<kCount, 1>(v);
+  return v[0];
+}
+
 // Transposes kLanes vectors: swaps the blocks off the diagonal, of one value, then two, and so on.
 inline void transpose(Vector* rows) { transpose_step<1>(rows); }
 #else
+template <int kCount>
+inline Vector sums_of(Vector* v) {
+  Vector sums = {};
+  for (int i = 0; i < kCount; ++i) sums[i] = sum_of(v[i]);
+  return sums;
+}
+
 inline Vector every_second(Vector a, Vector b, int first) {
   Vector result;
   for (int i = 0; i < kLanes; ++i) {
