@@ -253,19 +253,21 @@ class Plan {
     if (p.rows == 0 || p.kernel != 3 || is_gathered(p)) return 0;
     const WinogradShape q = {images_, maps_[p.step.input].channels, p.rows, p.out_height,
                              p.out_width};
-    if (is_small(p)) return 2;
-    return q.is_faster() && q.tiles() >= kLanes && groups_ * q.tiles() >= kLeastTiles ? 4 : 0;
+    const bool is_faster = q.is_faster() && q.tiles() >= kLanes;
+    if (is_faster && q.tiles() >= kLeastTiles) return 4;
+    if (suits_small_tiles(p)) return 2;
+    return is_faster && groups_ * q.tiles() >= kLeastTiles ? 4 : 0;
   }
-  // Whether tiles of 2x2 are faster: their inputs at the points have to fit the L2 cache.
-  bool is_small(const PlannedStep& p) const {
-    constexpr int64_t kValues = 288 << 10;
+  // Whether tiles of 2x2 are faster than 9 products an output: they have to fill vectors, and their
+  // inputs at the points have to fit the L2 cache.
+  bool suits_small_tiles(const PlannedStep& p) const {
+    constexpr int64_t kValues = 288 << 10, kLeastVectors = 3;
     const int64_t tiles = images_ * ((p.out_height + 1) / 2) * ((p.out_width + 1) / 2);
     const int64_t channels = maps_[p.step.input].channels;
-    const int64_t positions = images_ * p.out_height * p.out_width;
     const PointLines lines(16, channels, tiles);
     return channels >= kLanes && p.rows >= 8 && lines.size() <= kValues &&
-           lines.width() >= 3 * kLanes &&
-           2 * 16 * lines.width() <= 9 * positions;
+           lines.width() >= kLeastVectors * kLanes &&
+           2 * 16 * lines.width() <= 9 * images_ * p.out_height * p.out_width;
   }
   void add_points(PlannedStep* p) {
     const int64_t channels = maps_[p->step.input].channels, side = p->tile + 2;

@@ -162,7 +162,8 @@ inline void multiply_columns(const float* weight, int64_t row_step, int64_t dept
   }
   if (k < depth) add(k, [&](const float* from) { return load_first(from, depth - k); });
   constexpr int kSums = kRows * kColumns;
-  constexpr int kPart = kSums >= kLanes ? kLanes : kSums > 8 ? 16 : kSums > 4 ? 8 : kSums > 2 ? 4 : kSums;
+  constexpr int kPowerOfTwo = kSums > 8 ? 16 : kSums > 4 ? 8 : kSums > 2 ? 4 : kSums;
+  constexpr int kPart = std::min<int>(kLanes, kPowerOfTwo);
   for (int first = 0; first < kSums; first += kPart) {
     Vector part[kPart] = {};
     for (int i = 0; i < kPart; ++i) {

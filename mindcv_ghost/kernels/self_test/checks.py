@@ -83,6 +83,7 @@ def check_library(library: ctypes.CDLL) -> None:
     _check_program(library, random, (1, 1, 220, 240), 66, 8)
     _check_program(library, random, (12, 1, 60, 72), 66, 8)
     _check_program(library, random, (3, 2, 90, 100), 16, 16)
+    _check_program(library, random, (1, 2, 55, 56), 16, 18)
     # Few channels and many rows; many channels, of several images; as many as a vector has lanes.
     check_channels_last(library, random, (1, 3, 99, 41), 6)
     check_channels_last(library, random, (3, 2, 14, 13), 150)
