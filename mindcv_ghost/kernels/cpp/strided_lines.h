@@ -32,7 +32,7 @@ struct StridedShape {
   // Whether this is faster than conv_tiles.h: an image's lines must fit the L2 cache.
   bool is_faster() const {
     const int64_t most = std::max(4 * in_channels, out_channels);
-    return in_channels * out_channels <= 1024 && most * out_plane() <= 64 << 10;
+    return in_channels * out_channels <= 2048 && most * out_plane() <= 64 << 10;
   }
 };
 
@@ -156,20 +156,10 @@ struct StridedLine {
   template <typename Width>
   static void join_row(const float* __restrict even, const float* __restrict odd,
                        const float* __restrict other, Width width, float* __restrict to) {
-    const int64_t pairs = width / 2;
-    if (other == nullptr) {
-      for (int64_t j = 0; j < pairs; ++j) {
-        to[2 * j] = even[j];
-        to[2 * j + 1] = odd[j];
-      }
-      if (width % 2 == 1) to[width - 1] = even[pairs];
-      return;
-    }
-    for (int64_t j = 0; j < pairs; ++j) {
-      to[2 * j] = even[j] + other[2 * j];
-      to[2 * j + 1] = odd[j] + other[2 * j + 1];
-    }
-    if (width % 2 == 1) to[width - 1] = even[pairs] + other[width - 1];
+    interleave(to, even, odd, width / 2);
+    if (width % 2 == 1) to[width - 1] = even[width / 2];
+    if (other == nullptr) return;
+    for (int64_t i = 0; i < width; ++i) to[i] += other[i];
   }
 };
 
