@@ -71,13 +71,14 @@ inline void transform_sums(const WinogradShape& q, const float* sums, float* dwe
 // work on one block of tiles at a time: first at its values, then at its points.
 inline void winograd_weight(const WinogradShape& q, const float* x, const float* dy,
                             float* dweight) {
-  // A block's values at the points should fit the L2 cache, but the sums are read and written for each
-  // block, which has to pay off.
-  constexpr int64_t kBytes = 1 << 20, kLeastTiles = 32;
   const int64_t step = q.channel_step(), out = round_up(q.out_channels, kPanel);
   const int64_t all = q.images * q.tile_rows(), columns = q.tile_columns();
-  const int64_t fitting = kBytes / (kPoints * 4 * (step + out));  // tiles
-  const int64_t at_once = std::clamp<int64_t>(std::max(fitting, kLeastTiles) / columns, 1, all);
+  // A block's values at the points should fit the L2 cache, unless the sums, which are read and
+  // written for each block, don't fit either.
+  const bool is_small = kPoints * q.in_channels * out * 4 <= 1 << 20;
+  const int64_t bytes = is_small ? 1 << 20 : 4 << 20;
+  const int64_t fitting = bytes / (kPoints * 4 * (step + out) * columns);
+  const int64_t at_once = std::clamp<int64_t>(fitting, 1, all);
   const int64_t blocks = (all + at_once - 1) / at_once, most = (all + blocks - 1) / blocks;
   const int64_t panels = out / kPanel, sum_size = panels * q.in_channels * kPanel;
   WholeScratch whole(kPoints * (most * columns * (step + out) + sum_size), 3);
