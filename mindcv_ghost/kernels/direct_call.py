@@ -62,8 +62,8 @@ class DirectCall:
             MindSpore then explains.
         """
         x = x.contiguous()
-        # data_ptr waits for what still computes the values.
-        addresses = [parameter.data_ptr() for parameter in self._parameters]
+        # It waits for what still computes the values. As a parameter's own method it takes longer.
+        addresses = list(map(Tensor.data_ptr, self._parameters))
         known = self._known
         if known.addresses != addresses or known.shapes != (x.shape, shape):
             if not all(map(_is_as_expected, self._parameters, self._shapes)):
