@@ -127,13 +127,20 @@ class DatasetConfig:
 
     dataset: str = _key(
         "imagenet",
-        Text(("imagenet", "folder", "digits", "cifar10", "cifar100", "mnist", "")),
+        Text(
+            (
+                *("imagenet", "folder", "digits", "cifar10", "cifar100", "mnist"),
+                *("fashion_mnist", ""),
+            )
+        ),
         "data set; imagenet, folder and '' stand for any folder of class folders",
     )
     data_dir: str = _key("./", Text(legal="a folder"), "where the images are")
     train_split: str = _key("train", Text(legal="a name", empty=True), "folder or part to train on")
     val_split: str = _key("val", Text(legal="a name", empty=True), "folder or part to validate on")
-    dataset_download: bool = _key(False, Bool(), "download mnist, cifar10 or cifar100")
+    dataset_download: bool = _key(
+        False, Bool(), "download cifar10, cifar100, mnist or fashion_mnist"
+    )
     num_parallel_workers: int | None = _key(
         None, Nullable(Int(1)), "loader threads, at most one a core; null for one a core"
     )

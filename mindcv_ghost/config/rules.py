@@ -29,8 +29,8 @@ def _images_and_weights(v: Values) -> Iterator[Problem]:
     if v["dataset_download"] and v["dataset"] in ("imagenet", "folder", ""):
         yield (
             ("dataset_download", "dataset"),
-            "only mnist, cifar10 and cifar100 can be downloaded: set dataset_download: false and "
-            "point data_dir at the images",
+            "only cifar10, cifar100, mnist and fashion_mnist can be downloaded: set "
+            "dataset_download: false and point data_dir at the images",
         )
     if len(v["mean"]) != len(v["std"]):
         yield ("mean", "std"), "need equally many numbers, one a channel"

@@ -7,19 +7,13 @@ from pathlib import Path
 
 from mindcv_ghost.config import Config
 from mindcv_ghost.config.keys import AugmentConfig
-from mindcv_ghost.data.sets.arrays import ARRAY_SETS
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.sources import known_class_names
 from mindcv_ghost.data.transforms.settings import Augment
 from mindcv_ghost.inference.description import ModelDescription, Preprocessing
 
 __all__ = ["create_augment", "describe_preprocessing", "describe_recipe"]
 
-# MindCV's (data/transforms_factory.py, 0.3), for pixels of 0 to 1: of CIFAR and MNIST.
-_FIXED = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "mnist": ((0.1307,), (0.3081,)),
-}
 _SYNONYMS = {"linear": "bilinear", "cubic": "bicubic"}
 
 
@@ -27,14 +21,15 @@ def describe_preprocessing(kind: str, augment: Augment, in_channels: int) -> Pre
     """Describe what ``eval_transforms`` builds.
 
     Args:
-        kind: of the set (``Source.kind``): "imagenet" for every folder of images, "cifar10",
-            "cifar100" or "mnist".
-        augment: the recipe's settings. Sets of arrays use ``image_resize`` alone, as in MindCV.
+        kind: of the set (``Source.kind``): "imagenet" for every folder of images, or a name in
+            ``ARRAY_SETS``.
+        augment: the recipe's settings. Of sets of arrays ``image_resize`` counts, as in MindCV.
         in_channels: of the network.
     """
     height, width = augment.size
-    if kind in _FIXED:
-        mean, std = (tuple(255 * value for value in values) for values in _FIXED[kind])
+    if kind in ARRAY_SETS:
+        layout = ARRAY_SETS[kind]
+        mean, std = (tuple(255 * value for value in each) for each in (layout.mean, layout.std))
         resize: int | tuple[int, int] = height if height == width else (height, width)
         interpolation = "bilinear"
     else:
@@ -80,4 +75,4 @@ def _for_channels(values: tuple[float, ...], channels: int, kind: str) -> tuple[
     """One value a channel; grey has the mean of the colours', except of CIFAR: the first."""
     if channels == 3:
         return values * 3 if len(values) == 1 else values
-    return values[:1] if kind in _FIXED else (sum(values) / len(values),)
+    return values[:1] if kind in ARRAY_SETS else (sum(values) / len(values),)

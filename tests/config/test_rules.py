@@ -21,7 +21,10 @@ CONTRADICTIONS = [
 ]
 ALWAYS = [
     ("pretrained: true\nckpt_path: a.ckpt", ["can start from one only"]),
-    ("dataset_download: true", ["only mnist, cifar10 and cifar100 can be downloaded"]),
+    (
+        "dataset_download: true",
+        ["only cifar10, cifar100, mnist and fashion_mnist can be downloaded"],
+    ),
     ("mean: [1, 2, 3]\nstd: [1]", ["equally many numbers"]),
     ("interpolation: pilcubic\nauto_augment: randaug", ["set interpolation: bicubic"]),
     ("interpolation: antialias", ["needs PIL images", "give bicubic"]),

@@ -1,12 +1,26 @@
-"""CIFAR and MNIST from small files in their own formats."""
+"""CIFAR, MNIST and Fashion-MNIST from small files in their own formats."""
 
 from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import logging
+import os
+import re
+import shutil
 
 import numpy as np
 import pytest
 
-from mindcv_ghost.data import open_source
+from mindcv_ghost.data import check_splits, open_source
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
+from mindcv_ghost.data.sets.sources import known_class_names
 from mindcv_ghost.errors import DataError
+
+FASHION = ARRAY_SETS["fashion_mnist"]
+ORIGINAL = FASHION.system_folder
+IDX_FILES = [file for files in FASHION.splits.values() for file in files]
 
 CIFAR10_FILES = [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]
 CIFAR10_NAMES = [f"thing{k}" for k in range(10)]
@@ -29,7 +43,8 @@ def write_mnist(folder, images: int = 7):
         header = np.array([0x803, images, 28, 28], ">u4").tobytes()
         pixels = draw.integers(0, 256, (images, 28, 28), np.uint8)
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
-        labels = np.array([0x801, images], ">u4").tobytes() + bytes(range(images))
+        labels = np.array([0x801, images], ">u4").tobytes()
+        labels += bytes(k % 10 for k in range(images))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
 
 
@@ -136,3 +151,177 @@ def test_labels_beyond_the_classes_are_refused(tmp_path):
 def test_an_unknown_split_is_refused(tmp_path):
     with pytest.raises(DataError, match="no split 'extra': it has train and test"):
         open_source("cifar10", str(tmp_path), "extra")
+
+
+@pytest.fixture
+def system_folder(tmp_path, monkeypatch):
+    """A folder in the place of the one that Debian's package fills."""
+    folder = tmp_path / "system"
+    changed = dataclasses.replace(FASHION, system_folder=str(folder))
+    monkeypatch.setitem(ARRAY_SETS, "fashion_mnist", changed)
+    return folder
+
+
+def pack(folder, names=IDX_FILES):
+    for name in names:
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("where", ["", "fashion-mnist"])
+@pytest.mark.parametrize("packed", [[], IDX_FILES, IDX_FILES[:1]])
+def test_idx_files_are_read_packed_or_not_in_the_folder_or_below(
+    where, packed, tmp_path, system_folder
+):
+    folder = tmp_path / "data" / where
+    write_mnist(folder)
+    expected = open_source("mnist", str(folder), "train", in_channels=1)
+    expected = [expected[k] for k in range(7)]
+    pack(folder, packed)
+    source = open_source("fashion_mnist", str(tmp_path / "data"), "train", in_channels=1)
+    assert len(source) == 7 and source.kind == "fashion_mnist"
+    for k, (image, label) in enumerate(expected):
+        assert np.array_equal(source[k][0], image)
+        assert source[k][1] == source.label_of(k) == label
+    assert source.name_of(3) == "fashion_mnist/train[3]"
+    val = open_source("fashion_mnist", str(tmp_path / "data"), "test", in_channels=1)
+    assert check_splits(source, val, None) == 10
+
+
+def test_a_packed_file_under_the_name_of_an_unpacked_one_is_unpacked(tmp_path, system_folder):
+    write_mnist(tmp_path)
+    pack(tmp_path)
+    for name in IDX_FILES:
+        (tmp_path / f"{name}.gz").rename(tmp_path / name)
+    assert len(open_source("fashion_mnist", str(tmp_path), "train")) == 7
+
+
+def test_class_names_are_known_without_the_files(tmp_path):
+    names = known_class_names("fashion_mnist", str(tmp_path), ())
+    assert len(names) == 10
+    assert (names[0], names[6], names[9]) == ("T-shirt/top", "Shirt", "Ankle boot")
+    write_mnist(tmp_path)
+    assert open_source("fashion_mnist", str(tmp_path), "val").classes == names
+
+
+def test_the_systems_files_are_read_where_the_folder_has_none(tmp_path, system_folder, caplog):
+    write_mnist(system_folder)
+    pack(system_folder)
+    caplog.set_level(logging.INFO)
+    data = tmp_path / "data"
+    assert len(open_source("fashion_mnist", str(data), "train", download=True)) == 7
+    assert f"Fashion-MNIST: read from {system_folder}" in caplog.text
+    assert not data.exists()  # nothing was downloaded
+    # An incomplete folder was meant to be read, and isn't replaced silently.
+    write_mnist(data)
+    (data / IDX_FILES[3]).unlink()
+    with pytest.raises(DataError, match=f"missing {IDX_FILES[3]} ") as caught:
+        open_source("fashion_mnist", str(data), "train")
+    for part in (str(system_folder), "dataset-fashion-mnist", "--dataset_download true"):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match="mnist isn't complete"):
+        open_source("mnist", str(tmp_path / "nowhere"), "train")
+
+
+def spoil(folder, case: str) -> None:
+    """Make one of the files of ``write_mnist`` unusable."""
+    images, labels = folder / IDX_FILES[0], folder / IDX_FILES[1]
+    if case == "truncated gzip":
+        pack(folder)
+        packed = folder / f"{IDX_FILES[0]}.gz"
+        packed.write_bytes(packed.read_bytes()[:-100])
+    elif case == "damaged gzip":
+        pack(folder)
+        packed = folder / f"{IDX_FILES[0]}.gz"
+        content = bytearray(packed.read_bytes())
+        content[len(content) // 2] ^= 255
+        packed.write_bytes(content)
+    elif case == "gzip of half a file":
+        images.write_bytes(gzip.compress(images.read_bytes()[:-1]))
+    elif case == "magic number":
+        images.write_bytes(b"\0\0\x0d\x03" + images.read_bytes()[4:])
+    elif case == "labels as images":
+        shutil.copy(labels, images)
+    elif case == "empty":
+        labels.write_bytes(b"")
+    elif case == "header alone":
+        labels.write_bytes(labels.read_bytes()[:6])
+    elif case == "no images":
+        images.write_bytes(np.array([0x803, 0, 28, 28], ">u4").tobytes())
+    elif case == "a header of 2 ** 96 bytes":
+        images.write_bytes(np.array([0x803, *[2**32 - 1] * 3], ">u4").tobytes())
+    elif case == "label 10":
+        labels.write_bytes(labels.read_bytes()[:-1] + b"\x0a")
+    elif case == "counts":
+        labels.write_bytes(np.array([0x801, 6], ">u4").tobytes() + bytes(6))
+    elif case == "size":
+        images.write_bytes(np.array([0x803, 7, 8, 98], ">u4").tobytes() + images.read_bytes()[16:])
+
+
+SPOILT = {
+    "truncated gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* truncated. Fetch it again",
+    "damaged gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* Fetch it again",
+    "gzip of half a file": "train-images-idx3-ubyte has 5,503 bytes, but its header says 5,504",
+    "magic number": "starts with 00000d03, legal for images is 00000803. .* Fetch it again",
+    "labels as images": "starts with 00000801, legal for images is 00000803",
+    "empty": "labels-idx1-ubyte isn't an IDX file .* starts with nothing, legal .* is 00000801",
+    "header alone": "labels-idx1-ubyte isn't an IDX file",
+    "no images": "has 16 bytes, but its header says 16 for 0 x 28 x 28",
+    "a header of 2 ** 96 bytes": "has 16 bytes, but its header says 79,228,162,",
+    "label 10": "train-labels-idx1-ubyte has labels from 0 to 10, legal are 0 to 9.* Fetch them",
+    "counts": "train-images-idx3-ubyte has 7 images, .*train-labels-idx1-ubyte 6 labels.* Fetch",
+    "size": "has images of 8 x 98 pixels; legal for Fashion-MNIST is 28 x 28",
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_file_that_is_not_the_sets_is_named_with_what_is_legal(case, tmp_path, system_folder):
+    write_mnist(tmp_path)
+    spoil(tmp_path, case)
+    with pytest.raises(DataError, match=SPOILT[case]) as caught:
+        open_source("fashion_mnist", str(tmp_path), "train")
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_named(tmp_path, system_folder):
+    write_mnist(tmp_path)
+    (tmp_path / IDX_FILES[0]).chmod(0)
+    with pytest.raises(DataError, match="can't be read: Permission denied. Check its permissions"):
+        open_source("fashion_mnist", str(tmp_path), "train")
+
+
+def test_mnists_files_are_not_taken_for_those_of_fashion_mnist(tmp_path, monkeypatch, caplog):
+    write_mnist(tmp_path)
+
+    def original(labels: bytes) -> None:
+        digest = hashlib.md5(labels).hexdigest()
+        changed = dataclasses.replace(FASHION, label_sums={"train": (7, digest)})
+        monkeypatch.setitem(ARRAY_SETS, "fashion_mnist", changed)
+
+    original(bytes(7))
+    with pytest.raises(DataError, match="doesn't have the labels of Fashion-MNIST. .* own, e.g. "):
+        open_source("fashion_mnist", str(tmp_path), "train")
+    open_source("mnist", str(tmp_path), "train")
+    assert caplog.text == ""
+    original(bytes(range(7)))
+    open_source("fashion_mnist", str(tmp_path), "train")
+    assert caplog.text == ""
+    open_source("mnist", str(tmp_path), "train")
+    assert re.search(
+        "labels of Fashion-MNIST, but is read as MNIST: --dataset fashion_", caplog.text
+    )
+
+
+@pytest.mark.skipif(not os.path.isdir(ORIGINAL), reason="dataset-fashion-mnist isn't installed")
+def test_the_original_has_its_size_mean_and_deviation():
+    train = open_source("fashion_mnist", "", "train", in_channels=1)
+    test = open_source("fashion_mnist", "", "test", in_channels=1)
+    assert (len(train), len(test)) == (60_000, 10_000)
+    assert np.bincount([test.label_of(k) for k in range(10_000)]).tolist() == [1000] * 10
+    (pixels,) = train.planes()
+    counts = np.bincount(pixels.reshape(-1), minlength=256) / pixels.size
+    mean = counts @ np.arange(256) / 255
+    deviation = np.sqrt(counts @ (np.arange(256) / 255 - mean) ** 2)
+    assert FASHION.mean == (pytest.approx(mean, abs=5e-5),)
+    assert FASHION.std == (pytest.approx(deviation, abs=5e-5),)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import http.server
 import io
 import os
 import tarfile
+import threading
 import zlib
 
+import numpy as np
 import pytest
 
 from mindcv_ghost.data import open_source
 from mindcv_ghost.data.imagenet import _class_ids, read_devkit
 from mindcv_ghost.data.sets import download
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.download import ARCHIVES, Archive
 from mindcv_ghost.data.sets.unpack import file_members, gunzip
 from mindcv_ghost.errors import DataError
@@ -153,18 +158,79 @@ def test_a_matlab_file_that_unpacks_to_gigabytes_is_refused():
         _class_ids(meta)
 
 
+class Server:
+    """An HTTP server of files, which may cut transfers off, and count them.
+
+    Attributes:
+        files: path -> content.
+        ranges: whether it knows the header Range.
+        cut: path -> bytes after which each answer ends too early.
+        requests: path and Range header of each request.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.ranges, self.cut = True, {}
+        self.requests: list[tuple[str, str | None]] = []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.address = f"http://127.0.0.1:{self._http.server_port}"
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        asked = handler.headers.get("Range")
+        self.requests.append((handler.path, asked))
+        content = self.files.get(handler.path)
+        if content is None:
+            handler.send_error(404)
+            return
+        start = int(asked[len("bytes=") : -1]) if asked and self.ranges else 0
+        if start and start >= len(content):
+            handler.send_error(416)
+            return
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.end_headers()
+        handler.wfile.write(content[start:][: self.cut.get(handler.path)])
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
 @pytest.fixture
-def served(tmp_path, monkeypatch):
-    """Serve small files under the names in ``ARCHIVES``, with their own sums."""
-    (tmp_path / "server").mkdir()
+def server(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def served(server, monkeypatch):
+    """Serve small files under the names in ``ARCHIVES``, with their own sums, at two mirrors."""
 
     def serve(name: str, contents: list[bytes], md5: str = "") -> None:
         archives = []
         for archive, content in zip(ARCHIVES[name], contents):
-            path = tmp_path / "server" / archive.url.rpartition("/")[2]
-            path.write_bytes(content)
+            paths = [f"/{mirror}/{archive.name}" for mirror in ("one", "two")]
+            server.files.update(dict.fromkeys(paths, content))
             digest = md5 or hashlib.md5(content).hexdigest()
-            archives.append(Archive(path.as_uri(), digest, archive.files))
+            urls = tuple(server.address + path for path in paths)
+            archives.append(Archive(urls, digest, archive.files))
         monkeypatch.setitem(download.ARCHIVES, name, tuple(archives))
 
     return serve
@@ -187,11 +253,147 @@ def test_cifar10_is_downloaded_once_and_leaves_no_temporary_files(served, tmp_pa
     download.download("cifar10", str(root / "cifar-10-batches-bin"))
 
 
-def test_mnist_is_downloaded(served, tmp_path):
-    write_mnist(tmp_path / "made")
+def idx_archives(folder) -> list[bytes]:
+    write_mnist(folder)
     names = [archive.files[0] for archive in ARCHIVES["mnist"]]
-    served("mnist", [gzip.compress((tmp_path / "made" / name).read_bytes()) for name in names])
-    assert len(open_source("mnist", str(tmp_path / "data"), "train", download=True)) == 7
+    return [gzip.compress((folder / name).read_bytes()) for name in names]
+
+
+@pytest.fixture
+def nothing_installed(tmp_path, monkeypatch):
+    """As on a machine without Debian's package."""
+    changed = dataclasses.replace(
+        ARRAY_SETS["fashion_mnist"], system_folder=str(tmp_path / "no system folder")
+    )
+    monkeypatch.setitem(ARRAY_SETS, "fashion_mnist", changed)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_idx_files_are_downloaded_into_a_folder_of_their_own(
+    name, served, tmp_path, nothing_installed
+):
+    served(name, idx_archives(tmp_path / "made"))
+    root = tmp_path / "data"
+    assert len(open_source(name, str(root), "train", download=True)) == 7
+    folder = root / ARRAY_SETS[name].folder
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
+        [archive.files[0] for archive in ARCHIVES[name]]
+        + ([f".{name}.lock"] if folder == root else [])
+    )
+
+
+def big_archives(folder) -> list[bytes]:
+    """The same, where the first file has 200 kB that gzip can't shrink."""
+    archives = idx_archives(folder)
+    images = np.random.default_rng(0).bytes(28 * 28 * 255)
+    header = np.array([0x803, 255, 28, 28], ">u4").tobytes()
+    labels = np.array([0x801, 255], ">u4").tobytes() + bytes(255)
+    return [gzip.compress(header + images), gzip.compress(labels), *archives[2:]]
+
+
+def test_a_transfer_that_is_cut_off_goes_on_where_it_stopped(
+    served, server, tmp_path, nothing_installed
+):
+    contents = big_archives(tmp_path / "made")
+    served("fashion_mnist", contents)
+    path = "/one/train-images-idx3-ubyte.gz"
+    server.cut[path] = 60_000
+    source = open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)
+    assert len(source) == 255
+    starts = [asked for where, asked in server.requests if where == path]
+    assert starts == [None, "bytes=60000-", "bytes=120000-", "bytes=180000-"]
+    assert not any(where.startswith("/two") for where, _ in server.requests)
+
+
+def test_a_new_start_goes_on_where_the_last_one_stopped(
+    served, server, tmp_path, nothing_installed
+):
+    contents = big_archives(tmp_path / "made")
+    served("fashion_mnist", contents)
+    name, root = "train-images-idx3-ubyte.gz", tmp_path / "data"
+    part = root / "fashion-mnist" / f".{name}.part"
+    part.parent.mkdir(parents=True)
+    for content, ending in ((contents[0][:100_000], "bytes=100000-"), (contents[0], "bytes=")):
+        server.requests.clear()
+        part.write_bytes(content)
+        open_source("fashion_mnist", str(root), "train", download=True)
+        assert server.requests[0][1].startswith(ending)
+        assert [where for where, _ in server.requests].count(f"/one/{name}") == 1
+        assert not part.exists()
+        (root / "fashion-mnist" / "train-images-idx3-ubyte").unlink()
+
+
+def test_a_server_without_ranges_sends_the_file_anew(served, server, tmp_path, nothing_installed):
+    contents = big_archives(tmp_path / "made")
+    served("fashion_mnist", contents)
+    server.ranges = False
+    part = tmp_path / "data" / "fashion-mnist" / ".train-images-idx3-ubyte.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(contents[0][:100_000])
+    assert len(open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)) == 255
+    assert server.requests[0][1] == "bytes=100000-"
+    # Cut off at the same place again and again, it is left for the next mirror, which goes on.
+    (part.parent / "train-images-idx3-ubyte").unlink()
+    server.requests.clear()
+    server.cut["/one/train-images-idx3-ubyte.gz"] = 60_000
+    assert len(open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)) == 255
+    assert [where.split("/")[1] for where, _ in server.requests] == ["one", "one", "two"]
+
+
+def test_the_part_of_another_file_is_replaced(served, server, tmp_path, nothing_installed):
+    contents = big_archives(tmp_path / "made")
+    served("fashion_mnist", contents)
+    part = tmp_path / "data" / "fashion-mnist" / ".train-images-idx3-ubyte.gz.part"
+    part.parent.mkdir(parents=True)
+    for content in (b"another file", bytes(10**6)):  # one shorter, one longer than the right one
+        part.write_bytes(content)
+        open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)
+        (part.parent / "train-images-idx3-ubyte").unlink()
+        asked = [each for where, each in server.requests if where.endswith("images-idx3-ubyte.gz")]
+        assert asked[:2] == [f"bytes={len(content)}-", None]
+        server.requests.clear()
+
+
+def test_a_wrong_file_or_none_at_a_mirror_is_fetched_from_the_next(
+    served, server, tmp_path, nothing_installed
+):
+    contents = idx_archives(tmp_path / "made")
+    served("fashion_mnist", contents)
+    server.files["/one/train-images-idx3-ubyte.gz"] = b"<html>log in</html>"
+    del server.files["/one/train-labels-idx1-ubyte.gz"]
+    assert len(open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)) == 7
+    used = {where for where, _ in server.requests if where.startswith("/two")}
+    assert used == {"/two/train-images-idx3-ubyte.gz", "/two/train-labels-idx1-ubyte.gz"}
+
+
+def test_offline_the_error_names_every_mirror_and_the_ways_by_hand(
+    served, server, tmp_path, nothing_installed
+):
+    served("fashion_mnist", idx_archives(tmp_path / "made"))
+    server.close()
+    with pytest.raises(DataError) as caught:
+        open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)
+    text = str(caught.value)
+    for mirror in ("one", "two"):
+        url = f"{server.address}/{mirror}/train-images-idx3-ubyte.gz"
+        assert f"{url}: [Errno 111] Connection refused" in text
+    assert "install Debian's package dataset-fashion-mnist" in text
+    assert "point --data_dir at their folder" in text
+    assert text.count("t10k-labels-idx1-ubyte.gz") == 1
+    assert "kept" not in text
+
+
+def test_what_has_arrived_is_kept_when_every_mirror_cuts_off(
+    served, server, tmp_path, nothing_installed
+):
+    contents = big_archives(tmp_path / "made")
+    served("fashion_mnist", contents)
+    server.ranges = False
+    server.cut = dict.fromkeys(server.files, 50_000)
+    with pytest.raises(DataError, match="(?s)cut off after 50,000 bytes.*the next start goes on"):
+        open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)
+    part = tmp_path / "data" / "fashion-mnist" / ".train-images-idx3-ubyte.gz.part"
+    assert part.read_bytes() == contents[0][:50_000]
 
 
 def test_a_file_with_the_wrong_sum_is_not_unpacked(served, tmp_path):
@@ -209,11 +411,8 @@ def test_the_error_names_files_that_an_archive_lacks(served, tmp_path):
         open_source("cifar10", str(tmp_path / "data"), "train", download=True)
 
 
-def test_a_failed_download_is_reported_with_a_manual_way(served, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(served, tmp_path):
     served("cifar10", [b""])
-    (tmp_path / "server" / "cifar-10-binary.tar.gz").unlink()
-    with pytest.raises(DataError, match="can't be downloaded .*by hand.*--data_dir"):
-        open_source("cifar10", str(tmp_path / "data"), "train", download=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't be downloaded .* can be written to"):
         open_source("cifar10", str(tmp_path / "file"), "train", download=True)
@@ -224,7 +423,7 @@ def test_sums_are_those_of_mindcv_and_all_addresses_use_tls():
 
     assert ARCHIVES["cifar10"][0].md5 == theirs.Cifar10Download.url[1]
     assert ARCHIVES["cifar100"][0].md5 == theirs.Cifar100Download.url[1]
-    sums = {archive.url.rpartition("/")[2]: archive.md5 for archive in ARCHIVES["mnist"]}
+    sums = {archive.name: archive.md5 for archive in ARCHIVES["mnist"]}
     assert sums == dict(theirs.MnistDownload.resources)
     for archives in ARCHIVES.values():
-        assert all(archive.url.startswith("https://") for archive in archives)
+        assert all(url.startswith("https://") for archive in archives for url in archive.urls)

@@ -68,7 +68,12 @@ _SINGLE = frozenset(
         "throughput",
     }
 )
-_DATASETS = {"imagenet": "ImageNet-1K", "cifar10": "CIFAR-10", "digits": "Handwritten digits"}
+_DATASETS = {
+    "imagenet": "ImageNet-1K",
+    "cifar10": "CIFAR-10",
+    "fashion_mnist": "Fashion-MNIST",
+    "digits": "Handwritten digits",
+}
 _MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
 
 
@@ -166,7 +171,8 @@ def _unmeasured_row(recipe: DescribedRecipe, sources: Sources, page: Path) -> tu
         parameters = f"{count / 1e6:.2f}"
     for entry in sources.registered:
         asked = (recipe.model, recipe.values["num_classes"])
-        if parameters == "–" and (entry["model"], entry["num_classes"]) == asked:
+        # They were counted with the models' default ratio.
+        if parameters == "–" and ratio == 2 and (entry["model"], entry["num_classes"]) == asked:
             parameters = f"{entry['parameters'] / 1e6:.2f}"
     cells = (_name(recipe.model, ratio), "–", NOT_MEASURED, NOT_MEASURED, parameters)
     return (*cells, NOT_MEASURED, NOT_MEASURED, "–", _link("cfg", recipe.path, page), "–")

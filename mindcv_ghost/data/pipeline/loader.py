@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar, Union
 
 import numpy as np
 
-from mindcv_ghost.data.native.array_images import ArrayImages, train_arrays
+from mindcv_ghost.data.native.array_images import ArrayImages, eval_arrays, train_arrays
 from mindcv_ghost.data.native.images import ImageDecoder, eval_decoder, train_decoder
 from mindcv_ghost.data.pipeline.backend import Batches, EvalBackend, SinkPipeline, TrainBackend
 from mindcv_ghost.data.pipeline.mindspore_backend import (
@@ -30,8 +29,6 @@ from mindcv_ghost.errors import DataError
 from mindcv_ghost.native_build import Unavailable
 
 __all__ = ["EvalLoader", "TrainLoader"]
-
-_Decoder = TypeVar("_Decoder", ImageDecoder, Union[ImageDecoder, ArrayImages])
 
 
 class TrainLoader:
@@ -212,9 +209,13 @@ class EvalLoader:
         self.steps = self._shard.steps
         transforms = eval_transforms(source.kind, augment, source.in_channels)
         workers = _legal_workers(workers)
-        decoder, self.backend_info = _choose_decoder(
-            native, lambda: eval_decoder(source, augment, cache_mb=cache_mb)
-        )
+
+        def make() -> ImageDecoder | ArrayImages:
+            if isinstance(source, ArraySource):
+                return eval_arrays(source, transforms)
+            return eval_decoder(source, augment, cache_mb=cache_mb)
+
+        decoder, self.backend_info = _choose_decoder(native, make)
         self._backend: EvalBackend
         if decoder is not None:
             self._backend = NativeEvalBackend(decoder, self._shard, workers=workers)
@@ -239,7 +240,9 @@ class EvalLoader:
         return self._backend.batches()
 
 
-def _choose_decoder(native: bool, make: Callable[[], _Decoder]) -> tuple[_Decoder | None, str]:
+def _choose_decoder(
+    native: bool, make: Callable[[], ImageDecoder | ArrayImages]
+) -> tuple[ImageDecoder | ArrayImages | None, str]:
     """Return the native decoder, or None where MindSpore's pipeline is used; and a log line."""
     try:
         if not native:

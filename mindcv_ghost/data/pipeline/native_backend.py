@@ -97,7 +97,9 @@ class NativeEvalBackend:
         workers: threads.
     """
 
-    def __init__(self, decoder: ImageDecoder, shard: EvalShard, *, workers: int) -> None:
+    def __init__(
+        self, decoder: ImageDecoder | ArrayImages, shard: EvalShard, *, workers: int
+    ) -> None:
         self._decoder, self._shard, self._workers = decoder, shard, workers
 
     def batches(self) -> NativeBatches:

@@ -1,66 +1,25 @@
-"""CIFAR-10, CIFAR-100 and MNIST from their original binary files.
-
-The files are a header and pixels. They are mapped into memory instead of read by MindSpore's
-``Cifar10Dataset`` and ``MnistDataset`` (a test compares the results): nothing is copied at the
-start, the ranks of a machine share the pages, and an error names the file of the wrong size.
-"""
+"""CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST from their original binary files."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
-import struct
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 
+from mindcv_ghost.data.sets.array_files import read_idx, read_records
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS, ArraySet
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["ARRAY_SETS", "ArraySource", "open_arrays"]
+__all__ = ["ArraySource", "open_arrays"]
 
-
-@dataclass(frozen=True)
-class _ArraySet:
-    """Files of a set and their layout."""
-
-    folder: str  # inside the archive; MindCV's download class has the same
-    splits: dict[str, tuple[str, ...]]
-    names_file: str
-    num_classes: int
-    label_bytes: int  # CIFAR-100 keeps a coarse label before the fine one
-
-
-_TRAIN_BATCHES = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
-ARRAY_SETS = {
-    "cifar10": _ArraySet(
-        folder="cifar-10-batches-bin",
-        splits={"train": _TRAIN_BATCHES, "test": ("test_batch.bin",)},
-        names_file="batches.meta.txt",
-        num_classes=10,
-        label_bytes=1,
-    ),
-    "cifar100": _ArraySet(
-        folder="cifar-100-binary",
-        splits={"train": ("train.bin",), "test": ("test.bin",)},
-        names_file="fine_label_names.txt",
-        num_classes=100,
-        label_bytes=2,
-    ),
-    "mnist": _ArraySet(
-        folder="",
-        splits={
-            "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-            "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-        },
-        names_file="",
-        num_classes=10,
-        label_bytes=0,
-    ),
-}
-_CIFAR_PIXELS = 3 * 32 * 32
+_logger = logging.getLogger(__name__)
 
 
 class ArraySource:
@@ -70,7 +29,7 @@ class ArraySource:
         images: uint8, indexed to (H, W, C), or to CIFAR's flat (3 * 32 * 32,) with ``planar``.
         labels: (N,) integers.
         name: of the set and split, e.g. "cifar10/test".
-        kind: decides the transforms: "cifar10", "cifar100" or "mnist".
+        kind: decides the transforms: a name in ``ARRAY_SETS``.
         num_classes: number of classes.
         classes: their names, if known.
         planar: whether images are CIFAR's flat channels.
@@ -97,11 +56,6 @@ class ArraySource:
         self.kind, self.classes, self.num_classes = kind, classes, num_classes
         self.root = name
         self.bad: dict[str, str] = {}
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-            raise DataError(
-                f"{name} has labels from {labels.min()} to {labels.max()}, legal are 0 to "
-                f"{num_classes - 1}: are these the files of another set?"
-            )
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -149,69 +103,83 @@ class _Concatenated:
 def open_arrays(
     name: str, data_dir: str, split: str, *, download: bool = False, in_channels: int = 3
 ) -> ArraySource:
-    """Open CIFAR-10, CIFAR-100 or MNIST.
+    """Open one split of a set.
 
     Args:
-        name: "cifar10", "cifar100" or "mnist".
+        name: one of ``ARRAY_SETS``.
         data_dir: folder with the binary files, or its parent, as after a download.
         split: "train", or "test" (also called "val").
         download: fetch what is missing (``data/sets/download.py``).
-        in_channels: 3 repeats MNIST's one channel.
+        in_channels: 3 repeats the one channel of grey sets.
 
     Raises:
-        DataError: if files are missing or have the wrong size.
+        DataError: if files are missing, or aren't those of the set.
     """
     layout = ARRAY_SETS[name]
     usage = {"val": "test", "eval": "test", "validation": "test"}.get(split, split)
     if usage not in layout.splits:
         raise DataError(f"{name} has no split {split!r}: it has train and test (also called val)")
-    folder = _find(name, layout, data_dir, download)
-    paths = [os.path.join(folder, file) for file in layout.splits[usage]]
+    folder = _find(name, data_dir, download)
+    paths = [_file_of(folder, file, layout) or "" for file in layout.splits[usage]]
     images: np.ndarray | _Concatenated
-    if name == "mnist":
-        images, labels = _read_idx(paths[0], 3)[..., None], _read_idx(paths[1], 1)
-        if len(images) != len(labels):
-            raise DataError(f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels")
-        if in_channels == 3:
-            images = np.broadcast_to(images, (len(images), *images.shape[1:3], 3))
+    if layout.label_bytes:
+        images, labels = _read_cifar(paths, layout)
     else:
-        records = [_read_records(path, layout.label_bytes + _CIFAR_PIXELS) for path in paths]
-        labels = np.concatenate([part[:, layout.label_bytes - 1] for part in records])
-        images = _Concatenated([part[:, layout.label_bytes :] for part in records])
+        images, labels = _read_mnist(paths, layout, usage)
+        if in_channels == 3:
+            images = np.broadcast_to(images, (*images.shape[:3], 3))
     return ArraySource(
         images,
         np.array(labels, dtype=np.int32),
         name=f"{name}/{usage}",
         kind=name,
         num_classes=layout.num_classes,
-        classes=_class_names(folder, layout),
-        planar=name != "mnist",
+        classes=layout.classes or _class_names(folder, layout),
+        planar=bool(layout.label_bytes),
         in_channels=in_channels,
     )
 
 
-def _find(name: str, layout: _ArraySet, data_dir: str, download: bool) -> str:
+def _find(name: str, data_dir: str, download: bool) -> str:
     """Return the folder that has every file of the set; download them if asked to."""
+    layout = ARRAY_SETS[name]
+    folders = [os.path.join(data_dir, layout.folder), data_dir] if layout.folder else [data_dir]
     wanted = [file for files in layout.splits.values() for file in files]
-    candidates = [os.path.join(data_dir, layout.folder), data_dir] if layout.folder else [data_dir]
-    missing = {}
-    for folder in candidates:
-        missing[folder] = [f for f in wanted if not os.path.isfile(os.path.join(folder, f))]
-        if not missing[folder]:
+
+    def missing(folder: str) -> list[str]:
+        return [file for file in wanted if _file_of(folder, file, layout) is None]
+
+    for folder in folders:
+        if not missing(folder):
             return folder
+    nearest = min(folders, key=lambda folder: len(missing(folder)))
+    # Files in data_dir are meant to be read, so others don't silently take their place.
+    nothing_there = len(missing(nearest)) == len(wanted)
+    if layout.system_folder and nothing_there and not missing(layout.system_folder):
+        _logger.info("%s: read from %s", layout.title, layout.system_folder)
+        return layout.system_folder
     if download:
         _download(name, layout, data_dir)
-        return _find(name, layout, data_dir, download=False)
-    folder = min(candidates, key=lambda path: len(missing[path]))
+        return _find(name, data_dir, download=False)
+    looked_in = [*folders, *([layout.system_folder] if layout.system_folder else [])]
+    ways = ["Point --data_dir at the folder of the binary files"]
+    if layout.system_package:
+        ways.append(f"install {layout.system_package}")
     raise DataError(
-        f"{name} isn't complete in {os.path.abspath(data_dir)}: missing "
-        + ", ".join(missing[folder])
-        + f" (looked in {' and '.join(candidates)}). Point --data_dir at the folder of the binary "
-        "files, or fetch them with --dataset_download true."
+        f"{name} isn't complete in {printable(os.path.abspath(data_dir))}: missing "
+        + ", ".join(missing(nearest))
+        + f" (looked in {', '.join(map(printable, looked_in))}). {', '.join(ways)}, or fetch them "
+        "with --dataset_download true."
     )
 
 
-def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
+def _file_of(folder: str, file: str, layout: ArraySet) -> str | None:
+    """Return the path of a file, packed or not, if it exists."""
+    paths = (os.path.join(folder, file + ending) for ending in layout.packs)
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+def _download(name: str, layout: ArraySet, data_dir: str) -> None:
     """Download a set; one of several ranks does it while the others wait."""
     from mindcv_ghost.data.sets.download import download
 
@@ -220,7 +188,7 @@ def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
         lock = open(os.path.join(data_dir, f".{name}.lock"), "w")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise DataError(
-            f"{name} can't be downloaded to {os.path.abspath(data_dir)}: "
+            f"{name} can't be downloaded to {printable(os.path.abspath(data_dir))}: "
             f"{error.strerror or error}. Give a --data_dir that can be written to."
         ) from None
     with lock:
@@ -229,41 +197,70 @@ def _download(name: str, layout: _ArraySet, data_dir: str) -> None:
         download(name, os.path.join(data_dir, layout.folder))
 
 
-def _read_records(path: str, size: int) -> np.ndarray:
-    """Map a file of records of equal size: uint8 (N, size)."""
-    length = os.path.getsize(path)
-    if not length or length % size:
+def _read_cifar(paths: list[str], layout: ArraySet) -> tuple[_Concatenated, np.ndarray]:
+    """Read files of records: a label or two, then channels, rows and columns."""
+    size = layout.label_bytes + int(np.prod(layout.shape))
+    labels, images = [], []
+    for path in paths:
+        records = read_records(path, size)
+        labels.append(records[:, layout.label_bytes - 1])
+        images.append(records[:, layout.label_bytes :])
+        _check_labels(labels[-1], layout, path)
+    return _Concatenated(images), np.concatenate(labels)
+
+
+def _read_mnist(paths: list[str], layout: ArraySet, usage: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a file of images, to (N, H, W, 1), and a file of labels."""
+    images, labels = read_idx(paths[0], 3)[..., None], read_idx(paths[1], 1)
+    first, second = map(printable, paths)
+    if len(images) != len(labels):
         raise DataError(
-            f"{path} has {length:,} bytes, not a multiple of its records' {size:,} "
-            "bytes: truncated? Fetch it again."
+            f"{first} has {len(images)} images, {second} {len(labels)} labels: they must be as "
+            "many. Are the files of different sets? Fetch both again."
         )
-    return np.memmap(path, np.uint8, "r").reshape(-1, size)
-
-
-def _read_idx(path: str, dimensions: int) -> np.ndarray:
-    """Map an IDX file of bytes (MNIST's format)."""
-    header = 4 + 4 * dimensions
-    with open(path, "rb") as file:
-        start = file.read(header)
-    if len(start) < header or start[:4] != bytes([0, 0, 8, dimensions]):
-        raise DataError(f"{path} isn't an IDX file of {dimensions}-dimensional bytes (MNIST)")
-    shape = struct.unpack(f">{dimensions}I", start[4:])
-    expected = header + int(np.prod(shape, dtype=np.int64))
-    length = os.path.getsize(path)
-    if length != expected or not shape[0]:
+    if images.shape[1:3] != layout.shape[1:]:
+        found, legal = (
+            " x ".join(map(str, shape)) for shape in (images.shape[1:3], layout.shape[1:])
+        )
         raise DataError(
-            f"{path} has {length:,} bytes, but its header says {expected:,}: truncated? "
-            "Fetch it again."
+            f"{first} has images of {found} pixels; legal for {layout.title} is {legal}"
         )
-    return np.memmap(path, np.uint8, "r", offset=header, shape=shape)
+    _check_labels(labels, layout, paths[1])
+    _check_original(labels, layout, usage, second)
+    return images, labels
 
 
-def _class_names(folder: str, layout: _ArraySet) -> tuple[str, ...]:
+def _check_original(labels: np.ndarray, layout: ArraySet, usage: str, path: str) -> None:
+    """Raise or warn if the labels are those of another set, as far as sums are known."""
+    found = len(labels), hashlib.md5(labels.tobytes(), usedforsecurity=False).hexdigest()
+    expected = layout.label_sums.get(usage)
+    if expected and expected[0] == found[0] and expected != found:
+        raise DataError(
+            f"{path} doesn't have the labels of {layout.title}. MNIST's files have the same names: "
+            f"put those of {layout.title} into a folder of their own, e.g. {layout.folder} in "
+            "data_dir."
+        )
+    for name, other in ARRAY_SETS.items():
+        if other is not layout and other.label_sums.get(usage) == found:
+            _logger.warning(
+                "%s has the labels of %s, but is read as %s: --dataset %s has its mean, its "
+                "augmentation and its class names",
+                *(path, other.title, layout.title, name),
+            )
+
+
+def _check_labels(labels: np.ndarray, layout: ArraySet, path: str) -> None:
+    if int(labels.max()) >= layout.num_classes:  # they are unsigned
+        raise DataError(
+            f"{printable(path)} has labels from {labels.min()} to {labels.max()}, legal are 0 to "
+            f"{layout.num_classes - 1}: are these the files of another set? Fetch them again."
+        )
+
+
+def _class_names(folder: str, layout: ArraySet) -> tuple[str, ...]:
     try:
         with open(os.path.join(folder, layout.names_file), encoding="utf-8") as file:
             names = tuple(line.strip() for line in file if line.strip())
     except (OSError, UnicodeDecodeError):
         names = ()
-    if not layout.names_file:
-        return tuple(str(digit) for digit in range(10))
     return names if len(names) == layout.num_classes else ()

@@ -1,4 +1,7 @@
-"""Download CIFAR and MNIST: over TLS, checked by MD5 sum, then unpacked.
+"""Download CIFAR, MNIST and Fashion-MNIST: from mirrors, checked by MD5 sum, then unpacked.
+
+A transfer that was cut off goes on where it stopped, also after a new start: what there is stays in
+a file ``.NAME.part``. Every address uses TLS.
 
 MindCV's download class isn't used: it (0.3) downloads over plain HTTP, checks no sum, and unpacks
 with ``tarfile.extractall`` wherever the archive's names point.
@@ -7,6 +10,8 @@ with ``tarfile.extractall`` wherever the archive's names point.
 from __future__ import annotations
 
 import hashlib
+import http.client
+import logging
 import os
 import shutil
 import tempfile
@@ -14,15 +19,19 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.unpack import file_members, gunzip
 from mindcv_ghost.errors import DataError
 
 __all__ = ["ARCHIVES", "Archive", "download"]
 
-_CHUNK = 2**20
+_CHUNK = 2**16
 _TIMEOUT = 60  # seconds without a byte
+_TRANSFERS = 20  # of one file from one mirror, if each brings it further
 # What an archive may unpack to: CIFAR-10 has 184 MB, CIFAR-100 185 MB, MNIST's largest file 47 MB.
 _LARGEST = 300_000_000
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,44 +39,70 @@ class Archive:
     """A file to download.
 
     Args:
-        url: of the file.
+        urls: of the file at each mirror, the best first.
         md5: its sum, as MindCV and torchvision have it. MD5 is enough here: collisions can be made,
             but no file can be forged for a given sum.
         files: members to unpack; of a gzip file, the name of the unpacked file.
     """
 
-    url: str
+    urls: tuple[str, ...]
     md5: str
     files: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.urls[0].rpartition("/")[2]
 
-def _mnist(name: str, md5: str) -> Archive:
-    # yann.lecun.com, the original server, which MindCV still uses, answers 403.
-    url = f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz"
-    return Archive(url, md5, (name,))
+    @property
+    def part(self) -> str:
+        """Name of the file while it is incomplete."""
+        return f".{self.name}.part"
+
+
+# yann.lecun.com, the original server, which MindCV still uses, answers 403.
+_MNIST = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# Zalando's own S3 address, which torchvision uses, has no TLS.
+_FASHION_MNIST = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+)
+
+
+def _idx(mirrors: tuple[str, ...], name: str, md5: str) -> Archive:
+    return Archive(tuple(f"{mirror}{name}.gz" for mirror in mirrors), md5, (name,))
 
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "cifar10": (
         Archive(
-            _TORONTO + "cifar-10-binary.tar.gz",
+            (_TORONTO + "cifar-10-binary.tar.gz",),
             "c32a1d4ab5d03f1284b67883e8d87530",
             (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin", "batches.meta.txt"),
         ),
     ),
     "cifar100": (
         Archive(
-            _TORONTO + "cifar-100-binary.tar.gz",
+            (_TORONTO + "cifar-100-binary.tar.gz",),
             "03b5dce01913d631647c71ecec9e9cb8",
             ("train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt"),
         ),
     ),
     "mnist": (
-        _mnist("train-images-idx3-ubyte", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-        _mnist("train-labels-idx1-ubyte", "d53e105ee54ea40749a09fcbcd1e9432"),
-        _mnist("t10k-images-idx3-ubyte", "9fb629c4189551a2d022fa330f9573f3"),
-        _mnist("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c"),
+        _idx(_MNIST, "train-images-idx3-ubyte", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        _idx(_MNIST, "train-labels-idx1-ubyte", "d53e105ee54ea40749a09fcbcd1e9432"),
+        _idx(_MNIST, "t10k-images-idx3-ubyte", "9fb629c4189551a2d022fa330f9573f3"),
+        _idx(_MNIST, "t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c"),
+    ),
+    "fashion_mnist": (
+        _idx(_FASHION_MNIST, "train-images-idx3-ubyte", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        _idx(_FASHION_MNIST, "train-labels-idx1-ubyte", "25c81989df183df01b3e8a0aad5dffbe"),
+        _idx(_FASHION_MNIST, "t10k-images-idx3-ubyte", "bef4ecab320f06d8554ea6380940ec79"),
+        _idx(_FASHION_MNIST, "t10k-labels-idx1-ubyte", "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
 }
 """Data set -> its archives."""
@@ -77,7 +112,7 @@ def download(name: str, folder: str) -> None:
     """Download the files of a data set that are missing; each one appears whole or not at all.
 
     Args:
-        name: "cifar10", "cifar100" or "mnist".
+        name: one of ``ARCHIVES``.
         folder: where the files go; created if it doesn't exist.
 
     Raises:
@@ -93,20 +128,25 @@ def download(name: str, folder: str) -> None:
             if all(os.path.isfile(os.path.join(folder, file)) for file in archive.files):
                 continue
             _install(archive, scratch, folder)
-    except (OSError, urllib.error.URLError, ValueError) as error:  # ValueError: http.client's
+    except (OSError, DataError) as error:
+        package = ARRAY_SETS[name].system_package
+        kept = any(_size(os.path.join(folder, archive.part)) for archive in ARCHIVES[name])
         raise DataError(
-            f"{name} can't be downloaded to {os.path.abspath(folder)}: {error}. Download "
-            f"{' '.join(archive.url for archive in ARCHIVES[name])} by hand, unpack them and point "
-            "--data_dir at the folder of the binary files."
+            f"{name} can't be downloaded to {printable(os.path.abspath(folder))}: {error}\n"
+            + ("What has arrived is kept, and the next start goes on from there. " if kept else "")
+            + "Without a network, "
+            + (f"install {package}, or " if package else "")
+            + "download these files elsewhere, unpack them and point --data_dir at their folder:"
+            + "".join(f"\n  {archive.urls[0]}" for archive in ARCHIVES[name])
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _install(archive: Archive, scratch: str, folder: str) -> None:
-    packed = os.path.join(scratch, "packed")
+    packed = os.path.join(folder, archive.part)
     _fetch(archive, packed)
-    if archive.url.endswith(".tar.gz"):
+    if archive.name.endswith(".tar.gz"):
         wanted = dict.fromkeys(archive.files, _LARGEST)
         for name, content in file_members(packed, wanted, largest=_LARGEST):
             with open(os.path.join(scratch, name), "wb") as file:
@@ -115,23 +155,90 @@ def _install(archive: Archive, scratch: str, folder: str) -> None:
         gunzip(packed, os.path.join(scratch, archive.files[0]), largest=_LARGEST)
     missing = [name for name in archive.files if not os.path.exists(os.path.join(scratch, name))]
     if missing:
-        raise DataError(f"{archive.url} lacks {', '.join(missing)}")
+        raise DataError(f"{archive.name} lacks {', '.join(missing)}")
     for name in archive.files:
         os.replace(os.path.join(scratch, name), os.path.join(folder, name))
+    os.remove(packed)
 
 
 def _fetch(archive: Archive, path: str) -> None:
-    """Download an archive to a path and check its sum."""
-    digest, length = hashlib.md5(usedforsecurity=False), 0
-    with urllib.request.urlopen(archive.url, timeout=_TIMEOUT) as answer, open(path, "wb") as file:
-        for chunk in iter(lambda: answer.read(_CHUNK), b""):
-            length += len(chunk)
-            if length > _LARGEST:
-                raise DataError(f"{archive.url} is larger than {_LARGEST:,} bytes: not that set")
-            digest.update(chunk)
-            file.write(chunk)
-    if digest.hexdigest() != archive.md5:
-        raise DataError(
-            f"{archive.url} gave {length:,} bytes with the MD5 sum {digest.hexdigest()} instead "
-            f"of {archive.md5}: cut off, or another file. Try again, or download it by hand."
+    """Download an archive to a path from the first mirror that has it, with the right sum."""
+    problems = []
+    for url in archive.urls:
+        try:
+            _fetch_from(url, archive.md5, path)
+            return
+        except (urllib.error.URLError, DataError) as error:
+            problems.append(f"\n  {url}: {getattr(error, 'reason', error)}")
+    raise DataError("".join(problems))
+
+
+def _fetch_from(url: str, md5: str, path: str) -> None:
+    """Download a file from one mirror, in as many transfers as it takes while each brings more.
+
+    Raises:
+        URLError: if the mirror can't be reached or refuses.
+        DataError: if the file doesn't come whole, or isn't the one with this sum.
+        OSError: if it can't be written.
+    """
+    for _ in range(_TRANSFERS):
+        started = _size(path)
+        if _transfer(url, path, started):
+            found, length = _md5(path), _size(path)
+            if found == md5:
+                return
+            os.remove(path)
+            if not started:
+                raise DataError(f"{length:,} bytes with the MD5 sum {found} instead of {md5}")
+            # The beginning was another file's: once more, from the start.
+        elif _size(path) <= started:
+            break
+    raise DataError(f"cut off after {_size(path):,} bytes again and again")
+
+
+def _transfer(url: str, path: str, start: int) -> bool:
+    """Append to a file what follows its first ``start`` bytes, as far as the connection holds.
+
+    Returns:
+        Whether the file is as long as the server's, as far as the server tells its length.
+    """
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:
+            return True  # nothing follows these bytes: this is the whole file, or another one
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise urllib.error.URLError(getattr(error, "reason", error)) from None
+    with answer, open(path, "ab") as file:
+        follows = (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+        file.truncate(start if follows else 0)  # a server without ranges sends everything
+        file.seek(0, os.SEEK_END)
+        length = answer.headers.get("Content-Length")
+        whole = file.tell() + int(length) if length else None
+        _logger.info(
+            "downloading %s%s", url, f" from byte {file.tell():,} on" if file.tell() else ""
         )
+        while True:
+            try:
+                chunk = answer.read(_CHUNK)
+            except (OSError, http.client.HTTPException):
+                return False
+            if not chunk:
+                return whole is None or file.tell() == whole
+            file.write(chunk)
+            if file.tell() > _LARGEST:
+                raise DataError(f"larger than {_LARGEST:,} bytes: not that set")
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _md5(path: str) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mindcv_ghost.data.sets.arrays import ARRAY_SETS, open_arrays
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
+from mindcv_ghost.data.sets.arrays import open_arrays
 from mindcv_ghost.data.sets.image_folder import (
     FolderSource,
     class_folders,
@@ -51,7 +52,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """Decides the transforms: "imagenet", "cifar10", "cifar100" or "mnist"."""
+        """Decides the transforms: "imagenet", or a name in ``ARRAY_SETS``."""
 
     @property
     def on_bad_image(self) -> str:
@@ -82,14 +83,14 @@ def open_source(
     """Open one split of a set.
 
     Args:
-        name: "imagenet", "" or "folder" for any folder of class folders; "digits", "cifar10",
-            "cifar100" or "mnist".
+        name: "imagenet", "" or "folder" for any folder of class folders; "digits", or one of
+            ``ARRAY_SETS``.
         data_dir: its folder; an image folder has ``data_dir/split/CLASS/IMAGE``.
         split: e.g. "train"; "" for the class folders in ``data_dir`` itself.
-        download: download CIFAR or MNIST if it is missing.
+        download: download one of ``ARRAY_SETS`` if it is missing.
         on_bad_image: "stop" or "skip".
-        in_channels: of the network. For 3, MNIST's single channel is repeated; for 1, colours turn
-            grey.
+        in_channels: of the network. For 3, the one channel of grey sets is repeated; for 1,
+            colours turn grey.
         classes: class names in the order of their labels. A validation split gets those of the
             training split, so that a missing folder shifts no label.
 
@@ -150,7 +151,7 @@ def known_class_names(name: str, data_dir: str, splits: Sequence[str]) -> tuple[
         return tuple("0123456789")
     try:
         if name in ARRAY_SETS:
-            return open_arrays(name, data_dir, "test").classes
+            return ARRAY_SETS[name].classes or open_arrays(name, data_dir, "test").classes
         found = (class_names(name, data_dir, split) for split in splits)
         return next((names for names in found if names), ())
     except DataError:

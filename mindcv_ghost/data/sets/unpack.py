@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
-__all__ = ["MAX_MEMBERS", "file_members", "gunzip"]
+__all__ = ["MAX_MEMBERS", "file_members", "gunzip", "gunzipped"]
 
 MAX_MEMBERS = 10_000  # CIFAR's archives and ImageNet's devkit have 9 to 30
 _CHUNK = 2**20
@@ -107,10 +107,23 @@ def gunzip(path: str | os.PathLike, target: str | os.PathLike, *, largest: int) 
     Raises:
         DataError: if it is damaged or larger than allowed.
     """
+    with open(target, "wb") as file:
+        for chunk in _chunks(path, largest):
+            file.write(chunk)
+
+
+def gunzipped(path: str | os.PathLike, *, largest: int) -> bytearray:
+    """Decompress a gzip file into memory; arguments and errors are those of :func:`gunzip`."""
+    content = bytearray()
+    for chunk in _chunks(path, largest):
+        content += chunk
+    return content
+
+
+def _chunks(path: str | os.PathLike, largest: int) -> Iterator[bytes]:
     try:
-        with _opened(path, largest) as stream, open(target, "wb") as file:
-            for chunk in iter(lambda: stream.read(_CHUNK), b""):
-                file.write(chunk)
+        with _opened(path, largest) as stream:
+            yield from iter(lambda: stream.read(_CHUNK), b"")
     except _TooLarge as problem:
         raise DataError(f"{printable(path)} {problem}: it isn't the expected file") from None
     except _BROKEN as error:

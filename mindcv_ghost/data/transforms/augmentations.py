@@ -7,6 +7,7 @@ their random numbers from a seed that comes with each image or batch (``seeded.p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ __all__ = ["MixupCutmix", "auto_augment", "random_erasing"]
 
 
 def auto_augment(
-    policy: str, *, size: int | list[int], mean: list[float], interpolation: str
+    policy: str,
+    *,
+    size: int | list[int],
+    mean: list[float],
+    interpolation: str,
+    channels: int = 3,
 ) -> SeededOp:
     """MindCV's AutoAugment, RandAugment, TrivialAugment or AugMix.
 
@@ -33,9 +39,11 @@ def auto_augment(
         size: of the images, in pixels: one side or (height, width).
         mean: of the three channels; fills what is moved in from outside of the image.
         interpolation: e.g. "bilinear".
+        channels: of the images. MindCV's operations need three: a grey image is repeated before
+            them, and the first channel is kept.
 
     Returns:
-        An operation on uint8 (H, W, C).
+        An operation on uint8 (H, W, channels).
 
     Raises:
         DataError: if there is no such policy.
@@ -58,21 +66,33 @@ def auto_augment(
         if policy.startswith(start):
             if start == "augmix":
                 settings["translate_pct"] = 0.3
-            return SeededOp(build(policy, settings), generators)
+            operation = build(policy, settings)
+            return SeededOp(operation if channels == 3 else _on_grey(operation), generators)
     raise DataError(
         f"auto_augment: there is no {policy!r}. A policy starts with {', '.join(builders)}, "
         "e.g. randaug-m9-mstd0.5"
     )
 
 
-def random_erasing(augment: Augment) -> SeededOp:
+def _on_grey(operation: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    def on_grey(image: np.ndarray) -> np.ndarray:
+        return np.asarray(operation(np.repeat(image, 3, axis=2)))[..., :1]
+
+    return on_grey
+
+
+def random_erasing(augment: Augment, channels: int = 3) -> SeededOp:
     """Random erasing by the ``re_`` settings: an operation on float32 (C, H, W).
 
+    Args:
+        augment: the settings.
+        channels: of the images.
+
     Raises:
-        DataError: if ``re_value`` is neither a number, three numbers nor "random".
+        DataError: if ``re_value`` is neither a number, one for each channel, nor "random".
     """
     generators = ThreadGenerators()
-    return SeededOp(_RandomErasing(augment, generators), generators)
+    return SeededOp(_RandomErasing(augment, channels, generators), generators)
 
 
 class _RandomErasing:
@@ -81,17 +101,22 @@ class _RandomErasing:
     MindSpore's is written in Python, too, but draws from the global generators.
     """
 
-    def __init__(self, augment: Augment, generators: ThreadGenerators):
+    def __init__(self, augment: Augment, channels: int, generators: ThreadGenerators):
         self._augment, self._generators = augment, generators
         value = augment.re_value
         self._value: np.ndarray | None = None  # None: noise
         if value not in ("random", "pixel", "rand"):
+            legal = {1: "one number"}.get(channels, f"one number, {channels} numbers")
+            problem = DataError(
+                f"re_value is {value!r}; legal for images of {channels} channel"
+                f"{'s' if channels > 1 else ''} are {legal}, or random"
+            )
             try:
                 self._value = np.array(value, np.float32).reshape(-1, 1, 1)
             except ValueError:
-                raise DataError(
-                    f"re_value is {value!r}; legal are a number, three numbers, or random"
-                ) from None
+                raise problem from None
+            if len(self._value) not in (1, channels):
+                raise problem
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Erase a rectangle of a normalised image (C, H, W), with probability ``re_prob``."""

@@ -14,6 +14,7 @@ from typing import Any
 import mindspore.dataset.transforms as data_ops
 from mindspore.dataset import vision
 
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.transforms.augmentations import auto_augment, random_erasing
 from mindcv_ghost.data.transforms.seeded import SeededOp
 from mindcv_ghost.data.transforms.settings import Augment
@@ -52,8 +53,10 @@ def train_transforms(kind: str, augment: Augment, in_channels: int = 3) -> Train
     """Build the operations for training.
 
     Args:
-        kind: "imagenet" (encoded images), "cifar10", "cifar100" or "mnist" (pixels).
-        augment: settings; CIFAR and MNIST use only ``image_resize``, as in MindCV.
+        kind: "imagenet" (encoded images), or a name in ``ARRAY_SETS`` (pixels).
+        augment: settings; sets of arrays use ``image_resize``, ``auto_augment``, those of random
+            erasing, and ``hflip`` where they are flipped (not MNIST: a mirrored digit isn't one).
+            Their crop, mean and standard deviation are MindCV's; Fashion-MNIST's crop is CIFAR's.
         in_channels: of the network; 1 turns colour images grey.
 
     Raises:
@@ -63,10 +66,7 @@ def train_transforms(kind: str, augment: Augment, in_channels: int = 3) -> Train
 
     size = _size(augment.image_resize)
     if kind != "imagenet":
-        if augment.aug_splits:
-            raise DataError(f"aug_splits: not for {kind}, whose transforms MindCV fixes")
-        ops = create_transforms(kind, image_resize=size, is_training=True)
-        return TrainTransforms(_to_channels(kind, ops, in_channels), [], [])
+        return _train_arrays(kind, augment, size, in_channels)
     mean, std = _mean_std(augment, in_channels)
     with _as_data_error():
         primary, secondary, final = create_transforms(
@@ -94,7 +94,7 @@ def train_transforms(kind: str, augment: Augment, in_channels: int = 3) -> Train
                 )
             ]
     if augment.re_prob > 0:
-        final = [*final, random_erasing(augment)]
+        final = [*final, random_erasing(augment, in_channels)]
     final = _transpose_first(_to_channels(kind, final, in_channels))
     if augment.aug_splits not in (0, 1, 3):
         raise DataError(
@@ -115,8 +115,7 @@ def eval_transforms(kind: str, augment: Augment, in_channels: int = 3) -> list:
 
     size = _size(augment.image_resize)
     if kind != "imagenet":
-        ops = create_transforms(kind, image_resize=size, is_training=False)
-        return _to_channels(kind, ops, in_channels)
+        return _to_channels(kind, _array_ops(kind, size), in_channels)
     mean, std = _mean_std(augment, in_channels)
     with _as_data_error():
         ops = create_transforms(
@@ -131,6 +130,58 @@ def eval_transforms(kind: str, augment: Augment, in_channels: int = 3) -> list:
     return _transpose_first(_to_channels(kind, ops, in_channels))
 
 
+def _train_arrays(
+    kind: str, augment: Augment, size: int | list[int], in_channels: int
+) -> TrainTransforms:
+    if augment.aug_splits:
+        raise DataError(f"aug_splits: not for {kind}, only for folders of images")
+    primary = [op for op in _array_ops(kind, size, augment) if not _is_normalising(op)]
+    final = _to_channels(
+        kind, [op for op in _array_ops(kind, size) if _is_normalising(op)], in_channels
+    )
+    secondary = []
+    if augment.auto_augment:
+        layout = ARRAY_SETS[kind]
+        # A grey source repeats its channel if the network has three.
+        channels = in_channels if len(layout.mean) == 1 else 3
+        with _as_data_error():
+            secondary.append(
+                auto_augment(
+                    augment.auto_augment,
+                    size=size,
+                    mean=[255 * value for value in layout.mean * (3 // len(layout.mean))],
+                    interpolation=augment.interpolation,
+                    channels=channels,
+                )
+            )
+    if augment.re_prob > 0:
+        final.append(random_erasing(augment, in_channels))
+    return TrainTransforms(primary, secondary, final)
+
+
+def _array_ops(kind: str, size: int | list[int], augment: Augment | None = None) -> list:
+    """List the operations on pixels: for training if settings are given, else for evaluation."""
+    from mindcv.data import create_transforms
+
+    training = augment is not None
+    if kind != "fashion_mnist":
+        ops = create_transforms(kind, image_resize=size, is_training=training)
+    else:  # which MindCV doesn't have: MNIST's operations, cropped and flipped like CIFAR
+        (mean,), (std,) = ARRAY_SETS[kind].mean, ARRAY_SETS[kind].std
+        ops = [vision.RandomCrop((28, 28), (4, 4, 4, 4)), vision.RandomHorizontalFlip()]
+        ops = ops if training else []
+        ops += [vision.Resize(size), vision.Rescale(1 / 255, 0.0)]
+        ops += [vision.Rescale(1 / std, -mean / std), vision.HWC2CHW()]
+    if augment is None:
+        return ops
+    flip = vision.RandomHorizontalFlip(augment.hflip)
+    return [flip if isinstance(op, vision.RandomHorizontalFlip) else op for op in ops]
+
+
+def _is_normalising(op: Any) -> bool:
+    return isinstance(op, (vision.Rescale, vision.Normalize, vision.HWC2CHW))
+
+
 @contextlib.contextmanager
 def _as_data_error() -> Iterator[None]:
     """Turn whatever MindCV or MindSpore raises for a setting into a DataError of one line."""
@@ -143,7 +194,7 @@ def _as_data_error() -> Iterator[None]:
 
 def _to_channels(kind: str, ops: list, in_channels: int) -> list:
     """Turn colour images grey if the network has one input channel; C++ operations only."""
-    if kind == "mnist" or in_channels == 3:
+    if in_channels == 3 or (kind in ARRAY_SETS and len(ARRAY_SETS[kind].mean) == 1):
         return ops
     # Normalize and HWC2CHW need three channels: repeat grey, and cut one channel out at the end.
     grey = [
