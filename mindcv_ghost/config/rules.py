@@ -6,10 +6,12 @@ training don't apply to validate.py and export.py, which load the same recipes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from mindcv_ghost.config.auto_augment import notices_of_auto_augment
+from mindcv_ghost.config.keys import AugmentConfig
 
 __all__ = ["INTERPOLATIONS", "check_rules", "notices_of"]
 
@@ -18,6 +20,12 @@ Problem = tuple[tuple[str, ...], str]  # the keys that contradict each other, th
 
 # MindSpore 2.8's vision.RandomCropDecodeResize takes these; ANTIALIAS needs a PIL image.
 INTERPOLATIONS = ("bilinear", "linear", "bicubic", "cubic", "nearest", "area", "pilcubic")
+
+# Data sets whose images have one small size, and keys without effect on them: their crop, mean and
+# standard deviation are fixed.
+_ARRAY_SETS = ("cifar10", "cifar100", "mnist", "fashion_mnist")
+_FOR_FOLDERS = ("scale", "ratio", "vflip", "color_jitter", "mean", "std", "crop_pct")
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(AugmentConfig)}
 
 
 def _images_and_weights(v: Values) -> Iterator[Problem]:
@@ -177,6 +185,15 @@ def notices_of(values: Values, script: str) -> list[str]:
     notices = notices_of_auto_augment(values["auto_augment"]) if values["auto_augment"] else []
     if values["eval_shuffle"]:
         notices.append("eval_shuffle has no effect: validation keeps the set's order")
+    if values["dataset"] in _ARRAY_SETS:
+        keys = (*_FOR_FOLDERS, "hflip") if values["dataset"] == "mnist" else _FOR_FOLDERS
+        given = [key for key in keys if values[key] != _DEFAULTS[key]]
+        if given:
+            have = "have" if len(given) > 1 else "has"
+            notices.append(
+                f"{', '.join(given)} {have} no effect on {values['dataset']}, whose crop, mean and "
+                "standard deviation are its own"
+            )
     if script != "train":
         return notices
     v = values

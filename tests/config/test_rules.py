@@ -102,6 +102,12 @@ def test_keys_that_do_not_contradict_each_other_are_legal(words):
         ("epoch_size: 90\ndecay_epochs: 100", "the learning rate never reaches min_lr"),
         ("filter_bias_and_bn: true", "today's weight_decay_filter: norm_and_bias"),
         ("config: a.yaml", "config is ignored in a recipe"),
+        (
+            "dataset: fashion_mnist\nmean: [1]\nstd: [2]",
+            "mean, std have no effect on fashion_mnist",
+        ),
+        ("dataset: mnist\nhflip: 0.0", "hflip has no effect on mnist"),
+        ("dataset: cifar10\ncolor_jitter: 0.2", "color_jitter has no effect on cifar10"),
         ("warmup_epochs: 2\nlr_epoch_stair: true\nepoch_size: 200", "the whole first epoch is 0"),
     ],
 )
@@ -109,6 +115,13 @@ def test_a_key_that_has_no_or_another_effect_is_a_notice(text, part, load):
     notices = load(text).notices
     assert [part in notice for notice in notices].count(True) == 1
     assert all("\n" not in notice for notice in notices)
+
+
+def test_keys_that_arrays_have_are_no_notice(load):
+    text = "hflip: 0.0\nre_prob: 0.3\nauto_augment: randaug-m9\nimage_resize: 28\n"
+    for dataset in ("cifar10", "fashion_mnist"):
+        notices = load(f"dataset: {dataset}\n{text}").notices
+        assert not any("no effect" in notice for notice in notices)
 
 
 def test_unknown_interpolation_becomes_bilinear(load):

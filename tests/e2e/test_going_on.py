@@ -29,9 +29,10 @@ class Runs:
     def train(self, folder: str, ranks: int = 1, status: int = 0, **changes) -> Done:
         options = recipe(
             changes.pop("images", self.images),
-            model="tiny",
-            image_resize=SIDE,
-            **{"batch_size": 8 // ranks, "ema": "true", "ckpt_save_dir": folder, **changes},
+            **{
+                **{"model": "tiny", "image_resize": SIDE, "batch_size": 8 // ranks},
+                **{"ema": "true", "ckpt_save_dir": folder, **changes},
+            },
         )
         script = "tests/faults/tiny.py"
         return self.scripts.script(script, *options, ranks=ranks, status=status)

@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     if step:
         slow_down_steps(float(step))
     register_tiny("tiny")
+    register_tiny("tiny_28", side=28)
     return train.main(argv)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["register_tiny"]
 
 
-def register_tiny(name: str) -> None:
-    """Register it with MindCV: a Ghost module, a pool and a classifier, for 32x32 images."""
+def register_tiny(name: str, side: int = 32) -> None:
+    """Register it with MindCV: a Ghost module, a pool and a classifier, for images of one side."""
     from mindcv.models.registry import register_model
     from mindspore import nn
 
@@ -18,7 +18,7 @@ def register_tiny(name: str) -> None:
             self.features = nn.SequentialCell(
                 GhostModule(in_channels, 16, kernel_size=3, stride=2), nn.MaxPool2d(2, 2)
             )
-            self.classifier = nn.Dense(16 * 8 * 8, num_classes)
+            self.classifier = nn.Dense(16 * (side // 4) ** 2, num_classes)
 
         def construct(self, x):
             return self.classifier(self.features(x).flatten(start_dim=1))
