@@ -168,9 +168,8 @@ def _array_ops(kind: str, size: int | list[int], augment: Augment | None = None)
         ops = create_transforms(kind, image_resize=size, is_training=training)
     else:  # which MindCV doesn't have: MNIST's operations, cropped and flipped like CIFAR
         (mean,), (std,) = ARRAY_SETS[kind].mean, ARRAY_SETS[kind].std
-        ops = [vision.RandomCrop((28, 28), (4, 4, 4, 4)), vision.RandomHorizontalFlip()]
-        ops = ops if training else []
-        ops += [vision.Resize(size), vision.Rescale(1 / 255, 0.0)]
+        crop = [vision.RandomCrop((28, 28), (4, 4, 4, 4)), vision.RandomHorizontalFlip()]
+        ops = [*(crop if training else []), vision.Resize(size), vision.Rescale(1 / 255, 0.0)]
         ops += [vision.Rescale(1 / std, -mean / std), vision.HWC2CHW()]
     if augment is None:
         return ops
