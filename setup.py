@@ -75,6 +75,7 @@ setup(
         "mindcv_ghost.kernels": ["cpp/*"],
         "mindcv_ghost.data.native": ["cpp/*"],
         "mindcv_ghost.export.web": ["page/*"],
+        "mindcv_ghost.weights": ["shipped/**"],
     },
     python_requires=">=3.9,<3.13",
     install_requires=[

@@ -1,0 +1,209 @@
+"""What a published network is: ``card.json``, for programs, and its text for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mindcv_ghost.errors import CheckpointError
+
+__all__ = ["VERSION", "Card"]
+
+VERSION = 1
+"""Of the fields below; a reader refuses a higher one."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The facts about a published network.
+
+    Args:
+        name: what ``--pretrained`` calls it.
+        model: name in MindCV's registry.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the images.
+        parameters: number of parameters that are trained.
+        license: of the weights, an SPDX expression.
+        accuracy: of the published file itself: ``correct``, ``correct_top5`` (or of fewer) and
+            ``images``, counts; ``top1`` in percent; ``checkpoint_correct``, what the run's own
+            checkpoint has.
+        data: ``name``; ``dataset`` and ``val_split``, keys of the recipe; ``train_images``.
+        input: of the network, as :class:`~mindcv_ghost.inference.description.Preprocessing` has it.
+        training: ``recipe``, ``seed``, ``epochs``, ``commit``, ``date``, ...
+        class_names: in the order of the outputs; () where they aren't known.
+        model_args: further arguments of the model.
+        ghostify: how the network was made of another one; {} if it wasn't.
+        dtype: of the weights in the files, "float32" or "float16".
+        ema: whether they are averaged weights.
+        version: of this record.
+    """
+
+    name: str
+    model: str
+    num_classes: int
+    in_channels: int
+    parameters: int
+    license: str
+    accuracy: Mapping[str, Any]
+    data: Mapping[str, Any]
+    input: Mapping[str, Any]
+    training: Mapping[str, Any]
+    class_names: tuple[str, ...] = ()
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    ghostify: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+    ema: bool = False
+    version: int = VERSION
+
+    @property
+    def top1(self) -> str:
+        """Top-1 accuracy with its counts."""
+        correct, images = self.accuracy["correct"], self.accuracy["images"]
+        return f"{100 * correct / images:.2f} % ({correct:,} of {images:,} images)"
+
+    def to_json(self) -> str:
+        """Return the text of ``card.json``."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Card:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: of the file.
+            where: it is from, for messages.
+
+        Raises:
+            CheckpointError: if it is something else, or of a later release of this package.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as problem:
+            raise _unreadable(where, str(problem)) from None
+        if not isinstance(values, dict) or type(values.get("version")) is not int:
+            raise _unreadable(where, "it has no version")
+        if values["version"] > VERSION:
+            raise CheckpointError(
+                f"{where} is of version {values['version']}, and this release of mindcv_ghost "
+                f"reads version {VERSION}: pip install --upgrade mindcv-ghost"
+            )
+        names = {f.name for f in fields(cls)}
+        try:
+            card = cls(**{name: value for name, value in values.items() if name in names})
+        except TypeError as problem:  # a field is missing
+            raise _unreadable(where, str(problem)) from None
+        wrong = card._wrong_field()
+        if wrong:
+            raise _unreadable(where, f"{wrong} has an illegal value")
+        return cls(**{**_shallow(card), "class_names": tuple(card.class_names)})
+
+    def _wrong_field(self) -> str:
+        """Return the name of a field of another type; "" if there is none."""
+        for name in ("name", "model", "license", "dtype"):
+            if not isinstance(getattr(self, name), str):
+                return name
+        for name in ("num_classes", "in_channels", "parameters"):
+            if not _is_count(getattr(self, name)):
+                return name
+        for name in ("accuracy", "data", "input", "training", "model_args", "ghostify"):
+            if not isinstance(getattr(self, name), dict):
+                return name
+        counts = [self.accuracy.get(name) for name in ("correct", "images")]
+        if not all(map(_is_count, counts)) or not 0 <= counts[0] <= counts[1] or not counts[1]:
+            return "accuracy"
+        texts = isinstance(self.class_names, (list, tuple)) and all(
+            isinstance(name, str) for name in self.class_names
+        )
+        return "" if texts else "class_names"
+
+    def to_markdown(self, files: Mapping[str, int]) -> str:
+        """Return the text for people.
+
+        Args:
+            files: name -> bytes, of the weights in the folder.
+        """
+        accuracy, training, data = self.accuracy, self.training, self.data
+        rows = [
+            ("model", _code(self.model, self.model_args)),
+            ("parameters", f"{self.parameters:,}"),
+            ("data", f"{data['name']}, {data['train_images']:,} training images"),
+            ("classes", f"{self.num_classes}{_listed(self.class_names)}"),
+            ("top-1", f"{self.top1}, split {data['val_split']}"),
+            *(
+                (f"top-{name[len('correct_top') :]}", f"{count:,} of {accuracy['images']:,} images")
+                for name, count in accuracy.items()
+                if name.startswith("correct_top")
+            ),
+            ("input", _input_text(self.input)),
+            ("recipe", f"{training['recipe']}; all settings: [config.yaml](config.yaml)"),
+            ("started from", training["started_from"]),
+            ("seed", training["seed"]),
+            ("epochs", f"{training['epochs']}; these weights: {training['checkpoint']}"),
+            ("commit", training["commit"]),
+            ("date", training["date"]),
+            ("hardware", training["hardware"]),
+            ("licence", self.license),
+        ]
+        if self.ghostify:
+            rows.insert(1, ("ghostify", _code("", self.ghostify)))
+        table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+        sizes = "\n".join(f"| `{name}` | {size / 1e6:,.2f} MB |" for name, size in files.items())
+        return (
+            f"# {self.name}: {self.model}\n\n| | |\n| --- | --- |\n{table}\n\n"
+            f"## Files\n\n| | |\n| --- | --- |\n{sizes}\n\n{self._numbers()}\n\n"
+            f"## Use\n\n```text\nmindcv-ghost validate --pretrained FOLDER --dataset "
+            f"{data['dataset']} --val_split {data['val_split']}\n```\n\n"
+            f"```python\nfrom mindcv_ghost import create_model\n\n"
+            f'network = create_model("{self.model}", pretrained="FOLDER")\n```\n\n'
+            "`sha256sum -c SHA256SUMS` checks the files. This text was written by `mindcv-ghost "
+            "publish`; [card.json](card.json) has it for programs.\n"
+        )
+
+    def _numbers(self) -> str:
+        """Say which numbers the files hold, and what rounding has cost."""
+        if self.dtype == "float32":
+            return "All hold the numbers of the run's checkpoint, bit for bit."
+        change = self.accuracy["correct"] - self.accuracy["checkpoint_correct"]
+        cost = f"{change:+d} right answers" if change else "as many right answers"
+        return (
+            "Weights of convolutions and linear layers are rounded to float16, the same in all "
+            "files; batch norm and biases aren't. The accuracy above was measured with the rounded "
+            f"weights ({cost} compared with the run's checkpoint)."
+        )
+
+
+def _shallow(card: Card) -> dict[str, Any]:
+    return {f.name: getattr(card, f.name) for f in fields(card)}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0  # a bool is an int to Python
+
+
+def _code(name: str, arguments: Mapping[str, Any]) -> str:
+    pairs = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
+    return f"`{name} {pairs}`".replace("` ", "`") if pairs else f"`{name}`"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:20])
+    return f" ({shown}{', ...' if len(names) > 20 else ''})" if names else ""
+
+
+def _input_text(values: Mapping[str, Any]) -> str:
+    mean, std = (" ".join(f"{value:g}" for value in values[name]) for name in ("mean", "std"))
+    resize = values["resize"]
+    resized = "x".join(map(str, resize)) if isinstance(resize, (list, tuple)) else resize
+    return (
+        f"{values['channels']} x {values['height']} x {values['width']}, resized to {resized} "
+        f"({values['interpolation']}) and cropped; mean {mean}, standard deviation {std}, of bytes"
+    )
+
+
+def _unreadable(where: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{where} can't be read as the card of a published network: {reason}. "
+        "`mindcv-ghost publish` writes it."
+    )

@@ -1,0 +1,210 @@
+"""Find a published network: by the name of one that comes with this package, a folder or a URL.
+
+Each file that is used has been compared with its checksum. A folder lists its files in
+``SHA256SUMS``; the checksum of that list is the user's to give for a URL, and is in this package
+for what comes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.resources
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindcv_ghost.compat import cache_folder
+from mindcv_ghost.errors import CheckpointError, did_you_mean
+from mindcv_ghost.storage.download import DownloadError, fetch, part_of
+from mindcv_ghost.storage.provenance import sha256_of
+from mindcv_ghost.weights.card import Card
+from mindcv_ghost.weights.checksums import LARGEST, SUMS, read_sums, verify
+
+__all__ = ["CARD", "CONFIG", "WEIGHTS", "Published", "find_weights", "list_shipped"]
+
+CARD, CONFIG, WEIGHTS = "card.json", "config.yaml", "model.safetensors"
+_NEEDED = {CARD: 1 << 24, CONFIG: 1 << 20, WEIGHTS: 2 << 30}  # file -> largest size in bytes
+_FRAGMENT = re.compile(r"sha256=([0-9a-fA-F]{64})")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published network whose files are as they were published.
+
+    Args:
+        folder: with its files.
+        card: what it is.
+    """
+
+    folder: Path
+    card: Card
+
+    @property
+    def weights(self) -> Path:
+        """File of the weights, under MindSpore's names."""
+        return self.folder / WEIGHTS
+
+    @property
+    def config(self) -> Path:
+        """File with all settings of the training."""
+        return self.folder / CONFIG
+
+
+def find_weights(text: str, model: str | None) -> Published:
+    """Find the network that ``--pretrained`` or ``pretrained=`` means.
+
+    Args:
+        text: a name that :func:`list_shipped` has, a folder, or ``URL#sha256=DIGITS``, the URL of a
+            folder and the SHA-256 of its ``SHA256SUMS``.
+        model: the network that it should be; None for any.
+
+    Raises:
+        CheckpointError: if there is none, it can't be downloaded, a file differs from its checksum,
+            or it is another network.
+    """
+    if "://" in text:
+        published = _open(_download(text))
+    elif _is_path(text):
+        published = _open(_folder(text))
+    else:
+        published = _find_shipped(text, model)
+    if model is not None and published.card.model != model:
+        raise CheckpointError(
+            f"pretrained {text!r} has weights of {published.card.model}, not of {model}. Give the "
+            "one model or the other weights."
+        )
+    return published
+
+
+def list_shipped() -> list[Published]:
+    """Return the published networks that come with this package, by model and name.
+
+    Raises:
+        CheckpointError: if a file of this package has changed.
+    """
+    return [_open(folder) for folder in _shipped_folders()]
+
+
+def _shipped_folders() -> list[Path]:
+    root = Path(str(importlib.resources.files("mindcv_ghost.weights"))) / "shipped"
+    sums = read_sums(root)
+    verify(root, sums, sums)
+    return [(root / name).parent for name in sorted(sums)]
+
+
+def _find_shipped(name: str, model: str | None) -> Published:
+    folders = _shipped_folders()
+    found = [f for f in folders if f.name == name and model in (None, f.parent.name)]
+    if len(found) == 1:
+        return _open(found[0])
+    if found:
+        models = ", ".join(folder.parent.name for folder in found)
+        raise CheckpointError(
+            f"pretrained {name!r} is several networks: give the model, one of {models}"
+        )
+    if model is not None:
+        folders = [folder for folder in folders if folder.parent.name == model]
+    names = sorted({folder.name for folder in folders})
+    there = f"there are {', '.join(names)}" if names else "there are none"
+    of_model = f" of {model}" if model else ""
+    raise CheckpointError(
+        f"no weights{of_model} named {name!r} come with this package ({there})"
+        f"{did_you_mean(name, names) or '.'} `mindcv-ghost weights` lists them. Or give a folder "
+        "that `mindcv-ghost publish` wrote, or the URL of one."
+    )
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or text in (".", "..") or text.startswith("~") or Path(text).exists()
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(
+            f"pretrained {text!r} is a file: give it as --ckpt_path (checkpoint_path=), or the "
+            "folder that `mindcv-ghost publish` wrote"
+        )
+    raise CheckpointError(f"pretrained {text!r}: there is no such folder")
+
+
+def _open(folder: Path) -> Published:
+    """Verify a folder's files and read its card."""
+    verify(folder, read_sums(folder), _NEEDED)
+    path = folder / CARD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise CheckpointError(f"{path} isn't text in UTF-8: {problem}") from None
+    return Published(folder, Card.from_json(text, str(path)))
+
+
+def _download(text: str) -> Path:
+    """Return the folder in the cache that has the files of a URL; what is missing is downloaded."""
+    url, _, fragment = text.partition("#")
+    digits = _FRAGMENT.fullmatch(fragment)
+    if not url.startswith(("http://", "https://")):
+        raise CheckpointError(f"pretrained {text!r}: a URL begins with https:// or http://")
+    if digits is None:
+        raise CheckpointError(
+            f"pretrained {text!r}: a URL is used only with its checksum, as {url}#sha256=DIGITS. "
+            f"DIGITS is the SHA-256 of {SUMS} in that folder, which `mindcv-ghost publish` prints; "
+            "take it from whom you trust, not from the server."
+        )
+    digest, base = digits[1].lower(), url.rstrip("/")
+    folder = cache_folder() / "weights" / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            if not _is_complete(folder, digest):
+                _fetch_all(base, folder, digest)
+    except OSError as problem:
+        raise CheckpointError(
+            f"{folder}, where downloaded weights are kept, can't be written "
+            f"({problem.strerror or problem}). XDG_CACHE_HOME chooses another place."
+        ) from None
+    return folder
+
+
+def _is_complete(folder: Path, digest: str) -> bool:
+    sums = folder / SUMS
+    try:
+        if sha256_of(sums) != digest:
+            return False
+        verify(folder, read_sums(folder), _NEEDED)
+    except (OSError, CheckpointError):  # something is missing or damaged: it is fetched again
+        return False
+    return True
+
+
+def _fetch_all(base: str, folder: Path, digest: str) -> None:
+    name = SUMS
+    try:
+        fetch(f"{base}/{name}", folder / name, f"sha256:{digest}", LARGEST)
+        sums = read_sums(folder)
+        for name, largest in _NEEDED.items():
+            if name not in sums:
+                raise DownloadError(f"{SUMS} doesn't list it")
+            fetch(f"{base}/{name}", folder / name, f"sha256:{sums[name]}", largest)
+    except DownloadError as problem:
+        kept = part_of(folder / name)
+        kept_text = (
+            "What has arrived is kept, and the next start continues. " if kept.is_file() else ""
+        )
+        raise CheckpointError(
+            f"{base}/{name} can't be downloaded: {problem}. {kept_text}Without a network, copy the "
+            "folder here and give --pretrained FOLDER."
+        ) from None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait for other processes that download the same: ranks of a job start at once."""
+    with open(folder / ".lock", "a") as lock:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
