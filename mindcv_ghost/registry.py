@@ -39,6 +39,8 @@ __all__ = [
 
 _PACKAGE = "mindcv_ghost"
 _ZOO = "mindcv_ghost.models"
+# Defaults of mindcv.create_model, which doesn't say whether its caller gave them.
+_MINDCVS_CLASSES, _MINDCVS_CHANNELS = 1000, 3
 
 
 def _adapt_mindspore() -> None:
@@ -184,9 +186,9 @@ def check_model_exists(name: str) -> None:
 
 def create_model(
     model_name: str,
-    num_classes: int = 1000,
-    pretrained: bool = False,
-    in_channels: int = 3,
+    num_classes: int = _MINDCVS_CLASSES,
+    pretrained: bool | str = False,
+    in_channels: int = _MINDCVS_CHANNELS,
     checkpoint_path: str = "",
     ema: bool = False,
     auto_mapping: bool = False,
@@ -194,14 +196,20 @@ def create_model(
 ) -> nn.Cell:
     """Create a model of MindCV's registry, as ``mindcv.create_model`` does, with its arguments.
 
-    Only ``checkpoint_path`` differs. MindCV 0.3 returns random weights where the file is missing
+    ``checkpoint_path`` differs: MindCV 0.3 returns random weights where the file is missing
     (``models/helpers.py``, ``load_model_checkpoint``) and for every name that it doesn't find. Here
     the file gives every weight or an error. It may be any file that ``--ckpt_path`` takes.
+
+    ``pretrained`` may also be a text, as for ``--pretrained``. MindCV's own defaults, 1000 classes
+    and 3 channels, then stand for those of the published network. With another number of classes
+    the classifier keeps its initial values, and a warning says so.
 
     Args:
         model_name: as in ``mindcv.list_models()``.
         num_classes: outputs of the classifier.
-        pretrained: load the published weights.
+        pretrained: True for the weights that MindCV has an address of; or a name that
+            ``mindcv-ghost weights`` lists, a folder that ``mindcv-ghost publish`` wrote, or
+            ``URL#sha256=DIGITS`` of one.
         in_channels: channels of the images.
         checkpoint_path: a file of weights; "" for none.
         ema: load the averaged weights of that file.
@@ -214,12 +222,17 @@ def create_model(
         The network.
 
     Raises:
-        CheckpointError: if the file is missing, can't be read, or doesn't fit the network.
+        CheckpointError: if the file is missing, can't be read, or doesn't fit the network; or there
+            are no such published weights.
         ValueError: if ``checkpoint_path`` is given with ``pretrained``, or ``ema`` without it.
         RuntimeError: if there is no such model.
     """
     import mindcv
 
+    if isinstance(pretrained, str) and not checkpoint_path and not ema:
+        return _create_published(
+            model_name, num_classes, pretrained, in_channels, auto_mapping, kwargs
+        )
     arguments = {"num_classes": num_classes, "in_channels": in_channels}
     if not checkpoint_path or pretrained:  # MindCV refuses both together
         return mindcv.create_model(
@@ -231,17 +244,64 @@ def create_model(
             **arguments,
             **kwargs,
         )
+    rename = _similar_names if auto_mapping else None
+    return _create_loaded(
+        model_name, {**arguments, **kwargs}, checkpoint_path, use_ema=ema, rename=rename
+    )
+
+
+def _create_published(
+    name: str,
+    num_classes: int,
+    pretrained: str,
+    in_channels: int,
+    auto_mapping: bool,
+    kwargs: Mapping[str, Any],
+) -> nn.Cell:
+    """Create a model with the weights that a text names; the arguments are ``create_model``'s."""
+    from mindcv_ghost.weights import find_weights
+
+    published = find_weights(pretrained, name)
+    card = published.card
+    if card.ghostify:
+        raise CheckpointError(
+            f"pretrained {pretrained!r} is {name} after ghostify, which create_model can't build. "
+            f"The commands can (--pretrained); in code, apply mindcv_ghost.surgery.ghostify and "
+            f"load {published.weights}"
+        )
+    if in_channels not in (_MINDCVS_CHANNELS, card.in_channels):
+        raise CheckpointError(
+            f"pretrained {pretrained!r} is for images of {card.in_channels} channels: leave "
+            f"in_channels={in_channels} out"
+        )
+    own = num_classes == _MINDCVS_CLASSES
+    arguments = {
+        **card.model_args,
+        **kwargs,
+        "num_classes": card.num_classes if own else num_classes,
+        "in_channels": card.in_channels,
+    }
+    rename = _similar_names if auto_mapping else None
+    return _create_loaded(name, arguments, str(published.weights), rename=rename, reset_head=True)
+
+
+def _create_loaded(name: str, arguments: dict[str, Any], path: str, **options: Any) -> nn.Cell:
+    """Create a model and load a file; ``options`` are those of ``load_weights``."""
+    import mindcv
+
     from mindcv_ghost.storage.checkpoint import load_weights
 
-    features = {key: kwargs.pop(key) for key in ("features_only", "out_indices") if key in kwargs}
-    network = mindcv.create_model(model_name, **arguments, **kwargs)
-    rename = _similar_names if auto_mapping else None
-    report = load_weights(network, checkpoint_path, ema, model=model_name, rename=rename)
-    level = logging.WARNING if report.prefixes else logging.INFO
-    _logger.log(level, "%s: %s", checkpoint_path, report)
+    plain, features = dict(arguments), {}
+    for key in ("features_only", "out_indices"):
+        if key in plain:
+            features[key] = plain.pop(key)
+    network = mindcv.create_model(name, **plain)
+    report = load_weights(network, path, model=name, **options)
+    level = logging.WARNING if report.prefixes or report.reset else logging.INFO
+    _logger.log(level, "%s: %s", path, report)
     if not features.get("features_only"):
         return network
-    expected = mindcv.create_model(model_name, **arguments, **kwargs, **features)
+    expected = mindcv.create_model(name, **plain, **features)
     return _feature_extractor(network, expected, features.get("out_indices"))
 
 

@@ -55,7 +55,7 @@ def _check(config: Config) -> None:
     if not model.ckpt_path and not model.pretrained:
         raise ConfigError(
             "export needs weights: give --ckpt_path FILE.ckpt (a training writes best.ckpt and "
-            "last.ckpt into its run folder), or --pretrained true for a model with published ones."
+            "last.ckpt into its run folder), or --pretrained NAME for published ones."
         )
     if model.ckpt_path and not Path(model.ckpt_path).is_file():
         raise CheckpointError(f"--ckpt_path {model.ckpt_path}: there is no such file")

@@ -45,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=".onnx, .mindir or .ckpt (the only .onnx file of the working directory)",
     )
+    parser.add_argument(
+        "--pretrained",
+        metavar="NAME",
+        help="published weights, with their recipe, instead of --model and --config: a name that "
+        f"`{program('weights')}` lists, a folder or URL#sha256=DIGITS",
+    )
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes an image (5)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object an image")
@@ -71,9 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(args)
     from mindcv_ghost.inference.pictures import find_pictures
 
-    model = args.model or _only_onnx_file()
     names, problems = find_pictures(args.pictures)
-    classifier = _open(model, args)
+    classifier = _open_published(args) if args.pretrained else _open_file(args)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     good = _classify(classifier, names, args)
@@ -84,6 +89,10 @@ def _check(args: argparse.Namespace) -> None:
     for name, least in (("topk", 1), ("batch_size", 1), ("threads", 0)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} is {getattr(args, name)}; it must be at least {least}")
+    if args.pretrained:
+        for option in ("model", "config", "use_ema", "threads"):
+            if getattr(args, option):
+                raise ConfigError(f"--pretrained takes the place of --{option}: leave one out")
     if args.pictures.count("-") > 1:
         raise ConfigError("- can be given once: standard input has one image")
 
@@ -99,7 +108,15 @@ def _only_onnx_file() -> Path:
     )
 
 
-def _open(model: Path, args: argparse.Namespace) -> Classifier:
+def _open_published(args: argparse.Namespace) -> Classifier:
+    from mindcv_ghost.commands.job import use_published
+
+    words = ["--pretrained", args.pretrained]
+    return _open_recipe(use_published(words, _read_recipe(words), "validate"))
+
+
+def _open_file(args: argparse.Namespace) -> Classifier:
+    model = args.model or _only_onnx_file()
     is_checkpoint = model.suffix in (".ckpt", ".safetensors")
     if args.use_ema and not is_checkpoint:
         raise ConfigError(
@@ -137,7 +154,11 @@ def _open_checkpoint(model: Path, args: argparse.Namespace) -> Classifier:
             "--config RECIPE (a training writes config.yaml beside its checkpoints)"
         )
     words = ["--config", args.config or str(beside), "--ckpt_path", str(model)]
-    config = _read_recipe([*words, "--use_ema", str(args.use_ema)])
+    return _open_recipe(_read_recipe([*words, "--use_ema", str(args.use_ema)]))
+
+
+def _open_recipe(config: Config) -> Classifier:
+    """Open the network of a recipe, whose checkpoint is ``ckpt_path``."""
     compat.refuse_unsupported_versions()
     os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported: errors alone
     from mindcv_ghost.inference.classifier import Classifier

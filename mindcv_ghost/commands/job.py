@@ -1,14 +1,16 @@
-"""What train and validate begin with: bad input is reported before MindSpore is imported."""
+"""What train, validate and export begin with: bad input is told before MindSpore is imported."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.launch.world import World, check_distribute, detect
+from mindcv_ghost.weights import find_weights
 
-__all__ = ["read_job"]
+__all__ = ["read_job", "use_published"]
 
 
 def read_job(argv: list[str], script: str) -> tuple[Config, World]:
@@ -16,14 +18,48 @@ def read_job(argv: list[str], script: str) -> tuple[Config, World]:
 
     Args:
         argv: the command line without the program's and the command's name.
-        script: "train" or "validate".
+        script: "train", "validate" or "export".
 
     Raises:
         UserError: if the command line, the launcher's variables or the installed versions don't
-            allow the run.
+            allow the run, or there are no such published weights.
     """
     config = load_config(argv, script=script)
     world = detect(os.environ)
     check_distribute(world, config.system.distribute)
     compat.refuse_unsupported_versions()
+    pretrained = config.model.pretrained
+    if isinstance(pretrained, str):
+        if script != "train":
+            config = use_published(argv, config, script)
+        elif not config.checkpoint.resume:  # a resumed run doesn't need them any more
+            find_weights(pretrained, config.model.model)
     return config, world
+
+
+def use_published(argv: list[str], config: Config, script: str) -> Config:
+    """Read the configuration again, with the network of ``pretrained`` as its defaults.
+
+    Args:
+        argv: the command line.
+        config: what :func:`load_config` has made of it; its ``pretrained`` is a text.
+        script: "validate" or "export".
+
+    Returns:
+        The configuration, in which the published file is the checkpoint.
+
+    Raises:
+        UserError: if there are no such weights, or they are another network's.
+    """
+    pretrained = config.model.pretrained
+    assert isinstance(pretrained, str)
+    asked = config.model.model if "model" in config.explicit else None
+    published = find_weights(pretrained, asked)
+    config = load_config(argv, script=script, weights_recipe=str(published.config))
+    model = dataclasses.replace(
+        config.model, pretrained=False, ckpt_path=str(published.weights.resolve())
+    )
+    if model.num_classes is None:
+        model = dataclasses.replace(model, num_classes=published.card.num_classes)
+    names = published.card.class_names
+    return dataclasses.replace(config, model=model, class_names=names)

@@ -34,6 +34,12 @@ COMMANDS = {
         "an ONNX or MindIR file of a checkpoint", "mindcv_ghost.commands.export", True, True
     ),
     "infer": Command("classify images by an exported network", "mindcv_ghost.commands.infer"),
+    "publish": Command(
+        "a folder of weights and their card, of a finished run", "mindcv_ghost.commands.publish"
+    ),
+    "weights": Command(
+        "list the weights that come with this package", "mindcv_ghost.commands.weights"
+    ),
     "recipes": Command("list, print or copy the recipes", "mindcv_ghost.commands.recipes"),
     "doctor": Command("check this machine", "mindcv_ghost.doctor.__main__", keys=True),
     "convert": Command("weights from PyTorch, and to it", "mindcv_ghost.convert.__main__"),

@@ -36,6 +36,7 @@ class Config:
         path: the recipe file, or "".
         notices: lines to log once, about keys that aren't followed as written.
         explicit: keys that the recipe or the command line sets.
+        class_names: of a published network, in the order of its outputs; () where none are known.
     """
 
     system: SystemConfig = field(default_factory=SystemConfig)
@@ -53,6 +54,7 @@ class Config:
     path: str = field(default="", compare=False)
     notices: tuple[str, ...] = field(default=(), compare=False)
     explicit: frozenset[str] = field(default=frozenset(), compare=False)
+    class_names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def workers(self) -> int:

@@ -270,7 +270,17 @@ class ModelConfig:
     in_channels: int = _key(3, Int(1), "channels of the images")
     drop_rate: float | None = _key(None, Nullable(_RATE), "dropout rate before the classifier")
     drop_path_rate: float | None = _key(None, Nullable(_RATE), "drop rate of stochastic depth")
-    pretrained: bool = _key(False, Bool(), "start from published weights")
+    pretrained: bool | str = _key(
+        False,
+        Either(
+            Bool(),
+            Text(
+                legal="a name that `mindcv-ghost weights` lists, a folder of `mindcv-ghost "
+                "publish`, or URL#sha256=DIGITS"
+            ),
+        ),
+        "start from published weights; true is MindCV's, where it has some",
+    )
     ckpt_path: str = _key("", Text(legal="a file", empty=True), "start from this checkpoint")
     reset_head: bool = _key(
         False, Bool(), "initialise the classifier anew if the checkpoint's has other classes"

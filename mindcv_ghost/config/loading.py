@@ -27,8 +27,14 @@ from mindcv_ghost.version import __version__
 
 __all__ = ["load_config"]
 
+# What the weights of a network need: its structure, and what validation does to an image.
+_OF_WEIGHTS = ("model", "num_classes", "in_channels", "model_args", "ghostify")
+_OF_WEIGHTS += ("image_resize", "interpolation", "crop_pct", "mean", "std")
 
-def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Config:
+
+def load_config(
+    argv: Sequence[str] | None = None, script: str = "train", weights_recipe: str = ""
+) -> Config:
     """Load the recipe that the command line names, and the command line's own options.
 
     ``--config`` takes a file, or the name of a recipe that comes with this package.
@@ -40,6 +46,8 @@ def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Con
         argv: the command line without the program's name; None: ``sys.argv[1:]``.
         script: "train", "validate" or "export"; it decides which options there are, and which
             rules apply.
+        weights_recipe: the recipe that published weights were trained by. Its network and its
+            preprocessing are the defaults; nothing else of it is read.
 
     Raises:
         ConfigError: lists all problems, each with its place and its remedy.
@@ -53,6 +61,9 @@ def load_config(argv: Sequence[str] | None = None, script: str = "train") -> Con
             print(text, flush=True)
         raise SystemExit(0)
     builder = _Builder(line.problems, line.misspelt, keys)
+    if weights_recipe:
+        values = read_recipe(weights_recipe).values
+        builder.override({name: values[name] for name in _OF_WEIGHTS if name in values})
     if line.config:
         line.config = recipe_path(line.config)
         recipe = read_recipe(line.config)

@@ -270,6 +270,7 @@ class Either(ValueType):
     def __init__(self, first: ValueType, second: ValueType) -> None:
         self.first, self.second = first, second
         self.legal = f"{first.legal}; or {second.legal}"
+        self.is_flag = first.is_flag
 
     def parse(self, raw: RawValue) -> Any:
         """Return what the first type that accepts it returns."""

@@ -10,6 +10,8 @@ from mindspore import nn
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.program import program
+from mindcv_ghost.registry import create_model
+from mindcv_ghost.weights import list_shipped
 
 __all__ = ["create_variant", "default_cfg"]
 
@@ -40,7 +42,7 @@ def create_variant(
     variants: Mapping[str, Mapping[str, Any]],
     default_cfgs: Mapping[str, Mapping[str, Any]],
     name: str,
-    pretrained: bool,
+    pretrained: bool | str,
     num_classes: int,
     in_channels: int,
     **options: Any,
@@ -54,7 +56,8 @@ def create_variant(
         variants: model name -> the class's arguments that make this model.
         default_cfgs: model name -> its entry of :func:`default_cfg`.
         name: the model.
-        pretrained: load the published weights.
+        pretrained: load published weights: a text as :func:`mindcv_ghost.create_model` takes it, or
+            True for those that ``url`` has.
         num_classes: outputs of the classifier.
         in_channels: channels of the images.
         options: further arguments of the class, and ``features_only`` and ``out_indices``, which
@@ -68,7 +71,15 @@ def create_variant(
             logs a warning and goes on with random weights.
         ValueError: if an option contradicts the model's row in ``variants``.
     """
+    if isinstance(pretrained, str):
+        return create_model(name, num_classes, pretrained, in_channels, **options)
     if pretrained and not default_cfgs[name]["url"]:
+        shipped = [repr(p.card.name) for p in list_shipped() if p.card.model == name]
+        if shipped:
+            raise CheckpointError(
+                f"pretrained=True doesn't say which weights of {name}: there are "
+                f"{' and '.join(shipped)}, as pretrained={shipped[0]}"
+            )
         raise CheckpointError(
             f"{name} has no published weights, so pretrained=True can't be used. Leave it out to "
             f"start from random weights; train your own with `{program('train')} "

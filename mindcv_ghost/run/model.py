@@ -15,6 +15,7 @@ from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.registry import create_model_by_name
 from mindcv_ghost.storage.checkpoint import load_weights, parameter_names
 from mindcv_ghost.surgery import GhostifyReport, ghostify
+from mindcv_ghost.weights import find_weights
 
 __all__ = ["create_network"]
 
@@ -57,6 +58,8 @@ def create_network(
     """
     if not load_initial_weights:
         model = dataclasses.replace(model, pretrained=False, ckpt_path="")
+    elif isinstance(model.pretrained, str):
+        model = _with_published(model)
     network = _create(model, num_classes)
     if not model.ghostify:
         _load(network, model, use_ema)
@@ -77,6 +80,16 @@ def create_network(
     _load(network, model, use_ema)
     report = _ghostify(network, init="fit", calibration=calibration(images), **options)
     return network, report
+
+
+def _with_published(model: ModelConfig) -> ModelConfig:
+    """Start from the file of a published network, with a new classifier for other classes."""
+    assert isinstance(model.pretrained, str)
+    published = find_weights(model.pretrained, model.model)
+    _logger.info("pretrained %s: top-1 %s", model.pretrained, published.card.top1)
+    return dataclasses.replace(
+        model, pretrained=False, ckpt_path=str(published.weights), reset_head=True
+    )
 
 
 def _create(model: ModelConfig, num_classes: int) -> nn.Cell:

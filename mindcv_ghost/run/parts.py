@@ -24,6 +24,7 @@ from mindcv_ghost.data import (
     class_names,
     open_source,
 )
+from mindcv_ghost.errors import DataError
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.run.model import create_network
 from mindcv_ghost.run.preprocessing import create_augment
@@ -84,7 +85,25 @@ def open_validation_set(config: Config) -> tuple[Source, int, tuple[str, ...]]:
     classes = class_names(dataset.dataset, dataset.data_dir, dataset.train_split)
     val_set = open_set(dataset, dataset.val_split, model.in_channels, classes)
     num_classes = check_splits(None, val_set, model.num_classes)
-    return val_set, num_classes, classes or val_set.classes
+    names = classes or val_set.classes
+    _check_names(config.class_names, names)
+    return val_set, num_classes, names
+
+
+def _check_names(published: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Compare the class names of published weights with those of the set, where both are known."""
+    if not published or not names or published == names:
+        return
+    if set(names) <= set(published):
+        number = next(i for i, pair in enumerate(zip(published, names)) if pair[0] != pair[1])
+        raise DataError(
+            f"class {number} of the network is {published[number]}, of the set {names[number]}: "
+            "the labels mean other classes. Give the set all class folders that the network knows "
+            "(they may be empty)."
+        )
+    _logger.warning(
+        "the set's class names (%s, ...) aren't the network's (%s, ...)", names[0], published[0]
+    )
 
 
 def create_train_loader(

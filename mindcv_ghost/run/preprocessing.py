@@ -53,6 +53,7 @@ def describe_recipe(config: Config) -> ModelDescription:
     names = known_class_names(
         dataset.dataset, dataset.data_dir, (dataset.train_split, dataset.val_split)
     )
+    names = config.class_names or names
     num_classes = model.num_classes or len(names)
     kind = name if name in ARRAY_SETS else "imagenet"
     return ModelDescription(

@@ -126,6 +126,6 @@ def _require_weights(model: ModelConfig) -> None:
     if not model.ckpt_path and not model.pretrained:
         raise ConfigError(
             "validation needs weights: give --ckpt_path FILE.ckpt (a training writes best.ckpt and "
-            "last.ckpt into its run folder), --pretrained true for a model with published ones, or "
+            "last.ckpt into its run folder), --pretrained NAME for published ones, or "
             "--onnx FILE.onnx for an exported network."
         )

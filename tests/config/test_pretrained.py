@@ -1,0 +1,83 @@
+"""``pretrained``: true, false or a text; and the recipe that comes with published weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from mindcv_ghost.commands.job import read_job
+from mindcv_ghost.config import load_config
+from mindcv_ghost.errors import CheckpointError
+from tests.helpers.published import write_published
+
+URL = "https://host/pets#sha256=" + 64 * "0"
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ([], False),
+        (["--pretrained"], True),
+        (["--pretrained", "true"], True),
+        (["--pretrained", "False"], False),
+        (["--pretrained", "fashion_mnist"], "fashion_mnist"),
+        (["--pretrained=./pets"], "./pets"),
+        (["--pretrained", URL], URL),
+    ],
+)
+def test_it_is_a_boolean_or_a_text(words, value, load):
+    config = load_config(words)
+    assert config.model.pretrained == value
+    assert load(config.to_yaml()).model.pretrained == value
+
+
+def test_an_empty_text_is_refused(refused):
+    assert "a name that `mindcv-ghost weights` lists" in refused("pretrained: ''")
+
+
+def test_a_text_and_a_checkpoint_are_one_too_many(refused, load):
+    message = refused("pretrained: pets\nckpt_path: a.ckpt")
+    assert "pretrained pets" in message and "can start from one only" in message
+    config = load("pretrained: pets", "--ckpt_path", "best.ckpt", script="validate")
+    assert (config.model.pretrained, config.model.ckpt_path) == (False, "best.ckpt")
+
+
+@pytest.fixture
+def pets(tmp_path):
+    write_published(tmp_path / "pets")
+    return tmp_path / "pets"
+
+
+@pytest.mark.parametrize("script", ["validate", "export"])
+def test_network_and_preprocessing_are_the_published_ones(pets, script):
+    config, _ = read_job(["--pretrained", str(pets)], script)
+    model = config.model
+    assert (model.model, model.model_args) == ("ghost_resnet20_cifar", {"ratio": 3})
+    assert (model.num_classes, model.in_channels) == (3, 1)
+    assert config.augment.image_resize == 28
+    assert (model.pretrained, model.ckpt_path) == (False, str(pets / "model.safetensors"))
+    assert config.class_names == ("ant", "bee", "cow")
+    assert config.scheduler.lr == load_config([]).scheduler.lr  # nothing else is taken over
+
+
+def test_recipe_and_command_line_override_them(pets, recipe):
+    path = recipe("image_resize: 32\nmodel_args: {drop: 1}\n")
+    words = ["--config", path, "--pretrained", str(pets), "--in_channels", "3"]
+    config, _ = read_job(words, "validate")
+    assert (config.augment.image_resize, config.model.in_channels) == (32, 3)
+    assert config.model.model_args == {"ratio": 3, "drop": 1}
+    with pytest.raises(CheckpointError, match="ghost_resnet20_cifar, not of ghost_resnet18"):
+        read_job(["--pretrained", str(pets), "--model", "ghost_resnet18"], "validate")
+
+
+def test_a_training_takes_the_weights_alone_and_keeps_their_name(pets):
+    words = ["--model", "ghost_resnet20_cifar", "--pretrained", str(pets)]
+    config, _ = read_job(words, "train")
+    assert config == load_config(words)
+    assert config.augment.image_resize == load_config([]).augment.image_resize
+
+
+def test_a_training_is_told_at_once_of_missing_weights_unless_it_resumes():
+    words = ["--model", "ghost_resnet20_cifar", "--pretrained", "./none"]
+    with pytest.raises(CheckpointError, match="'./none': there is no such folder"):
+        read_job(words, "train")
+    assert read_job([*words, "--resume", "auto"], "train")[0].model.pretrained == "./none"
