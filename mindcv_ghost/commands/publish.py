@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="what --pretrained calls it (the name of OUT)")
     parser.add_argument(
-        "--data_name", default="", help="what the card calls the data (the recipe's dataset)"
+        "--data_name", default="", help="what the card calls the data (dataset, or the folder)"
     )
     parser.add_argument(
         "--checkpoint",

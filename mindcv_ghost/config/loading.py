@@ -28,8 +28,10 @@ from mindcv_ghost.version import __version__
 __all__ = ["load_config"]
 
 # What the weights of a network need: its structure, and what validation does to an image.
-_OF_WEIGHTS = ("model", "num_classes", "in_channels", "model_args", "ghostify")
-_OF_WEIGHTS += ("image_resize", "interpolation", "crop_pct", "mean", "std")
+_OF_WEIGHTS = (
+    *("model", "num_classes", "in_channels", "model_args", "ghostify"),
+    *("image_resize", "interpolation", "crop_pct", "mean", "std"),
+)
 
 
 def load_config(

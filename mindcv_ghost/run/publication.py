@@ -61,7 +61,7 @@ class Wishes:
         out: the folder to write.
         name: of the published network.
         license: of the weights.
-        data: what the card calls the data set; "" for the recipe's word.
+        data: what the card calls the data set; "" for the recipe's word, or the folder's.
         dtype: "float32" or "float16".
         formats: keys of :data:`FORMATS`.
     """
@@ -207,7 +207,7 @@ class Publication:
                 "checkpoint_correct": before.correct,
             },
             data={
-                "name": self.wishes.data or config.dataset.dataset or "folder",
+                "name": self.wishes.data or _data_name(config.dataset),
                 "dataset": config.dataset.dataset,
                 "val_split": config.dataset.val_split,
                 "train_images": facts.get("train_images"),
@@ -258,6 +258,12 @@ def _portable(config: Config) -> Config:
         values = {name: getattr(defaults, name) for name in names}
         sections[section] = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **sections)
+
+
+def _data_name(dataset: DatasetConfig) -> str:
+    if dataset.dataset in ("imagenet", "folder", ""):  # these stand for any folder
+        return Path(dataset.data_dir).resolve().name
+    return dataset.dataset
 
 
 def _rounded(network: nn.Cell, dtype: str) -> dict[str, np.ndarray]:

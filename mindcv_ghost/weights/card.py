@@ -110,8 +110,8 @@ class Card:
         for name in ("accuracy", "data", "input", "training", "model_args", "ghostify"):
             if not isinstance(getattr(self, name), dict):
                 return name
-        counts = [self.accuracy.get(name) for name in ("correct", "images")]
-        if not all(map(_is_count, counts)) or not 0 <= counts[0] <= counts[1] or not counts[1]:
+        correct, images = (self.accuracy.get(name) for name in ("correct", "images"))
+        if not (_is_count(correct) and _is_count(images) and correct <= images > 0):
             return "accuracy"
         texts = isinstance(self.class_names, (list, tuple)) and all(
             isinstance(name, str) for name in self.class_names
@@ -154,7 +154,7 @@ class Card:
             f"# {self.name}: {self.model}\n\n| | |\n| --- | --- |\n{table}\n\n"
             f"## Files\n\n| | |\n| --- | --- |\n{sizes}\n\n{self._numbers()}\n\n"
             f"## Use\n\n```text\nmindcv-ghost validate --pretrained FOLDER --dataset "
-            f"{data['dataset']} --val_split {data['val_split']}\n```\n\n"
+            f"{data['dataset']} --val_split {data['val_split']} --data_dir DIR\n```\n\n"
             f"```python\nfrom mindcv_ghost import create_model\n\n"
             f'network = create_model("{self.model}", pretrained="FOLDER")\n```\n\n'
             "`sha256sum -c SHA256SUMS` checks the files. This text was written by `mindcv-ghost "
