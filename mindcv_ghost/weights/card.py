@@ -110,7 +110,7 @@ class Card:
         for name in ("accuracy", "data", "input", "training", "model_args", "ghostify"):
             if not isinstance(getattr(self, name), dict):
                 return name
-        correct, images = (self.accuracy.get(name) for name in ("correct", "images"))
+        correct, images = (self.accuracy.get(name, -1) for name in ("correct", "images"))
         if not (_is_count(correct) and _is_count(images) and correct <= images > 0):
             return "accuracy"
         texts = isinstance(self.class_names, (list, tuple)) and all(
