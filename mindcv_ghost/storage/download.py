@@ -45,10 +45,11 @@ def fetch(url: str, path: str | os.PathLike, checksum: str, largest: int) -> Non
         OSError: if it can't be written.
     """
     path = Path(path)
-    if path.is_file() and _has(path, checksum):
+    algorithm, _, wanted = checksum.partition(":")
+    if path.is_file() and _digest(path, algorithm) == wanted.lower():
         return
     part = part_of(path)
-    _complete(url, part, checksum, largest)
+    _complete(url, part, algorithm, wanted.lower(), largest)
     move_into_place(part, path)
 
 
@@ -57,17 +58,20 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _complete(url: str, part: Path, checksum: str, largest: int) -> None:
+def _complete(url: str, part: Path, algorithm: str, wanted: str, largest: int) -> None:
     """Download into a file, in as many transfers as it takes while each brings more."""
     for _ in range(_TRANSFERS):
         started = _size(part)
         if _transfer(url, part, started, largest):
-            if _has(part, checksum):
+            found, length = _digest(part, algorithm), _size(part)
+            if found == wanted:
                 return
-            length = _size(part)
-            part.unlink(missing_ok=True)
+            part.unlink()
             if not started:
-                raise DownloadError(f"it is another file: {length:,} bytes that aren't {checksum}")
+                raise DownloadError(
+                    f"it is another file: {length:,} bytes with the {algorithm.upper()} sum "
+                    f"{found} instead of {wanted}"
+                )
             # The beginning may have been another file's: once more, from the start.
         elif _size(part) <= started:
             break
@@ -112,14 +116,13 @@ def _transfer(url: str, part: Path, start: int, largest: int) -> bool:
                 raise DownloadError(f"it is another file: longer than {largest:,} bytes")
 
 
-def _has(path: Path, checksum: str) -> bool:
-    algorithm, _, digits = checksum.partition(":")
+def _digest(path: Path, algorithm: str) -> str:
     # MD5 is enough against accidents, and some data sets publish nothing else.
     digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
-    return digest.hexdigest() == digits.lower()
+    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:
