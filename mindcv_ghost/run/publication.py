@@ -289,8 +289,8 @@ def _infinite(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
 def _of_type(array: np.ndarray, dtype: str) -> np.ndarray:
     """Round weights to float16, but not BN's parameters and statistics, and biases.
 
-    These are few, and a variance of 1e-6 would lose a tenth of its value: float16's numbers are
-    6e-8 apart there.
+    These are 1 to 3 % of the numbers. Variances of networks that were trained on the digits reach
+    from 1e-14 to 32,000; float16 ends at 65,504, and its smallest numbers are 6e-8 apart.
     """
     if dtype == "float16" and array.ndim > 1 and array.dtype == np.float32:
         with np.errstate(over="ignore"):  # an infinity is refused

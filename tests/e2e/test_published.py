@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+import mindcv_ghost
 from mindcv_ghost.compat import cache_folder
+from mindcv_ghost.convert import to_mindspore
 from mindcv_ghost.storage.weights_file import read_weights_file
 from tests.helpers.web_server import serve
 
@@ -52,6 +54,19 @@ def test_the_card_has_the_counts_of_the_published_file(published, images):
     texts = {"README.md", "card.json", "SHA256SUMS", "config.yaml", "metrics.csv", "run.json"}
     files = {"model.safetensors", "model.ckpt", "model_pytorch.safetensors"}
     assert names == texts | files and len(digits) == 64
+
+
+def test_all_files_hold_the_same_numbers(published):
+    folder = published[0].cwd / "pets"
+    network = mindcv_ghost.create_model(MODEL, pretrained=str(folder))
+    expected = {p.name: p.asnumpy() for p in network.get_parameters()}
+    torch = read_weights_file(folder / "model_pytorch.safetensors", 2**30).arrays
+    assert "layer1.0.conv1.primary_conv.0.weight" in torch
+    renamed, report = to_mindspore(torch, network, MODEL)
+    assert report.cast > 20  # convolutions, in float16
+    for arrays in (renamed, read_weights_file(folder / "model.ckpt", 2**30).arrays):
+        assert arrays.keys() == expected.keys()
+        assert all((array == expected[name]).all() for name, array in arrays.items())
 
 
 def test_from_a_web_server_it_validates_to_the_image_without_a_recipe(published, images):

@@ -17,6 +17,7 @@ import pytest
 
 from mindcv_ghost.config.shipped import list_recipes
 from mindcv_ghost.native_prebuilt import LEVELS, LIBRARIES, platform_tag, processor_flags
+from mindcv_ghost.weights import list_shipped
 
 from .conftest import ROOT, build, start
 
@@ -112,6 +113,13 @@ def test_an_installation_has_its_recipes_inside(installed, tmp_path):
     name = "ghost_resnet50_digits.yaml"
     inside = home / "configs" / "ghostnet" / name
     assert (tmp_path / name).read_bytes() == inside.read_bytes()
+
+
+def test_an_installation_lists_its_weights(installed, tmp_path):
+    shipped = [published.card.model for published in list_shipped()]
+    head, *rows = run(installed, tmp_path, "mindcv-ghost", "weights").splitlines()
+    assert [row.split()[0] for row in rows] == shipped
+    assert head.startswith("model " if shipped else "no weights come with this package.")
 
 
 def test_two_ranks_train_and_the_checkpoint_is_validated(installed, tmp_path):
