@@ -92,10 +92,11 @@ def open_validation_set(config: Config) -> tuple[Source, int, tuple[str, ...]]:
 
 def _check_names(published: tuple[str, ...], names: tuple[str, ...]) -> None:
     """Compare the class names of published weights with those of the set, where both are known."""
-    if not published or not names or published == names:
+    different = (i for i, pair in enumerate(zip(published, names)) if pair[0] != pair[1])
+    number = next(different, None)
+    if number is None:
         return
     if set(names) <= set(published):
-        number = next(i for i, pair in enumerate(zip(published, names)) if pair[0] != pair[1])
         raise DataError(
             f"class {number} of the network is {published[number]}, of the set {names[number]}: "
             "the labels mean other classes. Give the set all class folders that the network knows "
