@@ -13,6 +13,7 @@ from mindcv_ghost.config.keys import (
     AugmentConfig,
     CheckpointConfig,
     DatasetConfig,
+    DistillConfig,
     EvaluateConfig,
     ExportConfig,
     LossConfig,
@@ -48,6 +49,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

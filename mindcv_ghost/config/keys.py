@@ -45,6 +45,7 @@ __all__ = [
     "AugmentConfig",
     "CheckpointConfig",
     "DatasetConfig",
+    "DistillConfig",
     "EvaluateConfig",
     "ExportConfig",
     "Key",
@@ -426,6 +427,41 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Distillation: a trained network, the teacher, adds a loss of its own."""
+
+    teacher: str = _key(
+        "", Text(legal="a model's name", empty=True), "trained network to learn from"
+    )
+    teacher_ckpt: str = _key("", Text(legal="a file", empty=True), "the teacher's weights")
+    teacher_ema: bool = _key(False, Bool(), "take the EMA weights of teacher_ckpt")
+    teacher_args: dict[str, Any] = _key(
+        {}, KeywordArguments(_RESERVED), "further arguments of the teacher, merged by name"
+    )
+    distill_alpha: float | None = _key(
+        None,
+        Nullable(_FRACTION),
+        "weight of the loss against the teacher, 1 - distill_alpha that of the labels'; null "
+        "for 0.5",
+    )
+    distill_temperature: float | None = _key(
+        None,
+        Nullable(Float(above=0)),
+        "divides the logits of both networks before they are compared; null for 1",
+    )
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the soft loss; the default is DeiT's (its ``main.py``)."""
+        return 0.5 if self.distill_alpha is None else self.distill_alpha
+
+    @property
+    def temperature(self) -> float:
+        """The temperature; the default is timm's and DeiT's."""
+        return 1.0 if self.distill_temperature is None else self.distill_temperature
+
+
+@dataclass(frozen=True)
 class AmpConfig:
     """Mixed precision."""
 
@@ -529,6 +565,7 @@ SECTIONS: dict[str, type] = {
     "optimizer": OptimizerConfig,
     "scheduler": SchedulerConfig,
     "loss": LossConfig,
+    "distill": DistillConfig,
     "amp": AmpConfig,
     "evaluate": EvaluateConfig,
 }
@@ -592,6 +629,8 @@ ADDITIONS = (
     *("jit_level", "compile_cache", "native_kernels", "on_bad_image", "reset_head", "model_args"),
     *("ghostify", "sync_bn", "native_loader", "cache_images_mb"),
     *("resume", "resume_anyway", "save_every_steps", "save_every_minutes", "nan_patience"),
+    *("teacher", "teacher_ckpt", "teacher_ema", "teacher_args"),
+    *("distill_alpha", "distill_temperature"),
     *("use_ema", "per_class", "confusion", "onnx"),
 )
 """Keys that MindCV doesn't have."""

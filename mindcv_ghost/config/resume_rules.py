@@ -27,10 +27,14 @@ from mindcv_ghost.config.raw_value import quoted
 
 __all__ = ["FACTS", "GROUPS", "IMPOSSIBLE", "NAMES", "Change", "Changes", "compare_settings"]
 
-FACTS = ("ranks", "workers", "native_images", "classes", "class_names", "training_set")
+FACTS = (
+    *("ranks", "workers", "native_images", "classes", "class_names", "training_set"),
+    "teacher_weights",
+)
 """Settings that aren't keys."""
 
-# Whether data_dir holds the same images is checked by training_set, which is a fingerprint.
+# Whether data_dir holds the same images is checked by training_set, which is a fingerprint, and
+# whether teacher_ckpt holds the same weights by teacher_weights.
 _FREE = {
     *("distribute", "val_while_train", "val_interval", "log_interval", "data_dir", "on_bad_image"),
     *("dataset_download", "eval_shuffle", "pretrained", "ckpt_path", "reset_head", "resume"),
@@ -38,6 +42,7 @@ _FREE = {
     *("ckpt_save_policy", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes", "compile_cache"),
     *("cache_images_mb", "resume_anyway", "crop_pct", "onnx"),
+    *("teacher_ckpt", "teacher_ema"),
 }
 # These change the last bits of a result or an image's random augmentation, but not the order of
 # the images.
@@ -58,6 +63,7 @@ _NAMED = {
     *("momentum", "weight_decay", "use_nesterov", "weight_decay_filter", "eps", "layer_decay"),
     *("clip_grad", "clip_value", "ema_decay", "sync_bn"),
     *("loss", "label_smoothing", "aux_factor", "reduction"),
+    *("teacher", "teacher_args", "teacher_weights", "distill_alpha", "distill_temperature"),
     *("amp_level", "amp_cast_list", "drop_overflow_update"),
     *("drop_rate", "drop_path_rate", "model_args"),
     *("image_resize", "scale", "ratio", "hflip", "vflip", "color_jitter", "interpolation"),
@@ -97,8 +103,11 @@ GROUPS: dict[str, frozenset[str]] = {
 NAMES = frozenset(name for group in GROUPS.values() for name in group) - set(IMPOSSIBLE)
 """What ``resume_anyway`` may name; most of it may change without being named."""
 
-# A user who gives other images names the key that he changed, and not the fact.
-_ALSO_NAMES = {"data_dir": "training_set", "dataset": "training_set", "train_split": "training_set"}
+# A user who gives other images or another teacher names the key that he changed, and not the fact.
+_ALSO_NAMES = {
+    **dict.fromkeys(("data_dir", "dataset", "train_split"), "training_set"),
+    **dict.fromkeys(("teacher", "teacher_ckpt", "teacher_ema", "teacher_args"), "teacher_weights"),
+}
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,23 @@ def _checkpoints(v: Values) -> Iterator[Problem]:
         )
 
 
+def _distillation(v: Values) -> Iterator[Problem]:
+    if v["teacher"]:
+        if not v["teacher_ckpt"]:
+            yield (
+                ("teacher", "teacher_ckpt"),
+                "a network with random weights has nothing to teach: give its file with "
+                "teacher_ckpt",
+            )
+        return
+    for key in ("teacher_ckpt", "teacher_ema", "teacher_args"):
+        if v[key]:
+            yield (key, "teacher"), f"name the teacher's network with teacher, or leave {key} out"
+    for key in ("distill_alpha", "distill_temperature"):
+        if v[key] is not None:
+            yield (key, "teacher"), f"there is no teacher: name one, or leave {key} out"
+
+
 def _files_to_export(v: Values) -> Iterator[Problem]:
     if not v["format"]:
         yield ("format",), "no file would be written: name onnx, mindir or both"
@@ -158,7 +175,7 @@ def _embedded_preprocessing(v: Values) -> Iterator[Problem]:
 _Rule = Callable[[Values], Iterator[Problem]]
 _ALWAYS: tuple[_Rule, ...] = (_images_and_weights,)
 _OF_SCRIPT: dict[str, tuple[_Rule, ...]] = {
-    "train": (_batches, _learning_rate, _checkpoints),
+    "train": (_batches, _learning_rate, _checkpoints, _distillation),
     "validate": (_exported_file,),
     "export": (_files_to_export, _embedded_preprocessing),
 }
@@ -205,6 +222,8 @@ def notices_of(values: Values, script: str) -> list[str]:
         )
     if (v["mixup"] or v["cutmix"]) and v["batch_size"] == 1:
         notices.append("batch_size 1 has no pairs: mixup and cutmix are off")
+    if v["teacher"] and v["distill_alpha"] == 0:
+        notices.append("distill_alpha 0: the teacher is run, but nothing is learnt from it")
     if v["lr"] == 0:
         notices.append("lr 0: nothing will be learnt")
     if v["warmup_epochs"] and v["warmup_factor"] == 0 and v["lr_epoch_stair"]:

@@ -52,6 +52,8 @@ class DivergenceMonitor:
         count: number of the finite losses so far.
         overflows: updates with gradients that weren't finite so far.
         recent: the latest losses, finite or not.
+        parts: with a teacher, the sums of the hard and of the soft losses of the batches with a
+            finite loss, and their number.
     """
 
     patience: int = 1
@@ -60,6 +62,7 @@ class DivergenceMonitor:
     count: int = 0
     overflows: int = 0
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    parts: tuple[float, float, int] = (0.0, 0.0, 0)
     _bad_in_a_row: int = 0
     _bad_loss: bool = False
 
@@ -68,8 +71,19 @@ class DivergenceMonitor:
         """Mean of the finite losses; NaN if there are none."""
         return self.total / self.count if self.count else float("nan")
 
-    def add_loss(self, loss: float) -> str | None:
+    @property
+    def part_means(self) -> tuple[float, float]:
+        """Means of the hard and of the soft losses; NaN if there are none."""
+        hard, soft, count = self.parts
+        return (hard / count, soft / count) if count else (float("nan"), float("nan"))
+
+    def add_loss(self, loss: float, hard: float = 0.0, soft: float | None = None) -> str | None:
         """Add the loss of one batch.
+
+        Args:
+            loss: of the batch.
+            hard: its part that compares with labels, where there is a teacher.
+            soft: its part that compares with the teacher's logits; None without a teacher.
 
         Returns:
             The reason if the training has diverged, else None.
@@ -78,6 +92,8 @@ class DivergenceMonitor:
         if all_finite(loss):
             self.total += loss
             self.count += 1
+            if soft is not None:
+                self.parts = self.parts[0] + hard, self.parts[1] + soft, self.parts[2] + 1
             return None
         self._bad_loss = True
         return None if self.skips else f"the loss became {loss}"

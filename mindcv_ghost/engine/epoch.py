@@ -69,9 +69,15 @@ class Position:
 
 @dataclass
 class EpochStats:
-    """Numbers of an epoch, or of its batches so far."""
+    """Numbers of an epoch, or of its batches so far.
+
+    ``hard_loss`` and ``soft_loss`` are the parts of the loss in a training with a teacher, else
+    None; ``part_sums`` are their sums and the number of batches in them, else empty.
+    """
 
     loss: float = float("nan")
+    hard_loss: float | None = None
+    soft_loss: float | None = None
     lr: float = float("nan")
     seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -79,6 +85,7 @@ class EpochStats:
     images_per_second: float = 0.0
     loss_sum: float = 0.0
     losses: int = 0
+    part_sums: tuple[float, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Give the numbers that a resumed epoch needs and that are the same on every rank."""
@@ -154,8 +161,10 @@ class EpochRun:
             return
         self._stats.compile_seconds = saved["compile_seconds"]
         self._started -= saved["seconds"] + saved["compile_seconds"]
-        total, count = saved["sums"][self.collectives.rank]
+        total, count, *parts = saved["sums"][self.collectives.rank]
         self.watch.total, self.watch.count = total, int(count)
+        if parts:  # none if there was no teacher
+            self.watch.parts = parts[0], parts[1], int(parts[2])
         self.watch.overflows = saved["overflows"]
 
     @property
@@ -199,8 +208,10 @@ class EpochRun:
         """Return the epoch's numbers, the same on every rank."""
         stats = self._current_stats()
         stats.lr = self.lr
-        means = self.collectives.gather(np.array(self.watch.mean, np.float64))
-        stats.loss = float(means.mean())
+        means = np.array([self.watch.mean, *self.watch.part_means], np.float64)
+        stats.loss, hard, soft = self.collectives.gather(means).mean(0).tolist()
+        if self.step.teacher is not None:
+            stats.hard_loss, stats.soft_loss = hard, soft
         seconds = self.collectives.gather(np.array([stats.seconds, stats.compile_seconds])).max(0)
         stats.seconds, stats.compile_seconds = float(seconds[0]), float(seconds[1])
         stats.images_per_second = self.source.images_per_epoch / max(stats.seconds, 1e-9)
@@ -211,6 +222,7 @@ class EpochRun:
         stats.seconds = time.perf_counter() - self._started - stats.compile_seconds
         stats.overflows = self.watch.overflows
         stats.loss_sum, stats.losses = self.watch.total, self.watch.count
+        stats.part_sums = () if self.step.teacher is None else self.watch.parts
         return stats
 
     def _request(self) -> None:
@@ -241,7 +253,7 @@ class EpochRun:
         """
         while len(self._in_flight) > in_flight:
             step, loss, values = self._in_flight.popleft()
-            problem = self.watch.add_loss(float(loss.asnumpy()))
+            problem = self.watch.add_loss(*loss.asnumpy().reshape(-1).tolist())
             if values is not None and problem is None:
                 outcome = Outcome.read(values)
                 can_fall = not outcome.finite and self.step.scale_can_fall
@@ -295,6 +307,6 @@ class EpochRun:
         )
 
 
-def _number_of(value: ms.Tensor) -> Callable[[], float]:
-    """Return a function that fetches a number from the device when it is called."""
-    return lambda: float(value.asnumpy())
+def _number_of(loss: ms.Tensor) -> Callable[[], float]:
+    """Return a function that fetches a loss, without its parts, from the device."""
+    return lambda: float(loss.asnumpy().flat[0])

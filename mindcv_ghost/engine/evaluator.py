@@ -16,17 +16,22 @@ from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
 from mindcv_ghost.report.evaluation import Evaluation
 
-__all__ = ["Evaluator", "Forward", "NetworkForward", "count_batch"]
+__all__ = ["Evaluator", "Forward", "Logits", "NetworkForward", "count_batch"]
 
 
-class _Logits(NamesGraphOnce, nn.Cell):
-    """A network's logits in float32, without auxiliary logits."""
+class Logits(NamesGraphOnce, nn.Cell):
+    """A network's logits in float32, without auxiliary logits.
+
+    Args:
+        network: ``(N, C, H, W) -> (N, classes)`` logits, or a tuple of them and auxiliary ones.
+    """
 
     def __init__(self, network: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
 
     def construct(self, image):
+        """Return the logits of images."""
         logits = self.network(image)
         if isinstance(logits, tuple):
             logits = logits[0]
@@ -55,7 +60,7 @@ class NetworkForward:
     def __init__(
         self, network: nn.Cell, graph_mode: bool = True, compile: Compile = compile_uncached
     ) -> None:
-        self.network = _Logits(network)
+        self.network = Logits(network)
         self._compiled = not graph_mode
         self._compile = compile
 

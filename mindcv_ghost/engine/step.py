@@ -17,6 +17,7 @@ from mindspore.amp import auto_mixed_precision
 
 from mindcv_ghost.compat import NamesGraphOnce
 from mindcv_ghost.engine.compilation import Compile
+from mindcv_ghost.engine.distillation import Distillation
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.parameters import assign_parameter
@@ -103,26 +104,46 @@ class NetworkWithLoss(nn.Cell):
     loss may therefore differ though the weights are equal (seen for 4 of 5 batches of 4 images and
     6 classes; in float64 for none).
 
+    With a teacher it takes the teacher's logits as a third input. What it reports is then of shape
+    (3,): the loss, and its parts, the hard and the soft loss.
+
     Args:
         network: returns logits ``(N, classes)``, or a tuple of them and auxiliary logits.
         loss: takes logits and labels.
         exact: compute the reported loss in float64; loss and device must support that.
         fused: a cell that computes the loss of class indices instead, in float64 inside, so that
             the loss to report needs no second computation; None for the loss itself.
+        distillation: adds the loss of a teacher's targets; None for labels alone.
     """
 
     def __init__(
-        self, network: nn.Cell, loss: nn.Cell, exact: bool = False, fused: nn.Cell | None = None
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        exact: bool = False,
+        fused: nn.Cell | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
         self.exact = exact
         self.fused = fused
+        self.distillation = distillation
 
-    def construct(self, image, label):
-        """Return the loss and the loss to report."""
+    def construct(self, image, label, targets=None):
+        """Return the loss and what to report."""
         logits = self.network(image)
+        loss, reported = self._hard_loss(logits, label)
+        if self.distillation is None:
+            return loss, reported
+        main = logits[0] if isinstance(logits, tuple) else logits
+        soft = self.distillation.soft_loss(main, targets)
+        total = self.distillation(reported, soft)
+        return self.distillation(loss, soft), ops.stack((total, reported, soft))
+
+    def _hard_loss(self, logits, label):
+        """Return the loss of labels, and the same to report."""
         if self.fused is not None and label.ndim == 1:
             loss = _loss_in(ms.float32, self.fused, logits, label)
             return loss, loss
@@ -303,6 +324,8 @@ class TrainStep(NamesGraphOnce, nn.Cell):
         super().__init__(auto_prefix=False)
         self.network_with_loss = network_with_loss
         self.network_with_loss.set_grad()
+        distillation = network_with_loss.distillation
+        self.teacher = None if distillation is None else distillation.teacher
         self.weights = optimizer.parameters
         self.accumulation_steps = accumulation_steps
         self.accumulates = accumulation_steps > 1
@@ -367,13 +390,19 @@ class TrainStep(NamesGraphOnce, nn.Cell):
         """Ask all ranks to stop, or to save, after the next update; False withdraws a request."""
         assign_parameter(self.updater.requests, np.array([stop, save], np.float32))
 
-    def _scaled_loss(self, image, label):
-        loss, reported = self.network_with_loss(image, label)
+    def _scaled_loss(self, image, label, *targets):
+        loss, reported = self.network_with_loss(image, label, *targets)
         return loss * self.updater.scale, reported
 
     def construct(self, image, label):
-        """Return the loss to report and the counts for :meth:`Outcome.read`."""
-        (_, loss), gradients = self.value_and_grad(self.check.start(image), label)
+        """Return what to report of the loss, and the counts for :meth:`Outcome.read`."""
+        targets: tuple[Tensor, ...] = ()
+        if self.teacher is not None:
+            # Outside of what is differentiated; before the check starts, so that an overflow of the
+            # teacher's isn't taken for one of the gradients.
+            targets = (self.teacher(image),)
+            image = ops.depend(image, targets)
+        (_, loss), gradients = self.value_and_grad(self.check.start(image), label, *targets)
         if self.accumulates:
             added = self.hyper_map(_add_gradient, self.sums, gradients)
             if self.overflowed is not None:

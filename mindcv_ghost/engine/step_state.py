@@ -15,7 +15,8 @@ from mindcv_ghost.engine.step import TrainStep
 __all__ = ["StepState", "find_non_finite"]
 
 # Not saved: the schedule, which is computed from the recipe; the sums of gradients and of
-# overflows, which are zero after an update, when a state is saved; and pending requests.
+# overflows, which are zero after an update, when a state is saved; pending requests; and the
+# teacher, which never changes.
 _NOT_SAVED = ("learning_rate", "gradient_sum.", "overflowed", "requests")
 
 
@@ -36,8 +37,12 @@ class StepState:
 
     def __init__(self, step: TrainStep, collectives: Collectives) -> None:
         self.collectives = collectives
+        teacher = step.teacher
+        fixed = set() if teacher is None else {id(p) for p in teacher.get_parameters()}
         self.parameters: dict[str, ms.Parameter] = {
-            p.name: p for p in step.get_parameters() if not p.name.startswith(_NOT_SAVED)
+            p.name: p
+            for p in step.get_parameters()
+            if not p.name.startswith(_NOT_SAVED) and id(p) not in fixed
         }
         trained = {p.name for p in step.weights}
         buffers = [p.name for p in step.network_with_loss.get_parameters() if p.name not in trained]

@@ -250,7 +250,8 @@ class Trainer:
             stats: of the current epoch so far; ignored at the end of an epoch.
         """
         within_epoch = self.position.step > 0
-        sums = self.collectives.gather(np.array([stats.loss_sum, stats.losses], np.float64))
+        own = np.array([stats.loss_sum, stats.losses, *stats.part_sums], np.float64)
+        sums = self.collectives.gather(own)
         arrays = self.state.snapshot(each_rank=within_epoch)
         if self.writer is None or arrays is None:
             return
@@ -318,6 +319,7 @@ class Trainer:
             "epoch": epoch,
             "step": self.position.batches,
             "loss": stats.loss,
+            **_loss_parts(stats),
             "lr": stats.lr,
             "images_per_second": stats.images_per_second,
             "epoch_seconds": stats.seconds,
@@ -334,7 +336,10 @@ class Trainer:
     def _epoch_line(
         self, epoch: int, stats: EpochStats, evaluation: Evaluation | None, is_best: bool
     ) -> str:
-        parts = [f"epoch {epoch}/{self.settings.epochs}: loss {stats.loss:.4f}"]
+        losses = f"loss {stats.loss:.4f}"
+        if stats.soft_loss is not None:
+            losses += f" (hard {stats.hard_loss:.4f}, soft {stats.soft_loss:.4f})"
+        parts = [f"epoch {epoch}/{self.settings.epochs}: {losses}"]
         if evaluation is not None:
             weights = " (ema)" if self.ema is not None else ""
             parts.append(f"val{weights} loss {evaluation.loss:.4f} top1 {evaluation.top1:.2f} %")
@@ -370,10 +375,18 @@ class Trainer:
         return parameters
 
 
+def _loss_parts(stats: EpochStats) -> dict[str, float | None]:
+    """Name the parts of an epoch's loss; without a teacher it has none."""
+    if stats.soft_loss is None:
+        return {}
+    return {"hard_loss": stats.hard_loss, "soft_loss": stats.soft_loss}
+
+
 def _event_values(stats: EpochStats, evaluation: Evaluation | None) -> dict[str, float | None]:
     """Collect what TensorBoard shows of an epoch."""
     values: dict[str, float | None] = {
         "train/loss": stats.loss,
+        **{f"train/{name}": value for name, value in _loss_parts(stats).items()},
         "train/lr": stats.lr,
         "train/images_per_second": stats.images_per_second,
     }

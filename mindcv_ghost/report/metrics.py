@@ -25,16 +25,22 @@ def topk_name(num_classes: int) -> str:
     return f"top{min(5, num_classes)}"
 
 
-def columns(num_classes: int) -> tuple[str, ...]:
+def columns(num_classes: int, teacher: bool = False) -> tuple[str, ...]:
     """Return the columns of ``metrics.csv`` for a task with ``num_classes`` classes.
+
+    With a teacher the parts of the loss are among them: how far the student is from the labels and
+    from the teacher.
 
     >>> columns(3)[4:7]
     ('val_loss', 'top1', 'top3')
+    >>> columns(3, teacher=True)[2:5]
+    ('loss', 'hard_loss', 'soft_loss')
     """
     topk = topk_name(num_classes)
     accuracies = ("top1",) if topk == "top1" else ("top1", topk)
+    parts = ("hard_loss", "soft_loss") if teacher else ()
     return (
-        *("epoch", "step", "loss", "lr", "val_loss"),
+        *("epoch", "step", "loss", *parts, "lr", "val_loss"),
         *accuracies,
         *("images_per_second", "epoch_seconds", "compile_seconds"),
     )
@@ -49,6 +55,8 @@ class MetricsLog:
     Args:
         path: the CSV file. It is created with its folder and header, or appended to.
         num_classes: classes of the task, which determine the top-k column.
+        teacher: whether the loss has parts, which get columns. A run that began without a teacher
+            and goes on with one has them empty until then; one that goes on without keeps them.
 
     Attributes:
         text: the whole file's text, also if the disk didn't take the last rows.
@@ -57,9 +65,10 @@ class MetricsLog:
         ReportError: if the file exists and has another header, or isn't text.
     """
 
-    def __init__(self, path: str | os.PathLike, num_classes: int) -> None:
+    def __init__(self, path: str | os.PathLike, num_classes: int, teacher: bool = False) -> None:
         self.path = Path(path)
-        self.columns = columns(num_classes)
+        self.num_classes = num_classes
+        self.columns = columns(num_classes, teacher)
         self.topk = topk_name(num_classes)
         self.text = ""
         self._open()
@@ -104,10 +113,7 @@ class MetricsLog:
         Raises:
             ReportError: if it has another header.
         """
-        header = ",".join(self.columns)
-        if text.split("\n", 1)[0] != header:
-            raise _other_header(self.path, text[:200].split("\n", 1)[0], header)
-        self.text = text
+        self._take_over(text)
         self.write()
 
     def _open(self) -> None:
@@ -120,12 +126,24 @@ class MetricsLog:
             if text and not header.startswith(text):
                 raise _other_header(self.path, text, header)
             whole = header + "\n"
-        found = whole.split("\n", 1)[0].rstrip("\r")
-        if found != header:
-            raise _other_header(self.path, found, header)
         # A last row without a line end is incomplete and is dropped.
-        self.text = whole
+        self._take_over(whole)
         self.write()
+
+    def _take_over(self, text: str) -> None:
+        """Continue a file's text, whose run may have had no teacher, or had one."""
+        plain, with_parts = (columns(self.num_classes, teacher) for teacher in (False, True))
+        found = text[:200].split("\n", 1)[0].rstrip("\r")
+        if found == ",".join(with_parts):
+            self.columns = with_parts
+        elif found != ",".join(plain):
+            raise _other_header(self.path, found, ",".join(self.columns))
+        elif self.columns == with_parts:
+            place = with_parts.index("hard_loss")
+            rows = [line.split(",") for line in text.splitlines()[1:]]
+            rows = [[*with_parts], *([*row[:place], "", "", *row[place:]] for row in rows)]
+            text = "".join(",".join(row) + "\n" for row in rows)
+        self.text = text
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]:
@@ -147,7 +165,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]
     lines = text[: text.rfind("\n") + 1].splitlines()
     header = lines[0].split(",") if lines else []
     topk = [name for name in header if re.fullmatch(r"top[2-5]", name)]
-    if tuple(header) != columns(int(topk[0][3:]) if topk else 1):
+    classes = int(topk[0][3:]) if topk else 1
+    if tuple(header) not in (columns(classes), columns(classes, teacher=True)):
         first = lines[0] if lines else "nothing"
         raise ReportError(f"{path} is not a metrics file of a training run: it starts with {first}")
     rows = []

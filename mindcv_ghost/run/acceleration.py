@@ -59,7 +59,7 @@ def create_compiler(
 
 
 def use_native_kernels(
-    network: nn.Cell, system: SystemConfig, amp_level: str, local_ranks: int
+    network: nn.Cell, system: SystemConfig, amp_level: str, local_ranks: int, name: str = ""
 ) -> str:
     """Accelerate a network if the recipe allows it, and log the result.
 
@@ -68,6 +68,7 @@ def use_native_kernels(
         system: the recipe's section.
         amp_level: mixed precision, which the network is given later.
         local_ranks: processes on this host, which share its cores.
+        name: what the log calls the network, if there is more than one.
 
     Returns:
         What identifies the kernels' library (``Report.library``); "" if none is used.
@@ -79,7 +80,7 @@ def use_native_kernels(
         report = Report.stock(network, reason)
     else:
         report = accelerate(network, threads=threads_for(local_ranks))
-    _logger.info("%s", report)
+    _logger.info("%s%s", f"{name}: " if name else "", report)
     return report.library
 
 

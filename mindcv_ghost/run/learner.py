@@ -14,12 +14,14 @@ from mindcv_ghost import compat
 from mindcv_ghost.config import Config
 from mindcv_ghost.config.keys import (
     AmpConfig,
+    DistillConfig,
     LossConfig,
     OptimizerConfig,
     TrainConfig,
 )
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile
+from mindcv_ghost.engine.distillation import Distillation, SoftLoss, Teacher
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
@@ -72,6 +74,7 @@ def create_learner(
     network: nn.Cell,
     collectives: Collectives,
     steps_per_epoch: int,
+    teacher: Teacher | None = None,
 ) -> Learner:
     """Create what trains a network; every rank has to call it.
 
@@ -82,6 +85,7 @@ def create_learner(
         network: changed in place; all ranks get rank 0's weights.
         collectives: to the other ranks.
         steps_per_epoch: batches in an epoch.
+        teacher: whose targets the loss has as well; None for labels alone.
 
     Raises:
         ConfigError: if ``amp_cast_list`` names no cell of MindSpore's.
@@ -101,7 +105,13 @@ def create_learner(
     network = apply_mixed_precision(network, amp.amp_level, amp.cast_classes)
     loss = create_loss(config.loss)
     exact_loss = device == "CPU" and config.loss.loss == "CE"
-    with_loss = NetworkWithLoss(network, loss, exact=exact_loss, fused=make_loss(library, loss))
+    with_loss = NetworkWithLoss(
+        network,
+        loss,
+        exact=exact_loss,
+        fused=make_loss(library, loss),
+        distillation=_create_distillation(config.distill, config.loss, device, teacher),
+    )
     step = _create_step(
         with_loss,
         optimizer,
@@ -158,6 +168,15 @@ def create_loss(loss: LossConfig) -> nn.Cell:
         label_smoothing=loss.label_smoothing,
         aux_factor=loss.aux_factor,
     )
+
+
+def _create_distillation(
+    distill: DistillConfig, loss: LossConfig, device: str, teacher: Teacher | None
+) -> Distillation | None:
+    if teacher is None:
+        return None
+    soft_loss = SoftLoss(distill.temperature, loss.reduction, exact=device == "CPU")
+    return Distillation(teacher, soft_loss, distill.alpha)
 
 
 def _optimizer_settings(optimizer: OptimizerConfig) -> OptimizerSettings:

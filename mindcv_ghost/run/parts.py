@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-_GRAPH_SECTIONS = ("train", "optimizer", "scheduler", "loss", "amp")
+_GRAPH_SECTIONS = ("train", "optimizer", "scheduler", "loss", "distill", "amp")
 
 
 def open_set(

@@ -36,6 +36,7 @@ from mindcv_ghost.run.parts import (
 )
 from mindcv_ghost.run.resume import ResumePoint, find_resume_point
 from mindcv_ghost.run.session import Session
+from mindcv_ghost.run.teacher import load_teacher, prepare_teacher
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 from mindcv_ghost.storage.provenance import source_commit, utc_now
 from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder
@@ -99,12 +100,20 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     collectives = Collectives(world.rank, world.size)
     device, folder = session.device, session.folder
 
-    # Data, and the state to resume from.
+    # Data, teacher, and the state to resume from.
     data = _open_data(config, world)
-    settings, resume = _find_resume_point(config, world, folder, data, collectives)
+    loaded = load_teacher(config, data.num_classes, collectives)
+    digest = None if loaded is None else loaded.digest
+    settings, resume = _find_resume_point(config, world, folder, data, digest, collectives)
+    teacher, teacher_facts = None, None
+    if loaded is not None:
+        teacher, teacher_facts = prepare_teacher(
+            loaded, config, world, device, data.num_classes, collectives
+        )
 
-    # Network and learner. The seed depends on the batches that are done: a resumed run must not
-    # repeat the dropout masks of the run's start.
+    # Network and learner. The teacher is created before the seed is set, so that the student's
+    # initial weights are those of a run without one. The seed depends on the batches that are done:
+    # a resumed run must not repeat the dropout masks of the run's start.
     ms.set_seed(config.system.seed + world.rank + (0 if resume is None else resume.batches))
     network, ghostify_report = create_initial_network(
         config, data.num_classes, data.train_set, load_initial_weights=resume is None
@@ -112,8 +121,10 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     facts = _training_facts(config, world, device, data, count_parameters(network))
     if ghostify_report is not None:
         facts["ghostify"] = ghostify_report.as_dict()
+    if teacher_facts is not None:
+        facts["teacher"] = teacher_facts
     steps_per_epoch = data.loader.steps_per_epoch
-    learner = create_learner(config, world, device, network, collectives, steps_per_epoch)
+    learner = create_learner(config, world, device, network, collectives, steps_per_epoch, teacher)
 
     # Training loop, and the files that it writes.
     evaluate = _create_evaluate(config, world, learner, data, collectives)
@@ -156,12 +167,20 @@ def _open_data(config: Config, world: World) -> _Data:
 
 
 def _find_resume_point(
-    config: Config, world: World, folder: RunFolder | None, data: _Data, collectives: Collectives
+    config: Config,
+    world: World,
+    folder: RunFolder | None,
+    data: _Data,
+    teacher_weights: str | None,
+    collectives: Collectives,
 ) -> tuple[dict[str, Any] | None, ResumePoint | None]:
     """Return the settings that this run's states will hold, on rank 0, and what it resumes from."""
     if folder is None:
         return None, find_resume_point(config.checkpoint.resume, None, None, collectives)
-    settings = _resume_settings(config, world, data)
+    settings = {
+        **_resume_settings(config, world, data),
+        "teacher_weights": teacher_weights,
+    }
     accepted = config.checkpoint.resume_anyway
     resume = find_resume_point(
         config.checkpoint.resume, folder.path, settings, collectives, accepted
@@ -240,7 +259,9 @@ def _create_writer(
                 _logger.info("%s of an earlier run kept as %s", name, moved)
     checkpoint = config.checkpoint
     writer = RunWriter(
-        metrics=MetricsLog(folder.path / "metrics.csv", num_classes),
+        metrics=MetricsLog(
+            folder.path / "metrics.csv", num_classes, teacher=bool(config.distill.teacher)
+        ),
         events=EventsLog(folder.path / "events"),
         checkpoints=CheckpointManager(
             folder.path,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadReport",
     "NetworkWeights",
+    "OptionNames",
     "load_weights",
     "network_weights",
     "parameter_names",
@@ -44,6 +45,29 @@ _STATISTICS = (".moving_mean", ".moving_variance")
 # ImageNet-21k more.
 _LARGEST_RATIO = 10
 _LARGEST_OTHER = 2 * 2**30  # bytes: 500 million float32, which few image models have
+
+
+@dataclass(frozen=True)
+class OptionNames:
+    """What messages call the options that decide whether a file fits.
+
+    Args:
+        model: names the network.
+        model_args: the network's arguments.
+        ema: asks for the averaged weights.
+        other_classes: what to do if the file was trained for another number of classes.
+    """
+
+    model: str = "--model"
+    model_args: str = "--model_args"
+    ema: str = "--use_ema true (ema=True)"
+    other_classes: str = (
+        "--reset_head true starts with a new classifier, --num_classes makes the network fit the "
+        "file."
+    )
+
+
+_OPTIONS = OptionNames()
 
 
 @dataclass(frozen=True)
@@ -119,6 +143,7 @@ def load_weights(
     reset_head: bool = False,
     model: str = "NAME",
     rename: Callable[[nn.Cell, Sequence[str]], Mapping[str, str]] | None = None,
+    options: OptionNames = _OPTIONS,
 ) -> LoadReport:
     """Load a checkpoint into a network.
 
@@ -135,6 +160,7 @@ def load_weights(
         model: the network's registered name, for messages.
         rename: ``rename(network, names)`` returns new names for those that were found, as
             new name -> name; None keeps them.
+        options: what messages call the command's options.
 
     Raises:
         CheckpointError: if the file is missing or damaged, has no averaged weights though
@@ -142,7 +168,7 @@ def load_weights(
             unexpected and wrongly shaped names, ten of each.
     """
     file = _read(path, network, model)
-    found = network_weights(file, network, use_ema)
+    found = network_weights(file, network, use_ema, options)
     weights = found.arrays
     if rename is not None:
         weights = {new: weights[old] for new, old in rename(network, list(weights)).items()}
@@ -157,7 +183,7 @@ def load_weights(
         summary = f"({len(weights)} names in it, {len(parameters)} needed{rest})"
         raise CheckpointError(
             f"{path} doesn't fit the network {summary}:\n{mismatch}\n"
-            f"{_advice(mismatch, file, model)}"
+            f"{_advice(mismatch, file, model, options)}"
         )
     for name, p in parameters.items():
         if (weights[name].dtype.kind == "f") != p.is_floating_point():
@@ -185,13 +211,16 @@ def parameter_names(path: str | os.PathLike, network: nn.Cell) -> list[str]:
     return list(_read(path, network, "NAME").arrays)
 
 
-def network_weights(file: WeightsFile, network: nn.Cell, use_ema: bool) -> NetworkWeights:
+def network_weights(
+    file: WeightsFile, network: nn.Cell, use_ema: bool, options: OptionNames = _OPTIONS
+) -> NetworkWeights:
     """Pick the arrays of a file that are a network's weights and statistics.
 
     Args:
         file: its arrays.
         network: whose names are looked for; its weights stay as they are.
         use_ema: pick the averaged weights (names ``ema.*``).
+        options: what messages call the command's options.
 
     Returns:
         The weights; whether they are complete and of the right shapes isn't checked.
@@ -205,12 +234,12 @@ def network_weights(file: WeightsFile, network: nn.Cell, use_ema: bool) -> Netwo
     if use_ema and not averaged:
         raise CheckpointError(
             f"{file.path} holds no averaged weights (no name begins with {_EMA_PREFIX!r}): it was "
-            "trained without ema. Leave out --use_ema (ema=True)."
+            f"trained without ema. Leave out {options.ema}."
         )
     if not use_ema and not plain:
         raise CheckpointError(
             f"{file.path} holds averaged weights alone (all names begin with {_EMA_PREFIX!r}). "
-            "Load them with --use_ema true (ema=True)."
+            f"Load them with {options.ema}."
         )
     candidates = averaged if use_ema else plain
     try:
@@ -274,14 +303,13 @@ def _is_other_head(mismatch: Mismatch) -> bool:
     return one_cell and only_classes and len(mismatch.reshaped) <= 4
 
 
-def _advice(mismatch: Mismatch, file: WeightsFile, model: str) -> str:
+def _advice(mismatch: Mismatch, file: WeightsFile, model: str, options: OptionNames) -> str:
     """Say what to do about a file that doesn't fit."""
     if _is_other_head(mismatch):
         found, needed = next(iter(mismatch.reshaped.values()))
         return (
             f"Only the classifier differs: the file was trained for {found[0]} classes, the "
-            f"network has {needed[0]}. --reset_head true starts with a new classifier, "
-            "--num_classes makes the network fit the file."
+            f"network has {needed[0]}. {options.other_classes}"
         )
     if file.metadata.get("format") == STATE_FORMAT:
         return (
@@ -293,12 +321,12 @@ def _advice(mismatch: Mismatch, file: WeightsFile, model: str) -> str:
     if of_network and not of_file:
         return (
             "The file holds the deploy form of a re-parameterised network, whose branches are "
-            "merged. --model_args deploy=true builds that form."
+            f"merged. {options.model_args} deploy=true builds that form."
         )
     if of_file and not of_network:
         return (
             "The file holds the training form of a re-parameterised network, with its branches. "
-            "Leave out --model_args deploy=true; export merges the branches itself."
+            f"Leave out {options.model_args} deploy=true; export merges the branches itself."
         )
     if _is_pytorchs(file):
         return f"The names are PyTorch's. Convert it: {conversion_command(file.path, model)}"
@@ -315,7 +343,8 @@ def _advice(mismatch: Mismatch, file: WeightsFile, model: str) -> str:
             "Only BN statistics are missing: this looks like an optimizer's file (MindCV's "
             "optim_*.ckpt). Give the model's file, which is beside it."
         )
-    return "Check that --model (and --model_args) are those that the file was trained with."
+    given = f"{options.model} (and {options.model_args})"
+    return f"Check that {given} are those that the file was trained with."
 
 
 def _is_pytorchs(file: WeightsFile) -> bool:

@@ -149,7 +149,7 @@ def _no_such_file(path: Path) -> str:
         :_MAX_LISTED
     ]
     there = f"; that folder has {', '.join(near)}" if near else ""
-    return f"no checkpoint {path}{there}. Check the path (--ckpt_path)."
+    return f"no checkpoint {path}{there}. Check the path."
 
 
 def _index(path: Path) -> Path | None:

@@ -21,6 +21,7 @@ NOW = {
     **Config().flat(),
     **{"ranks": 2, "workers": 1, "native_images": True},
     **{"classes": 2, "class_names": ["ant", "bee"], "training_set": "9 images, 0123"},
+    "teacher_weights": "0123",
 }
 BEFORE = json.loads(json.dumps(NOW))
 
@@ -117,6 +118,14 @@ def test_who_names_the_key_of_the_images_names_the_images(name):
     assert lists_of(changes_of([name], **images, class_names=["ant", "cat"]))["impossible"] == [
         "class_names"
     ]
+
+
+@pytest.mark.parametrize("name", ["teacher_ckpt", "teacher_ema", "teacher_weights"])
+def test_who_names_the_teacher_s_file_names_its_weights(name):
+    other = {"teacher_ckpt": "other.ckpt", "teacher_weights": "4567"}
+    assert lists_of(changes_of(**other)) == {"unnamed": ["teacher_weights"]}
+    assert lists_of(changes_of([name], **other)) == {"named": ["teacher_weights"]}
+    assert changes_of(teacher_ckpt="a copy.ckpt") == Changes()
 
 
 def test_tuples_equal_the_lists_that_json_turns_them_into():

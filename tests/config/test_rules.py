@@ -18,6 +18,12 @@ CONTRADICTIONS = [
     ("lr: 1e-4\nmin_lr: 1e-3", ["make min_lr the smaller"]),
     ("opt: sgd\nuse_nesterov: true\nmomentum: 0", ["set momentum: 0.9"]),
     ("ckpt_save_policy: top_k", ["val_while_train false (default)", "set val_while_train: true"]),
+    ("teacher: resnet18", ["teacher_ckpt '' (default)", "give its file with teacher_ckpt"]),
+    ("teacher_ckpt: a.ckpt", ["teacher '' (default)", "name the teacher's network"]),
+    ("teacher_args: {depth: 4}", ["name the teacher's network with teacher"]),
+    ("teacher_ema: true", ["or leave teacher_ema out"]),
+    ("distill_alpha: 0", ["there is no teacher: name one, or leave distill_alpha out"]),
+    ("distill_temperature: 4", ["leave distill_temperature out"]),
 ]
 ALWAYS = [
     ("pretrained: true\nckpt_path: a.ckpt", ["can start from one only"]),
