@@ -9,7 +9,7 @@ from).
 Below this package no module sees the whole ``Config``: each gets one section or plain values. In
 here, too, a function takes no more than it needs. Sections are read by ``parts`` (dataset,
 augment), ``model`` (model), ``learner`` (train, optimizer, scheduler, loss, amp), ``session``
-(system), ``training`` (checkpoint) and ``validation`` (evaluate).
+(system), ``teacher`` (distill), ``training`` (checkpoint) and ``validation`` (evaluate).
 
 Importing this package loads nothing, and ``run.imports`` loads neither MindSpore nor MindCV.
 """

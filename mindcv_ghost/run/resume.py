@@ -26,8 +26,8 @@ images, ``seed``, and what     an error, unless               an error, unless `
 else orders the images         ``resume_anyway`` names it;    names it; then the newest end of an
                                then a warning                 epoch before it is used
 ``lr``, augmentation, loss,    an error, unless               the same
-optimizer's settings, ...      ``resume_anyway`` names it;
-                               then a warning
+optimizer's settings, the      ``resume_anyway`` names it;
+teacher or its weights, ...    then a warning
 model, classes, ``opt``,       an error                       an error
 ``ema``, loss scale
 ============================== ============================== ===================================

@@ -176,14 +176,15 @@ def prepare_teacher(
         "parameters": parameters,
         "alpha": distill.alpha,
         "temperature": distill.temperature,
+        "batch_size": len(image),
         "seconds_per_batch": round(cost.seconds, 6),
         "memory_bytes": cost.bytes,
     }
-    _log(facts, len(image))
+    _log(facts)
     return teacher, facts
 
 
-def _log(facts: dict[str, Any], images: int) -> None:
+def _log(facts: dict[str, Any]) -> None:
     _logger.info(
         "teacher: %s: %s parameters, alpha %g, temperature %g",
         facts["model"],
@@ -194,7 +195,7 @@ def _log(facts: dict[str, Any], images: int) -> None:
     _logger.info(
         "teacher: %.1f ms for a batch of %d images, %.0f MB of this process's memory (measured)",
         1000 * facts["seconds_per_batch"],
-        images,
+        facts["batch_size"],
         facts["memory_bytes"] / 1e6,
     )
 

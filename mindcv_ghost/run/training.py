@@ -67,6 +67,7 @@ class TrainingRun:
         summary = self.trainer.run()
         if self.folder is not None:
             self.folder.write_facts({**self.facts, **_outcome(summary)})
+            _log_teacher_share(self.facts, summary)
             _log_outcome(summary, self.folder)
         return summary
 
@@ -350,6 +351,15 @@ def _outcome(summary: Summary) -> dict[str, Any]:
     if summary.stopped_by:
         outcome["stopped_by"] = signal.Signals(summary.stopped_by).name
     return outcome
+
+
+def _log_teacher_share(facts: dict[str, Any], summary: Summary) -> None:
+    """Say how much of a step's time the teacher took, if the run has trained an epoch with one."""
+    speed = summary.last.images_per_second
+    if "teacher" in facts and speed:
+        teacher = facts["teacher"]
+        share = teacher["seconds_per_batch"] * speed / (teacher["batch_size"] * facts["ranks"])
+        _logger.info("the teacher took about %.0f %% of the training's time", 100 * share)
 
 
 def _log_outcome(summary: Summary, folder: RunFolder) -> None:

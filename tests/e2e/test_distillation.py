@@ -62,6 +62,7 @@ def test_the_log_and_the_run_folder_tell_of_the_teacher(runs, whole):
     assert facts["seconds_per_batch"] > 0 and facts["memory_bytes"] > 1e6
     assert "teacher: native operators for" in whole.out
     assert "ms for a batch of 8 images" in whole.out
+    assert "the teacher took about " in whole.out
     assert f"digest {facts['weights']}" in whole.out
 
 
