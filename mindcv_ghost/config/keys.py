@@ -452,12 +452,12 @@ class DistillConfig:
 
     @property
     def alpha(self) -> float:
-        """The weight of the soft loss; the default is DeiT's (its ``main.py``)."""
+        """The weight of the soft loss; the default is that of MindCV's ``DistillLossCell``."""
         return 0.5 if self.distill_alpha is None else self.distill_alpha
 
     @property
     def temperature(self) -> float:
-        """The temperature; the default is timm's and DeiT's."""
+        """The temperature; the default is timm's and ``DistillLossCell``'s."""
         return 1.0 if self.distill_temperature is None else self.distill_temperature
 
 

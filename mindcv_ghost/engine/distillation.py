@@ -3,8 +3,9 @@
 Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531). ``step`` holds the
 cell that adds both losses up.
 
-MindCV 0.3.0 has no distillation. Its repository has a cell (``mindcv/utils/distillation.py``) that
-needs a student with two outputs, one of them for a distillation token.
+MindCV 0.3.0 has no distillation. Its repository has ``DistillLossCell``
+(``mindcv/utils/distillation.py``), which needs a student with two outputs, one of them for a
+distillation token.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class SoftLoss(nn.Cell):
         prob_t = F.log_softmax(teacher_logits / T, dim=-1)
         F.kl_div(prob_s, prob_t, reduction="batchmean", log_target=True) * T**2
 
-    ``T**2`` keeps the gradients about as large at any temperature. DeiT's ``losses.py`` divides by
-    the number of classes as well; timm and this cell don't.
+    ``T**2`` keeps the gradients about as large at any temperature. DeiT's ``losses.py`` and
+    MindCV's ``DistillLossCell`` divide by the number of classes as well; timm and this cell don't.
 
     Args:
         temperature: T, above 0.

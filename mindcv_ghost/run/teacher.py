@@ -4,9 +4,8 @@ Teacher and student see the same batch, also after mixup and CutMix: images of t
 ``image_resize``, ``in_channels``, ``mean`` and ``std``. A teacher that was trained on images of
 another size or normalisation answers worse than it can. Class i has to be the same for both.
 
-The teacher computes in the precision of the student (``amp_level``), as under the one autocast of
-timm's ``train.py``, and in float32 on the CPU with this package's operators. The losses are
-computed from its logits in float32 or more.
+The teacher computes in the precision of the student (``amp_level``): in float32 on the CPU by this
+package's operators. The loss is computed from its logits in float32 or more.
 """
 
 from __future__ import annotations
@@ -176,7 +175,7 @@ def prepare_teacher(
         "parameters": parameters,
         "alpha": distill.alpha,
         "temperature": distill.temperature,
-        "batch_size": len(image),
+        "batch_size": config.dataset.batch_size,
         "seconds_per_batch": round(cost.seconds, 6),
         "memory_bytes": cost.bytes,
     }
@@ -204,7 +203,8 @@ def _random_batch(config: Config) -> ms.Tensor:
     """Make a batch of the shape that the student gets, without touching a seed of MindSpore's."""
     side = config.augment.image_resize
     height, width = (side, side) if isinstance(side, int) else side
-    shape = (config.dataset.batch_size, config.model.in_channels, height, width)
+    rows = config.dataset.batch_size * max(config.augment.aug_splits, 1)
+    shape = (rows, config.model.in_channels, height, width)
     return ms.Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 

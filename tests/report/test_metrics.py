@@ -107,6 +107,21 @@ def test_every_row_is_synced_to_the_disk(tmp_path, monkeypatch):
     assert len(synced) == 4  # the file and its folder, twice
 
 
+def test_a_run_that_goes_on_with_a_teacher_gets_the_columns_of_its_losses(tmp_path):
+    path = tmp_path / "metrics.csv"
+    MetricsLog(path, 10).append(epoch=1, step=44, loss=0.5, lr=0.1)
+    log = MetricsLog(path, 10, teacher=True)
+    log.append(epoch=2, step=88, loss=0.4, hard_loss=0.3, soft_loss=0.5, lr=0.05)
+    assert [row["soft_loss"] for row in read_metrics(path)] == [None, 0.5]
+    assert [row["lr"] for row in read_metrics(path)] == [0.1, 0.05]
+    MetricsLog(path, 10).append(epoch=3, step=132, loss=0.3, lr=0.02)
+    assert [row["soft_loss"] for row in read_metrics(path)] == [None, 0.5, None]
+    restored = MetricsLog(tmp_path / "other.csv", 10)
+    restored.restore(log.text)
+    restored.append(epoch=3, step=132, loss=0.3)
+    assert [row["hard_loss"] for row in read_metrics(restored.path)] == [None, 0.3, None]
+
+
 def test_an_unknown_column_is_a_type_error(tmp_path):
     with pytest.raises(TypeError, match="los"):
         MetricsLog(tmp_path / "metrics.csv", 10).append(epoch=1, los=0.5)
