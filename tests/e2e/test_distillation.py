@@ -11,7 +11,7 @@ import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 from tests.helpers.randomised import randomise
 
-from .conftest import CLASSES, rows
+from .conftest import CLASSES, recipe, rows
 from .test_bad_input import refused
 from .test_going_on import Runs
 
@@ -149,7 +149,8 @@ def test_a_student_that_starts_as_its_teacher_has_no_soft_loss(runs):
     network = mindcv.create_model(model, num_classes=len(CLASSES))
     save_weights(list(network.get_parameters()), runs.cwd / "squeeze.ckpt")
     same = {"ckpt_path": "squeeze.ckpt", "teacher": model, "teacher_ckpt": "squeeze.ckpt"}
-    runs.train("same", model=model, epoch_size=1, lr=0, ema="false", drop_rate=0, **same)
+    once = {"epoch_size": 1, "lr": 0, "drop_rate": 0, "ckpt_save_dir": "same"}
+    runs.scripts.train(*recipe(runs.images, model=model, **same, **once))
     row = rows(runs.cwd / "same")[0]
     assert abs(float(row["soft_loss"])) < 1e-9
     assert float(row["loss"]) == pytest.approx(0.5 * float(row["hard_loss"]), rel=1e-6)

@@ -55,7 +55,7 @@ def timms(student, teacher, labels, alpha, temperature):
     )
     out = task(torch.zeros(ROWS, 3, 2, 2), torch.from_numpy(labels).long())
     out["loss"].backward()
-    losses = [float(out[key]) for key in ("loss", "task_loss", "kd_loss")]
+    losses = [float(out[key].detach()) for key in ("loss", "task_loss", "kd_loss")]
     return losses, network.logits.grad.numpy()
 
 
