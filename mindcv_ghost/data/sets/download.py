@@ -9,29 +9,22 @@ with ``tarfile.extractall`` wherever the archive's names point.
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import logging
 import os
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.unpack import file_members, gunzip
 from mindcv_ghost.errors import DataError
+from mindcv_ghost.storage.download import DownloadError, fetch, part_of
 
 __all__ = ["ARCHIVES", "Archive", "download"]
 
-_CHUNK = 2**16
-_TIMEOUT = 60  # seconds without a byte
-_TRANSFERS = 20  # of one file from one mirror, if each brings it further
 # What an archive may unpack to: CIFAR-10 has 184 MB, CIFAR-100 185 MB, MNIST's largest file 47 MB.
 _LARGEST = 300_000_000
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,11 +46,6 @@ class Archive:
     def name(self) -> str:
         """Name of the file."""
         return self.urls[0].rpartition("/")[2]
-
-    @property
-    def part(self) -> str:
-        """Name of the file while it is incomplete."""
-        return f".{self.name}.part"
 
 
 # yann.lecun.com, the original server, which MindCV still uses, answers 403.
@@ -130,7 +118,8 @@ def download(name: str, folder: str) -> None:
             _install(archive, scratch, folder)
     except (OSError, DataError) as error:
         package = ARRAY_SETS[name].system_package
-        kept = any(_size(os.path.join(folder, archive.part)) for archive in ARCHIVES[name])
+        parts = [part_of(Path(folder, archive.name)) for archive in ARCHIVES[name]]
+        kept = any(part.exists() and part.stat().st_size for part in parts)
         raise DataError(
             f"{name} can't be downloaded to {printable(os.path.abspath(folder))}: {error}\n"
             + ("What has arrived is kept, and the next start goes on from there. " if kept else "")
@@ -144,101 +133,32 @@ def download(name: str, folder: str) -> None:
 
 
 def _install(archive: Archive, scratch: str, folder: str) -> None:
-    packed = os.path.join(folder, archive.part)
+    packed = Path(folder, archive.name)
+    is_users = packed.exists()
     _fetch(archive, packed)
     if archive.name.endswith(".tar.gz"):
         wanted = dict.fromkeys(archive.files, _LARGEST)
-        for name, content in file_members(packed, wanted, largest=_LARGEST):
+        for name, content in file_members(str(packed), wanted, largest=_LARGEST):
             with open(os.path.join(scratch, name), "wb") as file:
                 file.write(content)
     else:
-        gunzip(packed, os.path.join(scratch, archive.files[0]), largest=_LARGEST)
+        gunzip(str(packed), os.path.join(scratch, archive.files[0]), largest=_LARGEST)
     missing = [name for name in archive.files if not os.path.exists(os.path.join(scratch, name))]
     if missing:
         raise DataError(f"{archive.name} lacks {', '.join(missing)}")
     for name in archive.files:
         os.replace(os.path.join(scratch, name), os.path.join(folder, name))
-    os.remove(packed)
+    if not is_users:
+        packed.unlink()
 
 
-def _fetch(archive: Archive, path: str) -> None:
+def _fetch(archive: Archive, path: Path) -> None:
     """Download an archive to a path from the first mirror that has it, with the right sum."""
     problems = []
     for url in archive.urls:
         try:
-            _fetch_from(url, archive.md5, path)
+            fetch(url, path, f"md5:{archive.md5}", _LARGEST)
             return
-        except (urllib.error.URLError, DataError) as error:
-            problems.append(f"\n  {url}: {getattr(error, 'reason', error)}")
+        except DownloadError as problem:
+            problems.append(f"\n  {url}: {problem}")
     raise DataError("".join(problems))
-
-
-def _fetch_from(url: str, md5: str, path: str) -> None:
-    """Download a file from one mirror, in as many transfers as it takes while each brings more.
-
-    Raises:
-        URLError: if the mirror can't be reached or refuses.
-        DataError: if the file doesn't come whole, or isn't the one with this sum.
-        OSError: if it can't be written.
-    """
-    for _ in range(_TRANSFERS):
-        started = _size(path)
-        if _transfer(url, path, started):
-            found, length = _md5(path), _size(path)
-            if found == md5:
-                return
-            os.remove(path)
-            if not started:
-                raise DataError(f"{length:,} bytes with the MD5 sum {found} instead of {md5}")
-            # The beginning was another file's: once more, from the start.
-        elif _size(path) <= started:
-            break
-    raise DataError(f"cut off after {_size(path):,} bytes again and again")
-
-
-def _transfer(url: str, path: str, start: int) -> bool:
-    """Append to a file what follows its first ``start`` bytes, as far as the connection holds.
-
-    Returns:
-        Whether the file is as long as the server's, as far as the server tells its length.
-    """
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:
-            return True  # nothing follows these bytes: this is the whole file, or another one
-        raise
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise urllib.error.URLError(getattr(error, "reason", error)) from None
-    with answer, open(path, "ab") as file:
-        follows = (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
-        file.truncate(start if follows else 0)  # a server without ranges sends everything
-        file.seek(0, os.SEEK_END)
-        length = answer.headers.get("Content-Length")
-        whole = file.tell() + int(length) if length else None
-        _logger.info(
-            "downloading %s%s", url, f" from byte {file.tell():,} on" if file.tell() else ""
-        )
-        while True:
-            try:
-                chunk = answer.read(_CHUNK)
-            except (OSError, http.client.HTTPException):
-                return False
-            if not chunk:
-                return whole is None or file.tell() == whole
-            file.write(chunk)
-            if file.tell() > _LARGEST:
-                raise DataError(f"larger than {_LARGEST:,} bytes: not that set")
-
-
-def _size(path: str) -> int:
-    return os.path.getsize(path) if os.path.exists(path) else 0
-
-
-def _md5(path: str) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
