@@ -79,9 +79,21 @@ _GHOSTIFY = {
 _CAST_LIST = re.compile(r"[\[(]\s*(nn\.[A-Za-z]\w*\s*(,\s*(?=[\])n])|(?=[\])])))+\s*[\])]")
 
 
+_WEIGHTS = (
+    "a name that `mindcv-ghost weights` lists, a folder of `mindcv-ghost publish`, or "
+    "URL#sha256=DIGITS"
+)
+
+
 def _check_cast_list(text: str) -> None:
     if not _CAST_LIST.fullmatch(text):
         raise IllegalValue("cells of mindspore.nn, as '[nn.Conv1d, nn.Conv2d]'")
+
+
+def _check_weights(text: str) -> None:
+    """Refuse 0 and 1, which a recipe has as integers and the command line as booleans."""
+    if text in ("0", "1"):
+        raise IllegalValue(f"{_WEIGHTS}; or true or false")
 
 
 def _key(default: Any, value_type: ValueType, help_text: str) -> Any:
@@ -275,10 +287,7 @@ class ModelConfig:
         False,
         Either(
             Bool(),
-            Text(
-                legal="a name that `mindcv-ghost weights` lists, a folder of `mindcv-ghost "
-                "publish`, or URL#sha256=DIGITS"
-            ),
+            Text(legal=_WEIGHTS, check=_check_weights),
         ),
         "start from published weights; true is MindCV's, where it has some",
     )

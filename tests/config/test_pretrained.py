@@ -30,8 +30,9 @@ def test_it_is_a_boolean_or_a_text(words, value, load):
     assert load(config.to_yaml()).model.pretrained == value
 
 
-def test_an_empty_text_is_refused(refused):
-    assert "a name that `mindcv-ghost weights` lists" in refused("pretrained: ''")
+@pytest.mark.parametrize("text", ["''", "0", "1"])
+def test_nothing_and_a_number_are_refused(refused, text):
+    assert "a name that `mindcv-ghost weights` lists" in refused(f"pretrained: {text}")
 
 
 def test_a_text_and_a_checkpoint_are_one_too_many(refused, load):
