@@ -40,7 +40,7 @@ class Job:
 _STEP, _TRAINING = "--rounds 1 --steps 1", "--case training"
 _SMALL = f"train_step.py --model ghost_resnet20_cifar {_TRAINING} --batch 128 --side 32"
 JOBS = (
-    Job("train_step.py --case training", "--rounds 15 --steps 1", 70, _STEP, last=True),
+    Job("train_step.py --case training", "--rounds 15 --steps 1", 46, _STEP, last=True),
     Job("train_step.py --case training --batch 16 --side 224", "--rounds 5 --steps 1", 82, _STEP),
     Job("train_step.py --case code", "--rounds 5 --steps 1", 55, _STEP),
     Job("train_step.py --case pynative", "--rounds 2 --steps 1", 118, _STEP),
@@ -56,6 +56,7 @@ JOBS = (
     Job("inference.py", "--rounds 4", 185, "--rounds 1 --side 64"),
     Job("accelerated_inference.py", "--rounds 4", 75, "--rounds 1 --side 64"),
     Job("profile_step.py", "", 56, "--steps 1"),
+    Job("profile_step.py --model ghost_resnet20_cifar --batch 128 --side 32", "", 36, "--steps 1"),
     Job("data_loading.py", "--rounds 2", 36, "--rounds 1 --workers 2"),
     Job("train_loop.py", "--rounds 1", 100, "--small"),
     Job("data_parallel.py", "--rounds 1", 54, "--side 32"),

@@ -117,7 +117,7 @@ def _grouped(folder: Path, native: dict[str, float], steps: int, whole: float) -
 
 
 def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: str) -> None:
-    """Write the CSV: limits, then stock operators, then native ones; keep other machines' rows."""
+    """Write the CSV: limits, then stock operators, then native ones; keep other steps' rows."""
     facts = {**provenance(), "case": case}
     facts["peak_gflops"] = f"{machine.operations / 1e9:.4g}"
     facts["peak_gbytes"] = f"{machine.bandwidth / 1e9:.4g}"
@@ -133,12 +133,16 @@ def write(path: Path, machine: MachineLimits, answers: dict[str, dict], case: st
     others: list[dict] = []
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
-            others = [row for row in csv.DictReader(file) if row["machine"] != facts["machine"]]
+            others = [row for row in csv.DictReader(file) if not _is_of(row, facts)]
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(others + [{**row, **facts} for row in rows])
     write_text(path, out.getvalue())
+
+
+def _is_of(row: dict, facts: dict[str, str]) -> bool:
+    return all(row[name] == facts[name] for name in ("case", "machine"))
 
 
 def main() -> None:

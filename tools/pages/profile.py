@@ -68,14 +68,21 @@ def read_profile(path: str | os.PathLike) -> list[dict]:
     return read_rows(path, COLUMNS, convert)
 
 
-def _by_machine(rows: Sequence[dict]) -> dict[str, list[dict]]:
-    machines = sorted({row["machine"] for row in rows})
-    return {machine: [r for r in rows if r["machine"] == machine] for machine in machines}
+def _by(name: str, rows: Sequence[dict]) -> dict[str, list[dict]]:
+    values = sorted({row[name] for row in rows})
+    return {value: [row for row in rows if row[name] == value] for value in values}
+
+
+def _steps(rows: Sequence[dict]) -> list[list[dict]]:
+    """Return the rows of each step that was measured: a case on a machine, the longest first."""
+    found = [step for each in _by("case", rows).values() for step in _by("machine", each).values()]
+    longest = {case: max(row["ms"] for row in each) for case, each in _by("case", rows).items()}
+    return sorted(found, key=lambda step: -longest[step[0]["case"]])
 
 
 def part_table(rows: Sequence[dict]) -> str:
-    """Return a table per machine, with a row per part: its times, the limit, and what sets it."""
-    return "\n".join(map(_parts_of, _by_machine(rows).values())) or NOT_MEASURED
+    """Return a table per step, with a row per part: its times, the limit, and what sets it."""
+    return "\n".join(map(_parts_of, _steps(rows))) or NOT_MEASURED
 
 
 def _parts_of(rows: Sequence[dict]) -> str:
@@ -101,16 +108,22 @@ def _parts_of(rows: Sequence[dict]) -> str:
 
 
 def operator_table(rows: Sequence[dict]) -> str:
-    """Return a table with a row per operator that takes a millisecond, and a column per machine."""
+    """Return a table per case: each operator that takes a millisecond, a column per machine."""
     found = [row for row in rows if row["operators"] != "limit" and row["ms"] >= 1]
-    if not found:
-        return NOT_MEASURED
-    machines = list(_by_machine(found))
+    cases = dict.fromkeys(step[0]["case"] for step in _steps(found))
+    tables = [_operators_of([row for row in found if row["case"] == case]) for case in cases]
+    if len(tables) > 1:
+        tables = [f"{case}:\n\n{table}" for case, table in zip(cases, tables)]
+    return "\n".join(tables) or NOT_MEASURED
+
+
+def _operators_of(rows: Sequence[dict]) -> str:
+    machines = list(_by("machine", rows))
     names = ("operators", "part", "operator")
     heads = ("operators", "part of a step", "operator", *(f"{each} (ms)" for each in machines))
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     times: dict[tuple, dict[str, float]] = {}
-    for row in found:
+    for row in rows:
         times.setdefault(tuple(row[name] for name in names), {})[row["machine"]] = row["ms"]
     order = [(kind, part) for kind in _KINDS for part in PARTS]
     for key in sorted(times, key=lambda k: (order.index(k[:2]), -max(times[k].values()))):
@@ -148,7 +161,7 @@ def _line(part: str, times: dict[str, float], bound: str) -> str:
 
 
 def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
-    """Draw each part's stock time, native time and limit as bars, in a panel per machine.
+    """Draw each part's stock time, native time and limit as bars, in a panel per step.
 
     Raises:
         ReportError: if there is nothing to draw, or no matplotlib.
@@ -157,18 +170,18 @@ def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:
     parts = [part for part in PARTS if any(_time(rows, kind, part) for kind in _KINDS)]
     if not parts:
         raise ReportError(f"{profile} holds nothing to draw")
-    machines = _by_machine(rows)
-    figure = new_figure(5.0 + 4.0 * len(machines), 1.2 + 0.55 * len(parts))
-    panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
-    for axes, (machine, measured) in zip(panels, machines.items()):
-        _draw_machine(axes, parts, measured)
-        axes.set_title(f"{measured[0]['case']}\n{machine}", size=9)
+    steps = _steps(rows)
+    figure = new_figure(5.0 + 4.0 * len(steps), 1.2 + 0.55 * len(parts))
+    panels = figure.subplots(1, len(steps), sharey=True, squeeze=False)[0]
+    for axes, measured in zip(panels, steps):
+        _draw_step(axes, parts, measured)
+        axes.set_title(f"{measured[0]['case']}\n{measured[0]['machine']}", size=9)
     panels[0].set_yticks([len(parts) - n for n in range(len(parts))], parts, fontsize=7)
     panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
     save_chart(figure, png, profile)
 
 
-def _draw_machine(axes: Any, parts: Sequence[str], rows: Sequence[dict]) -> None:
+def _draw_step(axes: Any, parts: Sequence[str], rows: Sequence[dict]) -> None:
     for shift, (kind, colour) in enumerate(zip(_KINDS, (GREY, BLUE, GREEN))):
         places = [len(parts) - n - 0.27 * (shift - 1) for n in range(len(parts))]
         times = [_time(rows, kind, part) for part in parts]
