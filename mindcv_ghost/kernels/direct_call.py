@@ -16,11 +16,10 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from mindspore import dtype as mstype
 
+from mindcv_ghost.kernels.arguments import Arguments
 from mindcv_ghost.kernels.library import Library
 
 __all__ = ["DirectCall"]
-
-_SIDES = ctypes.POINTER(ctypes.c_int64)
 
 
 class DirectCall:
@@ -46,8 +45,6 @@ class DirectCall:
         self._numbers = np.asarray(numbers, np.float32)
         self._parameters = tuple(parameters)
         self._shapes = [parameter.shape for parameter in parameters]
-        self._count = len(self._shapes) + 3
-        self._types = (ctypes.c_char_p * self._count)(*([b"float32"] * self._count))
         self._known = self._describe([0] * len(self._shapes), (), ())  # of the last call
 
     def __call__(self, x: Tensor, shape: tuple[int, ...]) -> Tensor | None:
@@ -71,44 +68,33 @@ class DirectCall:
             known = self._known = self._describe(addresses, x.shape, shape)
         output = np.empty(shape, np.float32)
         pointers = type(known.pointers).from_buffer_copy(known.pointers)
-        pointers[1], pointers[self._count - 1] = x.data_ptr(), output.ctypes.data
-        arguments = (self._count, pointers, known.ranks, known.sides, self._types, None, None)
-        return Tensor.from_numpy(output) if self._function(*arguments) == 0 else None
+        pointers[1], pointers[len(pointers) - 1] = x.data_ptr(), output.ctypes.data
+        is_done = known.arguments.call(self._function, pointers)
+        return Tensor.from_numpy(output) if is_done else None
 
     def _describe(
         self, addresses: list[int], given: tuple[int, ...], output: tuple[int, ...]
-    ) -> _Arguments:
-        shapes = [self._numbers.shape, given, *self._shapes, output]
-        kept = [(ctypes.c_int64 * max(1, len(shape)))(*shape) for shape in shapes]
-        return _Arguments(
-            addresses,
-            (given, output),
-            (ctypes.c_void_p * self._count)(self._numbers.ctypes.data, None, *addresses, None),
-            (ctypes.c_int * self._count)(*map(len, shapes)),
-            (_SIDES * self._count)(*(ctypes.cast(sides, _SIDES) for sides in kept)),
-            kept,
-        )
+    ) -> _Known:
+        arguments = Arguments.of([self._numbers.shape, given, *self._shapes, output])
+        pointers = arguments.pointers([self._numbers.ctypes.data, None, *addresses, None])
+        return _Known(addresses, (given, output), arguments, pointers)
 
 
 @dataclass(frozen=True)
-class _Arguments:
-    """What C++ reads of all arguments, but for the addresses of the given tensor and the output.
+class _Known:
+    """What stays the same from call to call while nothing moves and the shapes stay.
 
     Args:
         addresses: of the parameters.
         shapes: of the given tensor and of the output.
-        pointers: to all values.
-        ranks: numbers of dimensions.
-        sides: pointers to the shapes.
-        kept: what ``sides`` points to.
+        arguments: of the operator.
+        pointers: to all values, but for the given tensor's and the output's.
     """
 
     addresses: list[int]
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    arguments: Arguments
     pointers: Any
-    ranks: Any
-    sides: Any
-    kept: list[Any]
 
 
 def _is_as_expected(parameter: Parameter, shape: tuple[int, ...]) -> bool:

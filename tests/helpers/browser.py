@@ -7,7 +7,6 @@ import functools
 import http.server
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.export.web.npm_package import onnxruntime_web
+from tests.helpers.web_server import running
 
 # Debian's, Ubuntu's, and what GitHub's runners have.
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -69,13 +69,8 @@ class _Server(http.server.ThreadingHTTPServer):
 def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Serve a folder; yield the address, and the list of paths that were asked for."""
     handler = functools.partial(_Handler, directory=str(folder))
-    with _Server(("127.0.0.1", 0), handler) as server:
-        asked: list[str] = []
-        server.asked = asked  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    server = _Server(("127.0.0.1", 0), handler)
+    asked: list[str] = []
+    server.asked = asked  # type: ignore[attr-defined]
+    with running(server):
+        yield f"http://127.0.0.1:{server.server_port}/", asked

@@ -68,10 +68,17 @@ def serve(folder: Path) -> Iterator[tuple[str, Faults]]:
     faults = Faults()
     handler = functools.partial(_Handler, folder=folder, faults=faults)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with running(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}", faults
+
+
+@contextlib.contextmanager
+def running(server: http.server.HTTPServer) -> Iterator[None]:
+    """Serve in a thread while the block runs; close the server at its end."""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", faults
+        yield
     finally:
         server.shutdown()
         server.server_close()

@@ -104,3 +104,27 @@ def assert_close(got: np.ndarray, expected: np.ndarray, least_scale: float = 0.0
     assert got.shape == expected.shape
     scale = max(np.abs(expected).max(), least_scale)
     assert np.abs(got - expected).max() <= 1e-5 * scale
+
+
+def assert_same_layer(stock: dict, native: dict, index: int, least: float) -> dict[str, list[str]]:
+    """Compare all that a case has computed.
+
+    Args:
+        stock: results of :func:`compute_both`.
+        native: likewise.
+        index: of the case.
+        least: scale of a parameter's error at least, of the case's largest value.
+
+    Returns:
+        The names that were compared of the gradients, and of the running statistics.
+    """
+    found = {}
+    for what in ("outputs", "evaluation"):
+        assert_close(native[what][index], stock[what][index])
+    for what in ("gradients", "running"):
+        names = [name for name in stock[what] if name.startswith(f"cases.{index}.")]
+        largest = max([np.abs(stock[what][name]).max() for name in names], default=0)
+        for name in names:
+            assert_close(native[what][name], stock[what][name], least * largest)
+        found[what] = names
+    return found

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["call"]
+from mindcv_ghost.kernels.arguments import Arguments
 
-_SHAPE = ctypes.POINTER(ctypes.c_int64)
+__all__ = ["call"]
 
 
 def call(
@@ -41,18 +41,9 @@ def call(
     """
     outputs = [_filled(shape, np.nan, offset) for shape in shapes]
     arrays = [_filled(np.shape(array), array, offset) for array in inputs] + outputs
-    count = len(arrays)
-    sides = [(ctypes.c_int64 * max(1, a.ndim))(*a.shape) for a in arrays]
-    code = getattr(library, operator)(
-        ctypes.c_int(count),
-        (ctypes.c_void_p * count)(*(a.ctypes.data for a in arrays)),
-        (ctypes.c_int * count)(*(a.ndim for a in arrays)),
-        (_SHAPE * count)(*(ctypes.cast(side, _SHAPE) for side in sides)),
-        (ctypes.c_char_p * count)(*([b"float32"] * count)),
-        None,
-        None,
-    )
-    if code != 0:
+    arguments = Arguments.of([array.shape for array in arrays])
+    pointers = arguments.pointers([array.ctypes.data for array in arrays])
+    if not arguments.call(getattr(library, operator), pointers):
         raise ValueError(
             f"{operator} refuses {[a.shape for a in arrays]} (inputs, then outputs): their number "
             "or sizes are wrong, see the comments in cpp/*.cc"
