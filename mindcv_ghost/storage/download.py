@@ -5,7 +5,6 @@ Where files come from, where they go and what a user is told is up to the caller
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import os
@@ -14,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from mindcv_ghost.storage.atomic_file import move_into_place
+from mindcv_ghost.storage.provenance import digest_of
 
 __all__ = ["DownloadError", "fetch", "part_of"]
 
@@ -46,7 +46,7 @@ def fetch(url: str, path: str | os.PathLike, checksum: str, largest: int) -> Non
     """
     path = Path(path)
     algorithm, _, wanted = checksum.partition(":")
-    if path.is_file() and _digest(path, algorithm) == wanted.lower():
+    if path.is_file() and digest_of(path, algorithm) == wanted.lower():
         return
     part = part_of(path)
     _complete(url, part, algorithm, wanted.lower(), largest)
@@ -63,7 +63,7 @@ def _complete(url: str, part: Path, algorithm: str, wanted: str, largest: int) -
     for _ in range(_TRANSFERS):
         started = _size(part)
         if _transfer(url, part, started, largest):
-            found, length = _digest(part, algorithm), _size(part)
+            found, length = digest_of(part, algorithm), _size(part)
             if found == wanted:
                 return
             part.unlink()
@@ -114,15 +114,6 @@ def _transfer(url: str, part: Path, start: int, largest: int) -> bool:
             if position > largest:
                 file.truncate(0)
                 raise DownloadError(f"it is another file: longer than {largest:,} bytes")
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    # MD5 is enough against accidents, and some data sets publish nothing else.
-    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:

@@ -8,7 +8,7 @@ import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
-__all__ = ["sha256_of", "source_commit", "utc_now"]
+__all__ = ["digest_of", "sha256_of", "source_commit", "utc_now"]
 
 _CHUNK_BYTES = 1 << 22
 
@@ -42,7 +42,18 @@ def utc_now() -> str:
 
 def sha256_of(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: str | os.PathLike, algorithm: str) -> str:
+    """Return the digest of a file's content, in hexadecimal digits.
+
+    Args:
+        path: of the file.
+        algorithm: sha256 or md5, which is enough against accidents: some data sets publish nothing
+            else.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
