@@ -9,7 +9,8 @@ Reproduced: every convolution, including the first, is a Ghost module. Shortcuts
 give the paper's 0.43M parameters and 63M operations (429,882 and 63.0M), so they are the default;
 the 3x3 kernels of the paper's other networks would give 0.44M and 65M.
 
-Deviation: the average pool is global, so any image size works.
+Deviations: the average pool is global, so any image size works; ``width`` makes thinner networks,
+which the paper doesn't have.
 """
 
 from __future__ import annotations
@@ -92,6 +93,10 @@ class GhostCifarResNet(ImageClassifier):
         ratio: s in the paper, for every Ghost module.
         cheap_kernel_size: d in the paper, for every Ghost module.
         drop_rate: dropout probability before the classifier.
+        width: width multiplier, a factor for the channels of all stages, above 0. They are rounded
+            to the nearest number, not to multiples of 8 as in networks for ImageNet: that would
+            leave 8 and 16 for the first stage. A thin ResNet-20 of width 0.715 and ratio 1 has
+            11, 23 and 46 channels, and as many operations as Ghost-ResNet-20.
 
     Inputs:
         Images of shape (N, in_channels, H, W) and any size; designed for 32x32.
@@ -100,10 +105,11 @@ class GhostCifarResNet(ImageClassifier):
         Logits of shape (N, num_classes).
 
     Raises:
-        ValueError: if ``drop_rate`` lies outside 0 <= p < 1, or for the reasons that
-            :class:`GhostModule` gives.
+        ValueError: if ``drop_rate`` lies outside 0 <= p < 1, ``width`` leaves no channel, or for
+            the reasons that :class:`GhostModule` gives.
 
-    Source: paper, experiments on CIFAR-10.
+    Source: paper, experiments on CIFAR-10; width multiplier: Howard et al., "MobileNets" (arXiv
+    1704.04861), section 3.3.
     """
 
     def __init__(
@@ -114,12 +120,16 @@ class GhostCifarResNet(ImageClassifier):
         ratio: int = 2,
         cheap_kernel_size: int = 1,
         drop_rate: float = 0.0,
+        width: float = 1.0,
     ) -> None:
         super().__init__(drop_rate)
         ghost = partial(GhostModule, ratio=ratio, cheap_kernel_size=cheap_kernel_size)
-        channels_in, reduction = STAGES[0][0], 1
+        stages = [(int(channels * width + 0.5), stride) for channels, stride in STAGES]
+        channels_in, reduction = stages[0][0], 1
+        if channels_in < 1:
+            raise ValueError(f"width is {width}, which leaves no channel of {STAGES[0][0]}")
         self.conv1 = ghost(in_channels, channels_in, 3)
-        for number, (channels, first_stride) in enumerate(STAGES, start=1):
+        for number, (channels, first_stride) in enumerate(stages, start=1):
             stage = []
             for index in range(blocks):
                 stride = first_stride if index == 0 else 1
@@ -134,7 +144,7 @@ class GhostCifarResNet(ImageClassifier):
         self.add_classifier(channels_in, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Compute maps (N, 64, ceil(H / 4), ceil(W / 4)) from images (N, in_channels, H, W)."""
+        """Compute maps (N, 64 width, ceil(H / 4), ceil(W / 4)) from (N, in_channels, H, W)."""
         x = self.conv1(x)
         x = self.layer1(x)
         x = self.layer2(x)

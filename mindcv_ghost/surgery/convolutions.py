@@ -162,7 +162,9 @@ def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
 
 
 def _is_ghost(cell: nn.Cell) -> bool:
-    return isinstance(cell, GhostModule) or type(cell).__name__ == "GhostModule"  # MindCV's
+    if isinstance(cell, GhostModule):
+        return cell.cheap is not None  # with ratio 1 it is an ordinary convolution
+    return type(cell).__name__ == "GhostModule"  # MindCV's
 
 
 def _parents(network: nn.Cell, name: str) -> list[nn.Cell]:

@@ -40,6 +40,23 @@ def test_ghost_resnet56_has_the_papers_counts_with_cheap_kernels_of_one():
     assert count_parameters(three) == 438_010
 
 
+def test_a_thin_resnet20_has_as_many_operations_as_ghost_resnet20():
+    counts = {}
+    for name, options in (("ghost", {}), ("thin", {"ratio": 1, "width": 0.715})):
+        network = mindcv.create_model("ghost_resnet20_cifar", num_classes=10, **options)
+        counts[name] = count_macs(network, (1, 3, 32, 32)).macs
+    assert [each["chs"] for each in network.feature_info] == [11, 23, 46]
+    assert counts["thin"] == pytest.approx(counts["ghost"], rel=0.005)
+    logits = network.set_train(False)(Tensor(np.zeros((2, 3, 28, 28), np.float32)))
+    assert logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.03, -1.0])
+def test_a_width_that_leaves_no_channel_is_refused(width):
+    with pytest.raises(ValueError, match="leaves no channel of 16"):
+        mindcv.create_model("ghost_resnet20_cifar", num_classes=10, width=width)
+
+
 def test_shortcut_takes_every_second_position_and_adds_zeros_on_both_sides():
     block = GhostCifarBlock(2, 6, 2, partial(GhostModule, cheap_kernel_size=1)).set_train(False)
     for branch in (block.conv2.primary, block.conv2.cheap):

@@ -12,6 +12,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 import mindcv_ghost  # noqa: F401
+from mindcv_ghost.analysis.complexity import count_macs
 from mindcv_ghost.layers import GhostModule, StemMaxPool
 from mindcv_ghost.surgery import ghostify
 from tests.helpers.randomised import randomise
@@ -88,6 +89,24 @@ class Odd(nn.Cell):
         x = self.grouped(self.depthwise(x))
         x = x * self.gate(x.mean((2, 3), keep_dims=True))
         return self.twice(self.twice(x)).mean((2, 3))
+
+
+def test_a_ghost_module_of_ratio_1_is_replaced_as_the_convolution_that_it_is():
+    options = {"num_classes": 10, "in_channels": 1}
+    ours = mindcv.create_model("ghost_resnet20_cifar", **options)
+    randomise(ours)
+    plain = mindcv.create_model("ghost_resnet20_cifar", ratio=1, **options)
+    network, report = ghostify(plain, cheap_kernel_size=1, where=["*"], image_size=28)
+    costs = count_macs(ours, (1, 1, 28, 28))
+    assert (report.after.parameters, report.after.macs) == (costs.parameters, costs.macs)
+    values = {p.name: p for p in ours.get_parameters()}
+    for parameter in network.get_parameters():
+        name = parameter.name.replace(".conv.primary.", ".").replace("primary.conv.cheap", "cheap")
+        parameter.set_data(values.pop(name))
+    assert values == {}
+    x = images(3, 1, 28, 28)
+    expected = ours.set_train(False)(x).asnumpy()
+    np.testing.assert_allclose(network.set_train(False)(x).asnumpy(), expected, atol=2e-5)
 
 
 def test_settings_of_a_convolution_carry_over_to_the_module():
