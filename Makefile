@@ -20,7 +20,7 @@ MPIRUN = $(BIN)/mpirun --oversubscribe -n $(RANKS)
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test test-slow test-zoo test-parity test-faults test-fuzz test-native test-device \
-	test-releases test-all lint format pages bench clean
+	test-releases test-all lint format pages bench proof proof-quick clean
 
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
@@ -35,6 +35,8 @@ help:
 	@echo "make test-fuzz  tens of thousands of hostile recipes, command lines, images and checkpoints"
 	@echo "make lint       ruff, mypy, and vulture for dead code"
 	@echo "make bench      measure speed against rivals (20 minutes; installs PyTorch, OpenVINO)"
+	@echo "make proof      train what docs/proof.md compares (many hours; goes on where it was stopped)"
+	@echo "make proof-quick  two epochs on Fashion-MNIST in a few minutes, and what to expect"
 	@echo "make pages      draw the figures and write the tables of all pages"
 
 $(VENV)/bin/python:
@@ -117,7 +119,15 @@ format: $(VENV)/.test
 
 pages: $(VENV)/.demo
 	$(BIN)/python -m tools.pages.figures configs/ghostnet/ghost_module.png
+	$(BIN)/python -m tools.pages.proof results/proof docs/proof.png
 	$(BIN)/python -m tools.pages.tables
+
+# Neither downloads anything: both say how to get the data that are missing.
+proof: $(VENV)/.demo
+	$(BIN)/python -m tools.measure.proof $(if $(CIFAR10_JPEG),--cifar10_jpeg $(CIFAR10_JPEG))
+
+proof-quick: $(VENV)/.demo
+	$(BIN)/python -m tools.measure.proof --quick
 
 # Alone on the machine, or the numbers mean little. The page is made of whatever could be measured.
 bench: $(VENV)/.bench

@@ -10,6 +10,7 @@ import pytest
 from mindcv_ghost.config import load_config
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.json_file import read_json
+from tools.measure.proof_list import experiments
 from tools.pages.recipe_header import describe_recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,14 @@ def test_header_comment_runs_this_very_recipe(recipe):
 @each_recipe
 def test_hours_and_accuracy_name_their_source(recipe):
     for claim in (recipe.hours, recipe.accuracy):
-        assert re.search(r"\((paper|authors' page|measured\b.*)\)$|^not measured$", claim), claim
+        sources = r"\((paper|authors' page|measured\b.*)\)$|^not measured$|^docs/proof\.md$"
+        assert re.search(sources, claim), claim
+
+
+@each_recipe
+def test_recipes_of_the_proof_are_those_that_name_its_page(recipe):
+    measured = recipe.path.name in {experiment.recipe for experiment in experiments()}
+    assert (recipe.hours == recipe.accuracy == "docs/proof.md") is measured
 
 
 @each_recipe

@@ -75,7 +75,10 @@ def test_the_rates_stand_in_the_models_table(measure, tmp_path):
         **{"parameters": 1e6, "macs": 1e6, "activations": 1e6, "peak_bytes": 1e6},
     }
     other = {**entry, "model": "b"}
-    recipes = [type("Recipe", (), {"path": tmp_path / f"{n}_x.yaml", "model": n}) for n in "ab"]
+    recipes = [
+        type("Recipe", (), {"path": tmp_path / name, "model": name[0], "is_comparison": compared})
+        for name, compared in (("a_x.yaml", False), ("a_y.yaml", True), ("b_x.yaml", False))
+    ]
     first, second = models_rows([entry, other], recipes, tmp_path / "page.md", throughput)
     assert first[7:9] == ("7.5", "1,234") and second[7:9] == ("–", "–")
     assert "commit `abc`" in throughput_sentence(throughput)

@@ -1,6 +1,6 @@
-"""Charts that are drawn from a file of results, and whose age can be checked.
+"""Charts that are drawn from files of results, and whose age can be checked.
 
-A chart ends with the digest of its file. PNG readers ignore it, because it stands after the PNG's
+A chart ends with the digest of its files. PNG readers ignore it, because it stands after the PNG's
 end chunk. A test compares it with the digest of the file that is there now.
 """
 
@@ -24,7 +24,7 @@ def save_chart(figure: Any, png: str | os.PathLike, source: str | os.PathLike) -
     Args:
         figure: a figure of ``mindcv_ghost.report.plots.new_figure``.
         png: the picture to write.
-        source: the file of results that it was drawn from.
+        source: the file of results that it was drawn from, or the folder of JSON files.
     """
     save_png(figure, png)
     with open(png, "ab") as file:
@@ -32,8 +32,14 @@ def save_chart(figure: Any, png: str | os.PathLike, source: str | os.PathLike) -
 
 
 def digest_of(source: str | os.PathLike) -> str:
-    """Return the digest (SHA-256) that a chart of this file ends with."""
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    """Return the digest (SHA-256) that a chart of this file or folder ends with."""
+    path = Path(source)
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.json")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def chart_main(

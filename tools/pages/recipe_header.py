@@ -11,7 +11,10 @@ import yaml
 
 from mindcv_ghost.report import ReportError
 
-__all__ = ["DescribedRecipe", "describe_recipe", "list_recipes"]
+__all__ = ["PROOF_PAGE", "DescribedRecipe", "describe_recipe", "list_recipes"]
+
+PROOF_PAGE = "docs/proof.md"
+"""In a header: the numbers are on that page."""
 
 _FIELDS = ("Command", "Hours", "Accuracy")
 
@@ -25,6 +28,7 @@ class DescribedRecipe:
         command: the command that runs the recipe, on one line.
         hours: duration of the training, with the source of the number.
         accuracy: likewise.
+        data: the data set's title, if the header has ``Data:``; else "".
         values: key -> value, including those of its ``_base_``.
     """
 
@@ -32,11 +36,18 @@ class DescribedRecipe:
     command: str
     hours: str
     accuracy: str
+    data: str
     values: dict
 
     @property
     def model(self) -> str:
         return self.values["model"]
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it trains a variant that docs/proof.md compares with the model itself."""
+        variants = ("model_args", "ghostify", "teacher")
+        return self.accuracy == PROOF_PAGE and any(map(self.values.get, variants))
 
     @property
     def dataset(self) -> str:
@@ -70,7 +81,7 @@ def describe_recipe(path: str | os.PathLike) -> DescribedRecipe:
             f"missing: {', '.join(missing) or 'all'}"
         )
     fields = {name.lower(): found[name].strip() for name in _FIELDS}
-    return DescribedRecipe(path, values=_values(path), **fields)
+    return DescribedRecipe(path, data=found.get("Data", ""), values=_values(path), **fields)
 
 
 def _values(path: Path) -> dict:

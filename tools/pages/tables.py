@@ -8,13 +8,12 @@ A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME i
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
 ``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``support``,
 ``calls``, ``keys``, ``digits_settings``, ``export``, ``export_failures``, ``int8``,
-``int8_trials``, ``int8_kinds`` and ``int8_schemes``.
+``int8_trials``, ``int8_kinds`` and ``int8_schemes``, or one of ``tools.pages.proof``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
-ghostify, ghostify_digits, digits_settings, support, export, int8), ``results.csv``,
-``profile.csv`` and
-``releases.csv`` in ``benchmarks``, the recipes' header comments, and the package's own tables of
-keys and of calls.
+ghostify, ghostify_digits, digits_settings, support, export, int8), ``results/proof/*.json``,
+``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``, the recipes' header
+comments, and the package's own tables of keys and of calls.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ from tools.pages.int8 import (
 )
 from tools.pages.keys import keys_table
 from tools.pages.profile import chart_link, operator_table, part_table, read_profile
-from tools.pages.recipe_header import DescribedRecipe, list_recipes
+from tools.pages.proof import PROOF_SECTIONS, read_proof, recipe_summary
+from tools.pages.recipe_header import PROOF_PAGE, DescribedRecipe, list_recipes
 from tools.pages.releases import read_releases, releases_table
 from tools.pages.support import calls_table, support_table
 from tools.pages.zoo_tables import (
@@ -99,6 +99,7 @@ class Sources:
         self.ghostify_digits, self.digits_settings = {"parts": []}, {"runs": []}
         self.support, self.export = {"rows": []}, {"rows": []}
         self.int8 = {"networks": [], "schemes": []}
+        self.proof = read_proof(self.root / "results" / "proof")
         for path in sorted((self.root / "results").glob("*.json")):
             result = read_json(path)
             kind = result.get("kind")
@@ -127,18 +128,27 @@ class Sources:
 def results_table(sources: Sources, page: Path) -> str:
     """Return a table per data set, with MindCV's columns and a row per recipe and run."""
     parts = []
-    for dataset, title in _DATASETS.items():
-        recipes = [recipe for recipe in sources.recipes if recipe.dataset == dataset]
+    titles = dict.fromkeys([*_DATASETS.values(), *map(_data_title, sources.recipes)])
+    for title in titles:
+        recipes = [recipe for recipe in sources.recipes if _data_title(recipe) == title]
         rows = []
         for recipe in recipes:
             runs = [run for run in sources.runs if run["recipe"] == recipe.path.name]
             rows += [_run_row(run, recipe, sources, page) for run in runs]
-            rows += [] if runs else [_unmeasured_row(recipe, sources, page)]
+            summary = recipe_summary(sources.proof, recipe.path.name)
+            if summary is not None:
+                rows.append(_proof_row(summary, recipe, sources, page))
+            elif not runs:
+                rows.append(_unmeasured_row(recipe, sources, page))
         head = ("Model", "Context", "Top-1 (%)", "Top-5 (%)", "Params (M)", "Train T. (s/epoch)")
         head += ("Infer T. (ms/step)", "Download", "Config", "Log")
         if rows:
             parts.append(f"**{title}**\n\n{_table(head, rows)}")
     return "\n".join(parts)
+
+
+def _data_title(recipe: DescribedRecipe) -> str:
+    return recipe.data or _DATASETS.get(recipe.dataset, recipe.dataset)
 
 
 def _run_row(run: dict, recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple:
@@ -161,6 +171,22 @@ def _run_row(run: dict, recipe: DescribedRecipe, sources: Sources, page: Path) -
     )
 
 
+def _proof_row(summary: dict, recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple:
+    seeds = summary["seeds"]
+    return (
+        _network_name(recipe),
+        "CPUx1-G",
+        f"{summary['top1']} ({seeds} seed{'s' * (seeds > 1)})",
+        "–",
+        f"{summary['parameters'] / 1e6:.2f}",
+        f"{summary['epoch_seconds']:.1f}",
+        "–",
+        "–",
+        _link("cfg", recipe.path, page),
+        _link("runs", sources.root / PROOF_PAGE, page),
+    )
+
+
 def _unmeasured_row(recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple:
     ratio = (recipe.values.get("model_args") or {}).get("ratio", 2)
     entry = sources.counted(recipe.model, ratio)
@@ -171,10 +197,11 @@ def _unmeasured_row(recipe: DescribedRecipe, sources: Sources, page: Path) -> tu
         parameters = f"{count / 1e6:.2f}"
     for entry in sources.registered:
         asked = (recipe.model, recipe.values["num_classes"])
-        # They were counted with the models' default ratio.
-        if parameters == "–" and ratio == 2 and (entry["model"], entry["num_classes"]) == asked:
+        # They were counted with the models' default arguments.
+        default = not recipe.values.get("model_args") and recipe.values.get("in_channels", 3) == 3
+        if parameters == "–" and default and (entry["model"], entry["num_classes"]) == asked:
             parameters = f"{entry['parameters'] / 1e6:.2f}"
-    cells = (_name(recipe.model, ratio), "–", NOT_MEASURED, NOT_MEASURED, parameters)
+    cells = (_network_name(recipe), "–", NOT_MEASURED, NOT_MEASURED, parameters)
     return (*cells, NOT_MEASURED, NOT_MEASURED, "–", _link("cfg", recipe.path, page), "–")
 
 
@@ -260,14 +287,23 @@ def recipes_table(sources: Sources, page: Path) -> str:
         (
             _link(recipe.path.name, recipe.path, page),
             f"`{recipe.model}`",
-            _DATASETS.get(recipe.dataset, recipe.dataset),
+            _data_title(recipe),
             recipe.values["epoch_size"],
-            recipe.hours,
-            recipe.accuracy,
+            *_hours_and_accuracy(recipe, sources, page),
         )
         for recipe in sources.recipes
     ]
     return _table(("Recipe", "Model", "Data", "Epochs", "Hours", "Accuracy"), rows)
+
+
+def _hours_and_accuracy(recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple[str, str]:
+    if recipe.accuracy != PROOF_PAGE:
+        return recipe.hours, recipe.accuracy
+    summary = recipe_summary(sources.proof, recipe.path.name)
+    if summary is None:
+        return NOT_MEASURED, NOT_MEASURED
+    source = _link("measured", sources.root / PROOF_PAGE, page)
+    return f"{summary['hours']} ({source})", f"{summary['top1']} % top-1 ({source})"
 
 
 def digits_sentence(sources: Sources, page: Path) -> str:
@@ -364,6 +400,10 @@ _SECTIONS = {
     "int8_trials": lambda sources, page: int8_trials_table(sources.int8),
     "int8_kinds": lambda sources, page: int8_kinds_table(sources.int8),
     "int8_schemes": lambda sources, page: int8_schemes_table(sources.int8),
+    **{
+        name: lambda sources, page, section=section: section(sources.proof)
+        for name, section in PROOF_SECTIONS.items()
+    },
 }
 
 
@@ -405,6 +445,15 @@ def pages(root: str | os.PathLike) -> list[Path]:
     found = [root / "README.md", *sorted(root.glob("configs/*/README.md"))]
     found += sorted(root.glob("docs/*.md"))
     return [page for page in found if page.is_file() and _MARKED.search(page.read_text("utf-8"))]
+
+
+def _network_name(recipe: DescribedRecipe) -> str:
+    """Return the model with its arguments, if they aren't the default ones."""
+    arguments = dict(recipe.values.get("model_args") or {})
+    words = [f"{key} {value}" for key, value in arguments.items()]
+    words += ["fitted"] if recipe.values.get("ghostify") else []
+    words += ["distilled"] if recipe.values.get("teacher") else []
+    return f"{recipe.model} ({', '.join(words)})" if words else recipe.model
 
 
 def _name(model: str, ratio: int) -> str:

@@ -47,6 +47,7 @@ def models_rows(registered: list[dict], recipes: list, page: Path, throughput: d
         paths = [recipe.path for recipe in recipes if recipe.model == model]
         if not paths:
             raise ReportError(f"{model} has no recipe in configs/ghostnet")
+        paths = [r.path for r in recipes if r.model == model and not r.is_comparison] or paths
         links = [
             f"[{path.stem[len(model) + 1 :]}]({os.path.relpath(path, page.parent)})"
             for path in paths

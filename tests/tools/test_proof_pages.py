@@ -1,0 +1,145 @@
+"""The page of the proof says what the records say, and nothing without records."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mindcv_ghost.report import ReportError
+from tests.tools.test_tables import ROOT
+from tools.measure.proof_list import Experiment
+from tools.pages import proof as page
+from tools.pages.charts import digest_of
+
+WHERE = {"commit": "abc", "date": "2026-11-29T10:00:00+00:00", "hardware": "a CPU, 2 cores"}
+
+
+def write_record(folder, data, row, seed, correct, macs=20_000_000, parameters=140_000, **changes):
+    experiment = Experiment(data, row, seed)
+    result = {
+        **{"kind": "proof", "data": data, "row": row, "seed": seed, "options": []},
+        **{"recipe": experiment.recipe, "epochs": 15, "macs": macs, "parameters": parameters},
+        **{"correct": correct, "images": 10_000, "top1": correct / 100, "train_seconds": 600.0},
+        **{"epoch_seconds": 40.0, "versions": {"mindspore": "2.8.0"}, **WHERE, **changes},
+    }
+    (folder / f"{experiment.name}.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """The main pair with three seeds: means of 94.60 and 94.20 %, deviations of 0.10 points."""
+    for seed, difference in enumerate((-10, 0, 10)):
+        size = {"macs": 40_000_000, "parameters": 280_000}
+        write_record(tmp_path, "fashion_mnist", "resnet20", seed, 9460 + difference, **size)
+        write_record(tmp_path, "fashion_mnist", "ghost_resnet20", seed, 9420 + difference)
+    return tmp_path
+
+
+def test_without_records_the_page_says_not_run_and_draws_nothing(tmp_path):
+    empty = page.read_proof(tmp_path)
+    for data in ("cifar10_jpeg", "fashion_mnist"):
+        table = page.data_table(empty, data)
+        assert table.count("| not run |") == 11 and "%" not in table.replace("Top-1 (%)", "")
+    assert page.findings(empty) == "Nothing has been compared yet.\n"
+    assert "not measured yet" in page.expectation(empty)
+    assert "no figure" in page.chart_text(empty)
+    page.draw_chart(tmp_path, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_rows_have_mean_and_spread_over_seeds_and_the_right_answers_of_each(pair):
+    table = page.data_table(page.read_proof(pair), "fashion_mnist")
+    row = next(line for line in table.splitlines() if line.startswith("| ResNet-20 |"))
+    assert "| 0.280 | 40.0 | 94.60 ± 0.10 | 9,450, 9,460, 9,470 | 10, 10, 10 | – |" in row
+    assert "Right answers of 10,000 test images." in table
+
+
+def test_the_findings_have_difference_standard_error_and_missed_goals(pair):
+    text = page.findings(page.read_proof(pair))
+    assert (
+        "**Does a Ghost network keep its parent's accuracy at half the operations?**\n\n"
+        "- Fashion-MNIST: Ghost-ResNet-20, s = 2, d = 1 is 0.40 points below ResNet-20, with 0.50 "
+        "of the operations and 0.50 of the parameters. The standard error of that difference, from "
+        "3 and 3 seeds, is 0.08 points." in text
+    )
+    assert "within 0.3 points of its parent's mean: 0.40 points below, **missed**." in text
+    assert "at 94.5 % or better after 15 epochs: 94.60 %, met." in text
+    assert "CIFAR-10 as JPEG" not in text
+
+
+def test_a_difference_of_single_seeds_says_that_its_spread_is_unknown(pair):
+    write_record(pair, "fashion_mnist", "s3", 0, 9300)
+    text = page.findings(page.read_proof(pair))
+    assert "s = 3 is 1.20 points below" in text
+    assert "(1 and 3 seeds: the spread isn't known)." in text
+
+
+def test_fitted_and_random_starts_stand_beside_each_other(pair):
+    for epochs, correct in ((0, 8000), (1, 9100), (15, 9440)):
+        row = f"fit_{epochs}"
+        write_record(pair, "fashion_mnist", row, 0, correct, epochs=epochs)
+    write_record(pair, "fashion_mnist", "random_1", 0, 8500, epochs=1, options=["--epoch_size", 1])
+    table = page.fit_table(page.read_proof(pair))
+    assert "| Fashion-MNIST | fitted to ResNet-20 | 80.00 | 91.00 | not run | 94.40 |" in table
+    # The fourth is seed 0 of the plain row.
+    assert "| Fashion-MNIST | random | – | 85.00 | not run | 94.10 |" in table
+
+
+def test_the_quick_trial_s_expectation_comes_from_its_records(tmp_path):
+    for seed, correct in enumerate((8900, 9000, 9100)):
+        changes = {"epochs": 2, "train_seconds": 70.0 + seed}
+        write_record(tmp_path, "fashion_mnist", "quick", seed, correct, **changes)
+    assert page.expectation(page.read_proof(tmp_path)) == (
+        "Expect 90.00 ± 1.00 % top-1 (mean and standard deviation of 3 seeds) after 70 to 72 s of "
+        "training on a CPU, 2 cores."
+    )
+
+
+def test_a_recipe_s_own_runs_fill_the_model_page(pair):
+    recipe = "ghost_resnet20_cifar_fashion_mnist.yaml"
+    write_record(pair, "fashion_mnist", "random_1", 0, 8500, options=["--epoch_size", 1])
+    summary = page.recipe_summary(page.read_proof(pair), recipe)
+    assert (summary["top1"], summary["seeds"], summary["epoch_seconds"]) == ("94.20 ± 0.10", 3, 40)
+    assert page.recipe_summary(page.read_proof(pair), "other.yaml") is None
+
+
+def test_the_figure_has_every_network_and_the_digest_of_its_records(pair, monkeypatch):
+    times = {"resnet20": {"32": 9.0}, "ghost_resnet20": {"32": 7.0}}
+    result = {"kind": "proof_times", "milliseconds": {"fashion_mnist": times}, **WHERE}
+    (pair / "times.json").write_text(json.dumps(result))
+    figures = []
+    monkeypatch.setattr(page, "save_chart", lambda figure, png, folder: figures.append(figure))
+    page.draw_chart(pair, pair / "x.png")
+    left, right = figures[0].axes
+    for axes, places in ((left, {40.0, 20.0}), (right, {9.0, 7.0})):
+        assert {bars.lines[0].get_xdata()[0] for bars in axes.containers} == places
+        assert [bars.has_yerr for bars in axes.containers] == [True, True]
+    monkeypatch.undo()
+    assert page.main([str(pair), str(pair / "x.png")]) == 0
+    assert (pair / "x.png").read_bytes().endswith(digest_of(pair).encode())
+    before = digest_of(pair)
+    write_record(pair, "fashion_mnist", "thin", 0, 9400)
+    assert digest_of(pair) != before
+
+
+@pytest.mark.parametrize("change", [{"kind": "guess"}, {"row": "resnet18"}])
+def test_a_record_of_something_else_is_named(pair, change):
+    path = next(pair.glob("*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ReportError, match=path.name):
+        page.read_proof(pair)
+
+
+def test_published_numbers_are_labelled_with_their_sources():
+    text = page.published_tables(page.read_proof(ROOT / "results" / "proof"))
+    assert text.count("\nSource: ") == 3
+    assert "| ResNet-20 | 4.39 | 4.02 |" in text and "| Ghost-ResNet-56, s = 2 | 92.7 |" in text
+
+
+def test_the_figure_of_this_project_is_that_of_its_records():
+    records, png = ROOT / "results" / "proof", ROOT / "docs" / "proof.png"
+    drawn = "no figure" not in page.chart_text(page.read_proof(records))
+    assert png.exists() == drawn
+    if drawn:
+        assert png.read_bytes().endswith(digest_of(records).encode())

@@ -1,0 +1,176 @@
+"""Experiments are run by the scripts, go on where they were stopped, and are recorded once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+
+import pytest
+
+from mindcv_ghost.report import ReportError
+from tests.e2e.test_small_images import write_clothes
+from tests.helpers.tiny_network import register_tiny
+from tools.measure import proof
+from tools.measure.proof_list import ROWS, Experiment
+
+# train.py and validate.py with a network that compiles in a second, and a run that is stopped by
+# SIGTERM before its third batch if there is a file that says so.
+SCRIPT = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, {root!r})
+    from mindcv_ghost.launch.script import run_script
+    from tests.helpers.tiny_network import register_tiny
+
+    def main(argv):
+        import train, validate
+        from mindcv_ghost.engine.epoch import EpochRun
+
+        register_tiny("tiny_28", side=28)
+        if {kind!r} == "validate":
+            return validate.main(argv)
+        stop, ask, batches = Path({stop!r}), EpochRun._request, []
+
+        def request(self):
+            batches.append(1)
+            if stop.exists() and len(batches) == 3:
+                stop.unlink()
+                os.kill(os.getpid(), signal.SIGTERM)
+            ask(self)
+
+        EpochRun._request = request
+        small = ["--model", "tiny_28", "--batch_size", "8", "--num_parallel_workers", "1"]
+        return train.main([*argv, *small, "--save_every_steps", "1"])
+
+    sys.exit(run_script(main, sys.argv[1:]))
+"""
+ONE = Experiment("fashion_mnist", "random_1", 0)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    write_clothes(tmp_path / "data")
+    for kind in ("train", "validate"):
+        text = SCRIPT.format(root=str(proof.ROOT), kind=kind, stop=str(tmp_path / "stop"))
+        path = tmp_path / f"{kind}.py"
+        path.write_text(textwrap.dedent(text))
+        monkeypatch.setattr(proof, kind.upper(), [str(path)])
+    monkeypatch.setenv("MINDCV_GHOST_GRAPHS", str(tmp_path / "graphs"))
+    register_tiny("tiny_28", side=28)
+    return tmp_path
+
+
+def words(place, *more):
+    folders = {"fashion_mnist": "data", "runs": "runs", "out": "out", "cifar10_jpeg": "none"}
+    options = [w for key, name in folders.items() for w in (f"--{key}", str(place / name))]
+    return [*options, "--allow_dirty", *more]
+
+
+def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capfd):
+    (place / "stop").touch()
+    assert proof.main(words(place, "--only", ONE.name)) == 2
+    assert "status 143 of python" in capfd.readouterr().err
+    assert not (place / "out").exists()
+    assert proof.main(words(place, "--only", ONE.name)) == 0
+    log = (place / "runs" / ONE.name / "train.log").read_text()
+    assert "continuing after batch" in log
+    result = json.loads((place / "out" / f"{ONE.name}.json").read_text())
+    assert (result["row"], result["seed"], result["epochs"]) == ("random_1", 0, 1)
+    assert result["images"] == 22 and 0 <= result["correct"] <= 22
+    assert result["curve"] == [pytest.approx(100 * result["correct"] / 22, abs=1e-3)]
+    # 8 maps of 14x14 by 3x3 kernels, as many ghosts, and 784 features to 10 classes.
+    assert result["macs"] == 2 * 8 * 14 * 14 * 9 + 784 * 10
+    metrics = (place / "out" / f"{ONE.name}_metrics.csv").read_bytes()
+    assert metrics == (place / "runs" / ONE.name / "metrics.csv").read_bytes()
+
+    capfd.readouterr()
+    assert proof.main(words(place, "--only", ONE.name)) == 0
+    assert capfd.readouterr().out == ""
+    assert proof.main(words(place, "--only", ONE.name, "--list")) == 0
+    assert capfd.readouterr().out == f"{ONE.name} recorded\n"
+
+
+class Calls(proof.Runner):
+    """Writes what the scripts would write, and notes which were called."""
+
+    def __init__(self, tmp_path, **options):
+        data = dict.fromkeys(proof.DATA_SETS, "data")
+        super().__init__(tmp_path / "runs", tmp_path / "out", data, allow_dirty=False, **options)
+        self.commands: list[list[str]] = []
+
+    def _call(self, words, read=False):
+        self.commands.append(words)
+        if read:
+            return 'log\n{"correct": 9, "images": 10, "unreadable": 0, "top1": 90.0}\n'
+        folder = self.runs / words[words.index("--ckpt_save_dir") + 1]
+        folder.mkdir(parents=True)
+        name = folder.name.split("-")
+        facts = {key: "" for key in proof._FACTS}
+        facts |= {"recipe": words[words.index("--config") + 1].split("/")[-1], "commit": "abc"}
+        facts |= {"seed": int(name[2][4:]), "epochs": ROWS[name[1]].epochs, "seconds": 9.0}
+        facts |= {"compile_seconds": 1.0, "ghostify": {"after": {"macs": 7}}}
+        (folder / "run.json").write_text(json.dumps(facts))
+        (folder / "last.ckpt").touch()
+        return ""
+
+
+def test_what_an_experiment_depends_on_is_trained_first_and_its_weights_are_given(tmp_path):
+    runner = Calls(tmp_path)
+    runner.run(Experiment("fashion_mnist", "fit_0", 0))
+    scripts = [words[0] if words[0] != "-m" else words[1] for words in runner.commands]
+    start = "tools.measure.proof_start"
+    assert scripts == ["train.py", "validate.py", start, "validate.py"]
+    parent = tmp_path / "runs" / "fashion_mnist-resnet20-seed0" / "last.ckpt"
+    assert runner.commands[2][-2:] == ["--ckpt_path", str(parent)]
+    runner.run(Experiment("fashion_mnist", "distilled", 1))
+    taught = runner.commands[-2]
+    teacher = tmp_path / "runs" / "fashion_mnist-resnet56-seed0" / "last.ckpt"
+    assert taught[taught.index("--teacher_ckpt") + 1] == str(teacher)
+    assert taught[taught.index("--seed") + 1] == "1" and taught[-2:] == ["--resume", "auto"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"epochs": 3}, "isn't a finished run"),
+        ({"stopped_by": "SIGTERM"}, "isn't a finished run"),
+        ({"seed": 5}, "was run with {'seed': 5}"),
+        ({"recipe": "other.yaml"}, "other.yaml"),
+        ({"commit": "abc-dirty"}, "nobody could repeat it"),
+        ({"commit": None}, "nobody could repeat it"),
+    ],
+)
+def test_only_a_finished_run_of_its_own_settings_from_a_commit_is_recorded(
+    tmp_path, changes, message
+):
+    runner, experiment = Calls(tmp_path), Experiment("fashion_mnist", "fit_0", 0)
+    folder = runner.run(experiment)
+    path = folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ReportError, match=message):
+        runner.record(experiment, folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_data_are_named_with_the_way_to_get_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(proof.Runner, "_call", lambda *_: pytest.fail("nothing can be trained"))
+    options = ["--cifar10_jpeg", str(tmp_path), "--data", "cifar10_jpeg"]
+    assert proof.main(options) == 1
+    text = capsys.readouterr().err
+    assert "CIFAR-10 as JPEG isn't there" in text and "git clone" in text
+
+
+def test_an_unknown_experiment_is_named(capsys):
+    assert proof.main(["--only", "nothing"]) == 2
+    assert "no experiment nothing; --list names all" in capsys.readouterr().err
+
+
+def test_the_tool_runs_as_a_module_and_lists_the_main_pair_first(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["proof", "--list"])
+    assert proof.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == [
+        "cifar10_jpeg-resnet20-seed0",
+        "cifar10_jpeg-ghost_resnet20-seed0",
+    ]

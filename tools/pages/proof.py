@@ -1,0 +1,384 @@
+"""The tables and the figure of docs/proof.md, from results/proof/.
+
+    python -m tools.pages.proof results/proof docs/proof.png
+
+``tools.measure.proof`` writes the records, ``tables.py`` puts the tables into the page, and this
+command draws the figure. Without records there is none, and the tables say "not run".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.report import ReportError
+from mindcv_ghost.report.json_file import read_json
+from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure
+from tools.measure.proof_list import DATA_SETS, EPOCHS, PAIR, QUESTIONS, QUICK, ROWS
+from tools.pages.charts import chart_main, save_chart
+
+__all__ = [
+    "PROOF_SECTIONS",
+    "Proof",
+    "draw_chart",
+    "expectation",
+    "main",
+    "read_proof",
+    "recipe_summary",
+]
+
+NOT_RUN = "not run"
+TIMED_BATCH = "32"
+# The goals that were set before the first run, in points of top-1 on Fashion-MNIST.
+GOAL_LOSS, GOAL_PARENT, GOAL_LONG = 0.3, 94.5, 95.3
+_FIT_EPOCHS = (0, 1, 3, EPOCHS)
+# Question -> pairs of rows: the first is compared with the second.
+_COMPARED = {
+    "parent": (("ghost_resnet20", "resnet20"), ("ghost_resnet56", "resnet56")),
+    "thin": (("ghost_resnet20", "thin"),),
+    "s_d": tuple((row, "ghost_resnet20") for row in ("s3", "s4", "s5", "d3", "d5")),
+    "fit": (("fit_1", "random_1"), ("fit_3", "random_3"), ("fit_15", "ghost_resnet20")),
+    "distilled": (("distilled", "ghost_resnet20"),),
+    "long": (("ghost_resnet20_long", "resnet20_long"),),
+}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is recorded.
+
+    Args:
+        records: of the runs, in the order of their names.
+        times: data set -> row -> batch size -> milliseconds, and how they were measured.
+        published: tables of published numbers.
+    """
+
+    records: Sequence[Mapping[str, Any]] = ()
+    times: Mapping[str, Any] = field(default_factory=dict)
+    published: Sequence[Mapping[str, Any]] = ()
+
+    def runs(self, data: str, row: str) -> list[Mapping[str, Any]]:
+        """Return the records of a row, by seed."""
+        found = [one for one in self.records if (one["data"], one["row"]) == (data, row)]
+        return sorted(found, key=lambda one: one["seed"])
+
+    def top1(self, data: str, row: str) -> list[float]:
+        """Return the accuracies of a row's seeds in percent."""
+        return [100 * one["correct"] / one["images"] for one in self.runs(data, row)]
+
+    def milliseconds(self, data: str, row: str) -> float | None:
+        """Return the time of a batch, if it was measured."""
+        places = self.times.get("milliseconds", {})
+        return places.get(data, {}).get(row, {}).get(TIMED_BATCH)
+
+
+def read_proof(folder: str | os.PathLike) -> Proof:
+    """Read all records of a folder.
+
+    Raises:
+        ReportError: if a file is of another kind, or of a row that isn't in the list.
+    """
+    records, times, published = [], {}, ()
+    for path in sorted(Path(folder).glob("*.json")):
+        result = read_json(path)
+        kind = result.get("kind")
+        if kind == "proof":
+            if result["row"] not in ROWS or result["data"] not in DATA_SETS:
+                raise ReportError(f"{path}: there is no row {result['data']}, {result['row']}")
+            records.append(result)
+        elif kind == "proof_times":
+            times = result
+        elif kind == "proof_published":
+            published = result["tables"]
+        else:
+            raise ReportError(f"{path}: kind is {kind!r}, not proof, proof_times, proof_published")
+    return Proof(records, times, published)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Format the mean and the standard deviation over seeds.
+
+    >>> mean_and_spread([93.0, 94.0, 95.0]), mean_and_spread([93.0]), mean_and_spread([])
+    ('94.00 ± 1.00', '93.00', 'not run')
+    """
+    if not values:
+        return NOT_RUN
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def data_table(proof: Proof, data: str) -> str:
+    """Return the table of a data set's networks."""
+    head = ("Network", "Epochs", "Params (M)", "MACs (M)", "Top-1 (%)", "Right answers by seed")
+    head += ("Minutes of training", f"ms, batch of {TIMED_BATCH}")
+    rows = []
+    for name, row in ROWS.items():
+        runs = proof.runs(data, name)
+        if row.question in ("fit", "quick") or (row.question == "long" and not runs):
+            continue
+        ms = proof.milliseconds(data, name)
+        rows.append(
+            (
+                row.title,
+                row.epochs,
+                f"{runs[0]['parameters'] / 1e6:.3f}" if runs else "–",
+                f"{runs[0]['macs'] / 1e6:.1f}" if runs else "–",
+                mean_and_spread(proof.top1(data, name)),
+                ", ".join(f"{one['correct']:,}" for one in runs) or "–",
+                ", ".join(f"{one['train_seconds'] / 60:.0f}" for one in runs) or "–",
+                "–" if ms is None else f"{ms:.2f}",
+            )
+        )
+    images = {one["images"] for one in proof.records if one["data"] == data}
+    note = "".join(f"\nRight answers of {count:,} test images.\n" for count in sorted(images))
+    return _table(head, rows) + note
+
+
+def fit_table(proof: Proof) -> str:
+    """Return the table of fitted and random starts after some epochs."""
+    head = ("Data", "Start", *(f"{n} epoch{'s' * (n != 1)}" for n in _FIT_EPOCHS))
+    rows = []
+    for data, title in DATA_SETS.items():
+        fitted = [f"fit_{n}" for n in _FIT_EPOCHS]
+        random = ["", "random_1", "random_3", "ghost_resnet20"]
+        for start, names in (("fitted to ResNet-20", fitted), ("random", random)):
+            cells = [mean_and_spread(proof.top1(data, n)[:1]) if n else "–" for n in names]
+            rows.append((title, start, *cells))
+    note = (
+        "\nTop-1 (%) of seed 0. Every number is a run of its own, whose schedule ends with its "
+        f"last epoch. The fitted network has the {EPOCHS} epochs of its parent behind it.\n"
+    )
+    return _table(head, rows) + note
+
+
+def findings(proof: Proof) -> str:
+    """Return the answers to the questions that the runs allow, in sentences."""
+    parts = []
+    for key, question in QUESTIONS.items():
+        lines = [
+            f"- {title}: {sentence}\n"
+            for data, title in DATA_SETS.items()
+            for one, other in _COMPARED.get(key, ())
+            if (sentence := _difference(proof, data, one, other))
+        ]
+        parts += [f"**{question}**\n\n{''.join(lines)}"] if lines else []
+    goals = "".join(f"{line}\n" for line in _goals(proof))
+    parts += [f"**The goals for Fashion-MNIST**\n\n{goals}"] if goals else []
+    return "\n".join(parts or ["Nothing has been compared yet.\n"])
+
+
+def _difference(proof: Proof, data: str, one: str, other: str) -> str:
+    """Compare two rows in a sentence; "" if one of them wasn't run."""
+    a, b = proof.top1(data, one), proof.top1(data, other)
+    if not a or not b:
+        return ""
+    gap = statistics.mean(a) - statistics.mean(b)
+    text = f"{ROWS[one].title} is {abs(gap):.2f} points {'above' if gap >= 0 else 'below'} "
+    text += f"{ROWS[other].title}"
+    if ROWS[one].epochs != EPOCHS:
+        text += f" after {ROWS[one].epochs} epoch{'s' * (ROWS[one].epochs > 1)}"
+    first, second = proof.runs(data, one)[0], proof.runs(data, other)[0]
+    if first["macs"] != second["macs"]:
+        text += f", with {first['macs'] / second['macs']:.2f} of the operations and "
+        text += f"{first['parameters'] / second['parameters']:.2f} of the parameters"
+    if len(a) < 2 or len(b) < 2:
+        single = "one seed each" if len(a) == len(b) == 1 else f"{len(a)} and {len(b)} seeds"
+        return f"{text} ({single}: the spread isn't known)."
+    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+    return (
+        f"{text}. The standard error of that difference, from {len(a)} and {len(b)} seeds, is "
+        f"{error:.2f} points."
+    )
+
+
+def _goals(proof: Proof) -> list[str]:
+    """Return the goals that the runs decide."""
+    data, lines = "fashion_mnist", []
+    parent, ghost = (proof.top1(data, row) for row in PAIR)
+    if parent and ghost:
+        loss = statistics.mean(parent) - statistics.mean(ghost)
+        goal = f"Ghost-ResNet-20 within {GOAL_LOSS} points of its parent's mean"
+        lines.append(_goal(goal, f"{loss:.2f} points below", loss <= GOAL_LOSS))
+    if parent:
+        mean = statistics.mean(parent)
+        goal = f"ResNet-20 at {GOAL_PARENT} % or better after {EPOCHS} epochs"
+        lines.append(_goal(goal, f"{mean:.2f} %", mean >= GOAL_PARENT))
+    long = [value for row in PAIR for value in proof.top1(data, f"{row}_long")]
+    if len(long) == len(PAIR):
+        goal = f"a long run of the pair at {GOAL_LONG} % or better"
+        values = " and ".join(f"{value:.2f} %" for value in long)
+        lines.append(_goal(goal, values, min(long) >= GOAL_LONG))
+    return lines
+
+
+def _goal(goal: str, found: str, met: bool) -> str:
+    return f"- {goal}: {found}, {'met' if met else '**missed**'}."
+
+
+def published_tables(proof: Proof) -> str:
+    """Return the tables of others' numbers, each with its source."""
+    parts = []
+    for table in proof.published:
+        text = _table(tuple(table["columns"]), [tuple(row) for row in table["rows"]])
+        parts.append(f"**{table['title']}**\n\n{text}\nSource: {table['source']}\n")
+    return "\n".join(parts) or "–\n"
+
+
+def expectation(proof: Proof) -> str:
+    """Return what the quick trial gives, from its records."""
+    runs = proof.runs("fashion_mnist", QUICK)
+    if not runs:
+        return "What to expect of the quick trial: not measured yet."
+    seconds = [one["train_seconds"] for one in runs]
+    machines = sorted({one["hardware"] for one in runs})
+    return (
+        f"Expect {mean_and_spread(proof.top1('fashion_mnist', QUICK))} % top-1 (mean and standard "
+        f"deviation of {len(runs)} seed{'s' * (len(runs) > 1)}) after "
+        f"{min(seconds):.0f} to {max(seconds):.0f} s of training on {' and '.join(machines)}."
+    )
+
+
+def runs_list(proof: Proof) -> str:
+    """Return what the numbers stand on: commits, machines, versions."""
+    groups: dict[tuple, list[str]] = {}
+    for one in proof.records:
+        versions = ", ".join(f"{name} {number}" for name, number in sorted(one["versions"].items()))
+        key = (one["commit"], one["hardware"], versions)
+        groups.setdefault(key, []).append(one["date"][:10])
+    lines = [
+        f"- {len(dates)} run{'s' * (len(dates) > 1)} from commit `{commit}`, {min(dates)} to "
+        f"{max(dates)}, {hardware}; {versions}."
+        for (commit, hardware, versions), dates in groups.items()
+    ]
+    if proof.times:
+        lines.append(
+            f"- Times of batches: {proof.times['hardware']}, commit `{proof.times['commit']}`, "
+            f"{proof.times['date'][:10]}; medians of networks in turns."
+        )
+    return "\n".join(lines or ["No run has been recorded yet."]) + "\n"
+
+
+def chart_text(proof: Proof) -> str:
+    """Return the link to the figure, if there is anything in it."""
+    if not _points(proof):
+        return "There is no figure yet: no network has been trained.\n"
+    return (
+        "![Top-1 against operations, and against the time of a batch](proof.png)\n\n"
+        "Mean over seeds; bars are standard deviations, where there is more than one seed.\n"
+    )
+
+
+def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
+    """Return what a recipe's own runs gave; None if there are none.
+
+    Returns:
+        ``top1`` and ``hours`` as text, ``parameters``, ``epoch_seconds`` (median) and ``seeds``.
+    """
+    runs = [one for one in proof.records if one["recipe"] == recipe and not one["options"]]
+    runs = [one for one in runs if one["epochs"]]
+    if not runs:
+        return None
+    return {
+        "top1": mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
+        "hours": f"{statistics.median(one['train_seconds'] for one in runs) / 3600:.2f}",
+        "parameters": runs[0]["parameters"],
+        "epoch_seconds": statistics.median(one["epoch_seconds"] for one in runs),
+        "seeds": len(runs),
+    }
+
+
+@dataclass(frozen=True)
+class _Point:
+    title: str
+    macs: float
+    ms: float | None
+    top1: list[float]
+    colour: str
+
+
+def _points(proof: Proof) -> dict[str, list[_Point]]:
+    """Return data set -> the networks that were trained with the common budget."""
+    found: dict[str, list[_Point]] = {}
+    for data in DATA_SETS:
+        for name, row in ROWS.items():
+            runs = proof.runs(data, name)
+            if not runs or not (row.is_a_network or row.question == "distilled"):
+                continue
+            colour = BLUE if row.title.startswith("Ghost") else GREY
+            colour = ORANGE if row.question == "distilled" else colour
+            # A taught network is the same network as an untaught one.
+            timed = "ghost_resnet20" if row.question == "distilled" else name
+            ms = proof.milliseconds(data, timed)
+            point = _Point(row.title, runs[0]["macs"] / 1e6, ms, proof.top1(data, name), colour)
+            found.setdefault(data, []).append(point)
+    return found
+
+
+def draw_chart(folder: str | os.PathLike, png: str | os.PathLike) -> None:
+    """Draw top-1 against MACs and against the time of a batch; nothing without runs."""
+    points = _points(read_proof(folder))
+    if not points:
+        print(f"{folder} holds no run to draw")
+        return
+    figure = new_figure(11.0, 0.6 + 4.2 * len(points))
+    panels = figure.subplots(len(points), 2, squeeze=False)
+    for (data, networks), (left, right) in zip(points.items(), panels):
+        _draw_panel(left, [(p.macs, p) for p in networks], "multiply-adds of an image (millions)")
+        timed = [(p.ms, p) for p in networks if p.ms is not None]
+        _draw_panel(right, timed, f"milliseconds of a batch of {TIMED_BATCH} images, this package")
+        left.set_title(DATA_SETS[data], size=10, loc="left")
+    save_chart(figure, png, folder)
+
+
+def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -> None:
+    axes.set_xlabel(label, size=9)
+    axes.set_ylabel("top-1 (%)", size=9)
+    axes.grid(color="#DDDDDD", lw=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if not points:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    for x, point in points:
+        mean = statistics.mean(point.top1)
+        bar = statistics.stdev(point.top1) if len(point.top1) > 1 else None
+        axes.errorbar(x, mean, yerr=bar, fmt="o", color=point.colour, capsize=3, markersize=5)
+        axes.annotate(
+            point.title, (x, mean), xytext=(5, 4), textcoords="offset points", fontsize=6.5
+        )
+    axes.margins(x=0.25, y=0.15)
+
+
+def _table(head: tuple, rows: list[tuple]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+
+
+PROOF_SECTIONS = {
+    **{f"proof_{data}": (lambda proof, data=data: data_table(proof, data)) for data in DATA_SETS},
+    "proof_fit": fit_table,
+    "proof_findings": findings,
+    "proof_published": published_tables,
+    "proof_quick": lambda proof: expectation(proof) + "\n",
+    "proof_runs": runs_list,
+    "proof_chart": chart_text,
+}
+"""Name of a section -> function of a :class:`Proof` that returns its text."""
+
+
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Draw the figure; return the exit status."""
+    return chart_main(argv, "proof", "results/proof", draw_chart)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
