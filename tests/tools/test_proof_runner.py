@@ -11,7 +11,7 @@ import pytest
 from mindcv_ghost.report import ReportError
 from tests.e2e.test_small_images import write_clothes
 from tests.helpers.tiny_network import register_tiny
-from tools.measure import proof
+from tools.measure import proof, proof_times
 from tools.measure.proof_list import ROWS, Experiment
 
 # train.py and validate.py with a network that compiles in a second, and a run that is stopped by
@@ -151,6 +151,27 @@ def test_only_a_finished_run_of_its_own_settings_from_a_commit_is_recorded(
     with pytest.raises(ReportError, match=message):
         runner.record(experiment, folder)
     assert not (tmp_path / "out").exists()
+
+
+def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeypatch):
+    calls = {("fashion_mnist", row, size): (row, size) for row in "ab" for size in (1, 32)}
+    turns = []
+
+    def milliseconds(call):
+        turns.append(call)
+        return float(len(turns))
+
+    monkeypatch.setattr(proof_times, "_cases", lambda: calls)
+    monkeypatch.setattr(proof_times, "_milliseconds", milliseconds)
+    monkeypatch.setattr(proof_times.compat, "set_up", lambda *arguments: None)
+    assert proof.main(["--times", "--out", str(tmp_path)]) == 0
+    assert turns == [*calls.values()] * proof_times.ROUNDS
+    result = json.loads((tmp_path / "times.json").read_text())
+    # The median of five rounds is the third: calls 9 to 12.
+    assert result["milliseconds"] == {
+        "fashion_mnist": {"a": {"1": 9.0, "32": 10.0}, "b": {"1": 11.0, "32": 12.0}}
+    }
+    assert result["kind"] == "proof_times" and result["hardware"]
 
 
 def test_missing_data_are_named_with_the_way_to_get_them(tmp_path, capsys, monkeypatch):

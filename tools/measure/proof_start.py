@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+os.environ.setdefault("GLOG_v", "3")
+
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import load_config
 from mindcv_ghost.errors import tells_user_errors
