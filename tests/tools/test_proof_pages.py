@@ -105,16 +105,19 @@ def test_a_recipe_s_own_runs_fill_the_model_page(pair):
 
 
 def test_the_figure_has_every_network_and_the_digest_of_its_records(pair, monkeypatch):
+    write_record(pair, "fashion_mnist", "distilled", 0, 9430)
     times = {"resnet20": {"32": 9.0}, "ghost_resnet20": {"32": 7.0}}
-    result = {"kind": "proof_times", "milliseconds": {"fashion_mnist": times}, **WHERE}
+    result = {"kind": "proof_times", "data": "fashion_mnist", "milliseconds": times, **WHERE}
     (pair / "times.json").write_text(json.dumps(result))
     figures = []
     monkeypatch.setattr(page, "save_chart", lambda figure, png, folder: figures.append(figure))
     page.draw_chart(pair, pair / "x.png")
     left, right = figures[0].axes
-    for axes, places in ((left, {40.0, 20.0}), (right, {9.0, 7.0})):
-        assert {bars.lines[0].get_xdata()[0] for bars in axes.containers} == places
-        assert [bars.has_yerr for bars in axes.containers] == [True, True]
+    # The taught network has operations and time of the untaught one, and is drawn beside it.
+    for axes, places in ((left, [40.0, 20.0, 20.6]), (right, [9.0, 7.0, 7.21])):
+        drawn = [bars.lines[0].get_xdata()[0] for bars in axes.containers]
+        assert drawn == pytest.approx(places)
+        assert [bars.has_yerr for bars in axes.containers] == [True, True, False]
     monkeypatch.undo()
     assert page.main([str(pair), str(pair / "x.png")]) == 0
     assert (pair / "x.png").read_bytes().endswith(digest_of(pair).encode())

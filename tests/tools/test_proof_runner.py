@@ -154,24 +154,32 @@ def test_only_a_finished_run_of_its_own_settings_from_a_commit_is_recorded(
 
 
 def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeypatch):
-    calls = {("fashion_mnist", row, size): (row, size) for row in "ab" for size in (1, 32)}
+    calls = {(row, size): (row, size) for row in "ab" for size in (1, 32)}
     turns = []
 
     def milliseconds(call):
         turns.append(call)
         return float(len(turns))
 
-    monkeypatch.setattr(proof_times, "_cases", lambda: calls)
+    monkeypatch.setattr(proof_times, "_cases", lambda data: calls)
     monkeypatch.setattr(proof_times, "_milliseconds", milliseconds)
     monkeypatch.setattr(proof_times.compat, "set_up", lambda *arguments: None)
-    assert proof.main(["--times", "--out", str(tmp_path)]) == 0
+    assert proof.main(["--times", "--data", "fashion_mnist", "--out", str(tmp_path)]) == 0
     assert turns == [*calls.values()] * proof_times.ROUNDS
-    result = json.loads((tmp_path / "times.json").read_text())
+    result = json.loads((tmp_path / "times_fashion_mnist.json").read_text())
     # The median of five rounds is the third: calls 9 to 12.
-    assert result["milliseconds"] == {
-        "fashion_mnist": {"a": {"1": 9.0, "32": 10.0}, "b": {"1": 11.0, "32": 12.0}}
-    }
+    times = {"a": {"1": 9.0, "32": 10.0}, "b": {"1": 11.0, "32": 12.0}}
+    assert (result["data"], result["milliseconds"]) == ("fashion_mnist", times)
     assert result["kind"] == "proof_times" and result["hardware"]
+
+
+@pytest.mark.parametrize("commit", ["abc-dirty", None])
+def test_nothing_is_trained_that_could_not_be_recorded(place, commit, monkeypatch, capsys):
+    monkeypatch.setattr(proof, "source_commit", lambda: commit)
+    monkeypatch.setattr(proof.Runner, "_call", lambda *_: pytest.fail("it can't be recorded"))
+    arguments = [word for word in words(place, "--only", ONE.name) if word != "--allow_dirty"]
+    assert proof.main(arguments) == 2
+    assert "Commit first" in capsys.readouterr().err
 
 
 def test_missing_data_are_named_with_the_way_to_get_them(tmp_path, capsys, monkeypatch):

@@ -37,6 +37,7 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
+from mindcv_ghost.storage.provenance import source_commit
 from tools.measure.proof_list import (
     DATA_SETS,
     QUICK,
@@ -81,6 +82,19 @@ class Runner:
     def is_recorded(self, experiment: Experiment) -> bool:
         """Whether there is a record of the experiment."""
         return (self.out / f"{experiment.name}.json").is_file()
+
+    def check_commit(self) -> None:
+        """Refuse to train what couldn't be recorded afterwards.
+
+        Raises:
+            ReportError: if files differ from the commit.
+        """
+        commit = source_commit()
+        if not self.allow_dirty and (not commit or commit.endswith("-dirty")):
+            raise ReportError(
+                f"commit {commit or 'unknown'}: a run from it can't be recorded, because nobody "
+                "could repeat it. Commit first (or give --allow_dirty)."
+            )
 
     def run(self, experiment: Experiment, folder: Path | None = None) -> Path:
         """Train, or continue to train, and validate; return the run folder.
@@ -302,7 +316,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.times:
         from tools.measure.proof_times import measure
 
-        return measure(arguments.out)
+        for name in [arguments.data] if arguments.data else DATA_SETS:
+            measure(arguments.out, name)
+        return 0
     chosen = _chosen(arguments)
     if arguments.list:
         for one in chosen:
@@ -318,6 +334,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1 if problems else 0
     for one in chosen:
         if one.data not in problems and not runner.is_recorded(one):
+            runner.check_commit()
             result = runner.record(one, runner.run(one))
             print(f"{one.name}: {result['correct']} of {result['images']} right", flush=True)
     return 1 if problems else 0

@@ -38,6 +38,8 @@ NOT_RUN = "not run"
 TIMED_BATCH = "32"
 # The goals that were set before the first run, in points of top-1 on Fashion-MNIST.
 GOAL_LOSS, GOAL_PARENT, GOAL_LONG = 0.3, 94.5, 95.3
+_MARKERS = "os^vDPX<>*hpd8"
+_NEAR = 0.03  # points that are closer, as a share of their place, are drawn side by side
 _FIT_EPOCHS = (0, 1, 3, EPOCHS)
 # Question -> pairs of rows: the first is compared with the second.
 _COMPARED = {
@@ -56,7 +58,7 @@ class Proof:
 
     Args:
         records: of the runs, in the order of their names.
-        times: data set -> row -> batch size -> milliseconds, and how they were measured.
+        times: data set -> what was measured of its networks' batches, and how.
         published: tables of published numbers.
     """
 
@@ -75,8 +77,8 @@ class Proof:
 
     def milliseconds(self, data: str, row: str) -> float | None:
         """Return the time of a batch, if it was measured."""
-        places = self.times.get("milliseconds", {})
-        return places.get(data, {}).get(row, {}).get(TIMED_BATCH)
+        rows = self.times.get(data, {}).get("milliseconds", {})
+        return rows.get(row, {}).get(TIMED_BATCH)
 
 
 def read_proof(folder: str | os.PathLike) -> Proof:
@@ -94,7 +96,7 @@ def read_proof(folder: str | os.PathLike) -> Proof:
                 raise ReportError(f"{path}: there is no row {result['data']}, {result['row']}")
             records.append(result)
         elif kind == "proof_times":
-            times = result
+            times[result["data"]] = result
         elif kind == "proof_published":
             published = result["tables"]
         else:
@@ -253,15 +255,15 @@ def runs_list(proof: Proof) -> str:
         key = (one["commit"], one["hardware"], versions)
         groups.setdefault(key, []).append(one["date"][:10])
     lines = [
-        f"- {len(dates)} run{'s' * (len(dates) > 1)} from commit `{commit}`, {min(dates)} to "
-        f"{max(dates)}, {hardware}; {versions}."
+        f"- {len(dates)} run{'s' * (len(dates) > 1)} from commit `{commit}`, "
+        f"{' to '.join(sorted({min(dates), max(dates)}))}, {hardware}; {versions}."
         for (commit, hardware, versions), dates in groups.items()
     ]
-    if proof.times:
-        lines.append(
-            f"- Times of batches: {proof.times['hardware']}, commit `{proof.times['commit']}`, "
-            f"{proof.times['date'][:10]}; medians of networks in turns."
-        )
+    lines += [
+        f"- Times of batches, {DATA_SETS[data]}: {times['hardware']}, commit `{times['commit']}`, "
+        f"{times['date'][:10]}; medians of networks in turns."
+        for data, times in proof.times.items()
+    ]
     return "\n".join(lines or ["No run has been recorded yet."]) + "\n"
 
 
@@ -271,7 +273,8 @@ def chart_text(proof: Proof) -> str:
         return "There is no figure yet: no network has been trained.\n"
     return (
         "![Top-1 against operations, and against the time of a batch](proof.png)\n\n"
-        "Mean over seeds; bars are standard deviations, where there is more than one seed.\n"
+        "Mean over seeds; bars are standard deviations, where there is more than one seed. Points "
+        "of about the same place are moved apart to the right.\n"
     )
 
 
@@ -301,6 +304,7 @@ class _Point:
     ms: float | None
     top1: list[float]
     colour: str
+    marker: str
 
 
 def _points(proof: Proof) -> dict[str, list[_Point]]:
@@ -316,7 +320,9 @@ def _points(proof: Proof) -> dict[str, list[_Point]]:
             # A taught network is the same network as an untaught one.
             timed = "ghost_resnet20" if row.question == "distilled" else name
             ms = proof.milliseconds(data, timed)
-            point = _Point(row.title, runs[0]["macs"] / 1e6, ms, proof.top1(data, name), colour)
+            marker = _MARKERS[list(ROWS).index(name) % len(_MARKERS)]
+            top1 = proof.top1(data, name)
+            point = _Point(row.title, runs[0]["macs"] / 1e6, ms, top1, colour, marker)
             found.setdefault(data, []).append(point)
     return found
 
@@ -327,13 +333,17 @@ def draw_chart(folder: str | os.PathLike, png: str | os.PathLike) -> None:
     if not points:
         print(f"{folder} holds no run to draw")
         return
-    figure = new_figure(11.0, 0.6 + 4.2 * len(points))
+    figure = new_figure(12.5, 0.6 + 4.2 * len(points))
     panels = figure.subplots(len(points), 2, squeeze=False)
     for (data, networks), (left, right) in zip(points.items(), panels):
         _draw_panel(left, [(p.macs, p) for p in networks], "multiply-adds of an image (millions)")
         timed = [(p.ms, p) for p in networks if p.ms is not None]
         _draw_panel(right, timed, f"milliseconds of a batch of {TIMED_BATCH} images, this package")
         left.set_title(DATA_SETS[data], size=10, loc="left")
+        handles, names = left.get_legend_handles_labels()
+        right.legend(
+            handles, names, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8
+        )
     save_chart(figure, png, folder)
 
 
@@ -347,14 +357,27 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
     if not points:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
         return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="both", labelsize=8)
+    drawn: list[float] = []
     for x, point in points:
+        near = sum(abs(math.log(x / other)) < _NEAR for other in drawn)
+        drawn.append(x)
         mean = statistics.mean(point.top1)
         bar = statistics.stdev(point.top1) if len(point.top1) > 1 else None
-        axes.errorbar(x, mean, yerr=bar, fmt="o", color=point.colour, capsize=3, markersize=5)
-        axes.annotate(
-            point.title, (x, mean), xytext=(5, 4), textcoords="offset points", fontsize=6.5
+        axes.errorbar(
+            x * (1 + _NEAR * near),
+            mean,
+            yerr=bar,
+            fmt=point.marker,
+            color=point.colour,
+            label=point.title,
+            capsize=3,
+            markersize=6,
         )
-    axes.margins(x=0.25, y=0.15)
+    axes.margins(x=0.08, y=0.1)
 
 
 def _table(head: tuple, rows: list[tuple]) -> str:
