@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import textwrap
 
+import mindcv
+import mindspore
 import pytest
 
+import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.report import ReportError
+from mindcv_ghost.storage.checkpoint import save_weights
 from tests.e2e.test_small_images import write_clothes
 from tests.helpers.tiny_network import register_tiny
 from tools.measure import proof, proof_times
@@ -203,3 +209,25 @@ def test_the_tool_runs_as_a_module_and_lists_the_main_pair_first(capsys, monkeyp
         "cifar10_jpeg-resnet20-seed0",
         "cifar10_jpeg-ghost_resnet20-seed0",
     ]
+
+
+def test_a_fitted_start_is_a_run_of_no_epochs_whose_weights_are_there(tmp_path):
+    write_clothes(tmp_path / "data")
+    plain = mindcv.create_model("ghost_resnet20_cifar", num_classes=10, in_channels=1, ratio=1)
+    save_weights(list(plain.get_parameters()), tmp_path / "plain.ckpt")
+    recipe = proof.RECIPES / "ghost_resnet20_cifar_fit_fashion_mnist.yaml"
+    options = {"config": recipe, "data_dir": "data", "ckpt_path": "plain.ckpt"}
+    arguments = [str(w) for key, value in options.items() for w in (f"--{key}", value)]
+    # One of the 19 convolutions, so that the test takes seconds.
+    one = ["--ghostify", "calibration_images=16", "where=[layer3.2.conv2.*]"]
+    command = [sys.executable, *proof.START, *arguments, "--ckpt_save_dir", "run", *one]
+    environ = {**os.environ, "PYTHONPATH": str(proof.ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert proof.is_finished(tmp_path / "run", 0)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (facts["ghostify"]["init"], facts["recipe"]) == ("fit", recipe.name)
+    replaced = [row["name"] for row in facts["ghostify"]["convolutions"] if row["replaced"]]
+    assert replaced == ["layer3.2.conv2.primary.conv"]
+    names = mindspore.load_checkpoint(str(tmp_path / "run" / "last.ckpt"))
+    assert "layer3.2.conv2.primary.conv.order" in names
