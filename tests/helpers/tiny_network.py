@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-__all__ = ["register_tiny"]
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["register_tiny", "tiny_registered"]
+
+_TABLES = ("_model_entrypoints", "_model_to_module", "_module_to_models")
+
+
+@contextmanager
+def tiny_registered(name: str, side: int = 32) -> Iterator[str]:
+    """Have it in MindCV's registry inside the block only: other tests list the registry."""
+    from mindcv.models import registry
+
+    tables = {table: copy.deepcopy(vars(registry)[table]) for table in _TABLES}
+    register_tiny(name, side)
+    try:
+        yield name
+    finally:
+        vars(registry).update(tables)
 
 
 def register_tiny(name: str, side: int = 32) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -13,7 +12,6 @@ import mindspore as ms
 import numpy as np
 import onnx
 import pytest
-from mindcv.models import registry
 from PIL import Image
 
 import mindcv_ghost
@@ -28,11 +26,10 @@ from mindcv_ghost.run.export import create_export, for_export, report_export
 from mindcv_ghost.run.session import Session
 from mindcv_ghost.storage.checkpoint import save_weights
 
-from ..helpers.tiny_network import register_tiny
+from ..helpers.tiny_network import tiny_registered
 
 SIDE = 32
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
-REGISTRY = ("_model_entrypoints", "_model_to_module", "_module_to_models")
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +48,8 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def registered():
     """The tiny network is in MindCV's registry while these tests run."""
-    tables = {name: copy.deepcopy(vars(registry)[name]) for name in REGISTRY}
-    register_tiny("tiny_export")
-    yield "tiny_export"
-    for name, table in tables.items():
-        setattr(registry, name, table)
+    with tiny_registered("tiny_export") as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

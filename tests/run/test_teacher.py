@@ -15,7 +15,7 @@ from mindcv_ghost.launch.world import detect
 from mindcv_ghost.run.teacher import load_teacher, prepare_teacher
 from mindcv_ghost.storage.checkpoint import save_weights
 from tests.helpers.randomised import randomise
-from tests.helpers.tiny_network import register_tiny
+from tests.helpers.tiny_network import tiny_registered
 
 MODEL, CLASSES = "ghost_resnet20_cifar", 6
 
@@ -95,8 +95,8 @@ def test_its_answers_are_the_network_s_and_its_cost_is_measured(tmp_path):
 
 def test_a_teacher_for_other_images_is_refused_before_training(tmp_path):
     path = tmp_path / "a.ckpt"
-    register_tiny("tiny_teacher")  # its classifier fits maps of images of 32x32 alone
-    network = mindcv.create_model("tiny_teacher", num_classes=CLASSES)
-    save_weights(list(network.get_parameters()), path)
-    with pytest.raises(ConfigError, match="can't take the student's images of 3x48x48"):
-        prepare(path, "--teacher", "tiny_teacher", "--image_resize", "48")
+    with tiny_registered("tiny_teacher") as name:  # its classifier fits images of 32x32 alone
+        network = mindcv.create_model(name, num_classes=CLASSES)
+        save_weights(list(network.get_parameters()), path)
+        with pytest.raises(ConfigError, match="can't take the student's images of 3x48x48"):
+            prepare(path, "--teacher", name, "--image_resize", "48")
