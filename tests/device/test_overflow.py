@@ -85,7 +85,7 @@ def test_an_overflow_during_validation_is_not_counted_for_a_step(host, images, a
         done = host.train("Ascend", images, name=name, **settings, **options)
         assert "updates with overflow" not in done.out + done.err
         updates[name] = final_states(host.records)[0]["updates"]
-    raised = [entry["register"] for entry in calls(host.records[0], "_Logits")]
+    raised = [entry["register"] for entry in calls(host.records[0], "Logits")]
     assert "R" in "".join(raised)
     assert updates["without"] == updates["with"] == 36 // accumulation
     assert host.weights("without") == host.weights("with")

@@ -99,7 +99,7 @@ def test_validate_reports_the_same_numbers_as_training(host, images, device, ran
     assert float(trained["top1"]) == pytest.approx(line["top1"], abs=1e-3)
     assert float(trained["val_loss"]) == pytest.approx(line["loss"], rel=1e-5)
     for record in host.records:
-        evaluated = calls(record, "_Logits")
+        evaluated = calls(record, "Logits")
         assert {(entry["phase"], entry["training"]) for entry in evaluated} == {("predict", False)}
 
 

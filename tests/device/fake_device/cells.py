@@ -82,7 +82,7 @@ def step_of(cell):
 
 
 def is_evaluation(cell) -> bool:
-    return type(cell).__name__ == "_Logits"
+    return type(cell).__name__ == "Logits"
 
 
 def norms_of(cell) -> list:
