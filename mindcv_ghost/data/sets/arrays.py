@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST from their original binary files."""
+"""CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST: their own files, or images in class folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 import numpy as np
 
 from mindcv_ghost.data.sets.array_files import read_idx, read_records
+from mindcv_ghost.data.sets.array_folders import find_class_folders, read_class_folders
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS, ArraySet
+from mindcv_ghost.data.sets.image_folder import FolderSource
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
@@ -34,6 +36,7 @@ class ArraySource:
         classes: their names, if known.
         planar: whether images are CIFAR's flat channels.
         in_channels: of the network.
+        files: that the images were decoded from, in the same order, if each has one.
     """
 
     encoded = False
@@ -50,11 +53,13 @@ class ArraySource:
         classes: tuple[str, ...] = (),
         planar: bool = False,
         in_channels: int = 3,
+        files: FolderSource | None = None,
     ):
         self._images, self._labels, self._name, self._planar = images, labels, name, planar
         self.in_channels = in_channels
         self.kind, self.classes, self.num_classes = kind, classes, num_classes
-        self.root = name
+        self._files = files
+        self.root = name if files is None else files.root
         self.bad: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -81,7 +86,7 @@ class ArraySource:
 
     def name_of(self, index: int) -> str:
         """Name an image in a message."""
-        return f"{self._name}[{index}]"
+        return f"{self._name}[{index}]" if self._files is None else self._files.name_of(index)
 
 
 class _Concatenated:
@@ -107,7 +112,8 @@ def open_arrays(
 
     Args:
         name: one of ``ARRAY_SETS``.
-        data_dir: folder with the binary files, or its parent, as after a download.
+        data_dir: folder with the binary files, or its parent, as after a download. Without these,
+            class folders of images are read: ``data_dir/train/CLASS/IMAGE``.
         split: "train", or "test" (also called "val").
         download: fetch what is missing (``data/sets/download.py``).
         in_channels: 3 repeats the one channel of grey sets.
@@ -119,6 +125,9 @@ def open_arrays(
     usage = {"val": "test", "eval": "test", "validation": "test"}.get(split, split)
     if usage not in layout.splits:
         raise DataError(f"{name} has no split {split!r}: it has train and test (also called val)")
+    folders = find_class_folders(data_dir, usage)
+    if folders is not None and not _holds_files(data_dir, layout):
+        return _open_folders(name, folders, usage, in_channels)
     folder = _find(name, data_dir, download)
     paths = [_file_of(folder, file, layout) or "" for file in layout.splits[usage]]
     images: np.ndarray | _Concatenated
@@ -126,8 +135,7 @@ def open_arrays(
         images, labels = _read_cifar(paths, layout)
     else:
         images, labels = _read_mnist(paths, layout, usage)
-        if in_channels == 3:
-            images = np.broadcast_to(images, (*images.shape[:3], 3))
+        images = _with_channels(images, in_channels)
     return ArraySource(
         images,
         np.array(labels, dtype=np.int32),
@@ -140,10 +148,48 @@ def open_arrays(
     )
 
 
+def _open_folders(name: str, folders: str, usage: str, in_channels: int) -> ArraySource:
+    """Open a split whose images are files in class folders."""
+    images, files = read_class_folders(folders, ARRAY_SETS[name])
+    labels = [files.label_of(index) for index in range(len(files))]
+    return ArraySource(
+        _with_channels(images, in_channels),
+        np.array(labels, dtype=np.int32),
+        name=f"{name}/{usage}",
+        kind=name,
+        num_classes=files.num_classes,
+        classes=files.classes,
+        in_channels=in_channels,
+        files=files,
+    )
+
+
+def _with_channels(images: np.ndarray, in_channels: int) -> np.ndarray:
+    """Repeat the channel of grey images (N, H, W, 1) for a network with three, without a copy."""
+    if images.shape[3] == 1 and in_channels == 3:
+        return np.broadcast_to(images, (*images.shape[:3], 3))
+    return images
+
+
+def _folders_of(data_dir: str, layout: ArraySet) -> list[str]:
+    """Return where the files of a set may lie."""
+    return [os.path.join(data_dir, layout.folder), data_dir] if layout.folder else [data_dir]
+
+
+def _holds_files(data_dir: str, layout: ArraySet) -> bool:
+    """Whether at least one of the set's own files is there."""
+    return any(
+        _file_of(folder, file, layout)
+        for folder in _folders_of(data_dir, layout)
+        for files in layout.splits.values()
+        for file in files
+    )
+
+
 def _find(name: str, data_dir: str, download: bool) -> str:
     """Return the folder that has every file of the set; download them if asked to."""
     layout = ARRAY_SETS[name]
-    folders = [os.path.join(data_dir, layout.folder), data_dir] if layout.folder else [data_dir]
+    folders = _folders_of(data_dir, layout)
     wanted = [file for files in layout.splits.values() for file in files]
 
     def missing(folder: str) -> list[str]:
@@ -162,7 +208,7 @@ def _find(name: str, data_dir: str, download: bool) -> str:
         _download(name, layout, data_dir)
         return _find(name, data_dir, download=False)
     looked_in = [*folders, *([layout.system_folder] if layout.system_folder else [])]
-    ways = ["Point --data_dir at the folder of the binary files"]
+    ways = ["Point --data_dir at the folder of the binary files, or of train/CLASS and test/CLASS"]
     if layout.system_package:
         ways.append(f"install {layout.system_package}")
     raise DataError(
