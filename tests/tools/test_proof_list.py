@@ -63,9 +63,9 @@ def test_networks_that_are_compared_differ_in_network_and_teacher_alone(data):
         assert different <= may_differ | (fitted if one.row == "fit_15" else set()), one.name
 
 
-def test_cifar10_as_jpeg_is_a_folder_whose_test_images_are_validated():
+def test_cifar10_as_jpeg_is_read_as_cifar10_and_its_test_images_are_validated():
     dataset = load(next(one for one in LIST if one.data == "cifar10_jpeg")).dataset
-    assert (dataset.dataset, dataset.val_split) == ("imagenet", "test")
+    assert (dataset.dataset, dataset.val_split) == ("cifar10", "test")
 
 
 def test_the_weight_and_temperature_of_the_teacher_are_those_of_the_source():

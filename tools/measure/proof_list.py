@@ -111,9 +111,9 @@ _BLOCKS = (
     ("cifar10_jpeg", ("thin",)),
     ("fashion_mnist", ("resnet56", "distilled")),
     ("cifar10_jpeg", ("resnet56", "ghost_resnet56", *_OTHERS)),
+    ("fashion_mnist", _LONG),
     ("fashion_mnist", ("thin", "ghost_resnet56", *_OTHERS)),
     ("cifar10_jpeg", ("distilled",)),
-    ("fashion_mnist", _LONG),
     ("fashion_mnist", (QUICK,)),
 )
 
