@@ -68,6 +68,7 @@ def test_gradients_in_float16_with_a_loss_scale_are_compared_with_float32(doctor
     assert numbers["training"]["loss_scale"] == 1024
 
 
+@pytest.mark.slow
 def test_ranks_started_by_mpirun_are_checked_together(doctor):
     done = doctor.run(*SMALL, "--ranks", 2)
     assert done.status == 0, done.out + done.err

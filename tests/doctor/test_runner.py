@@ -137,6 +137,7 @@ def test_a_rank_that_hangs_is_named_with_its_check(doctor):
     assert done.out.count("paste from here") == 1
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_while_another_waits_for_it_ends_the_job(doctor):
     done = doctor.one_check("fail", 1, 80, 3, launcher=MPIRUN)
     assert done.status == 1, done

@@ -105,6 +105,7 @@ def test_the_line_counts_what_is_native(built):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_build_one_library(cache, tmp_path, monkeypatch, built):
     # A compiler that waits until both processes are there, and then hands out what it has made.
     find = 'while [ "$1" != "-o" ]; do [ $# = 0 ] && exit 0; shift; done'

@@ -111,6 +111,7 @@ def test_every_parameter_and_moment_is_that_of_stock_operators_bit_for_bit(built
     assert_same(native, stock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["weight decay", "accumulation and averages"])
 def test_in_pynative_mode_they_are_but_for_the_last_bits(built, case):
     # There, equal runs differ by so much (docs/reliability.md).

@@ -135,6 +135,7 @@ def test_threads_may_call_a_network_at_the_same_time(built):
         assert (got.asnumpy() == wanted).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "x",
     [

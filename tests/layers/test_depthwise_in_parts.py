@@ -87,6 +87,7 @@ def test_networks_change_only_where_no_trained_network_shows_that_it_works(model
     assert compute_in_parts(mindcv.create_model(model, **options)) == changed
 
 
+@pytest.mark.slow
 def test_checkpoints_fit_both_ways(tmp_path):
     def network(in_parts: bool) -> nn.Cell:
         made = mindcv.create_model("ghost_resnet20_cifar", num_classes=10, ratio=5)

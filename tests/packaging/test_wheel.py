@@ -122,6 +122,7 @@ def test_an_installation_lists_its_weights(installed, tmp_path):
     assert head.startswith("model " if shipped else "no weights come with this package.")
 
 
+@pytest.mark.slow
 def test_two_ranks_train_and_the_checkpoint_is_validated(installed, tmp_path):
     mpirun = ["mpirun", "--oversubscribe", "-n", "2"]
     run(installed, tmp_path, *mpirun, "mindcv-ghost", "train", *TRAINING)
