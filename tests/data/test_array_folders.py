@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from mindcv_ghost.data import open_source
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
-from mindcv_ghost.data.sets.sources import check_splits, fingerprint
+from mindcv_ghost.data.sets.sources import check_splits, fingerprint, known_class_names
 from mindcv_ghost.errors import DataError
 
 
@@ -33,6 +35,7 @@ def cifar(tmp_path):
 
 def test_pixels_labels_classes_and_names_are_those_of_the_folders(cifar):
     folder, pixels = cifar
+    assert known_class_names("cifar10", str(folder), ()) == tuple(f"thing{k}" for k in range(10))
     source = open_source("cifar10", str(folder), "train")
     assert (len(source), source.num_classes, source.kind) == (20, 10, "cifar10")
     assert source.classes == tuple(f"thing{k}" for k in range(10))
@@ -47,7 +50,7 @@ def test_pixels_labels_classes_and_names_are_those_of_the_folders(cifar):
 
 
 def test_val_stands_for_test(tmp_path):
-    pixels = write_folders(tmp_path, list("0123456789"), splits=("val",))
+    pixels = write_folders(tmp_path, list("0123456789"), splits=("train", "val"))
     assert np.array_equal(open_source("cifar10", str(tmp_path), "test")[5][0], pixels["val"][5])
 
 
@@ -84,14 +87,44 @@ def test_grey_sets_take_no_colours(tmp_path):
         open_source("mnist", str(tmp_path), "train", in_channels=1)
 
 
-def test_classes_are_in_the_set_s_own_order_where_the_folders_have_its_names(tmp_path, monkeypatch):
-    names = list(reversed([f"{k} things" for k in range(10)]))
-    layout = ARRAY_SETS["mnist"].__class__(**{**vars(ARRAY_SETS["mnist"]), "classes": tuple(names)})
-    monkeypatch.setitem(ARRAY_SETS, "mnist", layout)
-    write_folders(tmp_path, names, (28, 28))
-    source = open_source("mnist", str(tmp_path), "train", in_channels=1)
-    assert source.classes == tuple(names)
-    assert source.name_of(0) == str(tmp_path / "train" / "9 things" / "0000.png")
+@pytest.mark.parametrize("numbered", [False, True])
+def test_labels_are_the_set_s_own_where_folders_have_its_names_or_numbers(tmp_path, numbered):
+    own = ARRAY_SETS["fashion_mnist"].classes
+    folders = list("0123456789") if numbered else [name.replace("/", "_") for name in own]
+    pixels = write_folders(tmp_path, folders, (28, 28), images=1)["train"]
+    source = open_source("fashion_mnist", str(tmp_path), "train", in_channels=1)
+    assert source.classes == known_class_names("fashion_mnist", str(tmp_path), ()) == own
+    for label, name in enumerate(folders):
+        image, found = source[label]
+        assert found == label and source.name_of(label).endswith(f"{name}/0000.png")
+        assert np.array_equal(image[..., 0], pixels[sorted(folders).index(name)])
+
+
+def test_numbers_are_in_the_order_of_numbers(tmp_path):
+    write_folders(tmp_path, [str(k) for k in range(100)], images=1)
+    source = open_source("cifar100", str(tmp_path), "test")
+    assert source.name_of(10).endswith("/10/0000.png") and source.label_of(10) == 10
+
+
+def test_other_names_than_the_set_s_are_refused_where_it_has_names(tmp_path):
+    write_folders(tmp_path, [f"thing{k}" for k in range(10)], (28, 28))
+    with pytest.raises(
+        DataError, match="classes of Fashion-MNIST are T-shirt/top, .* or 0 to 9"
+    ):
+        open_source("fashion_mnist", str(tmp_path), "train")
+
+
+def test_a_missing_split_and_classes_of_one_split_alone_are_named(cifar):
+    folder, _ = cifar
+    (folder / "test" / "thing3").rename(folder / "test" / "kitten")
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match="(?s)missing in validation: thing3.*only in .*kitten"):
+            open_source("cifar10", str(folder), split)
+    shutil.rmtree(folder / "test")
+    with pytest.raises(
+        DataError, match=r"class folders in .*/train, but there is no .*/test: "
+    ):
+        open_source("cifar10", str(folder), "train", download=True)
 
 
 def test_other_sizes_other_numbers_of_classes_and_broken_files_are_named(cifar):

@@ -8,72 +8,134 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mindcv_ghost.data.sets.array_sets import ArraySet
-from mindcv_ghost.data.sets.image_file import BadImage, decode
-from mindcv_ghost.data.sets.image_folder import FolderSource
+from mindcv_ghost.data.sets.image_file import BadImage, decode, read_file
+from mindcv_ghost.data.sets.image_folder import (
+    FolderSource,
+    class_folders,
+    refuse_other_classes,
+)
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
-__all__ = ["find_class_folders", "read_class_folders"]
+__all__ = ["ClassFolders", "find_class_folders", "read_class_folders"]
 
 _logger = logging.getLogger(__name__)
-_FOLDERS = {"train": ("train",), "test": ("test", "val")}
+_SPLITS = {"train": ("train",), "test": ("test", "val")}
 
 
-def find_class_folders(data_dir: str, usage: str) -> str | None:
-    """Return the folder of a split's class folders, if there is one.
+@dataclass(frozen=True)
+class ClassFolders:
+    """The class folders of a set.
 
     Args:
-        data_dir: its parent.
-        usage: "train" or "test".
+        roots: "train" and "test" -> their parent.
+        names: of the folders, in the order of their labels.
+        classes: what they are called in messages: the set's own names, if it has any.
     """
-    folders = (os.path.join(data_dir, name) for name in _FOLDERS[usage])
-    return next((folder for folder in folders if os.path.isdir(folder)), None)
+
+    roots: Mapping[str, str]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
 
 
-def read_class_folders(root: str, layout: ArraySet) -> tuple[np.ndarray, FolderSource]:
+def find_class_folders(data_dir: str, layout: ArraySet) -> ClassFolders | None:
+    """Find both splits of a set in ``data_dir``; None if there is neither.
+
+    Labels are the set's own where the folders have its names (``T-shirt_top`` stands for
+    "T-shirt/top") or are numbered from 0. CIFAR's names are in alphabetical order.
+
+    Args:
+        data_dir: the parent of ``train`` and ``test`` (or ``val``).
+        layout: the set.
+
+    Raises:
+        DataError: if a split is missing, they have other classes, or these aren't the set's.
+    """
+    roots = {}
+    for usage, folders in _SPLITS.items():
+        paths = (os.path.join(data_dir, name) for name in folders)
+        found = next((path for path in paths if os.path.isdir(path)), None)
+        if found is not None:
+            roots[usage] = os.path.abspath(found)
+    if not roots:
+        return None
+    if len(roots) < len(_SPLITS):
+        (there,) = roots
+        missing = next(usage for usage in _SPLITS if usage not in roots)
+        raise DataError(
+            f"{layout.title} has class folders in {printable(roots[there])}, but there is no "
+            f"{printable(os.path.join(os.path.abspath(data_dir), missing))}: give both splits."
+        )
+    names = class_folders(roots["train"])
+    refuse_other_classes(roots["train"], names, roots["test"], class_folders(roots["test"]))
+    if len(names) != layout.num_classes:
+        raise DataError(
+            f"{printable(roots['train'])} has {len(names)} class folders; {layout.title} has "
+            f"{layout.num_classes}. Images of other sets are read by --dataset folder."
+        )
+    ordered = _ordered(names, layout)
+    return ClassFolders(roots, ordered, layout.classes or ordered)
+
+
+def _ordered(names: Sequence[str], layout: ArraySet) -> tuple[str, ...]:
+    """Return the folders' names in the order of the labels."""
+    numbers = tuple(str(label) for label in range(layout.num_classes))
+    if set(names) == set(numbers):
+        return numbers
+    if not layout.classes:
+        return tuple(names)
+    named = {_letters(name): name for name in names}
+    wanted = [_letters(name) for name in layout.classes]
+    if set(named) != set(wanted):
+        raise DataError(
+            f"the class folders are {', '.join(map(printable, names))}, but the classes of "
+            f"{layout.title} are {', '.join(layout.classes)}. Name the folders after them, or "
+            f"{numbers[0]} to {numbers[-1]} in this order."
+        )
+    return tuple(named[name] for name in wanted)
+
+
+def _letters(name: str) -> str:
+    """Return a name without what a folder's name can't have, or spells in its own way."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def read_class_folders(
+    folders: ClassFolders, usage: str, layout: ArraySet
+) -> tuple[np.ndarray, FolderSource]:
     """Decode all images of a split.
 
     Args:
-        root: folder of class folders.
+        folders: of the set.
+        usage: "train" or "test".
         layout: the set.
 
     Returns:
-        uint8 (N, H, W, C) in the set's shape, and the files, which name each image and its class.
-        The classes are in the set's own order if the folders have their names, and sorted if not.
+        uint8 (N, H, W, C) in the set's shape, and the files in the same order.
 
     Raises:
-        DataError: if an image can't be decoded or has another shape, or the number of classes isn't
-            the set's.
+        DataError: if an image can't be decoded or has another shape.
     """
     started = time.monotonic()
-    files = FolderSource(root)
-    if set(files.classes) == set(layout.classes):
-        files = FolderSource(root, classes=layout.classes)
-    if files.num_classes != layout.num_classes:
-        raise DataError(
-            f"{printable(files.root)} has {files.num_classes} class folders; {layout.title} has "
-            f"{layout.num_classes}. Any number is read by --dataset folder."
-        )
+    files = FolderSource(folders.roots[usage], classes=folders.names)
     channels, height, width = layout.shape
     images = np.empty((len(files), height, width, channels), np.uint8)
     for index in range(len(files)):
-        try:
-            image = decode(files.read(index)[0])
-        except BadImage as problem:
-            raise DataError(
-                f"{printable(files.name_of(index))}: {problem}\nRepair or remove this file."
-            ) from None
+        path = files.name_of(index)
+        image = _decoded(path)
         grey = channels == 1 and bool((image == image[..., :1]).all())
         if image.shape[:2] != (height, width) or (channels == 1 and not grey):
             kind = "" if channels == 3 else f", {'grey' if grey else 'coloured'}"
             raise DataError(
-                f"{printable(files.name_of(index))} has {image.shape[0]} x {image.shape[1]} pixels"
-                f"{kind}; images of {layout.title} have {height} x {width}"
-                f"{', grey' if channels == 1 else ''}. Any others are read by --dataset folder."
+                f"{printable(path)} has {image.shape[0]} x {image.shape[1]} pixels{kind}; images "
+                f"of {layout.title} have {height} x {width}{', grey' if channels == 1 else ''}. "
+                "Images of other sets are read by --dataset folder."
             )
         images[index] = image[..., :channels]
     _logger.info(
@@ -81,3 +143,16 @@ def read_class_folders(root: str, layout: ArraySet) -> tuple[np.ndarray, FolderS
         *(layout.title, f"{len(files):,}", printable(files.root), time.monotonic() - started),
     )
     return images, files
+
+
+def _decoded(path: str) -> np.ndarray:
+    try:
+        return decode(read_file(path))
+    except BadImage as problem:
+        reason = str(problem)
+    except OSError as problem:
+        reason = f"can't be read: {problem.strerror or problem}"
+    raise DataError(
+        f"{printable(path)}: {reason}\nRepair or remove this file; --on_bad_image skip is for "
+        "--dataset folder."
+    )

@@ -10,7 +10,11 @@ import sys
 import numpy as np
 
 from mindcv_ghost.data.sets.array_files import read_idx, read_records
-from mindcv_ghost.data.sets.array_folders import find_class_folders, read_class_folders
+from mindcv_ghost.data.sets.array_folders import (
+    ClassFolders,
+    find_class_folders,
+    read_class_folders,
+)
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS, ArraySet
 from mindcv_ghost.data.sets.image_folder import FolderSource
 from mindcv_ghost.data.sets.paths import printable
@@ -19,7 +23,7 @@ from mindcv_ghost.errors import DataError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["ArraySource", "open_arrays"]
+__all__ = ["ArraySource", "array_class_names", "open_arrays"]
 
 _logger = logging.getLogger(__name__)
 
@@ -113,7 +117,7 @@ def open_arrays(
     Args:
         name: one of ``ARRAY_SETS``.
         data_dir: folder with the binary files, or its parent, as after a download. Without these,
-            class folders of images are read: ``data_dir/train/CLASS/IMAGE``.
+            class folders of images are read: ``data_dir/train/CLASS/IMAGE``, and ``test``.
         split: "train", or "test" (also called "val").
         download: fetch what is missing (``data/sets/download.py``).
         in_channels: 3 repeats the one channel of grey sets.
@@ -125,8 +129,8 @@ def open_arrays(
     usage = {"val": "test", "eval": "test", "validation": "test"}.get(split, split)
     if usage not in layout.splits:
         raise DataError(f"{name} has no split {split!r}: it has train and test (also called val)")
-    folders = find_class_folders(data_dir, usage)
-    if folders is not None and not _holds_files(data_dir, layout):
+    folders = _find_class_folders(data_dir, layout)
+    if folders is not None:
         return _open_folders(name, folders, usage, in_channels)
     folder = _find(name, data_dir, download)
     paths = [_file_of(folder, file, layout) or "" for file in layout.splits[usage]]
@@ -148,9 +152,27 @@ def open_arrays(
     )
 
 
-def _open_folders(name: str, folders: str, usage: str, in_channels: int) -> ArraySource:
+def array_class_names(name: str, data_dir: str) -> tuple[str, ...]:
+    """Return a set's class names in the order of their labels, without decoding images.
+
+    Raises:
+        DataError: if the set isn't there, and its names would be.
+    """
+    layout = ARRAY_SETS[name]
+    if layout.classes:
+        return layout.classes
+    folders = _find_class_folders(data_dir, layout)
+    return open_arrays(name, data_dir, "test").classes if folders is None else folders.classes
+
+
+def _find_class_folders(data_dir: str, layout: ArraySet) -> ClassFolders | None:
+    """Find class folders where none of the set's own files is."""
+    return None if _holds_files(data_dir, layout) else find_class_folders(data_dir, layout)
+
+
+def _open_folders(name: str, folders: ClassFolders, usage: str, in_channels: int) -> ArraySource:
     """Open a split whose images are files in class folders."""
-    images, files = read_class_folders(folders, ARRAY_SETS[name])
+    images, files = read_class_folders(folders, usage, ARRAY_SETS[name])
     labels = [files.label_of(index) for index in range(len(files))]
     return ArraySource(
         _with_channels(images, in_channels),
@@ -158,7 +180,7 @@ def _open_folders(name: str, folders: str, usage: str, in_channels: int) -> Arra
         name=f"{name}/{usage}",
         kind=name,
         num_classes=files.num_classes,
-        classes=files.classes,
+        classes=folders.classes,
         in_channels=in_channels,
         files=files,
     )

@@ -220,7 +220,11 @@ def class_folders(root: str) -> list[str]:
     if not os.path.isdir(root):
         raise DataError(_missing_folder(root))
     names, images, flat = [], 0, 0
-    with os.scandir(root) as entries:
+    try:
+        listing = os.scandir(root)
+    except OSError as error:
+        raise DataError(f"{printable(root)} can't be listed: {error.strerror or error}") from None
+    with listing as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES:
                 continue

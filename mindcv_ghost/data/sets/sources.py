@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
-from mindcv_ghost.data.sets.arrays import open_arrays
+from mindcv_ghost.data.sets.arrays import array_class_names, open_arrays
 from mindcv_ghost.data.sets.image_folder import (
     FolderSource,
     class_folders,
@@ -151,7 +151,7 @@ def known_class_names(name: str, data_dir: str, splits: Sequence[str]) -> tuple[
         return tuple("0123456789")
     try:
         if name in ARRAY_SETS:
-            return ARRAY_SETS[name].classes or open_arrays(name, data_dir, "test").classes
+            return array_class_names(name, data_dir)
         found = (class_names(name, data_dir, split) for split in splits)
         return next((names for names in found if names), ())
     except DataError:
