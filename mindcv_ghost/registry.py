@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
@@ -187,7 +188,7 @@ def check_model_exists(name: str) -> None:
 def create_model(
     model_name: str,
     num_classes: int = _MINDCVS_CLASSES,
-    pretrained: bool | str = False,
+    pretrained: bool | str | os.PathLike = False,
     in_channels: int = _MINDCVS_CHANNELS,
     checkpoint_path: str = "",
     ema: bool = False,
@@ -229,6 +230,8 @@ def create_model(
     """
     import mindcv
 
+    if isinstance(pretrained, os.PathLike):
+        pretrained = os.path.join(os.fspath(pretrained), "")  # a folder, also without a slash
     if isinstance(pretrained, str) and not checkpoint_path and not ema:
         return _create_published(
             model_name, num_classes, pretrained, in_channels, auto_mapping, kwargs

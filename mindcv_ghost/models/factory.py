@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def create_variant(
     variants: Mapping[str, Mapping[str, Any]],
     default_cfgs: Mapping[str, Mapping[str, Any]],
     name: str,
-    pretrained: bool | str,
+    pretrained: bool | str | os.PathLike,
     num_classes: int,
     in_channels: int,
     **options: Any,
@@ -71,7 +72,7 @@ def create_variant(
             logs a warning and goes on with random weights.
         ValueError: if an option contradicts the model's row in ``variants``.
     """
-    if isinstance(pretrained, str):
+    if isinstance(pretrained, (str, os.PathLike)):
         return create_model(name, num_classes, pretrained, in_channels, **options)
     if pretrained and not default_cfgs[name]["url"]:
         shipped = [repr(p.card.name) for p in list_shipped() if p.card.model == name]

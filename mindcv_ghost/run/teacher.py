@@ -143,8 +143,8 @@ def prepare_teacher(
         The teacher for the training step, and facts for ``run.json``.
 
     Raises:
-        ConfigError: if it can't compute images of this size, or its answers aren't one number for
-            each class.
+        ConfigError: if it can't compute images of this size, or its answers aren't one finite
+            number for each class.
     """
     amp, distill = config.amp, config.distill
     network, parameters = loaded.network, count_parameters(loaded.network)
@@ -163,7 +163,7 @@ def prepare_teacher(
     except (RuntimeError, ValueError, TypeError) as error:
         side = "x".join(map(str, image.shape[1:]))
         raise ConfigError(
-            f"teacher: {distill.teacher} can't take the student's images of {side} (in_channels, "
+            f"teacher: {distill.teacher} can't answer the student's images of {side} (in_channels, "
             f"image_resize): {_first_line(error)}"
         ) from error
     facts = {
@@ -211,9 +211,12 @@ def _random_batch(config: Config) -> ms.Tensor:
 def _measure(
     teacher: Teacher, image: ms.Tensor, num_classes: int, bytes_before: int
 ) -> TeacherCost:
-    shape = teacher(image).asnumpy().shape
+    answers = teacher(image).asnumpy()
+    shape = answers.shape
     if shape != (len(image), num_classes):
         raise ValueError(f"its answer to {len(image)} images is of shape {shape}")
+    if not np.isfinite(answers).all():
+        raise ValueError("its answers to random images aren't finite: are its weights damaged?")
     seconds: list[float] = []
     while sum(seconds) < _TIMED_SECONDS and len(seconds) < 10:
         started = time.perf_counter()

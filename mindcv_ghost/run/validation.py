@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -60,11 +62,19 @@ class ValidationRun:
         return self.evaluator.run(self.loader.batches())
 
     def report(self, evaluation: Evaluation) -> None:
-        """Write the files that the recipe asks for, log the result, and print it as JSON."""
-        per_class, confusion = self.evaluate.per_class, self.evaluate.confusion
-        write_reports(evaluation, self.class_names, per_class, confusion)
+        """Log the result, print it as JSON, and write the files that the recipe asks for.
+
+        Raises:
+            ConfigError: if a file can't be written; the result has been printed then.
+        """
         _logger.info("%s", to_line(evaluation))
         print(to_json(evaluation, self.facts), flush=True)
+        per_class, confusion = self.evaluate.per_class, self.evaluate.confusion
+        try:
+            write_reports(evaluation, self.class_names, per_class, confusion)
+        except OSError as error:
+            files = " and ".join(filter(None, (per_class, confusion)))
+            raise ConfigError(f"{files} can't be written: {error.strerror or error}") from error
 
 
 def create_validation(config: Config, world: World, session: Session) -> ValidationRun:
@@ -81,6 +91,7 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
     exported = config.evaluate.onnx
     if not exported:
         _require_weights(config.model)
+    _require_places(config.evaluate)
     ms.set_seed(config.system.seed)
 
     val_set, num_classes, names = open_validation_set(config)
@@ -120,6 +131,20 @@ def _prepare_network(
         graph_mode=config.system.mode == 0,
         compile=create_compiler(config.system, device, collectives, settings),
     )
+
+
+def _require_places(evaluate: EvaluateConfig) -> None:
+    """Refuse files that couldn't be written after the whole validation."""
+    for key in ("per_class", "confusion"):
+        if not getattr(evaluate, key):
+            continue
+        path = Path(getattr(evaluate, key))
+        if path.is_dir():
+            raise ConfigError(f"{key} is {path}, which is a folder: give a file in it")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{key} is {path}, but there is no folder {path.parent}: create it")
+        if not os.access(path.parent, os.W_OK):
+            raise ConfigError(f"{key} is {path}, but its folder can't be written to")
 
 
 def _require_weights(model: ModelConfig) -> None:

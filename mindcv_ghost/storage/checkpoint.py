@@ -62,8 +62,8 @@ class OptionNames:
     model_args: str = "--model_args"
     ema: str = "--use_ema true (ema=True)"
     other_classes: str = (
-        "--reset_head true starts with a new classifier, --num_classes makes the network fit the "
-        "file."
+        "--num_classes makes the network fit the file; in a training, --reset_head true starts "
+        "with a new classifier."
     )
 
 
@@ -269,7 +269,13 @@ def _read(path: str | os.PathLike, network: nn.Cell, model: str) -> WeightsFile:
     # The file may hold weights, their averages and an optimizer's state. A file of another model is
     # read as well, so that the message can list the differences.
     own = sum(p.size * p.itemsize for p in network.get_parameters())
-    return read_weights_file(path, max(_LARGEST_OTHER, _LARGEST_RATIO * own), model)
+    file = read_weights_file(path, max(_LARGEST_OTHER, _LARGEST_RATIO * own), model)
+    if file.metadata.get("format") == STATE_FORMAT:
+        raise CheckpointError(
+            f"{path} is the state of a run, for train.py --resume. Its weights are beside it, in "
+            "the run folder's last.ckpt and best.ckpt."
+        )
+    return file
 
 
 def _set(parameter: ms.Parameter, array: np.ndarray) -> None:
@@ -310,11 +316,6 @@ def _advice(mismatch: Mismatch, file: WeightsFile, model: str, options: OptionNa
         return (
             f"Only the classifier differs: the file was trained for {found[0]} classes, the "
             f"network has {needed[0]}. {options.other_classes}"
-        )
-    if file.metadata.get("format") == STATE_FORMAT:
-        return (
-            "This is the state of a run, for train.py --resume. Its weights are beside it, in the "
-            "run folder's last.ckpt and best.ckpt."
         )
     of_network = any(_BRANCHES in name for name in mismatch.missing)
     of_file = any(_BRANCHES in name for name in mismatch.unexpected)

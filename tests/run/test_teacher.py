@@ -98,5 +98,13 @@ def test_a_teacher_for_other_images_is_refused_before_training(tmp_path):
     with tiny_registered("tiny_teacher") as name:  # its classifier fits images of 32x32 alone
         network = mindcv.create_model(name, num_classes=CLASSES)
         save_weights(list(network.get_parameters()), path)
-        with pytest.raises(ConfigError, match="can't take the student's images of 3x48x48"):
+        with pytest.raises(ConfigError, match="can't answer the student's images of 3x48x48"):
             prepare(path, "--teacher", name, "--image_resize", "48")
+
+
+def test_a_teacher_of_nan_is_refused_before_training(tmp_path):
+    network = save(tmp_path / "a.ckpt")
+    network.classifier.bias.set_data(ms.Tensor(np.full(CLASSES, np.nan, np.float32)))
+    save_weights(list(network.get_parameters()), tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match="teacher: .* answers to random images aren't finite"):
+        prepare(tmp_path / "a.ckpt")

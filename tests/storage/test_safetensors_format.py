@@ -234,6 +234,11 @@ def test_the_state_of_a_run_is_named(tmp_path):
     write_state(path, {"weights/a": np.zeros(3, np.float32)}, {})
     with pytest.raises(CheckpointError, match="state of a run, for train.py --resume"):
         load_weights(Small(), path)
+    # Also where its names fit under a prefix.
+    arrays = {f"weights/{p.name}": p.asnumpy() for p in parameters(Small())}
+    write_state(path, arrays, {})
+    with pytest.raises(CheckpointError, match="state of a run, for train.py --resume"):
+        load_weights(Small(), path)
 
 
 def test_integers_arent_taken_for_weights(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mindcv
 import mindspore as ms
 import numpy as np
@@ -53,10 +55,11 @@ def test_mindcvs_defaults_stand_for_the_published_classes_channels_and_arguments
     assert all((value == arrays[name]).all() for name, value in loaded.items())
 
 
-def test_the_entry_point_takes_a_folder(published):
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_entry_point_takes_a_folder(published, kind):
     folder, arrays = published
     network = mindcv.models.registry.model_entrypoint(MODEL)(
-        pretrained=str(folder), num_classes=3, in_channels=1
+        pretrained=kind(folder), num_classes=3, in_channels=1
     )
     assert all((value == arrays[name]).all() for name, value in values(network).items())
 
