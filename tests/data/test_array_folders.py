@@ -108,9 +108,7 @@ def test_numbers_are_in_the_order_of_numbers(tmp_path):
 
 def test_other_names_than_the_set_s_are_refused_where_it_has_names(tmp_path):
     write_folders(tmp_path, [f"thing{k}" for k in range(10)], (28, 28))
-    with pytest.raises(
-        DataError, match="classes of Fashion-MNIST are T-shirt/top, .* or 0 to 9"
-    ):
+    with pytest.raises(DataError, match="classes of Fashion-MNIST are T-shirt/top, .* or 0 to 9"):
         open_source("fashion_mnist", str(tmp_path), "train")
 
 
@@ -121,9 +119,7 @@ def test_a_missing_split_and_classes_of_one_split_alone_are_named(cifar):
         with pytest.raises(DataError, match="(?s)missing in validation: thing3.*only in .*kitten"):
             open_source("cifar10", str(folder), split)
     shutil.rmtree(folder / "test")
-    with pytest.raises(
-        DataError, match=r"class folders in .*/train, but there is no .*/test: "
-    ):
+    with pytest.raises(DataError, match=r"class folders in .*/train, but there is no .*/test: "):
         open_source("cifar10", str(folder), "train", download=True)
 
 

@@ -15,10 +15,10 @@ import pytest
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.storage.checkpoint import save_weights
-from tests.e2e.test_small_images import write_clothes
-from tests.helpers.tiny_network import register_tiny
+from tests.e2e.test_small_images import TEST, TRAIN, write_clothes
+from tests.helpers.tiny_network import tiny_registered
 from tools.measure import proof, proof_times
-from tools.measure.proof_list import ROWS, Experiment
+from tools.measure.proof_list import QUICK, ROWS, Experiment
 
 # train.py and validate.py with a network that compiles in a second, and a run that is stopped by
 # SIGTERM before its third batch if there is a file that says so.
@@ -57,14 +57,15 @@ ONE = Experiment("fashion_mnist", "random_1", 0)
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     write_clothes(tmp_path / "data")
+    monkeypatch.setitem(proof.IMAGES, "fashion_mnist", (TRAIN, TEST))
     for kind in ("train", "validate"):
         text = SCRIPT.format(root=str(proof.ROOT), kind=kind, stop=str(tmp_path / "stop"))
         path = tmp_path / f"{kind}.py"
         path.write_text(textwrap.dedent(text))
         monkeypatch.setattr(proof, kind.upper(), [str(path)])
     monkeypatch.setenv("MINDCV_GHOST_GRAPHS", str(tmp_path / "graphs"))
-    register_tiny("tiny_28", side=28)
-    return tmp_path
+    with tiny_registered("tiny_28", side=28):
+        yield tmp_path
 
 
 def words(place, *more):
@@ -92,7 +93,7 @@ def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capf
 
     capfd.readouterr()
     assert proof.main(words(place, "--only", ONE.name)) == 0
-    assert capfd.readouterr().out == ""
+    assert "all are recorded" in capfd.readouterr().out
     assert proof.main(words(place, "--only", ONE.name, "--list")) == 0
     assert capfd.readouterr().out == f"{ONE.name} recorded\n"
 
@@ -191,9 +192,25 @@ def test_nothing_is_trained_that_could_not_be_recorded(place, commit, monkeypatc
 def test_missing_data_are_named_with_the_way_to_get_them(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(proof.Runner, "_call", lambda *_: pytest.fail("nothing can be trained"))
     options = ["--cifar10_jpeg", str(tmp_path), "--data", "cifar10_jpeg"]
-    assert proof.main(options) == 1
+    assert proof.main(options) == 2
     text = capsys.readouterr().err
-    assert "CIFAR-10 as JPEG isn't there" in text and "git clone" in text
+    assert "CIFAR-10 as JPEG can't be used" in text and "git clone" in text
+
+
+def test_a_part_of_a_data_set_proves_nothing(place, capsys, monkeypatch):
+    monkeypatch.setitem(proof.IMAGES, "fashion_mnist", (60_000, 10_000))
+    monkeypatch.setattr(proof.Runner, "_call", lambda *_: pytest.fail("nothing is trained"))
+    assert proof.main(words(place, "--only", ONE.name)) == 2
+    text = capsys.readouterr().err
+    assert "has 60,000 training and 10,000 test images" in text
+
+
+def test_a_list_that_is_recorded_says_that_nothing_is_left(capsys):
+    quick = f"fashion_mnist-{QUICK}-seed0"
+    assert proof.main(["--only", quick]) == 0
+    assert "nothing to run: 1 experiments were chosen, and all are recorded" in (
+        capsys.readouterr().out
+    )
 
 
 def test_an_unknown_experiment_is_named(capsys):

@@ -40,6 +40,7 @@ from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 from mindcv_ghost.storage.provenance import source_commit
 from tools.measure.proof_list import (
     DATA_SETS,
+    IMAGES,
     QUICK,
     ROWS,
     Experiment,
@@ -267,9 +268,19 @@ def missing_data(runner: Runner, names: set[str]) -> dict[str, str]:
         recipe = f"ghost_resnet20_cifar_{name}.yaml"
         dataset = load_config(["--config", str(RECIPES / recipe)]).dataset
         try:
-            open_source(dataset.dataset, runner.data[name], dataset.val_split)
+            splits = (dataset.train_split, dataset.val_split)
+            found = tuple(
+                len(open_source(dataset.dataset, runner.data[name], split)) for split in splits
+            )
         except DataError as problem:
-            problems[name] = f"{DATA_SETS[name]} isn't there: {problem}\n{HOW_TO_GET[name]}"
+            problems[name] = f"{DATA_SETS[name]} can't be used: {problem}\n{HOW_TO_GET[name]}"
+            continue
+        if found != IMAGES[name]:
+            problems[name] = (
+                f"{DATA_SETS[name]} has {IMAGES[name][0]:,} training and {IMAGES[name][1]:,} test "
+                f"images, {runner.data[name]} has {found[0]:,} and {found[1]:,}.\n"
+                f"{HOW_TO_GET[name]}"
+            )
     return problems
 
 
@@ -307,7 +318,7 @@ def _chosen(arguments: argparse.Namespace) -> list[Experiment]:
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
-    """Run what was asked for; return the exit status: 1 if data are missing."""
+    """Run what was asked for; return the exit status: 2 if data are missing."""
     arguments = _parser().parse_args(argv)
     data = {name: str(Path(getattr(arguments, name)).resolve()) for name in DATA_SETS}
     runner = Runner(
@@ -331,13 +342,16 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.quick and not problems:
         quick(runner)
     if arguments.quick:
-        return 1 if problems else 0
-    for one in chosen:
-        if one.data not in problems and not runner.is_recorded(one):
+        return 2 if problems else 0
+    missing = [one for one in chosen if not runner.is_recorded(one)]
+    if not missing:
+        print(f"nothing to run: {len(chosen)} experiments were chosen, and all are recorded")
+    for one in missing:
+        if one.data not in problems:
             runner.check_commit()
             result = runner.record(one, runner.run(one))
             print(f"{one.name}: {result['correct']} of {result['images']} right", flush=True)
-    return 1 if problems else 0
+    return 2 if problems else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = [
     "DATA_SETS",
     "EPOCHS",
+    "IMAGES",
     "PAIR",
     "QUICK",
     "QUESTIONS",
@@ -22,6 +23,9 @@ EPOCHS = 15
 SEEDS = (0, 1, 2)
 DATA_SETS = {"cifar10_jpeg": "CIFAR-10 as JPEG", "fashion_mnist": "Fashion-MNIST"}
 """The recipes' last word -> title."""
+
+IMAGES = {"cifar10_jpeg": (50_000, 10_000), "fashion_mnist": (60_000, 10_000)}
+"""Training and test images of each data set: a part of it proves something else."""
 
 PAIR = ("resnet20", "ghost_resnet20")
 """The rows of the main question: the parent, and the Ghost network."""
