@@ -10,22 +10,19 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config, load_config
-from mindcv_ghost.errors import CheckpointError, ConfigError, UserError, tells_user_errors
+from mindcv_ghost.errors import CheckpointError, ConfigError, UserError
 from mindcv_ghost.launch.world import detect
 from mindcv_ghost.program import program
-from mindcv_ghost.report.json_file import read_json
+from mindcv_ghost.report.finished_run import FinishedRun, read_finished_run
 from mindcv_ghost.run.imports import importing_without_gc
-from mindcv_ghost.storage.staging import folder_problem
+from mindcv_ghost.storage.staging import folder_problem, is_claimed
 
 __all__ = ["main"]
 
-_RUN_FILES = ("config.yaml", "run.json", "metrics.csv")
 _FORMATS = ("ckpt", "pytorch")
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 
@@ -48,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="weights to publish: last, best or a file (best, or last of a run without validation)",
+        help="weights to publish: last, best or a file in RUN_DIR (best, or last of a run without "
+        "validation)",
     )
     parser.add_argument(
         "--use_ema", action="store_true", help="publish the checkpoint's averaged weights"
@@ -70,24 +68,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@tells_user_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Publish; return the exit status."""
     args = _parser().parse_args(argv)
-    facts = _finished(args.run)
+    _check_words(args)
+    run = read_finished_run(args.run)
     _check_out(args.out)
     name = args.name or args.out.resolve().name
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: give letters, digits, '_', '-' and '.'")
-    checkpoint = _checkpoint(args.run, args.checkpoint)
     trained = load_config(["--config", str(args.run / "config.yaml")], script="train")
-    config = _config(args, checkpoint)
-    _check_epochs(args.run, facts, trained.train.epoch_size)
+    _check_epochs(run, trained.train.epoch_size)
+    config = _config(args, _checkpoint(run, args.checkpoint))
     world = detect(os.environ)
     if world.size > 1:
         raise ConfigError(f"publish is one process, and {world.launcher} has started {world.size}")
     compat.refuse_unsupported_versions()
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors alone
 
     # MindSpore takes seconds to import: only after the checks above, which report bad input.
     with importing_without_gc():
@@ -96,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     wishes = Wishes(args.out, name, args.license, args.data_name, args.dtype, tuple(args.format))
     with open_session(config, world, writes=False) as session:
-        publication = Publication(args.run, config, _started_from(trained), wishes, world, session)
+        publication = Publication(run, config, _started_from(trained), wishes, world, session)
         card, digest = publication.write()
     print(f"{args.out}: {card.model} {name}, top-1 {card.top1}")
     print(f"use it with --pretrained {args.out}")
@@ -105,56 +101,85 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _finished(run: Path) -> dict[str, Any]:
-    """Return the facts of ``run.json``.
-
-    Raises:
-        UserError: if the folder isn't a finished run's.
-    """
-    if not run.is_dir():
-        raise CheckpointError(f"{run}: there is no such run folder (--ckpt_save_dir of a training)")
-    missing = [name for name in _RUN_FILES if not (run / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{run} lacks {', '.join(missing)}: give the run folder (ckpt_save_dir) of a training"
-        )
-    return read_json(run / "run.json")
+def _check_words(args: argparse.Namespace) -> None:
+    """Refuse what the card can't show: each is a cell of a table in Markdown."""
+    texts = [("license", args.license, "the licence, as Apache-2.0")]
+    if args.data_name:
+        texts.append(("data_name", args.data_name, "a name, as ImageNet-1k"))
+    for option, given, legal in texts:
+        if not _is_cell(given):
+            raise ConfigError(
+                f"--{option} {given!r}: give {legal}, in one printable line without '|'"
+            )
 
 
-def _check_epochs(run: Path, facts: dict[str, Any], wanted: int) -> None:
-    done = facts.get("epochs")
+def _is_cell(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and "|" not in text
+
+
+def _check_epochs(run: FinishedRun, wanted: int) -> None:
+    done, stopped_by = run.facts.get("epochs"), run.facts.get("stopped_by")
     if done is None:
         raise UserError(
-            f"the run in {run} hasn't ended: run.json has no result yet. Wait for it, or finish it "
-            "with --resume auto."
+            f"the run in {run.folder} hasn't ended: run.json has no result yet. Wait for it, or "
+            "finish it with --resume auto."
         )
-    if facts.get("stopped_by") or done < wanted:
+    if stopped_by or done < wanted:
         raise UserError(
-            f"the run in {run} was stopped after epoch {done} of {wanted} "
-            f"({facts.get('stopped_by', 'unfinished')}). Finish it with --resume auto, and publish "
-            "then."
+            f"the run in {run.folder} was stopped after epoch {done} of {wanted} "
+            f"({stopped_by or 'unfinished'}). Finish it with --resume auto, and publish then."
         )
 
 
 def _check_out(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"{out} isn't empty: give a new folder")
-    problem = folder_problem(out)
+    try:
+        if is_claimed(out):
+            raise ConfigError(
+                f"another publish is writing to {out}, or was killed there: give a new folder, or "
+                "remove it if none is running"
+            )
+        if out.is_dir() and any(out.iterdir()):
+            raise ConfigError(f"{out} isn't empty: give a new folder")
+        problem = folder_problem(out)
+    except OSError as error:
+        problem = f"it can't be looked into ({error.strerror or error})"
     if problem:
         raise ConfigError(f"{out}: {problem}; give another folder")
 
 
-def _checkpoint(run: Path, asked: str | None) -> Path:
-    if asked in ("best", "last"):
-        path = run / f"{asked}.ckpt"
-    elif asked:
-        path = Path(asked)
-    else:
-        best = run / "best.ckpt"
-        path = best if best.is_file() else run / "last.ckpt"
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: choose one with --checkpoint FILE")
+def _checkpoint(run: FinishedRun, asked: str | None) -> Path:
+    """Return the file of the run that is to be published.
+
+    Raises:
+        CheckpointError: if there is none, it can't be read, or isn't the run's.
+    """
+    path = _chosen(run, asked)
+    try:
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if not asked and path.name == "best.ckpt":
+            raise CheckpointError(
+                f"the run in {run.folder} was validated, but its best.ckpt is gone: --checkpoint "
+                "last publishes the last epoch's weights"
+            ) from None
+        raise CheckpointError(
+            f"there is no checkpoint {path}: choose one with --checkpoint FILE"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read ({error.strerror or error})") from error
+    # The card says how these weights were trained, and the run folder alone knows that.
+    if asked not in (None, "", "best", "last") and path.resolve().parent != run.folder.resolve():
+        raise CheckpointError(
+            f"--checkpoint {path} isn't in the run folder {run.folder}, whose recipe and results "
+            "the card states: give a file that is in it, or the run folder of that file"
+        )
     return path
+
+
+def _chosen(run: FinishedRun, asked: str | None) -> Path:
+    if asked and asked not in ("best", "last"):
+        return Path(asked)
+    return run.folder / f"{asked or ('best' if run.was_validated else 'last')}.ckpt"
 
 
 def _config(args: argparse.Namespace, checkpoint: Path) -> Config:

@@ -35,7 +35,9 @@ COMMANDS = {
     ),
     "infer": Command("classify images by an exported network", "mindcv_ghost.commands.infer"),
     "publish": Command(
-        "a folder of weights and their card, of a finished run", "mindcv_ghost.commands.publish"
+        "a folder of weights and their card, of a finished run",
+        "mindcv_ghost.commands.publish",
+        launched=True,
     ),
     "weights": Command(
         "list the weights that come with this package", "mindcv_ghost.commands.weights"

@@ -6,6 +6,7 @@ The published file itself is validated, and its count of right answers is what t
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,8 +24,7 @@ from mindcv_ghost.convert.torch_file import write_torch_file
 from mindcv_ghost.errors import CheckpointError, ConfigError, UserError
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.evaluation import Evaluation
-from mindcv_ghost.report.json_file import read_json
-from mindcv_ghost.report.metrics import read_metrics
+from mindcv_ghost.report.finished_run import METRICS, RUN, FinishedRun
 from mindcv_ghost.run.parts import create_initial_network, open_validation_set
 from mindcv_ghost.run.preprocessing import describe_recipe
 from mindcv_ghost.run.session import Session
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 FORMATS = {"ckpt": "model.ckpt", "pytorch": "model_pytorch.safetensors"}
 """Further files of the weights -> their names."""
 
-_TEXT, _METRICS, _RUN = "README.md", "metrics.csv", "run.json"
+_TEXT = "README.md"
 # What is different elsewhere. The rest of a recipe makes the network and its numbers.
 _OF_THE_MACHINE = {
     "dataset": (DatasetConfig, ("data_dir", "dataset_download", "num_parallel_workers")),
@@ -79,7 +79,7 @@ class Publication:
     """A publication that is ready to start.
 
     Args:
-        run: folder of a finished run.
+        run: a finished run.
         config: the run's configuration; its ``ckpt_path`` is the checkpoint to publish.
         started_from: the weights that the training began with; "" for random ones.
         wishes: what the user decides.
@@ -87,7 +87,7 @@ class Publication:
         session: the device.
     """
 
-    run: Path
+    run: FinishedRun
     config: Config
     started_from: str
     wishes: Wishes
@@ -103,12 +103,13 @@ class Publication:
         Raises:
             UserError: if data, checkpoint or recipe can't be used, or the folder can't be written.
         """
-        before = self._validate(self.config.model.ckpt_path)
-        _, num_classes, names = open_validation_set(self.config)
-        network, _ = create_initial_network(self.config, num_classes)
-        arrays = _rounded(network, self.wishes.dtype)
+        out = self.wishes.out
         try:
-            with staged(self.wishes.out) as folder:
+            with staged(out, new=True) as folder:
+                before = self._validate(self.config.model.ckpt_path)
+                _, num_classes, names = open_validation_set(self.config)
+                network, _ = create_initial_network(self.config, num_classes)
+                arrays = _rounded(network, self.wishes.dtype)
                 self._write_weights(folder, network, arrays)
                 after = self._validate(str(folder / WEIGHTS))
                 self._check(before, after)
@@ -116,11 +117,16 @@ class Publication:
                 self._write_texts(folder, card)
                 files = [path.name for path in folder.iterdir()]
                 write_text(folder / SUMS, sums_text(folder, files))
-            return card, sha256_of(self.wishes.out / SUMS)
-        except OSError as problem:
-            raise UserError(
-                f"{self.wishes.out} can't be written: {problem.strerror or problem}"
+            return card, sha256_of(out / SUMS)
+        except FileExistsError as problem:
+            raise ConfigError(
+                f"another publish is writing to {out}, or has written it: give a new folder"
             ) from problem
+        except OSError as problem:
+            reason, file = problem.strerror or problem, problem.filename
+            if file and out not in Path(file).parents:
+                raise UserError(f"{file}: {reason}. Nothing was written.") from problem
+            raise UserError(f"{out} can't be written: {reason}") from problem
 
     def _validate(self, checkpoint: str) -> Evaluation:
         of_the_run = checkpoint == self.config.model.ckpt_path
@@ -145,12 +151,12 @@ class Publication:
             )
         if cost:
             _logger.warning("rounding to float16 changes %+d of %d answers", cost, after.images)
-        recorded = [row.get("top1") for row in read_metrics(self.run / _METRICS)]
+        recorded = [row.get("top1") for row in self.run.rows]
         if not any(top1 is not None and abs(top1 - before.top1) < 1e-4 for top1 in recorded):
             _logger.warning(
                 "%s has no epoch with this top-1 (%.4f %%): other data, averaged weights, or "
                 "another machine's rounding",
-                self.run / _METRICS,
+                self.run.folder / METRICS,
                 before.top1,
             )
 
@@ -188,7 +194,7 @@ class Publication:
         before: Evaluation,
         after: Evaluation,
     ) -> Card:
-        config, facts = self.config, read_json(self.run / _RUN)
+        config, facts = self.config, self.run.facts
         preprocessing = describe_recipe(config).preprocessing
         assert preprocessing is not None  # a recipe always has one
         return Card(
@@ -233,13 +239,15 @@ class Publication:
             "checkpoint": f"{kind}{checkpoint.name}{which}",
             "checkpoint_sha256": sha256_of(checkpoint),
             "started_from": self.started_from or "random weights",
+            **({"teacher": _taught_by(facts["teacher"])} if "teacher" in facts else {}),
             "history": facts.get("history", []),
         }
 
     def _write_texts(self, folder: Path, card: Card) -> None:
         write_text(folder / CONFIG, _portable(self.config).to_yaml())
-        for name in (_METRICS, _RUN):
-            write_bytes(folder / name, (self.run / name).read_bytes())
+        write_bytes(folder / METRICS, self.run.metrics)
+        facts = _without_folders(self.run.facts)
+        write_text(folder / RUN, json.dumps(facts, indent=2, sort_keys=True) + "\n")
         sizes = {
             name: (folder / name).stat().st_size
             for name in (WEIGHTS, *FORMATS.values())
@@ -252,12 +260,32 @@ class Publication:
 def _portable(config: Config) -> Config:
     """Replace what belongs to this machine by the defaults."""
     model = dataclasses.replace(config.model, ckpt_path="", pretrained=False, reset_head=False)
-    sections: dict[str, Any] = {"model": model}
+    distill = dataclasses.replace(
+        config.distill, teacher_ckpt=Path(config.distill.teacher_ckpt).name
+    )
+    sections: dict[str, Any] = {"model": model, "distill": distill}
     for section, (cls, names) in _OF_THE_MACHINE.items():
         defaults = cls()
         values = {name: getattr(defaults, name) for name in names}
         sections[section] = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **sections)
+
+
+def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where on this machine the teacher's file was; its name and digest stay."""
+    if "teacher" not in facts:
+        return facts
+    teacher = {**facts["teacher"], "checkpoint": Path(facts["teacher"]["checkpoint"]).name}
+    return {**facts, "teacher": teacher}
+
+
+def _taught_by(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return what the card says of a teacher."""
+    names = ("model", "args", "ema", "weights", "alpha", "temperature")
+    return {
+        "checkpoint": Path(teacher["checkpoint"]).name,
+        **{name: teacher.get(name) for name in names},
+    }
 
 
 def _data_name(dataset: DatasetConfig) -> str:

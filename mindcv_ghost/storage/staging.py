@@ -2,11 +2,15 @@
 
 They are written to a hidden folder inside it, and renamed at the end. If anything fails before, or
 the process is interrupted or told to end, the hidden folder is removed.
+
+A folder that has to be new is claimed by the hidden folder: its name is fixed, and of two processes
+only one can create it. That holds on network file systems without locks, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -18,34 +22,47 @@ from pathlib import Path
 
 from mindcv_ghost.storage.atomic_file import move_into_place
 
-__all__ = ["folder_problem", "staged"]
+__all__ = ["folder_problem", "is_claimed", "staged"]
 
 _PREFIX = ".export-"
+_CLAIM = ".export-new"
 
 
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, new: bool = False) -> Iterator[Path]:
     """Yield a hidden folder to write to; at the end its files replace those of ``folder``.
 
     Args:
         folder: created if needed.
+        new: ``folder`` has to be empty, and no other process may be staging files for it.
 
     Raises:
+        FileExistsError: if ``folder`` isn't ``new``; nothing was yielded.
         OSError: if the disk rejects the data.
     """
     created = [part for part in (folder, *folder.parents) if not part.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     try:
-        with _ends_at_sigterm():
-            yield hidden
-        for path in sorted(hidden.iterdir()):
-            move_into_place(path, folder / path.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        hidden = _claim(folder) if new else Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        try:
+            if new and any(not path.name.startswith(_PREFIX) for path in folder.iterdir()):
+                raise FileExistsError(errno.EEXIST, "it isn't empty", str(folder))
+            with _ends_at_sigterm():
+                yield hidden
+                with _taken_back(folder) if new else contextlib.nullcontext():
+                    for path in sorted(hidden.iterdir()):
+                        move_into_place(path, folder / path.name)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
         for part in created:
             with contextlib.suppress(OSError):
                 part.rmdir()  # only if it is empty: nothing was written
+
+
+def is_claimed(folder: Path) -> bool:
+    """Say whether a process is staging files for a new folder, or was killed while it did."""
+    return (folder / _CLAIM).exists()
 
 
 def folder_problem(folder: Path) -> str:
@@ -60,6 +77,24 @@ def folder_problem(folder: Path) -> str:
     except OSError as error:
         return f"{nearest} can't be written to ({error.strerror})"
     return ""
+
+
+def _claim(folder: Path) -> Path:
+    hidden = folder / _CLAIM
+    hidden.mkdir(0o700)  # one step: it fails if another process was first
+    return hidden
+
+
+@contextlib.contextmanager
+def _taken_back(folder: Path) -> Iterator[None]:
+    """Remove the files of a folder that was empty if not all of them could be moved to it."""
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir():
+            if not path.name.startswith(_PREFIX):
+                path.unlink()
+        raise
 
 
 @contextlib.contextmanager

@@ -31,7 +31,9 @@ class Card:
             checkpoint has.
         data: ``name``; ``dataset`` and ``val_split``, keys of the recipe; ``train_images``.
         input: of the network, as :class:`~mindcv_ghost.inference.description.Preprocessing` has it.
-        training: ``recipe``, ``seed``, ``epochs``, ``commit``, ``date``, ...
+        training: ``recipe``, ``seed``, ``epochs``, ``commit``, ``date``, ...; of a distilled
+            network ``teacher``, with ``model``, ``args``, ``checkpoint`` (the file's name),
+            ``weights`` (their digest), ``ema``, ``alpha`` and ``temperature``.
         class_names: in the order of the outputs; () where they aren't known.
         model_args: further arguments of the model.
         ghostify: how the network was made of another one; {} if it wasn't.
@@ -139,6 +141,7 @@ class Card:
             ("input", _input_text(self.input)),
             ("recipe", f"{training['recipe']}; all settings: [config.yaml](config.yaml)"),
             ("started from", training["started_from"]),
+            *([("teacher", _teacher_text(training["teacher"]))] if "teacher" in training else []),
             ("seed", training["seed"]),
             ("epochs", f"{training['epochs']}; these weights: {training['checkpoint']}"),
             ("commit", training["commit"]),
@@ -199,6 +202,15 @@ def _input_text(values: Mapping[str, Any]) -> str:
     return (
         f"{values['channels']} x {values['height']} x {values['width']}, resized to {resized} "
         f"({values['interpolation']}) and cropped; mean {mean}, standard deviation {std}, of bytes"
+    )
+
+
+def _teacher_text(teacher: Mapping[str, Any]) -> str:
+    averaged = "averaged weights of " if teacher["ema"] else ""
+    return (
+        f"{_code(teacher['model'], teacher['args'])} ({averaged}{teacher['checkpoint']}, digest of "
+        f"the weights {teacher['weights']}); distilled with alpha {teacher['alpha']:g} and "
+        f"temperature {teacher['temperature']:g}"
     )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.commands.publish import main
+from mindcv_ghost.commands.publish import _checkpoint, main
+from mindcv_ghost.commands.table import COMMANDS
+from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.report.finished_run import read_finished_run
+from mindcv_ghost.storage.staging import staged
 from tests.helpers.finished_run import FACTS, write_finished_run
 
 LICENCE = ["--license", "Apache-2.0"]
@@ -19,7 +25,7 @@ def run(tmp_path):
 
 
 def refusal(capsys, *words: object) -> str:
-    assert main([str(word) for word in words]) == 2
+    assert tells_user_errors(main)([str(word) for word in words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ")
     return err
@@ -39,6 +45,7 @@ def test_a_folder_that_is_no_runs_lacks_a_file(run, tmp_path, capsys, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"epochs": 0, "stopped_by": "SIGTERM"}, "stopped after epoch 0 of 2 (SIGTERM). Finish"),
         ({"epochs": None}, "hasn't ended: run.json has no result yet. Wait for it, or finish"),
         ({"epochs": 1, "stopped_by": "SIGTERM"}, "stopped after epoch 1 of 2 (SIGTERM). Finish"),
         (
@@ -50,6 +57,7 @@ def test_a_folder_that_is_no_runs_lacks_a_file(run, tmp_path, capsys, name):
 def test_a_run_that_has_not_finished_is_refused(run, tmp_path, capsys, change, message):
     facts = {name: value for name, value in {**FACTS, **change}.items() if value is not None}
     (run / "run.json").write_text(json.dumps(facts))
+    (run / "best.ckpt").unlink()  # that there are no weights isn't the reason
     assert message in refusal(capsys, run, tmp_path / "out", *LICENCE)
 
 
@@ -70,6 +78,81 @@ def test_checkpoint_and_name_are_checked(run, tmp_path, capsys):
         capsys, *words, "--checkpoint", "none.ckpt"
     )
     assert "--name 'a/b': give letters, digits" in refusal(capsys, *words, "--name", "a/b")
+
+
+def test_a_folder_that_another_publish_is_writing_to_is_refused(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    with staged(out, new=True):
+        assert "another publish is writing to" in refusal(capsys, run, out, *LICENCE)
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, capsys):
+    write_finished_run(tmp_path / "other")
+    (run / "link.ckpt").symlink_to(tmp_path / "other" / "best.ckpt")
+    for file in (tmp_path / "other" / "best.ckpt", run / "link.ckpt"):
+        told = refusal(capsys, run, tmp_path / "out", *LICENCE, "--checkpoint", file)
+        assert f"--checkpoint {file} isn't in the run folder {run}, whose recipe" in told
+
+
+def test_a_file_of_the_run_is_taken_also_through_a_link_to_the_folder(run, tmp_path):
+    (tmp_path / "link").symlink_to(run)
+    asked = str(run / "best.ckpt")
+    assert _checkpoint(read_finished_run(tmp_path / "link"), asked) == Path(asked)
+
+
+def test_a_lost_best_checkpoint_is_not_replaced_by_the_last_one_unasked(run, tmp_path, capsys):
+    (run / "best.ckpt").rename(run / "last.ckpt")
+    told = refusal(capsys, run, tmp_path / "out", *LICENCE)
+    assert "was validated, but its best.ckpt is gone: --checkpoint last publishes" in told
+    assert _checkpoint(read_finished_run(run), "last") == run / "last.ckpt"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "MIT\nApache-2.0", "MIT | BSD", "MIT\x1b[0m"])
+def test_a_licence_or_data_name_that_breaks_the_card_is_refused(run, tmp_path, capsys, text):
+    told = refusal(capsys, run, tmp_path / "out", "--license", text)
+    assert f"--license {text!r}: give the licence, as Apache-2.0, in one printable line" in told
+    if text:
+        told = refusal(capsys, run, tmp_path / "out", *LICENCE, "--data_name", text)
+        assert f"--data_name {text!r}: give a name" in told
+
+
+def test_damaged_metrics_are_told_before_anything_is_validated(run, tmp_path, capsys):
+    (run / "metrics.csv").write_text("a,b\n1,2\n")
+    told = refusal(capsys, run, tmp_path / "out", *LICENCE)
+    assert f"{run / 'metrics.csv'} is not a metrics file of a training run" in told
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "run.json", "best.ckpt"])
+def test_a_file_that_cannot_be_read_is_named(run, tmp_path, capsys, monkeypatch, name):
+    original = Path.open
+
+    def guarded(path, *args, **options):
+        if path == run / name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", guarded)  # a superuser may read everything
+    told = refusal(capsys, run, tmp_path / "out", *LICENCE)
+    assert f"{run / name} can't be read (Permission denied)" in told
+
+
+def test_a_run_folder_that_cannot_be_looked_into_is_named(run, tmp_path, capsys, monkeypatch):
+    original = Path.is_file
+
+    def guarded(path):
+        if path.parent == run:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "is_file", guarded)
+    told = refusal(capsys, run, tmp_path / "out", *LICENCE)
+    assert str(run) in told and "can't be read (Permission denied)" in told
+
+
+def test_ctrl_c_is_handled_as_in_validate():
+    """MindSpore would make SIGTERM of it, while it validates."""
+    assert COMMANDS["publish"].launched and COMMANDS["validate"].launched
 
 
 def test_a_licence_is_required(run, tmp_path, capsys):

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mindcv_ghost.storage import staging
 from mindcv_ghost.storage.atomic_file import move_into_place
 from mindcv_ghost.storage.provenance import sha256_of
-from mindcv_ghost.storage.staging import folder_problem, staged
+from mindcv_ghost.storage.staging import folder_problem, is_claimed, staged
 
 
 def test_files_appear_at_the_end_and_replace_older_ones(tmp_path):
@@ -42,6 +43,32 @@ def test_folders_that_it_created_are_removed_after_an_error(tmp_path):
     with pytest.raises(OSError, match="full"), staged(tmp_path / "x" / "y") as folder:
         (folder / "a").write_text("half")
         raise OSError("full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_one_of_two_writers_gets_a_new_folder(tmp_path):
+    out = tmp_path / "out"
+    with staged(out, new=True) as folder:
+        assert is_claimed(out)
+        with pytest.raises(FileExistsError), staged(out, new=True):
+            pytest.fail("two writers")
+        (folder / "a").write_text("first")
+    with pytest.raises(FileExistsError), staged(out, new=True):
+        pytest.fail("it isn't empty")
+    assert not is_claimed(out)
+    assert {p.name: p.read_text() for p in out.iterdir()} == {"a": "first"}
+
+
+def test_a_new_folder_is_empty_again_if_one_of_its_files_cannot_be_moved(tmp_path, monkeypatch):
+    def fails_at_b(source, target):
+        if source.name == "b":
+            raise KeyboardInterrupt
+        move_into_place(source, target)
+
+    monkeypatch.setattr(staging, "move_into_place", fails_at_b)
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", new=True) as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(name)
     assert list(tmp_path.iterdir()) == []
 
 

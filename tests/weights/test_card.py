@@ -40,6 +40,19 @@ def test_people_read_counts_data_recipe_seed_commit_and_licence():
     assert "bit for bit" in make_card(dtype="float32").to_markdown({})
 
 
+def test_people_read_who_taught_a_distilled_network():
+    teacher = {
+        **{"model": "ghost_resnet20_cifar", "args": {"ratio": 4}, "checkpoint": "last.ckpt"},
+        **{"ema": True, "weights": "9e9ba91d69c80e81", "alpha": 0.9, "temperature": 4.0},
+    }
+    card = make_card(training={**make_card().training, "teacher": teacher})
+    assert (
+        "| teacher | `ghost_resnet20_cifar ratio=4` (averaged weights of last.ckpt, digest of the "
+        "weights 9e9ba91d69c80e81); distilled with alpha 0.9 and temperature 4 |"
+    ) in card.to_markdown({})
+    assert "teacher" not in make_card().to_markdown({})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
