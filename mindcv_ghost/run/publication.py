@@ -150,7 +150,10 @@ class Publication:
                 "though both hold the same numbers. Nothing was written."
             )
         if cost:
-            _logger.warning("rounding to float16 changes %+d of %d answers", cost, after.images)
+            _logger.warning(
+                "rounded to float16, %d of %d answers are right, and %d as the run left them",
+                *(after.correct, after.images, before.correct),
+            )
         recorded = [row.get("top1") for row in self.run.rows]
         if not any(top1 is not None and abs(top1 - before.top1) < 1e-4 for top1 in recorded):
             _logger.warning(

@@ -168,12 +168,11 @@ class Card:
         """Say which numbers the files hold, and what rounding has cost."""
         if self.dtype == "float32":
             return "All hold the numbers of the run's checkpoint, bit for bit."
-        change = self.accuracy["correct"] - self.accuracy["checkpoint_correct"]
-        cost = f"{change:+d} right answers" if change else "as many right answers"
         return (
             "Weights of convolutions and linear layers are rounded to float16, the same in all "
             "files; batch norm and biases aren't. The accuracy above was measured with the rounded "
-            f"weights ({cost} compared with the run's checkpoint)."
+            f"weights; the run's checkpoint has {self.accuracy['checkpoint_correct']:,} right "
+            "answers."
         )
 
 

@@ -34,7 +34,7 @@ def test_people_read_counts_data_recipe_seed_commit_and_licence():
         "| commit | 0123456789ab |",
         "| licence | CC0-1.0 |",
         "| `model.safetensors` | 0.29 MB |",
-        "(-1 right answers compared with the run's checkpoint)",
+        "the run's checkpoint has 92 right answers",
     ):
         assert part in text
     assert "bit for bit" in make_card(dtype="float32").to_markdown({})
