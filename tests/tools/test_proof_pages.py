@@ -44,14 +44,15 @@ def test_without_records_the_page_says_not_run_and_draws_nothing(tmp_path):
     assert page.findings(empty) == "Nothing has been compared yet.\n"
     assert "not measured yet" in page.expectation(empty)
     assert "no figure" in page.chart_text(empty)
-    page.draw_chart(tmp_path, tmp_path / "x.png")
-    assert not (tmp_path / "x.png").exists()
+    assert "hasn't been measured" in page.summary(empty)
+    assert page.main([str(tmp_path), str(tmp_path / "x.png")]) == 0
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_rows_have_mean_and_spread_over_seeds_and_the_right_answers_of_each(pair):
     table = page.data_table(page.read_proof(pair), "fashion_mnist")
     row = next(line for line in table.splitlines() if line.startswith("| ResNet-20 |"))
-    assert "| 0.280 | 40.0 | 94.60 ± 0.10 | 9,450, 9,460, 9,470 | 10, 10, 10 | – |" in row
+    assert "| 0.280 | 40.0 | 94.60 ± 0.10 | 9,450, 9,460, 9,470 | 10.0 | – |" in row
     assert "Right answers of 10,000 test images." in table
 
 
@@ -61,7 +62,7 @@ def test_the_findings_have_difference_standard_error_and_missed_goals(pair):
         "**Does a Ghost network keep its parent's accuracy at half the operations?**\n\n"
         "- Fashion-MNIST: Ghost-ResNet-20, s = 2, d = 1 is 0.40 points below ResNet-20, with 0.50 "
         "of the operations and 0.50 of the parameters. The standard error of that difference, from "
-        "3 and 3 seeds, is 0.08 points." in text
+        "3 seeds each, is 0.08 points." in text
     )
     assert "within 0.3 points of its parent's mean: 0.40 points below, **missed**." in text
     assert "at 94.5 % or better after 15 epochs: 94.60 %, met." in text
@@ -120,10 +121,25 @@ def test_the_figure_has_every_network_and_the_digest_of_its_records(pair, monkey
         assert [bars.has_yerr for bars in axes.containers] == [True, True, False]
     monkeypatch.undo()
     assert page.main([str(pair), str(pair / "x.png")]) == 0
-    assert (pair / "x.png").read_bytes().endswith(digest_of(pair).encode())
+    for name in ("x.png", "x_summary.png"):
+        assert (pair / name).read_bytes().endswith(digest_of(pair).encode())
     before = digest_of(pair)
     write_record(pair, "fashion_mnist", "thin", 0, 9400)
     assert digest_of(pair) != before
+
+
+def test_the_summary_has_the_main_pair_of_each_data_set(pair):
+    text = page.summary(page.read_proof(pair))
+    assert "of 3 seeds" in text and "CIFAR-10" not in text
+    assert (
+        "- Fashion-MNIST: Ghost-ResNet-20 **94.20 ± 0.10 %** top-1 with 0.50 of the operations of "
+        "ResNet-20, which has **94.60 ± 0.10 %**.\n"
+    ) in text
+    write_record(pair, "cifar10_jpeg", "resnet20", 0, 9000)
+    assert "CIFAR-10" not in page.summary(page.read_proof(pair))
+    write_record(pair, "cifar10_jpeg", "ghost_resnet20", 0, 8900)
+    text = page.summary(page.read_proof(pair))
+    assert "- CIFAR-10 as JPEG: Ghost-ResNet-20 **89.00 %**" in text and "1 or 3 seeds" in text
 
 
 @pytest.mark.parametrize("change", [{"kind": "guess"}, {"row": "resnet18"}])
@@ -140,9 +156,8 @@ def test_published_numbers_are_labelled_with_their_sources():
     assert "| ResNet-20 | 4.39 | 4.02 |" in text and "| Ghost-ResNet-56, s = 2 | 92.7 |" in text
 
 
-def test_the_figure_of_this_project_is_that_of_its_records():
-    records, png = ROOT / "results" / "proof", ROOT / "docs" / "proof.png"
-    drawn = "no figure" not in page.chart_text(page.read_proof(records))
-    assert png.exists() == drawn
-    if drawn:
-        assert png.read_bytes().endswith(digest_of(records).encode())
+def test_the_figures_of_this_project_are_those_of_its_records():
+    records = ROOT / "results" / "proof"
+    assert "no figure" not in page.chart_text(page.read_proof(records))
+    for name in ("proof.png", "proof_summary.png"):
+        assert (ROOT / "docs" / name).read_bytes().endswith(digest_of(records).encode())

@@ -1,9 +1,10 @@
-"""The tables and the figure of docs/proof.md, from results/proof/.
+"""The tables and figures of docs/proof.md and README.md, from results/proof/.
 
     python -m tools.pages.proof results/proof docs/proof.png
 
-``tools.measure.proof`` writes the records, ``tables.py`` puts the tables into the page, and this
-command draws the figure. Without records there is none, and the tables say "not run".
+``tools.measure.proof`` writes the records, ``tables.py`` puts the tables into the pages, and this
+command draws the page's figure, and README's beside it (docs/proof_summary.png). Without records
+there are none, and the tables say "not run".
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ __all__ = [
     "PROOF_SECTIONS",
     "Proof",
     "draw_chart",
+    "draw_summary",
     "expectation",
     "main",
     "read_proof",
     "recipe_summary",
+    "summary",
 ]
 
 NOT_RUN = "not run"
@@ -134,13 +137,18 @@ def data_table(proof: Proof, data: str) -> str:
                 f"{runs[0]['macs'] / 1e6:.1f}" if runs else "–",
                 mean_and_spread(proof.top1(data, name)),
                 ", ".join(f"{one['correct']:,}" for one in runs) or "–",
-                ", ".join(f"{one['train_seconds'] / 60:.0f}" for one in runs) or "–",
+                f"{_training_seconds(runs) / 60:.1f}" if runs else "–",
                 "–" if ms is None else f"{ms:.2f}",
             )
         )
     images = {one["images"] for one in proof.records if one["data"] == data}
     note = "".join(f"\nRight answers of {count:,} test images.\n" for count in sorted(images))
     return _table(head, rows) + note
+
+
+def _training_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Return how long a training takes, by the quickest run: others may have shared the machine."""
+    return min(one["epoch_seconds"] * one["epochs"] for one in runs)
 
 
 def fit_table(proof: Proof) -> str:
@@ -194,10 +202,8 @@ def _difference(proof: Proof, data: str, one: str, other: str) -> str:
         single = "one seed each" if len(a) == len(b) == 1 else f"{len(a)} and {len(b)} seeds"
         return f"{text} ({single}: the spread isn't known)."
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return (
-        f"{text}. The standard error of that difference, from {len(a)} and {len(b)} seeds, is "
-        f"{error:.2f} points."
-    )
+    seeds = f"{len(a)} seeds each" if len(a) == len(b) else f"{len(a)} and {len(b)} seeds"
+    return f"{text}. The standard error of that difference, from {seeds}, is {error:.2f} points."
 
 
 def _goals(proof: Proof) -> list[str]:
@@ -278,11 +284,34 @@ def chart_text(proof: Proof) -> str:
     )
 
 
+def summary(proof: Proof) -> str:
+    """Return the figure and the result of the main pair in a few lines, for README.md."""
+    lines = []
+    for data, title in DATA_SETS.items():
+        parent, ghost = (proof.top1(data, row) for row in PAIR)
+        if parent and ghost:
+            first, second = (proof.runs(data, row)[0]["macs"] for row in PAIR)
+            lines.append(
+                f"- {title}: Ghost-ResNet-20 **{mean_and_spread(ghost)} %** top-1 with "
+                f"{second / first:.2f} of the operations of ResNet-20, which has "
+                f"**{mean_and_spread(parent)} %**.\n"
+            )
+    if not lines:
+        return "The accuracy of Ghost networks hasn't been measured yet.\n"
+    seeds = sorted({len(proof.top1(data, row)) for data in DATA_SETS for row in PAIR} - {0})
+    return (
+        "[![Top-1 against operations](docs/proof_summary.png)](docs/proof.md)\n\n"
+        f"Measured on a CPU after {EPOCHS} epochs, mean and standard deviation of "
+        f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} ([all networks, and what "
+        f"this doesn't show](docs/proof.md)):\n\n{''.join(lines)}"
+    )
+
+
 def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     """Return what a recipe's own runs gave; None if there are none.
 
     Returns:
-        ``top1`` and ``hours`` as text, ``parameters``, ``epoch_seconds`` (median) and ``seeds``.
+        ``top1`` and ``hours`` as text, ``parameters``, ``epoch_seconds`` and ``seeds``.
     """
     runs = [one for one in proof.records if one["recipe"] == recipe and not one["options"]]
     runs = [one for one in runs if one["epochs"]]
@@ -290,9 +319,9 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
         return None
     return {
         "top1": mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
-        "hours": f"{statistics.median(one['train_seconds'] for one in runs) / 3600:.2f}",
+        "hours": f"{_training_seconds(runs) / 3600:.2f}",
         "parameters": runs[0]["parameters"],
-        "epoch_seconds": statistics.median(one["epoch_seconds"] for one in runs),
+        "epoch_seconds": min(one["epoch_seconds"] for one in runs),
         "seeds": len(runs),
     }
 
@@ -347,6 +376,30 @@ def draw_chart(folder: str | os.PathLike, png: str | os.PathLike) -> None:
     save_chart(figure, png, folder)
 
 
+def draw_summary(folder: str | os.PathLike, png: str | os.PathLike) -> None:
+    """Draw top-1 against MACs, all data sets in a row; nothing without runs."""
+    points = _points(read_proof(folder))
+    if not points:
+        return
+    figure = new_figure(3.0 + 4.6 * len(points), 3.6)
+    panels = figure.subplots(1, len(points), squeeze=False)[0]
+    shown: dict[str, Any] = {}
+    for (data, networks), axes in zip(points.items(), panels):
+        _draw_panel(axes, [(p.macs, p) for p in networks], "multiply-adds of an image (millions)")
+        axes.set_title(DATA_SETS[data], size=10, loc="left")
+        handles, names = axes.get_legend_handles_labels()
+        shown = {**dict(zip(names, handles)), **shown}
+    panels[-1].legend(
+        shown.values(),
+        shown,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1),
+        frameon=False,
+        fontsize=8,
+    )
+    save_chart(figure, png, folder)
+
+
 def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -> None:
     axes.set_xlabel(label, size=9)
     axes.set_ylabel("top-1 (%)", size=9)
@@ -393,14 +446,20 @@ PROOF_SECTIONS = {
     "proof_quick": lambda proof: expectation(proof) + "\n",
     "proof_runs": runs_list,
     "proof_chart": chart_text,
+    "proof_summary": summary,
 }
 """Name of a section -> function of a :class:`Proof` that returns its text."""
 
 
 @tells_user_errors
 def main(argv: list[str] | None = None) -> int:
-    """Draw the figure; return the exit status."""
-    return chart_main(argv, "proof", "results/proof", draw_chart)
+    """Draw both figures; return the exit status."""
+
+    def draw(folder: str, png: str) -> None:
+        draw_chart(folder, png)
+        draw_summary(folder, Path(png).with_stem(Path(png).stem + "_summary"))
+
+    return chart_main(argv, "proof", "results/proof", draw)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; NAME i
 ``results``, ``runs``, ``paper``, ``counts``, ``classifier``, ``recipes``, ``digits``, ``models``,
 ``throughput``, ``paper_tables``, ``ghostify``, ``ghostify_digits``, ``benchmarks``, ``scaling``,
 ``chart``, ``profile``, ``profile_operators``, ``profile_chart``, ``releases``, ``support``,
-``calls``, ``keys``, ``digits_settings``, ``export``, ``export_failures``, ``int8``,
+``shipped``, ``calls``, ``keys``, ``digits_settings``, ``export``, ``export_failures``, ``int8``,
 ``int8_trials``, ``int8_kinds`` and ``int8_schemes``, or one of ``tools.pages.proof``.
 
 The sources are ``results/*.json`` (of the kinds run, complexity, throughput, paper, paper_tables,
 ghostify, ghostify_digits, digits_settings, support, export, int8), ``results/proof/*.json``,
 ``results.csv``, ``profile.csv`` and ``releases.csv`` in ``benchmarks``, the recipes' header
-comments, and the package's own tables of keys and of calls.
+comments, the cards of the weights that come with this package, and its own tables of keys and of
+calls.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
+from mindcv_ghost.weights import list_shipped
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
 from tools.pages.digits_settings import DIGITS_SETTINGS_HEAD, digits_settings_rows
 from tools.pages.export import EXPORT_HEAD, export_failures, export_rows, export_sentence
@@ -43,6 +45,7 @@ from tools.pages.profile import chart_link, operator_table, part_table, read_pro
 from tools.pages.proof import PROOF_SECTIONS, read_proof, recipe_summary
 from tools.pages.recipe_header import PROOF_PAGE, DescribedRecipe, list_recipes
 from tools.pages.releases import read_releases, releases_table
+from tools.pages.shipped import SHIPPED_HEAD, shipped_rows
 from tools.pages.support import calls_table, support_table
 from tools.pages.zoo_tables import (
     GHOSTIFY_HEAD,
@@ -390,6 +393,7 @@ _SECTIONS = {
     "profile_operators": lambda sources, page: operator_table(sources.profile),
     "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
     "releases": lambda sources, page: releases_table(sources.releases),
+    "shipped": lambda sources, page: _table(SHIPPED_HEAD, shipped_rows(list_shipped())),
     "support": lambda sources, page: support_table(sources.support["rows"]),
     "calls": lambda sources, page: calls_table(),
     "keys": lambda sources, page: keys_table(),
