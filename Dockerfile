@@ -10,6 +10,7 @@ FROM python:3.11-slim-bookworm AS tools
 
 # make, g++   the targets; this package's C++ is built when it is first used
 # chromium, npm  tests/export opens the web page in it; npm fetches onnxruntime-web
+# dataset-fashion-mnist  tests/e2e/test_shipped.py validates the weights that come with the package
 # git         the commit that run.json and the doctor's report name
 # iproute2    tests/e2e/test_hosts.py makes two hosts of network namespaces; needs root
 # libgomp1    MindSpore's threads (g++ would install it, too)
@@ -18,7 +19,8 @@ FROM python:3.11-slim-bookworm AS tools
 # For `make test-native` on ARM add g++-aarch64-linux-gnu and qemu-user; without them it skips tests.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        make g++ chromium git iproute2 libgomp1 npm openssh-client zsh fish \
+        make g++ chromium dataset-fashion-mnist git iproute2 libgomp1 npm openssh-client zsh \
+        fish \
     && rm -rf /var/lib/apt/lists/*
 
 # Not root: files in a mounted folder then belong to a user. Open MPI works without root.

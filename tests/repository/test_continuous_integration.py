@@ -38,7 +38,7 @@ def test_dockerfile_and_workflow_have_the_packages_that_ci_run_installs():
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     steps = " ".join(step.get("run", "") for step in job()["steps"])
     of_the_runner = {"chromium", "npm"}  # GitHub's Ubuntu brings Chrome and npm
-    assert packages == {"iproute2", "zsh", "fish", *of_the_runner}
+    assert packages == {"iproute2", "zsh", "fish", "dataset-fashion-mnist", *of_the_runner}
     assert packages <= set(re.split(r"[\s\\]+", dockerfile))
     assert packages - of_the_runner <= set(re.split(r"[\s\\]+", steps))
 
@@ -47,7 +47,7 @@ def test_where_tests_may_not_be_skipped_both_say_so():
     exported = re.findall(
         r"^export (MINDCV_GHOST_\w+)=1$", (ROOT / ".ci" / "run").read_text(), re.M
     )
-    assert exported == ["MINDCV_GHOST_NEEDS_BROWSER"]
+    assert exported == ["MINDCV_GHOST_NEEDS_BROWSER", "MINDCV_GHOST_NEEDS_FASHION_MNIST"]
     assert job()["env"] == dict.fromkeys(exported, "1")
 
 
