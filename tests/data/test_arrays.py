@@ -325,3 +325,11 @@ def test_the_original_has_its_size_mean_and_deviation():
     deviation = np.sqrt(counts @ (np.arange(256) / 255 - mean) ** 2)
     assert FASHION.mean == (pytest.approx(mean, abs=5e-5),)
     assert FASHION.std == (pytest.approx(deviation, abs=5e-5),)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_version_for_python_is_recognised(tmp_path, inside):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    with pytest.raises(DataError, match="cifar-10-batches-py, the version for Python, isn't read"):
+        open_source("cifar10", str(folder if inside else tmp_path), "train")

@@ -24,6 +24,8 @@ class ArraySet:
             files are IDX files.
         classes: their names, or
         names_file: the file with the names.
+        pickled_folder: what the set's version for Python unpacks to, which isn't read: pickles can
+            run code.
         system_folder: where a package of the system puts the files.
         system_package: its name and the system's.
         label_sums: split -> images and MD5 sum of the labels of the original set. MNIST's and
@@ -40,6 +42,7 @@ class ArraySet:
     label_bytes: int = 0
     classes: tuple[str, ...] = ()
     names_file: str = ""
+    pickled_folder: str = ""
     system_folder: str = ""
     system_package: str = ""
     label_sums: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -68,6 +71,7 @@ ARRAY_SETS = {
         mean=_CIFAR_MEAN,
         std=_CIFAR_STD,
         names_file="batches.meta.txt",
+        pickled_folder="cifar-10-batches-py",
         label_bytes=1,
     ),
     "cifar100": ArraySet(
@@ -78,6 +82,7 @@ ARRAY_SETS = {
         mean=_CIFAR_MEAN,
         std=_CIFAR_STD,
         names_file="fine_label_names.txt",
+        pickled_folder="cifar-100-python",
         num_classes=100,
         label_bytes=2,
     ),

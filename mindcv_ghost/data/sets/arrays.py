@@ -233,11 +233,14 @@ def _find(name: str, data_dir: str, download: bool) -> str:
     ways = ["Point --data_dir at the folder of the binary files, or of train/CLASS and test/CLASS"]
     if layout.system_package:
         ways.append(f"install {layout.system_package}")
+    pickled, place = layout.pickled_folder, os.path.abspath(data_dir)
+    is_there = pickled == os.path.basename(place) or os.path.isdir(os.path.join(place, pickled))
+    hint = f"{pickled}, the version for Python, isn't read. " if pickled and is_there else ""
     raise DataError(
-        f"{name} isn't complete in {printable(os.path.abspath(data_dir))}: missing "
+        f"{name} isn't complete in {printable(place)}: missing "
         + ", ".join(missing(nearest))
-        + f" (looked in {', '.join(map(printable, looked_in))}). {', '.join(ways)}, or fetch them "
-        "with --dataset_download true."
+        + f" (looked in {', '.join(map(printable, looked_in))}). {hint}{', '.join(ways)}, or fetch "
+        "them with --dataset_download true."
     )
 
 

@@ -134,7 +134,7 @@ def _train_arrays(
     kind: str, augment: Augment, size: int | list[int], in_channels: int
 ) -> TrainTransforms:
     if augment.aug_splits:
-        raise DataError(f"aug_splits: not for {kind}, only for folders of images")
+        raise DataError(f"aug_splits: not for --dataset {kind}, only for --dataset folder")
     primary = [op for op in _array_ops(kind, size, augment) if not _is_normalising(op)]
     final = _to_channels(
         kind, [op for op in _array_ops(kind, size) if _is_normalising(op)], in_channels
