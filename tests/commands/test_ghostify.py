@@ -50,6 +50,7 @@ def test_the_report_is_that_of_the_function(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_the_saved_network_is_loaded_by_the_options_that_are_printed(tmp_path, capsys, images):
     dense = mindcv.create_model("resnet18", num_classes=10)
     save_weights(list(dense.get_parameters()), tmp_path / "in.ckpt")

@@ -120,6 +120,7 @@ def test_a_check_that_hangs_while_it_holds_pythons_lock_ends_with_a_report_and_s
     assert done.out.count("paste from here") == 1 and "Traceback" not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_the_json_object_is_the_last_line_even_if_a_check_hangs(doctor):
     done = doctor.one_check("hang", 0, 1, "json")
     whole = object_of(done.out)

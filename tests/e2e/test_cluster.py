@@ -142,6 +142,7 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_the_scheduler_s_host_may_be_given_by_name(jobs):
     job = jobs()
     job.mpirun("ok", MS_SCHED_HOST="localhost", MS_SCHED_PORT=free_port())

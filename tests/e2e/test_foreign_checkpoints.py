@@ -37,6 +37,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_mindcvs_adamw_under_a_prefix_validates_like_the_plain_one(
     images, trained, scripts
 ):

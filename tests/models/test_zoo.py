@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 
 import mindcv_ghost  # noqa: F401
 from mindcv_ghost.errors import UserError
+from mindcv_ghost.weights import list_shipped
 
 SIDE = 64
 # `make test` takes one model for each kind of block; `make test-zoo` takes all models.
@@ -102,10 +103,14 @@ def test_entry_point_has_the_name_and_default_cfg_that_mindcv_expects(name):
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_pretrained_is_refused_if_no_weights_are_published(name):
+def test_pretrained_true_is_refused_without_published_weights_or_with_several(name):
     if registry.get_pretrained_cfg(name)["url"]:
         pytest.skip("has published weights")
-    with pytest.raises(UserError, match=f"{name} has no published weights"):
+    shipped = {published.card.model for published in list_shipped()}
+    problem = (
+        "doesn't say which weights of {}: " if name in shipped else "{} has no published weights"
+    )
+    with pytest.raises(UserError, match=problem.format(name)):
         mindcv.create_model(name, pretrained=True)
 
 
