@@ -198,11 +198,11 @@ def _difference(proof: Proof, data: str, one: str, other: str) -> str:
     if first["macs"] != second["macs"]:
         text += f", with {first['macs'] / second['macs']:.2f} of the operations and "
         text += f"{first['parameters'] / second['parameters']:.2f} of the parameters"
+    seeds = f"{len(a)} seeds each" if len(a) == len(b) else f"{len(a)} and {len(b)} seeds"
     if len(a) < 2 or len(b) < 2:
-        single = "one seed each" if len(a) == len(b) == 1 else f"{len(a)} and {len(b)} seeds"
+        single = "one seed each" if len(a) == len(b) else seeds
         return f"{text} ({single}: the spread isn't known)."
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    seeds = f"{len(a)} seeds each" if len(a) == len(b) else f"{len(a)} and {len(b)} seeds"
     return f"{text}. The standard error of that difference, from {seeds}, is {error:.2f} points."
 
 
@@ -369,10 +369,7 @@ def draw_chart(folder: str | os.PathLike, png: str | os.PathLike) -> None:
         timed = [(p.ms, p) for p in networks if p.ms is not None]
         _draw_panel(right, timed, f"milliseconds of a batch of {TIMED_BATCH} images, this package")
         left.set_title(DATA_SETS[data], size=10, loc="left")
-        handles, names = left.get_legend_handles_labels()
-        right.legend(
-            handles, names, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8
-        )
+        _put_legend(right, *left.get_legend_handles_labels())
     save_chart(figure, png, folder)
 
 
@@ -389,15 +386,15 @@ def draw_summary(folder: str | os.PathLike, png: str | os.PathLike) -> None:
         axes.set_title(DATA_SETS[data], size=10, loc="left")
         handles, names = axes.get_legend_handles_labels()
         shown = {**dict(zip(names, handles)), **shown}
-    panels[-1].legend(
-        shown.values(),
-        shown,
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1),
-        frameon=False,
-        fontsize=8,
-    )
+    _put_legend(panels[-1], list(shown.values()), list(shown))
     save_chart(figure, png, folder)
+
+
+def _put_legend(axes: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Put a legend to the right of a panel."""
+    axes.legend(
+        handles, names, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8
+    )
 
 
 def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -> None:
