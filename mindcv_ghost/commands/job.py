@@ -28,10 +28,6 @@ def read_job(argv: list[str], script: str) -> tuple[Config, World]:
     world = detect(os.environ)
     check_distribute(world, config.system.distribute)
     compat.refuse_unsupported_versions()
-    if script != "train":
-        # A recipe may have it for its training. A random classifier has nothing to validate.
-        model = dataclasses.replace(config.model, reset_head=False)
-        config = dataclasses.replace(config, model=model)
     pretrained = config.model.pretrained
     if isinstance(pretrained, str):
         if script != "train":
@@ -61,10 +57,7 @@ def use_published(argv: list[str], config: Config, script: str) -> Config:
     published = find_weights(pretrained, asked)
     config = load_config(argv, script=script, weights_recipe=str(published.config))
     model = dataclasses.replace(
-        config.model,
-        pretrained=False,
-        ckpt_path=str(published.weights.resolve()),
-        reset_head=False,
+        config.model, pretrained=False, ckpt_path=str(published.weights.resolve())
     )
     if model.num_classes is None:
         model = dataclasses.replace(model, num_classes=published.card.num_classes)

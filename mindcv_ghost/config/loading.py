@@ -187,7 +187,12 @@ class _Builder:
         The saved configuration of a fine-tuned run has ``pretrained: true``. Validating its
         checkpoint with ``--ckpt_path`` shouldn't need ``--pretrained false`` as well. If recipe or
         command line set two of them, it is an error (rules.py).
+
+        ``reset_head`` is for a training alone, which a recipe may have it for: a random classifier
+        has nothing to validate.
         """
+        if script != "train":
+            self.values["reset_head"] = False
         keys = ("pretrained", "ckpt_path") + (("onnx",) if script == "validate" else ())
         given = [key for key in keys if self.values[key]]
         by_option = [key for key in given if self.places[key].startswith("--")]
