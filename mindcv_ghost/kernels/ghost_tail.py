@@ -2,15 +2,18 @@
 
 That is BN and ReLU, the depthwise (cheap) convolution with its own BN and ReLU, and the
 concatenation. In the residual blocks of Ghost-ResNet the last module's tail also adds the shortcut
-and applies the ReLU that follows.
+and applies the ReLU that follows. In networks that ``ghostify`` has changed, the network applies
+the ReLU itself, and the maps may be permuted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
-from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore import nn, ops
 
 from mindcv_ghost.kernels.batch_norm import (
     BatchNorm,
@@ -28,6 +31,7 @@ from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import (
     NativeCell,
     emit,
+    has_hooks,
     is_plain_batch_norm,
     is_plain_conv,
 )
@@ -40,9 +44,18 @@ __all__ = [
     "NativeGhostBasicBlock",
     "NativeGhostBottleneck",
     "NativeGhostModule",
+    "ReLUs",
     "can_add",
     "can_fork",
 ]
+
+
+class ReLUs(IntEnum):
+    """Where the ReLUs of a tail are, as the operators number it."""
+
+    NONE = 0
+    AFTER_EACH_NORM = 1
+    BEFORE_CHEAP_CONVOLUTION = 2
 
 
 class GhostTail(nn.Cell):
@@ -53,12 +66,13 @@ class GhostTail(nn.Cell):
         first: the BN of the intrinsic maps, whose epsilon and momentum are read here.
         second: the BN of the ghost maps.
         out_channels: maps that go out; surplus ghost maps are cropped.
-        relu: whether a ReLU follows each BN.
+        relus: where ReLUs are.
 
     Inputs:
         u (N, intrinsic, H, W), gamma, beta, running mean and running variance of ``first``, the
         depthwise weight (ghosts, 1, d, d), the same four of ``second``; a shortcut
-        (N, out_channels, H, W), or None. A shortcut needs ``relu=False``.
+        (N, out_channels, H, W), or None; the order of the maps that go out, of shape
+        (out_channels,), or None. A shortcut can't follow ``ReLUs.AFTER_EACH_NORM``.
 
     Outputs:
         (N, out_channels, H, W): the maps, or with a shortcut ``relu(maps + shortcut)``.
@@ -70,50 +84,63 @@ class GhostTail(nn.Cell):
         first: nn.BatchNorm2d,
         second: nn.BatchNorm2d,
         out_channels: int,
-        relu: bool,
+        relus: ReLUs,
     ) -> None:
         super().__init__(auto_prefix=False)
-        settings = settings_tensor(relu, first.eps, second.eps)
+        self.settings = settings_tensor(relus, first.eps, second.eps)
 
         def shape(_, u, *others):
             return [u[0], out_channels, u[2], u[3]]
 
-        self.train = _TrainingTail(library, settings, out_channels)
-        # A shortcut is only added where no ReLU follows the BNs.
-        self.train_add: nn.Cell = None if relu else _TrainingTailAdd(library, settings)
+        self.train = _TrainingTail(library, out_channels)
         self.update = UpdateRunningStatistics(library, first, second)
-        self.evaluate = EvaluationOperator(
-            library, "ghost_tail_evaluate", settings, shape, [out_channels]
-        )
+        name = "ghost_tail_evaluate"
+        self.evaluate = EvaluationOperator(library, name, None, shape, [out_channels])
+        # A shortcut is only added where no ReLU follows the BNs.
+        self.train_add: nn.Cell = None
         self.evaluate_add: nn.Cell = None
-        if not relu:
-            self.evaluate_add = EvaluationOperator(
-                library, "ghost_tail_add_evaluate", settings, shape, [out_channels]
-            )
+        if relus != ReLUs.AFTER_EACH_NORM:
+            name = "ghost_tail_add_evaluate"
+            self.train_add = _TrainingTailAdd(library)
+            self.evaluate_add = EvaluationOperator(library, name, None, shape, [out_channels])
 
     def construct(
-        self, u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2, shortcut=None
+        self,
+        u,
+        gamma1,
+        beta1,
+        mean1,
+        var1,
+        weight,
+        gamma2,
+        beta2,
+        mean2,
+        var2,
+        shortcut=None,
+        order=None,
     ):
+        settings = self.settings
+        if order is not None:
+            settings = ops.concat((settings, ops.cast(order, mstype.float32)))
         if not self.training:
-            inputs = (u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2)
+            inputs = (settings, u, gamma1, beta1, mean1, var1, weight, gamma2, beta2, mean2, var2)
             if shortcut is None:
                 return self.evaluate(*inputs)
             return self.evaluate_add(*inputs, shortcut)
         first = (read_once(gamma1), read_once(beta1))
         second = (read_once(weight), read_once(gamma2), read_once(beta2))
         if shortcut is None:
-            y, saved = self.train(u, *first, *second)
+            y, saved = self.train(settings, u, *first, *second)
         else:
-            y, saved = self.train_add(u, *first, *second, shortcut)
+            y, saved = self.train_add(settings, u, *first, *second, shortcut)
         return ops.depend(y, self.update(u, saved, mean1, var1, mean2, var2))
 
 
 class _TrainingTail(nn.Cell):
     """The maps, and the batch statistics of both BNs, which the gradient needs."""
 
-    def __init__(self, library: Library, settings: Tensor, out_channels: int) -> None:
+    def __init__(self, library: Library, out_channels: int) -> None:
         super().__init__(auto_prefix=False)
-        self.settings = settings
 
         def shapes(_, u, gamma1, beta1, weight, gamma2, beta2):
             return [u[0], out_channels, u[2], u[3]], [2 * u[1] + 2 * weight[0]]
@@ -124,21 +151,19 @@ class _TrainingTail(nn.Cell):
         self.forward = custom_operator(library, "ghost_tail", shapes, 2, [out_channels])
         self.backward = custom_operator(library, "ghost_tail_backward", gradients, 6)
 
-    def construct(self, u, gamma1, beta1, weight, gamma2, beta2):
-        return self.forward(self.settings, u, gamma1, beta1, weight, gamma2, beta2)
+    def construct(self, settings, u, gamma1, beta1, weight, gamma2, beta2):
+        return self.forward(settings, u, gamma1, beta1, weight, gamma2, beta2)
 
-    def bprop(self, u, gamma1, beta1, weight, gamma2, beta2, out, dout):
-        return self.backward(
-            self.settings, u, gamma1, beta1, weight, gamma2, beta2, out[1], dout[0]
-        )
+    def bprop(self, settings, u, gamma1, beta1, weight, gamma2, beta2, out, dout):
+        inputs = (settings, u, gamma1, beta1, weight, gamma2, beta2)
+        return (ops.zeros_like(settings), *self.backward(*inputs, out[1], dout[0]))
 
 
 class _TrainingTailAdd(nn.Cell):
     """As :class:`_TrainingTail`, with a shortcut that is added before a last ReLU."""
 
-    def __init__(self, library: Library, settings: Tensor) -> None:
+    def __init__(self, library: Library) -> None:
         super().__init__(auto_prefix=False)
-        self.settings = settings
 
         def shapes(_, u, gamma1, beta1, weight, gamma2, beta2, shortcut):
             return shortcut, [2 * u[1] + 2 * weight[0]]
@@ -149,13 +174,12 @@ class _TrainingTailAdd(nn.Cell):
         self.forward = custom_operator(library, "ghost_tail_add", shapes, 2)
         self.backward = custom_operator(library, "ghost_tail_add_backward", gradients, 7)
 
-    def construct(self, u, gamma1, beta1, weight, gamma2, beta2, shortcut):
-        return self.forward(self.settings, u, gamma1, beta1, weight, gamma2, beta2, shortcut)
+    def construct(self, settings, u, gamma1, beta1, weight, gamma2, beta2, shortcut):
+        return self.forward(settings, u, gamma1, beta1, weight, gamma2, beta2, shortcut)
 
-    def bprop(self, u, gamma1, beta1, weight, gamma2, beta2, shortcut, out, dout):
-        return self.backward(
-            self.settings, u, gamma1, beta1, weight, gamma2, beta2, out[1], dout[0], out[0]
-        )
+    def bprop(self, settings, u, gamma1, beta1, weight, gamma2, beta2, shortcut, out, dout):
+        inputs = (settings, u, gamma1, beta1, weight, gamma2, beta2)
+        return (ops.zeros_like(settings), *self.backward(*inputs, out[1], dout[0], out[0]))
 
 
 class NativeGhostModule(NativeCell, GhostModule):
@@ -169,15 +193,19 @@ class NativeGhostModule(NativeCell, GhostModule):
     def supports(cell: nn.Cell) -> bool:
         primary, cheap = cell.primary, cell.cheap
         if not (
-            cell.act is None
-            and cell.order is None
-            and type(primary.act) in (nn.ReLU, type(None))
+            type(primary.act) in (nn.ReLU, type(None))
             and is_plain_batch_norm(primary.bn)
             and is_plain_conv(primary.conv)
         ):
             return False
-        return cheap is None or (
-            type(cheap.act) is type(primary.act)
+        if cheap is None:
+            return True
+        activates_alone = cell.act is None or (
+            type(cell.act) is nn.ReLU and not has_hooks(cell.act) and primary.act is None
+        )
+        return (
+            activates_alone
+            and type(cheap.act) is type(primary.act)
             and is_plain_batch_norm(cheap.bn)
             and is_plain_conv(cheap.conv)
             and cheap.conv.has_bias is False
@@ -187,10 +215,11 @@ class NativeGhostModule(NativeCell, GhostModule):
     @staticmethod
     def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:
         primary, cheap = cell.primary, cell.cheap
-        relu = primary.act is not None
         if cheap is None:
-            return BatchNorm(library, primary.bn, relu)
-        return GhostTail(library, primary.bn, cheap.bn, cell.out_channels, relu)
+            return BatchNorm(library, primary.bn, primary.act is not None)
+        relus = ReLUs.NONE if cell.act is None else ReLUs.BEFORE_CHEAP_CONVOLUTION
+        relus = relus if primary.act is None else ReLUs.AFTER_EACH_NORM
+        return GhostTail(library, primary.bn, cheap.bn, cell.out_channels, relus)
 
     @staticmethod
     def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
@@ -216,6 +245,10 @@ class NativeGhostModule(NativeCell, GhostModule):
         primary, cheap = self.primary, self.cheap
         if cheap is None or cheap.bn is None or not isinstance(primary.conv, NativeConv2d):
             raise NotCovered("a primary convolution isn't native")
+        if self.act is not None or self.order is not None:
+            raise NotCovered(
+                "a Ghost module's activation is the network's, or its maps are permuted"
+            )
         return program.convolution(
             x,
             primary.conv,
@@ -232,7 +265,8 @@ class NativeGhostModule(NativeCell, GhostModule):
     def _tail(self, maps, shortcut):
         if self.cheap is None:
             return self.operator(maps, *norm_parameters(self.primary.bn), shortcut)
-        return self.operator(maps, *_tail_parameters(self.primary, self.cheap), shortcut)
+        parameters = _tail_parameters(self.primary, self.cheap)
+        return self.operator(maps, *parameters, shortcut, self.order)
 
 
 def _tail_parameters(primary, cheap):

@@ -117,7 +117,7 @@ def _report(
 ) -> Report:
     reason = ""
     if counts[NativeGhostModule] < ghost_modules:
-        reason = "they don't have BN and ReLU in the paper's order"
+        reason = "they aren't made of plain convolutions, BN and ReLU"
     return Report(
         native_ghost_modules=counts[NativeGhostModule],
         ghost_modules=ghost_modules,

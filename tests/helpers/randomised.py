@@ -11,6 +11,8 @@ def randomise(network: nn.Cell, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.RandomState(seed)
     drawn = {}
     for name, parameter in network.parameters_dict().items():
+        if name.endswith("order"):
+            continue  # places of maps, which are no numbers to compute with
         noise = random.standard_normal(parameter.shape)
         if name.endswith("weight"):
             value = noise * np.sqrt(2.0 / np.prod(parameter.shape[1:]))

@@ -120,10 +120,12 @@ Array settings(std::vector<float> values) {
 }
 
 std::vector<float> tails(int64_t n, int64_t c, int64_t ratio, int64_t out, int64_t h, int64_t w,
-                         int64_t kernel) {
+                         int64_t kernel, float relus = 0, bool permuted = false) {
   const int64_t ghosts = c * (ratio - 1);
+  std::vector<float> numbers = {relus, 1e-5f, 1e-5f};
+  for (int64_t j = 0; permuted && j < out; ++j) numbers.push_back(c + ghosts - 1 - j);
   const Shape y = {n, out, h, w}, k = {ghosts, 1, kernel, kernel}, u = {n, c, h, w};
-  const Array set = settings({0, 1e-5f, 1e-5f}), shares = settings({0.1f, 0.2f});
+  const Array set = settings(numbers), shares = settings({0.1f, 0.2f});
   const Array x(u, 1), weight(k, 2), g1({c}, 3), b1({c}, 4), m1({c}, 5), v1({c}, 6);
   const Array g2({ghosts}, 7), b2({ghosts}, 8), m2({ghosts}, 9), v2({ghosts}, 10);
   const Array shortcut(y, 11), saved({2 * (c + ghosts)}, 12), dy(y, 13);
@@ -318,7 +320,9 @@ std::vector<float> layers() {
 
 std::vector<float> everything() {
   return tails(5, 3, 2, 6, 7, 5, 3) + tails(1, 4, 3, 11, 4, 4, 5) + tails(3, 2, 4, 7, 1, 9, 7) +
-         tails(70, 2, 2, 4, 8, 8, 1) + tails(9, 7, 3, 19, 3, 5, 1) + tails(2, 2, 2, 3, 3, 2, 9) + stems(3, 4, 9, 12) +
+         tails(70, 2, 2, 4, 8, 8, 1) + tails(9, 7, 3, 19, 3, 5, 1) + tails(2, 2, 2, 3, 3, 2, 9) +
+         tails(5, 3, 2, 6, 7, 5, 3, 2) + tails(70, 2, 3, 5, 4, 4, 3, 2, true) +
+         tails(9, 7, 3, 19, 3, 5, 1, 2, true) + stems(3, 4, 9, 12) +
          stems(1, 2, 1, 1) + stems(2, 3, 8, 7) + convolutions(9, 3, 5, 4, 4, 3, 1) +
          convolutions(2, 4, 6, 20, 17, 3, 2) + convolutions(1, 3, 4, 15, 16, 7, 2) +
          convolutions(20, 7, 5, 4, 7, 1, 1) + convolutions(2, 5, 6, 33, 31, 1, 2) +

@@ -20,6 +20,7 @@ from ..helpers.randomised import randomise
 from .stock_and_native import Cases, assert_close, compute_both
 
 # in, out, options of the module, shape of the images, whether a shortcut is added
+_OUTER = dict(act=nn.ReLU, act_on_output=False)
 NAMED = {
     "pointwise": (6, 8, dict(), (4, 9, 9), False),
     "dense 3x3 with stride": (6, 8, dict(kernel_size=3, stride=2), (3, 9, 11), False),
@@ -41,6 +42,18 @@ NAMED = {
     "no cheap branch": (4, 6, dict(ratio=1), (3, 5, 7), False),
     "no cheap branch, shortcut": (4, 6, dict(ratio=1, act=False), (37, 4, 4), True),
     "a small batch of many": (4, 6, dict(kernel_size=3), (37, 4, 4), False),
+    "the network's ReLU": (4, 6, _OUTER, (3, 5, 7), False),
+    "the network's ReLU, shortcut": (4, 10, dict(ratio=3, **_OUTER), (2, 6, 6), True),
+    "the network's ReLU, cheap 1x1": (4, 6, dict(cheap_kernel_size=1, **_OUTER), (3, 5, 7), False),
+    "permuted": (4, 6, dict(permuted=True), (37, 4, 4), False),
+    "permuted, surplus": (
+        *(4, 10, dict(ratio=4, kernel_size=3, permuted=True, **_OUTER)),
+        *((3, 6, 5), False),
+    ),
+    "permuted, surplus, cheap 1x1, shortcut": (
+        *(4, 7, dict(cheap_kernel_size=1, permuted=True, **_OUTER)),
+        *((5, 4, 4), True),
+    ),
 }
 NAMES, CASES = tuple(NAMED), tuple(NAMED.values())
 
@@ -53,6 +66,10 @@ class Case(nn.Cell):
         channels, out_channels, options, (images, height, width), self.added = CASES[index]
         self.layer = GhostModule(channels, out_channels, **options)
         random = np.random.default_rng(index)
+        if self.layer.order is not None:
+            maps = self.layer.primary.conv.out_channels + self.layer.cheap.conv.out_channels
+            order = random.permutation(maps)[:out_channels].astype(np.int32)
+            self.layer.order.set_data(Tensor(order))
         stride, lost = options.get("stride", 1), 1 if "padding" in options else 0
         size = (-(-(height - lost) // stride), -(-(width - lost) // stride))
 
@@ -117,12 +134,11 @@ def test_running_statistics_of_both_batch_norms_are_updated(both):
     "options",
     [
         dict(act=nn.SiLU),
-        dict(act=nn.ReLU, act_on_output=False),
-        dict(permuted=True),
+        dict(act=nn.SiLU, act_on_output=False),
         dict(norm=False),
         dict(norm=lambda channels: nn.GroupNorm(1, channels)),
     ],
-    ids=("SiLU", "a ReLU after both", "permuted", "no norm", "a norm of groups"),
+    ids=("SiLU", "a SiLU of the network's", "no norm", "a norm of groups"),
 )
 def test_module_of_another_kind_stays_stock(built, options):
     module = GhostModule(4, 6, **options)

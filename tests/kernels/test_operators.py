@@ -229,6 +229,11 @@ def test_stem_gives_the_gradient_of_equal_values_to_the_first(handle):
         ("ghost_momentum", [[0, 0], [1], [1, 1], [1], *[values(3)] * 3], [(1,)]),
         ("ghost_tail_evaluate", tail_inputs()[:-1], [(3, 11, 6, 6)]),
         ("ghost_tail_evaluate", tail_inputs(), [(3, 13, 6, 6)]),
+        ("ghost_tail_evaluate", [[3, EPSILON, EPSILON], *tail_inputs()[1:]], [(3, 11, 6, 6)]),
+        *(
+            ("ghost_tail_evaluate", [[*TAIL_SETTINGS, *order], *tail_inputs()[1:]], [(3, 11, 6, 6)])
+            for order in (range(10), [*range(10), 9], [*range(10), 12], [*range(10), -1])
+        ),
         ("ghost_tail", training_inputs(), [(3, 11, 6, 6), (23,)]),
     ],
 )

@@ -10,9 +10,13 @@
 
 namespace ghost {
 
-// Neighbouring channels of a tensor (images, all, H, W).
+// Channels of a tensor (images, all, H, W): neighbours; or, with `places`, those at places[0] ...
+// places[count - 1], where kNowhere is a channel that isn't in the tensor.
 struct Channels {
+  static constexpr int64_t kNowhere = -1;
+
   int64_t images, all, first, count;
+  const int64_t* places = nullptr;
 };
 
 // Calls body(channels) for blocks of neighbouring channels, each for one thread: small maps of
@@ -33,10 +37,21 @@ inline void parallel_blocks(int64_t images, int64_t channels, int64_t plane, con
 // Calls body(i, at, place) for the maps of all images, in a tensor's order: of channel first + i, at
 // `at` of the tensor and at `place` of memory, where each channel's maps follow each other and
 // channels lie `step` apart. Before an image's maps, calls ahead(at, count) for the values of the
-// next image.
+// next image. Channels that aren't in the tensor are left out.
 template <typename Ahead, typename Body>
 __attribute__((always_inline)) inline void each_map(const Channels& c, int64_t plane, int64_t step,
                                                     const Ahead& ahead, const Body& body) {
+  if (c.places != nullptr) {
+    for (int64_t n = 0; n < c.images; ++n) {
+      for (int64_t i = 0; i < c.count; ++i) {
+        if (c.places[i] == Channels::kNowhere) continue;
+        const int64_t at = (n * c.all + c.places[i]) * plane;
+        if (n + 1 < c.images) ahead(at + c.all * plane, plane);
+        body(i, at, i * step + n * plane);
+      }
+    }
+    return;
+  }
   for (int64_t n = 0; n < c.images; ++n) {
     const int64_t at = (n * c.all + c.first) * plane;
     if (n + 1 < c.images) ahead(at + c.all * plane, c.count * plane);
@@ -44,8 +59,16 @@ __attribute__((always_inline)) inline void each_map(const Channels& c, int64_t p
   }
 }
 
+// Fills the memory of channels that aren't in the tensor with zeros.
+inline void clear_absent(const Channels& c, int64_t plane, int64_t step, float* to) {
+  for (int64_t i = 0; c.places != nullptr && i < c.count; ++i) {
+    if (c.places[i] == Channels::kNowhere) std::fill_n(to + i * step, c.images * plane, 0.0f);
+  }
+}
+
 // Copies maps of a tensor; `to` is as each_map has it.
 inline void gather(const float* from, const Channels& c, int64_t plane, int64_t step, float* to) {
+  clear_absent(c, plane, step, to);
   each_map(
       c, plane, step, [from](int64_t at, int64_t count) { prefetch(from + at, count); },
       [=](int64_t, int64_t at, int64_t place) { copy(to + place, from + at, plane); });
@@ -103,6 +126,7 @@ inline void write_input_gradient(const Channels& c, int64_t plane, const float* 
 inline void gather_gradient(const float* dy, const float* y, const Channels& c, int64_t plane,
                             int64_t step, float* to, float* shortcut) {
   const bool streamed = is_streamed(c.images * c.all * plane);
+  clear_absent(c, plane, step, to);
   each_map(
       c, plane, step,
       [=](int64_t at, int64_t count) {

@@ -11,17 +11,40 @@ using ghost::NormOutput;
 using ghost::run_operator;
 using ghost::TailShape;
 
-// Settings: whether a ReLU follows each BN, epsilon of the first BN, epsilon of the second.
+// Settings: where ReLUs are; epsilon of the first BN, epsilon of the second; then, if the maps of y
+// are permuted, their order.
 constexpr int kSettings = 3;
+constexpr float kAfterEachNorm = 1, kBeforeCheapConvolution = 2;  // 0: nowhere
+
+// Returns the place in y of each of so many maps, given for each map of y which of them it is; nothing
+// if `order` isn't such an order.
+std::vector<int64_t> places_of(const float* order, int64_t out_channels, int64_t maps) {
+  std::vector<int64_t> places(maps, ghost::Channels::kNowhere);
+  for (int64_t j = 0; j < out_channels; ++j) {
+    const int64_t map = order[j] >= 0 && order[j] < maps ? static_cast<int64_t>(order[j]) : maps;
+    if (map == maps || places[map] != ghost::Channels::kNowhere) return {};
+    places[map] = j;
+  }
+  return places;
+}
 
 // Array 1 is u; `weight` and `y` are the indices of the weight and of y or its gradient.
 TailShape tail_shape(Arguments* a, int weight, int y, bool with_shortcut) {
   const int u = 1;
-  const TailShape q = {a->dim(u, 0), a->dim(u, 1), a->dim(weight, 0), a->dim(y, 1),
-                       a->dim(u, 2), a->dim(u, 3), a->dim(weight, 2), (*a)[0][0] != 0};
+  const float relus = a->size(0) >= kSettings ? (*a)[0][0] : 0;
+  TailShape q = {a->dim(u, 0), a->dim(u, 1), a->dim(weight, 0), a->dim(y, 1), a->dim(u, 2),
+                 a->dim(u, 3), a->dim(weight, 2), relus != 0, relus == kAfterEachNorm, {}};
+  a->want(relus == 0 || relus == kAfterEachNorm || relus == kBeforeCheapConvolution);
   a->want(q.intrinsic > 0 && q.ghosts > 0 && q.ghosts % q.intrinsic == 0 && q.kernel % 2 == 1 &&
           q.out_channels >= q.intrinsic && q.out_channels <= q.intrinsic + q.ghosts);
-  a->want(!(q.relu && with_shortcut));
+  a->want(!(q.outer_relu && with_shortcut));
+  if (a->fit() && a->size(0) > kSettings) {
+    a->want_size(0, kSettings + q.out_channels);
+    if (a->fit()) q.places = places_of((*a)[0] + kSettings, q.out_channels, q.intrinsic + q.ghosts);
+    a->want(!q.places.empty());
+  } else {
+    a->want_size(0, kSettings);
+  }
   a->want_size(u, q.images * q.intrinsic * q.plane());
   a->want_size(weight, q.ghosts * q.kernel * q.kernel);
   return q;
@@ -35,7 +58,7 @@ Norm second_norm(const Arguments& a) { return {a[5], a[6], nullptr, nullptr, a[0
 int tail(Arguments arguments, bool with_shortcut) {
   const int y = with_shortcut ? 8 : 7;
   return run_operator(
-      arguments, y + 2, kSettings,
+      arguments, y + 2, 0,
       [=](Arguments* a) {
         const TailShape q = tail_shape(a, 4, y, with_shortcut);
         a->want_sizes(2, 2, q.intrinsic);
@@ -60,7 +83,7 @@ int tail(Arguments arguments, bool with_shortcut) {
 int tail_evaluate(Arguments arguments, bool with_shortcut) {
   const int y = with_shortcut ? 12 : 11;
   return run_operator(
-      arguments, y + 1, kSettings,
+      arguments, y + 1, 0,
       [=](Arguments* a) {
         const TailShape q = tail_shape(a, 6, y, with_shortcut);
         a->want_sizes(2, 4, q.intrinsic);
@@ -81,7 +104,7 @@ int tail_evaluate(Arguments arguments, bool with_shortcut) {
 int tail_backward(Arguments arguments, bool with_shortcut) {
   const int du = with_shortcut ? 10 : 9;
   return run_operator(
-      arguments, du + (with_shortcut ? 7 : 6), kSettings,
+      arguments, du + (with_shortcut ? 7 : 6), 0,
       [=](Arguments* a) {
         const TailShape q = tail_shape(a, 4, 8, with_shortcut);
         const int64_t out_size = q.images * q.out_channels * q.plane();

@@ -4,6 +4,10 @@
 //   z = act(BN(depthwise(x)))            ghosts
 //   y = [x, z] without the surplus       or, without act, relu([x, z] + shortcut)
 //
+// In a network that applies the activation itself, after the module, only the cheap branch reads
+// activated maps: x = BN(u), z = BN(depthwise(act(x))). Such a module may also have an order of its
+// maps: map j of y is then map order[j] of [x, z].
+//
 // Intrinsic channels are independent of each other, and one channel of a whole batch fits the L2
 // cache: so u is read from memory once, and y is written once. Within a channel, images are
 // processed in groups that fit the L1 cache, through all steps between two sums over the batch. The
@@ -22,12 +26,26 @@ namespace ghost {
 
 struct TailShape {
   int64_t images, intrinsic, ghosts, out_channels, height, width, kernel;
-  bool relu;
+  bool inner_relu;  // before the depthwise convolution
+  bool outer_relu;  // on the maps of y; then there is an inner one, too
+  std::vector<int64_t> places;  // of [x, z]'s maps in y, or Channels::kNowhere; empty without order
 
   int64_t plane() const { return height * width; }
   int64_t values() const { return images * plane(); }   // of one channel
   int64_t ratio() const { return ghosts / intrinsic; }  // ghosts of an intrinsic map
+  // Place in y of a map of [x, z]; Channels::kNowhere for a surplus one.
+  int64_t place(int64_t map) const {
+    if (!places.empty()) return places[map];
+    return map < out_channels ? map : Channels::kNowhere;
+  }
 };
+
+// Calls body(inner, outer) with a tail's two flags as compile-time constants.
+template <typename Body>
+inline void with_relus(const TailShape& q, const Body& body) {
+  if (q.outer_relu) return body(std::true_type(), std::true_type());
+  with_flag(q.inner_relu, [&](auto inner) { body(inner, std::false_type()); });
+}
 
 // Some images of a batch.
 struct Images {
@@ -65,16 +83,20 @@ class Groups {
   PaddedLine whole_, rest_;
 };
 
-// The ghosts of a block of channels that are in y: without the surplus.
+// The ghosts of a block of channels that are in y: without the surplus, unless an order scatters it.
 inline Channels real_ghosts(const TailShape& q, const Channels& c) {
   const int64_t first = q.intrinsic + c.first * q.ratio();
+  if (!q.places.empty()) {
+    return {q.images, q.out_channels, 0, c.count * q.ratio(), q.places.data() + first};
+  }
   const int64_t count = std::clamp<int64_t>(q.out_channels - first, 0, c.count * q.ratio());
   return {q.images, q.out_channels, first, count};
 }
 
 // The channels of y that are a block of intrinsic maps.
 inline Channels in_output(const TailShape& q, const Channels& c) {
-  return {q.images, q.out_channels, c.first, c.count};
+  const int64_t* places = q.places.empty() ? nullptr : q.places.data() + c.first;
+  return {q.images, q.out_channels, c.first, c.count, places};
 }
 
 // Normalises a group's dense maps into a line.
@@ -117,11 +139,11 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
       first_out.set(c.first + i, s);
       affines.push_back(first.of_batch(s, c.first + i));
     }
-    write_channels(in_output(q, c), plane, intrinsic, step, 1, affines, q.relu, shortcut, y);
+    write_channels(in_output(q, c), plane, intrinsic, step, 1, affines, q.outer_relu, shortcut, y);
     for (int64_t i = 0; i < c.count; ++i) {
       std::vector<StatisticsAccumulator> of_ghosts(ratio);
       groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t) {
-        put_normalised(p, intrinsic + i * step + dense, affines[i], q.relu, x);
+        put_normalised(p, intrinsic + i * step + dense, affines[i], q.inner_relu, x);
         for (int64_t k = 0; k < ratio; ++k) {
           const int64_t ghost = (c.first + i) * ratio + k;
           float* maps = ghosts + (i * ratio + k) * step + dense;
@@ -136,7 +158,7 @@ inline void tail_forward(const TailShape& q, const float* u, const Norm& first,
         ghost_affines.push_back(second.of_batch(s, ghost));
       }
     }
-    write_channels(real, plane, ghosts, step, 1, ghost_affines, q.relu, shortcut, y);
+    write_channels(real, plane, ghosts, step, 1, ghost_affines, q.outer_relu, shortcut, y);
   });
 }
 
@@ -151,22 +173,28 @@ inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
   // Writes map `place` of y, whose values before the sum and the ReLU are at(i).
   const auto write = [&](int64_t place, const auto& at) __attribute__((always_inline)) {
     const float* other = shortcut == nullptr ? nullptr : shortcut + place * plane;
-    write_activated(q.relu, other, y + place * plane, plane, streamed,
-                    [=](int64_t i, int64_t) { return at(i); });
+    write_activated(q.outer_relu, other, y + place * plane, plane, streamed, at);
   };
   parallel_runs(q.images * q.intrinsic, plane, [&](int64_t begin, int64_t end) {
     Scratch scratch(p.size() + p.taps(), 2);
     float *x = p.within(scratch.take(p.size())), *kernel = scratch.take(p.taps());
     for (int64_t map = begin; map < end; ++map) {
       const int64_t c = map % q.intrinsic, before = map / q.intrinsic * q.out_channels;
-      write_map(u + map * plane, first.of_running(c), q.relu, nullptr, x, plane, false);
-      write(before + c, [x](int64_t i) { return load(x + i); });
-      const int64_t real = std::min((c + 1) * ratio, q.out_channels - q.intrinsic);
-      for (int64_t k = c * ratio; k < real; ++k) {
-        const Affine a = second.of_running(k);
-        for (int64_t t = 0; t < p.taps(); ++t) kernel[t] = weight[k * p.taps() + t] * a.scale;
-        write(before + q.intrinsic + k, [&p, x, kernel, a](int64_t i) {
-          return p.at(x, kernel, i, Vector{} + a.shift);
+      const float* from = u + map * plane;
+      const Affine a = first.of_running(c);
+      write_map(from, a, q.inner_relu, nullptr, x, plane, false);
+      if (const int64_t place = q.place(c); place != Channels::kNowhere) {
+        write(before + place, [from, a](int64_t i, int64_t n) {
+          return load_first(from + i, n) * a.scale + a.shift;
+        });
+      }
+      for (int64_t k = c * ratio; k < (c + 1) * ratio; ++k) {
+        const int64_t place = q.place(q.intrinsic + k);
+        if (place == Channels::kNowhere) continue;
+        const Affine b = second.of_running(k);
+        for (int64_t t = 0; t < p.taps(); ++t) kernel[t] = weight[k * p.taps() + t] * b.scale;
+        write(before + place, [&p, x, kernel, b](int64_t i, int64_t) {
+          return p.at(x, kernel, i, Vector{} + b.shift);
         });
       }
     }
@@ -192,6 +220,14 @@ inline void gather_gradient(const TailBack& back, float* shortcut, const Channel
   gather_gradient(back.dy, back.y, c, plane, step, to, shortcut);
 }
 
+// The gradient of an intrinsic channel's values after its BN, from that of its maps in y and that of
+// the cheap branch's input, x.
+template <bool kInner, bool kOuter>
+inline Vector before_inner_relu(Vector x, Vector of_y, Vector of_cheap) {
+  if (kOuter) return where_positive(x, of_y + of_cheap);
+  return of_y + (kInner ? where_positive(x, of_cheap) : of_cheap);
+}
+
 // Memory of the backward pass of one intrinsic channel.
 struct ChannelMemory {
   // Dense maps of the batch. dx starts as the gradient of y and ends as that of u.
@@ -206,7 +242,7 @@ struct ChannelMemory {
 };
 
 // The gradients of intrinsic channel c; only the first `real` of its ghosts are in y.
-template <bool kRelu>
+template <bool kInner, bool kOuter>
 inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c, int64_t real,
                              const ChannelMemory& m, const Norm& first, const float* weight,
                              const Norm& second, const TailBack& back, const TailGradients& out) {
@@ -219,7 +255,7 @@ inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c
   }
   NormBackward norm(first, c, {back.mean1[c], back.variance1[c]});
   groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t start) {
-    put_normalised(p, m.u + dense, norm.affine(), kRelu, x);
+    put_normalised(p, m.u + dense, norm.affine(), kInner, x);
     for (int64_t k = 0; k < real; ++k) {
       const float* dghost = m.dghosts + k * step + dense;
       float* ghost = m.ghosts + k * length + start;
@@ -229,7 +265,7 @@ inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c
       convolve(p, x, weight + (begin + k) * taps, m.memory,
                [&](int64_t i, int64_t place, uint32_t bits, Vector z) {
                  Vector d = expand(load(dghost + place), bits);
-                 if (kRelu) d = where_positive(z * a.scale + a.shift, d);
+                 if (kOuter) d = where_positive(z * a.scale + a.shift, d);
                  store(ghost + i, z);
                  alone += d;
                  with_x += d * (z - mean);
@@ -240,14 +276,16 @@ inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c
   float* const changed = m.ghosts + std::max<int64_t>(0, real - 1) * length;
   std::vector<double> sums(real * taps);
   groups.each([&](const Images& images, const PaddedLine& p, int64_t dense, int64_t start) {
-    if (!groups.is_one()) put_normalised(p, m.u + dense, norm.affine(), kRelu, x);
+    if (!groups.is_one()) put_normalised(p, m.u + dense, norm.affine(), kInner, x);
     const float *u = m.u + dense, *dx = m.dx + dense;
     float *sum = m.sum, *dv = changed + start;
     const float mean = norm.mean();
     Vector alone = {}, with_x = {};
     const auto finish = [&](int64_t i, int64_t place, uint32_t bits, Vector from_ghosts) {
-      const Vector all = expand(load(dx + place), bits) + from_ghosts;
-      const Vector d = kRelu ? where_positive(load(x + i), all) : masked(all, bits);
+      const Vector of_y = expand(load(dx + place), bits);
+      // Between the maps x is zero, so that an inner ReLU lets nothing through.
+      const Vector of_cheap = kInner ? from_ghosts : masked(from_ghosts, bits);
+      const Vector d = before_inner_relu<kInner, kOuter>(load(x + i), of_y, of_cheap);
       store(dv + i, d);
       alone += d;
       with_x += d * (expand(load(u + place), bits) - mean);
@@ -260,7 +298,7 @@ inline void channel_backward(const TailShape& q, const Groups& groups, int64_t c
       p.each_step([=](int64_t i, int64_t place, uint32_t bits) {
         const Vector z = load(ghost + i);
         Vector d = expand(load(dghost + place), bits);
-        if (kRelu) d = where_positive(z * a.scale + a.shift, d);
+        if (kOuter) d = where_positive(z * a.scale + a.shift, d);
         store(e + i, masked(through.at(z, d), bits));
       });
       const float* kernel = weight + (begin + k) * taps;
@@ -330,8 +368,9 @@ inline void tail_backward(const TailShape& q, const float* u, const Norm& first,
       const ChannelMemory m = {us + i * step, dxs + i * step, dghosts + k * step,
                                ghosts,        x,              e,
                                sum,           memory};
-      with_flag(q.relu, [&](auto relu) {
-        channel_backward<relu>(q, groups, c.first + i, there, m, first, weight, second, back, out);
+      with_relus(q, [&](auto inner, auto outer) {
+        channel_backward<inner, outer>(q, groups, c.first + i, there, m, first, weight, second, back,
+                                       out);
       });
     }
     scatter(dxs, c, plane, step, is_streamed(q.intrinsic * q.values()), out.u);

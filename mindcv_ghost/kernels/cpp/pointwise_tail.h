@@ -19,7 +19,7 @@ inline void each_block(int64_t values, const Body& body) {
   for (int64_t i = 0; i < values; i += kBlock) body(i, std::min(kBlock, values - i));
 }
 
-// Replaces a channel's values by those after the first BN and its ReLU; returns their statistics.
+// Replaces a channel's values by those after the first BN and the inner ReLU; returns their statistics.
 inline Statistics normalise_line(Affine a, bool relu, int64_t values, float* x) {
   StatisticsAccumulator all;
   each_block(values, [&](int64_t begin, int64_t count) {
@@ -40,13 +40,16 @@ inline void pointwise_tail_forward(const TailShape& q, const float* u, const Nor
     Scratch scratch(c.count * step, 1);
     float* x = scratch.take(c.count * step);
     gather(u, c, plane, step, x);
-    std::vector<Affine> ghosts;
+    std::vector<Affine> affines, ghosts;
+    for (int64_t i = 0; i < c.count; ++i) {
+      const Statistics s = statistics_of(x + i * step, q.values());
+      first_out.set(c.first + i, s);
+      affines.push_back(first.of_batch(s, c.first + i));
+    }
+    write_channels(in_output(q, c), plane, x, step, 1, affines, q.outer_relu, shortcut, y);
     for (int64_t i = 0; i < c.count; ++i) {
       float* line = x + i * step;
-      const Statistics s = statistics_of(line, q.values());
-      first_out.set(c.first + i, s);
-      const Affine a = first.of_batch(s, c.first + i);
-      const Statistics normalised = normalise_line(a, q.relu, q.values(), line);
+      const Statistics normalised = normalise_line(affines[i], q.inner_relu, q.values(), line);
       for (int64_t k = (c.first + i) * ratio; k < (c.first + i + 1) * ratio; ++k) {
         const float w = weight[k];
         const Statistics of_ghost = {w * normalised.mean, w * w * normalised.variance};
@@ -55,9 +58,7 @@ inline void pointwise_tail_forward(const TailShape& q, const float* u, const Nor
         ghosts.push_back({b.scale * w, b.shift});
       }
     }
-    const std::vector<Affine> unchanged(c.count, Affine{1, 0});
-    write_channels(in_output(q, c), plane, x, step, 1, unchanged, q.relu, shortcut, y);
-    write_channels(real_ghosts(q, c), plane, x, step, ratio, ghosts, q.relu, shortcut, y);
+    write_channels(real_ghosts(q, c), plane, x, step, ratio, ghosts, q.outer_relu, shortcut, y);
   });
 }
 
@@ -85,7 +86,7 @@ inline Vector before_relu(Affine normalised, Vector x, Vector d) {
 // The gradients of intrinsic channel c, whose maps after its BN are u * a.scale + a.shift; only the
 // first `real` of its ghosts are in y. dx: the gradient of its maps in y, which becomes the gradient
 // before the first BN. dghosts: the gradients of the ghosts, `step` apart. Returns that BN.
-template <bool kRelu>
+template <bool kInner, bool kOuter>
 inline NormBackward pointwise_channel(const TailShape& q, int64_t c, int64_t real, int64_t step,
                                       const float* u, float* dx, const float* dghosts,
                                       const Norm& first, const float* weight, const Norm& second,
@@ -94,10 +95,10 @@ inline NormBackward pointwise_channel(const TailShape& q, int64_t c, int64_t rea
   const Affine a = norm.affine();
   const auto x_of = [=](Vector v) {
     const Vector x = v * a.scale + a.shift;
-    return kRelu ? relu_of(x) : x;
+    return kInner ? relu_of(x) : x;
   };
   // Distances from about the mean of x: sums of x itself would cancel where the mean is large.
-  const float middle = kRelu ? std::max(first.beta[c], 0.0f) : first.beta[c];
+  const float middle = kInner ? std::max(first.beta[c], 0.0f) : first.beta[c];
   std::vector<PointwiseGhost> ghosts;
   for (int64_t k = 0; k < q.ratio(); ++k) {
     const int64_t ghost = c * q.ratio() + k;
@@ -112,7 +113,7 @@ inline NormBackward pointwise_channel(const TailShape& q, int64_t c, int64_t rea
       Sums<3> of;
       of.add(count, [=](int64_t i, int64_t n, Vector* sums) {
         const Vector x = x_of(load_first(from + i, n));
-        const Vector passed = before_relu<kRelu>(normalised, x, load_first(d + i, n));
+        const Vector passed = before_relu<kOuter>(normalised, x, load_first(d + i, n));
         const Vector distance = first_lanes(x - middle, n);
         sums[0] += distance;
         sums[1] += passed;
@@ -138,13 +139,13 @@ inline NormBackward pointwise_channel(const TailShape& q, int64_t c, int64_t rea
     Sums<2> of;
     of.add(count, [=, &ghosts](int64_t i, int64_t n, Vector* sums) {
       const Vector v = load_first(from + i, n), x = x_of(v);
-      Vector d = load_first(to + i, n);
+      Vector of_cheap = {};
       for (int64_t k = 0; k < real; ++k) {
         const PointwiseGhost& g = ghosts[k];
-        const Vector passed = before_relu<kRelu>(g.normalised, x, load_first(ds + k * step + i, n));
-        d += passed * g.of_d - x * g.of_x - g.constant;
+        const Vector passed = before_relu<kOuter>(g.normalised, x, load_first(ds + k * step + i, n));
+        of_cheap += passed * g.of_d - x * g.of_x - g.constant;
       }
-      if (kRelu) d = where_positive(x, d);
+      const Vector d = before_inner_relu<kInner, kOuter>(x, load_first(to + i, n), of_cheap);
       store_first(to + i, d, n);
       const Vector counted = first_lanes(d, n);
       sums[0] += counted;
@@ -176,10 +177,10 @@ inline void pointwise_tail_backward(const TailShape& q, const float* u, const No
     std::vector<NormBackward::Line> lines;
     for (int64_t i = 0; i < c.count; ++i) {
       const int64_t k = std::min(i * ratio, real.count), there = std::min(ratio, real.count - k);
-      with_flag(q.relu, [&](auto relu) {
-        lines.push_back(pointwise_channel<relu>(q, c.first + i, there, step, us + i * step,
-                                                dxs + i * step, dghosts + k * step, first, weight,
-                                                second, back, out)
+      with_relus(q, [&](auto inner, auto outer) {
+        lines.push_back(pointwise_channel<inner, outer>(q, c.first + i, there, step, us + i * step,
+                                                        dxs + i * step, dghosts + k * step, first,
+                                                        weight, second, back, out)
                             .line());
       });
     }

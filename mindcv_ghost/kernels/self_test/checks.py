@@ -57,10 +57,15 @@ def check_library(library: ctypes.CDLL) -> None:
     """
     random = np.random.default_rng(0)
     for tail in (
-        (3, 4, 4, 9, 7, 3, True),
-        (2, 3, 6, 8, 8, 5, False),
-        (5, 2, 2, 4, 4, 1, True),
-        (9, 3, 6, 5, 7, 1, False),
+        (3, 4, 4, 9, 7, 3, 1),
+        (2, 3, 6, 8, 8, 5, 0),
+        (5, 2, 2, 4, 4, 1, 1),
+        (9, 3, 6, 5, 7, 1, 0),
+        (3, 2, 2, 6, 5, 3, 2),
+        (2, 2, 4, 9, 3, 1, 2),
+        (70, 2, 4, 4, 5, 3, 2, True),
+        (9, 3, 6, 5, 7, 1, 2, True),
+        (2, 3, 3, 4, 5, 5, 1, True),
     ):
         _check_ghost_tail(library, random, *tail)
     _check_stem_tail(library, random)
@@ -95,7 +100,9 @@ def check_library(library: ctypes.CDLL) -> None:
         _check_convolution(library, random, *convolution)
 
 
-def _check_ghost_tail(library, random, n, intrinsic, ghosts, height, width, kernel, relu) -> None:
+def _check_ghost_tail(
+    library, random, n, intrinsic, ghosts, height, width, kernel, relus, permuted=False
+) -> None:
     out_channels = intrinsic + ghosts - (1 if ghosts > intrinsic else 0)
     u = random.normal(size=(n, intrinsic, height, width))
     # A BN undoes a 1x1 weight, but for its epsilon: a large one's gradient is rounding alone.
@@ -104,19 +111,24 @@ def _check_ghost_tail(library, random, n, intrinsic, ghosts, height, width, kern
     shortcut = random.normal(size=(n, out_channels, height, width))
     for extra in ([], [shortcut]):
         name = "ghost_tail_add" if extra else "ghost_tail"
-        relu = relu and not extra  # what a shortcut is added to has no ReLU of its own
-        settings = [float(relu), EPSILON, EPSILON]
+        relus = 0 if extra and relus == 1 else relus  # a shortcut is added before a ReLU
+        order = random.permutation(intrinsic + ghosts)[:out_channels] if permuted else None
+        settings = [relus, EPSILON, EPSILON, *([] if order is None else order)]
         variables = [u, *norms[0][:2], weight, *norms[1][:2]]
 
-        def formula(u, gamma1, beta1, weight, gamma2, beta2, shortcut=None, relu=relu):
-            first, second = (gamma1, beta1), (gamma2, beta2)
-            return reference.ghost_tail(u, first, weight, second, out_channels, relu, shortcut)
+        def of(norms, u, weight, shortcut=None, relus=relus, order=order):
+            return reference.ghost_tail(
+                u, norms[0], weight, norms[1], out_channels, relus, shortcut, order
+            )
+
+        def formula(u, gamma1, beta1, weight, gamma2, beta2, shortcut=None, of=of):
+            return of(((gamma1, beta1), (gamma2, beta2)), u, weight, shortcut)
 
         inputs: list[ArrayLike] = [settings, *variables, *extra]
         y, saved = call(library, name, inputs, [shortcut.shape, (2 * (intrinsic + ghosts),)])
         check_close(name, y, formula(*variables, *extra))
         x = reference.batch_norm(u, *norms[0][:2])
-        x = np.maximum(x, 0) if relu else x
+        x = np.maximum(x, 0) if relus else x
         normalised = (u, reference.convolution(x, weight, groups=intrinsic))
         updated = _update(library, u, saved, *norms[0][2:], *norms[1][2:])
         for index, (norm, values) in enumerate(zip(norms, normalised)):
@@ -130,9 +142,7 @@ def _check_ghost_tail(library, random, n, intrinsic, ghosts, height, width, kern
         name += "_evaluate"
         inputs = [settings, u, *norms[0], weight, *norms[1], *extra]
         (y,) = call(library, name, inputs, [shortcut.shape])
-        added = extra[0] if extra else None
-        expected = reference.ghost_tail(u, norms[0], weight, norms[1], out_channels, relu, added)
-        check_close(name, y, expected)
+        check_close(name, y, of(norms, u, weight, *extra))
 
 
 def _check_stem_tail(library, random) -> None:
@@ -316,14 +326,14 @@ def _check_program(library, random, size, channels, odd) -> None:
     dense, bias = random.normal(size=(7, 5)), random.normal(size=7)
     add(0, 6, 7, 7, weight=parameters(dense), bias=parameters(bias))
 
-    def ghost(x, module, out, relu, shortcut=None):
+    def ghost(x, module, out, relus, shortcut=None):
         u = reference.convolution(x, module[0])
-        return reference.ghost_tail(u, module[1], module[2], module[3], out, relu, shortcut)
+        return reference.ghost_tail(u, module[1], module[2], module[3], out, relus, shortcut)
 
     images = random.normal(size=size)
     x = reference.stem_tail(reference.convolution(images, stem[0], 2), *stem[1])
-    y = ghost(ghost(x, first, odd, True), second, 31, True)
-    y = ghost(y, third, channels, False, x)
+    y = ghost(ghost(x, first, odd, 1), second, 31, 1)
+    y = ghost(y, third, channels, 0, x)
     y = reference.batch_norm(reference.convolution(y, fourth[0], 2), *fourth[1])
     expected = y.mean((2, 3)) @ dense.T + bias
     (found,) = call(library, "ghost_program", [steps, images, *inputs], [expected.shape])

@@ -74,8 +74,9 @@ def ghost_tail(
     weight: np.ndarray,
     second: Sequence[np.ndarray],
     out_channels: int,
-    relu: bool,
+    relus: int,
     shortcut: np.ndarray | None = None,
+    order: np.ndarray | None = None,
 ) -> np.ndarray:
     """Everything in a Ghost module after its primary convolution.
 
@@ -85,14 +86,17 @@ def ghost_tail(
         weight: of the depthwise convolution, (ghosts, 1, d, d).
         second: the BN of the ghost maps.
         out_channels: maps that go out.
-        relu: whether a ReLU follows each BN.
+        relus: 0 for no ReLU, 1 for one after each BN, 2 for one before the depthwise convolution.
         shortcut: (N, out_channels, H, W), added before a last ReLU; None for neither.
+        order: (out_channels,), which of the intrinsic and ghost maps each map that goes out is;
+            None for the first ones.
     """
     x = batch_norm(u, *first)
-    x = np.maximum(x, 0) if relu else x
-    ghosts = batch_norm(convolution(x, weight, groups=u.shape[1]), *second)
-    ghosts = np.maximum(ghosts, 0) if relu else ghosts
-    y = np.concatenate((x, ghosts), 1)[:, :out_channels]
+    source = np.maximum(x, 0) if relus else x
+    ghosts = batch_norm(convolution(source, weight, groups=u.shape[1]), *second)
+    y = np.concatenate((x, ghosts), 1)
+    y = y[:, :out_channels] if order is None else y[:, order]
+    y = np.maximum(y, 0) if relus == 1 else y
     return y if shortcut is None else np.maximum(y + shortcut, 0)
 
 
