@@ -15,6 +15,7 @@ import pytest
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.storage.checkpoint import save_weights
+from mindcv_ghost.weights.finding import list_shipped
 from tests.e2e.test_small_images import TEST, TRAIN, write_clothes
 from tests.helpers.tiny_network import tiny_registered
 from tools.measure import proof, proof_times
@@ -51,7 +52,7 @@ SCRIPT = """
 
     sys.exit(run_script(main, sys.argv[1:]))
 """
-ONE = Experiment("fashion_mnist", "random_1", 0)
+ONE = Experiment("fashion_mnist", QUICK, 0)
 
 
 @pytest.fixture
@@ -83,9 +84,10 @@ def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capf
     log = (place / "runs" / ONE.name / "train.log").read_text()
     assert "continuing after batch" in log
     result = json.loads((place / "out" / f"{ONE.name}.json").read_text())
-    assert (result["row"], result["seed"], result["epochs"]) == ("random_1", 0, 1)
+    assert (result["row"], result["seed"], result["epochs"]) == (QUICK, 0, 2)
     assert result["images"] == 22 and 0 <= result["correct"] <= 22
-    assert result["curve"] == [pytest.approx(100 * result["correct"] / 22, abs=1e-3)]
+    last = pytest.approx(100 * result["correct"] / 22, abs=1e-3)
+    assert len(result["curve"]) == 2 and result["curve"][-1] == last
     # 8 maps of 14x14 by 3x3 kernels, as many ghosts, and 784 features to 10 classes.
     assert result["macs"] == 2 * 8 * 14 * 14 * 9 + 784 * 10
     metrics = (place / "out" / f"{ONE.name}_metrics.csv").read_bytes()
@@ -124,17 +126,36 @@ class Calls(proof.Runner):
 
 def test_what_an_experiment_depends_on_is_trained_first_and_its_weights_are_given(tmp_path):
     runner = Calls(tmp_path)
-    runner.run(Experiment("fashion_mnist", "fit_0", 0))
+    runner.run(Experiment("cifar10_jpeg", "fit_0", 0))
     scripts = [words[0] if words[0] != "-m" else words[1] for words in runner.commands]
     start = "tools.measure.proof_start"
     assert scripts == ["train.py", "validate.py", start, "validate.py"]
-    parent = tmp_path / "runs" / "fashion_mnist-resnet20-seed0" / "last.ckpt"
+    parent = tmp_path / "runs" / "cifar10_jpeg-resnet20-seed0" / "last.ckpt"
     assert runner.commands[2][-2:] == ["--ckpt_path", str(parent)]
     runner.run(Experiment("fashion_mnist", "distilled", 1))
     taught = runner.commands[-2]
     teacher = tmp_path / "runs" / "fashion_mnist-resnet56-seed0" / "last.ckpt"
     assert taught[taught.index("--teacher_ckpt") + 1] == str(teacher)
     assert taught[taught.index("--seed") + 1] == "1" and taught[-2:] == ["--resume", "auto"]
+
+
+@pytest.mark.parametrize("date", ["recorded", "another"])
+def test_weights_that_come_with_the_package_are_taken_if_they_are_of_the_recorded_run(
+    tmp_path, date
+):
+    (published,) = (p for p in list_shipped() if p.folder.name == "cifar10_jpeg_s1")
+    training = published.card.training
+    record = {key: training[key] for key in ("recipe", "seed", "commit", "date")}
+    record["date"] = record["date"] if date == "recorded" else date
+    runner = Calls(tmp_path)
+    runner.out.mkdir()
+    (runner.out / "cifar10_jpeg-resnet20-seed0.json").write_text(json.dumps(record))
+    runner.run(Experiment("cifar10_jpeg", "fit_0", 0))
+    start = runner.commands[-2]
+    if date == "recorded":
+        assert len(runner.commands) == 2 and start[-2:] == ["--ckpt_path", str(published.weights)]
+    else:
+        assert len(runner.commands) == 4 and "cifar10_jpeg-resnet20-seed0" in start[-1]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +172,7 @@ def test_what_an_experiment_depends_on_is_trained_first_and_its_weights_are_give
 def test_only_a_finished_run_of_its_own_settings_from_a_commit_is_recorded(
     tmp_path, changes, message
 ):
-    runner, experiment = Calls(tmp_path), Experiment("fashion_mnist", "fit_0", 0)
+    runner, experiment = Calls(tmp_path), Experiment("cifar10_jpeg", "fit_0", 0)
     folder = runner.run(experiment)
     path = folder / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -232,11 +253,13 @@ def test_a_fitted_start_is_a_run_of_no_epochs_whose_weights_are_there(tmp_path):
     write_clothes(tmp_path / "data")
     plain = mindcv.create_model("ghost_resnet20_cifar", num_classes=10, in_channels=1, ratio=1)
     save_weights(list(plain.get_parameters()), tmp_path / "plain.ckpt")
-    recipe = proof.RECIPES / "ghost_resnet20_cifar_fit_fashion_mnist.yaml"
+    recipe = proof.RECIPES / "ghost_resnet20_cifar_fashion_mnist.yaml"
     options = {"config": recipe, "data_dir": "data", "ckpt_path": "plain.ckpt"}
+    options["model_args"] = "ratio=1"
     arguments = [str(w) for key, value in options.items() for w in (f"--{key}", value)]
     # One of the 19 convolutions, so that the test takes seconds.
-    one = ["--ghostify", "calibration_images=16", "where=[layer3.2.conv2.*]"]
+    one = ["--ghostify", "init=fit", "image_size=28", "calibration_images=16"]
+    one += ["where=[layer3.2.conv2.*]"]
     command = [sys.executable, *proof.START, *arguments, "--ckpt_save_dir", "run", *one]
     environ = {**os.environ, "PYTHONPATH": str(proof.ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)

@@ -26,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 from mindcv_ghost.storage.provenance import source_commit
+from mindcv_ghost.weights.finding import list_shipped
 from tools.measure.proof_list import (
     DATA_SETS,
     IMAGES,
@@ -109,9 +111,8 @@ class Runner:
         """
         folder = folder or self.runs / experiment.name
         if not is_finished(folder, ROWS[experiment.row].epochs):
-            if experiment.parent is not None:
-                self.run(experiment.parent)
-            self._call(self._train_command(experiment, folder))
+            weights = None if experiment.parent is None else self._weights(experiment.parent)
+            self._call(self._train_command(experiment, folder, weights))
             if not is_finished(folder, ROWS[experiment.row].epochs):
                 raise ReportError(f"{folder} was stopped; the same command goes on")
         if not (folder / "validate.json").is_file():
@@ -119,14 +120,29 @@ class Runner:
             write_text(folder / "validate.json", text.strip().splitlines()[-1] + "\n")
         return folder
 
-    def _train_command(self, experiment: Experiment, folder: Path) -> list[str]:
+    def _weights(self, experiment: Experiment) -> Path:
+        """Return the weights that an experiment ends with; train it first, if need be.
+
+        Weights that come with this package are taken if they are of the very run that is recorded.
+        """
+        path = self.out / f"{experiment.name}.json"
+        if path.is_file():
+            run = _identity(read_json(path))
+            for published in list_shipped():
+                if _identity(published.card.training) == run:
+                    return published.weights
+        return self.run(experiment) / "last.ckpt"
+
+    def _train_command(
+        self, experiment: Experiment, folder: Path, weights: Path | None
+    ) -> list[str]:
         row = ROWS[experiment.row]
         words = ["--config", str((RECIPES / experiment.recipe).relative_to(ROOT))]
         words += ["--seed", str(experiment.seed), "--data_dir", self.data[experiment.data]]
         words += ["--ckpt_save_dir", str(folder), *row.options]
-        if experiment.parent is not None:
+        if weights is not None:
             key = "--teacher_ckpt" if row.question == "distilled" else "--ckpt_path"
-            words += [key, str(self.runs / experiment.parent.name / "last.ckpt")]
+            words += [key, str(weights)]
         return [*START, *words] if row.epochs == 0 else [*TRAIN, *words, "--resume", "auto"]
 
     def _validate_command(self, experiment: Experiment, folder: Path) -> list[str]:
@@ -152,6 +168,10 @@ class Runner:
     def record(self, experiment: Experiment, folder: Path) -> dict[str, Any]:
         """Write the records of a finished run; see :func:`record`."""
         return record(experiment, folder, self.out, allow_dirty=self.allow_dirty)
+
+
+def _identity(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(facts.get(key) for key in ("recipe", "seed", "commit", "date"))
 
 
 def is_finished(folder: Path, epochs: int) -> bool:

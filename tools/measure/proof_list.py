@@ -15,6 +15,7 @@ __all__ = [
     "Experiment",
     "Row",
     "experiments",
+    "rows_of",
 ]
 
 EPOCHS = 15
@@ -100,8 +101,8 @@ ROWS = {
         "Ghost-ResNet-20, taught by ResNet-56", f"{_R20}_distilled", "distilled", SEEDS,
         needs="resnet56",
     ),
-    "resnet20_long": Row("ResNet-20", f"{_R20}_s1", "long", epochs=100),
-    "ghost_resnet20_long": Row("Ghost-ResNet-20, s = 2, d = 1", _R20, "long", epochs=100),
+    "resnet20_long": Row("ResNet-20", f"{_R20}_s1", "long", epochs=45),
+    "ghost_resnet20_long": Row("Ghost-ResNet-20, s = 2, d = 1", _R20, "long", epochs=45),
     QUICK: Row("Ghost-ResNet-20, s = 2, d = 1", _R20, "quick", SEEDS, epochs=2),
 }  # fmt: skip
 
@@ -113,11 +114,9 @@ _BLOCKS = (
     ("cifar10_jpeg", PAIR),
     ("fashion_mnist", PAIR),
     ("cifar10_jpeg", ("thin",)),
-    ("fashion_mnist", ("resnet56", "distilled")),
     ("cifar10_jpeg", ("resnet56", "ghost_resnet56", *_OTHERS)),
+    ("fashion_mnist", ("resnet56", "distilled")),
     ("fashion_mnist", _LONG),
-    ("fashion_mnist", ("thin", "ghost_resnet56", *_OTHERS)),
-    ("cifar10_jpeg", ("distilled",)),
     ("fashion_mnist", (QUICK,)),
 )
 
@@ -151,6 +150,12 @@ class Experiment:
         """The experiment whose weights this one needs."""
         needs = ROWS[self.row].needs
         return Experiment(self.data, needs, 0) if needs else None
+
+
+def rows_of(data: str) -> dict[str, Row]:
+    """Return the rows that are run on a data set, in the order of :data:`ROWS`."""
+    there = {row for name, rows in _BLOCKS for row in rows if name == data}
+    return {name: row for name, row in ROWS.items() if name in there}
 
 
 def experiments() -> list[Experiment]:

@@ -15,7 +15,7 @@ from mindcv_ghost import compat
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import source_commit, utc_now
-from tools.measure.proof_list import ROWS, Experiment
+from tools.measure.proof_list import Experiment, rows_of
 
 __all__ = ["measure"]
 
@@ -63,7 +63,7 @@ def _cases(data: str) -> dict[tuple[str, int], Any]:
     from tools.measure.proof import RECIPES, build
 
     random, cases = np.random.RandomState(0), {}
-    for row in (name for name, row in ROWS.items() if row.is_a_network):
+    for row in (name for name, row in rows_of(data).items() if row.is_a_network):
         recipe = RECIPES / Experiment(data, row, 0).recipe
         network, shape = build(["--config", str(recipe)])
         mindcv_ghost.accelerate(network.set_train(False))

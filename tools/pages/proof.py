@@ -22,7 +22,7 @@ from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure
-from tools.measure.proof_list import DATA_SETS, EPOCHS, PAIR, QUESTIONS, QUICK, ROWS
+from tools.measure.proof_list import DATA_SETS, EPOCHS, PAIR, QUESTIONS, QUICK, ROWS, rows_of
 from tools.pages.charts import chart_main, save_chart
 
 __all__ = [
@@ -124,9 +124,9 @@ def data_table(proof: Proof, data: str) -> str:
     head = ("Network", "Epochs", "Params (M)", "MACs (M)", "Top-1 (%)", "Right answers by seed")
     head += ("Minutes of training", f"ms, batch of {TIMED_BATCH}")
     rows = []
-    for name, row in ROWS.items():
+    for name, row in rows_of(data).items():
         runs = proof.runs(data, name)
-        if row.question in ("fit", "quick") or (row.question == "long" and not runs):
+        if row.question in ("fit", "quick"):
             continue
         ms = proof.milliseconds(data, name)
         rows.append(
@@ -157,6 +157,8 @@ def fit_table(proof: Proof) -> str:
     rows = []
     for data, title in DATA_SETS.items():
         fitted = [f"fit_{n}" for n in _FIT_EPOCHS]
+        if not set(fitted) & set(rows_of(data)):
+            continue
         random = ["", "random_1", "random_3", "ghost_resnet20"]
         for start, names in (("fitted to ResNet-20", fitted), ("random", random)):
             cells = [mean_and_spread(proof.top1(data, n)[:1]) if n else "–" for n in names]
