@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from mindcv_ghost.commands.export import main
-from mindcv_ghost.launch.script import run_script
+from mindcv_ghost.commands.dispatch import main
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, sys.argv[1:]))
+    sys.exit(main(["export", *sys.argv[1:]]))

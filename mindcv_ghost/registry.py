@@ -2,29 +2,28 @@
 
 :func:`create_model` is MindCV's, except that a checkpoint is loaded whole or refused.
 
-Importing this module loads neither MindSpore nor MindCV. The zoo is registered whichever of the two
-packages is imported first. In MindCV's registry a later model silently replaces an earlier one of
-the same name. :func:`register_model` refuses that: the first package to register a name keeps it.
+Importing this module loads neither MindSpore nor MindCV, and little of Python's library, because
+every command starts with it. The zoo is registered whichever of the two packages is imported first.
+In MindCV's registry a later model silently replaces an earlier one of the same name.
+:func:`register_model` refuses that: the first package to register a name keeps it.
 """
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import contextlib
 import importlib
-import json
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from mindcv_ghost.errors import CheckpointError, ConfigError, UserError, did_you_mean
 
 if TYPE_CHECKING:
+    import argparse
+
     from mindspore import nn
 
 __all__ = [
@@ -57,8 +56,6 @@ _FOLLOW_UPS: dict[str, Callable[[], object]] = {
     "mindspore": _adapt_mindspore,
     "mindcv": lambda: importlib.import_module(_ZOO),
 }
-
-_logger = logging.getLogger(__name__)
 
 EntryPoint = TypeVar("EntryPoint", bound=Callable[..., Any])
 
@@ -111,7 +108,7 @@ def _is_hook(finder: object) -> bool:
     return (type(finder).__module__, type(finder).__name__) == (__name__, "_FollowImports")
 
 
-class _FollowImports(MetaPathFinder):
+class _FollowImports:
     """Finds a package through the other finders, and calls its follow-up after its code has run."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
@@ -157,6 +154,8 @@ def parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
     >>> parse_model_args(["ratio=4", "deploy=true", "act=relu"])
     {'ratio': 4, 'deploy': True, 'act': 'relu'}
     """
+    import json
+
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -290,6 +289,8 @@ def _create_published(
 
 def _create_loaded(name: str, arguments: dict[str, Any], path: str, **options: Any) -> nn.Cell:
     """Create a model and load a file; ``options`` are those of ``load_weights``."""
+    import logging
+
     import mindcv
 
     from mindcv_ghost.storage.checkpoint import load_weights
@@ -301,7 +302,7 @@ def _create_loaded(name: str, arguments: dict[str, Any], path: str, **options: A
     network = mindcv.create_model(name, **plain)
     report = load_weights(network, path, model=name, **options)
     level = logging.WARNING if report.prefixes or report.reset else logging.INFO
-    _logger.log(level, "%s: %s", path, report)
+    logging.getLogger(__name__).log(level, "%s: %s", path, report)
     if not features.get("features_only"):
         return network
     expected = mindcv.create_model(name, **plain, **features)

@@ -184,7 +184,8 @@ def test_a_script_names_an_old_release_before_it_loads_mindspore():
         "import sys; from mindcv_ghost import compat\n"
         "from mindcv_ghost.launch.script import run_script\n"
         "compat.installed_versions = lambda: {'mindspore': '2.5.0'}\n"
-        "import train; status = run_script(train.main, ['--dataset', 'digits'])\n"
+        "from mindcv_ghost.commands import train\n"
+        "status = run_script(train.main, ['--dataset', 'digits'])\n"
         "assert 'mindspore' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

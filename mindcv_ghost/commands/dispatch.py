@@ -30,18 +30,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = _command_name(words)
     command = COMMANDS[name]
-    if command.launched:
-        from mindcv_ghost.launch.script import run_script
-
-        return run_script(importlib.import_module(command.module).main, words[1:])
     try:
         run = importlib.import_module(command.module).main
+        if command.launched:
+            from mindcv_ghost.launch.script import run_script
+
+            return run_script(run, words[1:])
         status = run(words[1:])
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+        from mindcv_ghost.launch.interrupts import tell_interrupt
+
+        return tell_interrupt()
     except BrokenPipeError:  # mindcv-ghost recipes | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

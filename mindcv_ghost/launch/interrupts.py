@@ -15,10 +15,11 @@ import time
 
 from mindcv_ghost.launch.processes import exit_now, start_thread
 
-__all__ = ["handle_interrupts"]
+__all__ = ["handle_interrupts", "tell_interrupt"]
 
 # A terminal, a process group and a launcher may each deliver the same Ctrl-C.
 _ONE_KEYSTROKE_SECONDS = 0.3
+_STATUS = 128 + signal.SIGINT
 
 
 def handle_interrupts() -> None:
@@ -30,6 +31,19 @@ def handle_interrupts() -> None:
     start_thread(_wait)
 
 
+def tell_interrupt() -> int:
+    """Say that Ctrl-C has ended the command; return the exit status.
+
+    It doesn't return if MindSpore has been interrupted in the midst of its import: Python's normal
+    exit then runs exit functions of MindSpore's that abort the process (2.8).
+    """
+    sys.stderr.write("interrupted\n")
+    # Python forgets a package whose import fails, but not the modules that it has imported.
+    if "mindspore" not in sys.modules and any(n.startswith("mindspore.") for n in sys.modules):
+        exit_now(_STATUS)
+    return _STATUS
+
+
 def _wait() -> None:
     signal.sigwait([signal.SIGINT])
     first = time.monotonic()
@@ -38,4 +52,4 @@ def _wait() -> None:
         signal.sigwait([signal.SIGINT])
         if time.monotonic() - first > _ONE_KEYSTROKE_SECONDS:
             sys.stderr.write("interrupted twice\n")
-            exit_now(130)
+            exit_now(_STATUS)

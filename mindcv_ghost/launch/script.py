@@ -1,7 +1,7 @@
-"""Running a script's ``main`` as what the launcher made of the process.
+"""Running a command's ``main`` as what the launcher made of the process.
 
-A script ends with ``sys.exit(run_script(main, sys.argv[1:]))``. The process is a single one, a rank
-of several, or msrun's scheduler; the launcher's variables decide (see ``world``).
+The command ends with the status that ``run_script(main, argv)`` returns. The process is a single
+one, a rank of several, or msrun's scheduler; the launcher's variables decide (see ``world``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mindcv_ghost.errors import LaunchError, UserError
 from mindcv_ghost.launch import cluster, scheduler
 from mindcv_ghost.launch.environment import prepare_environment, set_local_size
 from mindcv_ghost.launch.failure_channel import Failure
-from mindcv_ghost.launch.interrupts import handle_interrupts
+from mindcv_ghost.launch.interrupts import handle_interrupts, tell_interrupt
 from mindcv_ghost.launch.processes import exit_now, ignore_closed_output
 from mindcv_ghost.launch.supervisor import Supervisor, SupervisorClient
 from mindcv_ghost.launch.world import World, detect, is_scheduler
@@ -55,7 +55,6 @@ def run_script(main: Main, argv: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     if world.size == 1:
-        handle_interrupts()
         return _run_single(main, argv)
     supervisor = Supervisor(world).fork()
     cluster.set_supervisor(supervisor)
@@ -66,13 +65,13 @@ def run_script(main: Main, argv: list[str]) -> int:
 
 def _run_single(main: Main, argv: list[str]) -> int:
     try:
+        handle_interrupts()
         return main(argv) or 0
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+        return tell_interrupt()
     except Exception:
         traceback.print_exc()
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,35 @@ def test_an_illegal_recipe_is_refused_as_by_train_py(tmp_path):
     assert command.returncode == script.returncode == 2
     assert command.stderr == script.stderr
     assert command.stderr.startswith("error: --epoch_size: 1.5 isn't legal")
+
+
+# Sends SIGINT to its own process when that begins to import a module.
+INTERRUPTING = """
+import os, signal, sys, time
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(200):
+                time.sleep(0.05)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["mindcv_ghost.config", "mindcv_ghost.launch.script", "mindspore.train"]
+)
+@pytest.mark.parametrize("words", [["train.py"], ["-m", "mindcv_ghost", "validate"]], ids=" ".join)
+def test_ctrl_c_during_the_imports_ends_a_command_in_one_line(words, module, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+    done = subprocess.run(
+        [sys.executable, *words, "--ckpt_save_dir", str(tmp_path / "run"), "--dataset", "digits"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "INTERRUPT_AT": module},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

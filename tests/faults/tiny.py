@@ -35,7 +35,7 @@ def slow_down_steps(seconds: float) -> None:
 
 
 def main(argv: list[str]) -> int:
-    import train
+    from mindcv_ghost.commands import train
 
     write, step = os.environ.get("WRITE_SECONDS"), os.environ.get("STEP_SECONDS")
     if write:

@@ -31,7 +31,7 @@ SCRIPT = """
     from tests.helpers.tiny_network import register_tiny
 
     def main(argv):
-        import train, validate
+        from mindcv_ghost.commands import train, validate
         from mindcv_ghost.engine.epoch import EpochRun
 
         register_tiny("tiny_28", side=28)
