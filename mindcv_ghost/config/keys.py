@@ -17,7 +17,7 @@ from typing import Any
 
 from mindcv_ghost.config.auto_augment import check_auto_augment
 from mindcv_ghost.config.raw_value import IllegalValue
-from mindcv_ghost.config.resume_rules import IMPOSSIBLE, NAMES
+from mindcv_ghost.config.resume_rules import NAMES, REASONS
 from mindcv_ghost.config.value_types import (
     Bool,
     Either,
@@ -316,7 +316,7 @@ class CheckpointConfig:
     )
     resume_anyway: tuple[str, ...] = _key(
         (),
-        NameList(NAMES, IMPOSSIBLE, "keys that a run can change"),
+        NameList(NAMES, REASONS, "keys that a run can change"),
         "keys that a resumed run may change though its results depend on them",
     )
     resume_opt: bool = _key(False, Bool(), "MindCV's way to resume; use resume instead")

@@ -11,6 +11,8 @@ group               a change of its settings
 ``NAMED``           is accepted if ``resume_anyway`` names it
 ``NAMED_BETWEEN``   the same, at the end of an epoch: it changes the order of images
 ``IMPOSSIBLE``      is refused: the state doesn't fit the run
+``START``           is refused if it asks for another start than the run had; what isn't given any
+                    more is kept, because a resumed run doesn't read those weights again
 =================== ==============================================================================
 
 A setting is a key of the recipe or a fact of the run, such as the number of ranks.
@@ -25,7 +27,16 @@ from typing import Any
 
 from mindcv_ghost.config.raw_value import quoted
 
-__all__ = ["FACTS", "GROUPS", "IMPOSSIBLE", "NAMES", "Change", "Changes", "compare_settings"]
+__all__ = [
+    "FACTS",
+    "GROUPS",
+    "NAMES",
+    "REASONS",
+    "START",
+    "Change",
+    "Changes",
+    "compare_settings",
+]
 
 FACTS = (
     *("ranks", "workers", "native_images", "classes", "class_names", "training_set"),
@@ -37,7 +48,7 @@ FACTS = (
 # whether teacher_ckpt holds the same weights by teacher_weights.
 _FREE = {
     *("distribute", "val_while_train", "val_interval", "log_interval", "data_dir", "on_bad_image"),
-    *("dataset_download", "eval_shuffle", "pretrained", "ckpt_path", "reset_head", "resume"),
+    *("dataset_download", "eval_shuffle", "resume"),
     *("resume_opt", "keep_checkpoint_max", "ckpt_save_dir", "ckpt_save_interval", "val_split"),
     *("ckpt_save_policy", "save_every_steps", "save_every_minutes", "nan_patience"),
     *("val_amp_level", "use_ema", "per_class", "confusion", "num_classes", "compile_cache"),
@@ -75,7 +86,7 @@ _NAMED_BETWEEN = {
     *("drop_remainder", "aug_repeats"),
 }
 
-IMPOSSIBLE = {
+_IMPOSSIBLE = {
     "model": "another network has other parameters",
     "in_channels": "the first layer's weights have that many channels",
     "ghostify": "it decides which parameters the network has",
@@ -86,7 +97,15 @@ IMPOSSIBLE = {
     "loss_scale": "the state's loss scale continues",
     "loss_scale_type": "the state's loss scale and its counter continue",
 }
-"""Settings that can't change -> why."""
+
+START = ("pretrained", "ckpt_path", "reset_head")
+"""What a run starts from, which its record tells as long as it is resumed."""
+
+REASONS = {
+    **_IMPOSSIBLE,
+    **dict.fromkeys(START, "the run has begun, and goes on from its state; leave it out"),
+}
+"""Settings that can't be changed -> why."""
 
 GROUPS: dict[str, frozenset[str]] = {
     "FREE": frozenset(_FREE),
@@ -96,11 +115,12 @@ GROUPS: dict[str, frozenset[str]] = {
     "LENGTHS": frozenset(_LENGTHS),
     "NAMED": frozenset(_NAMED),
     "NAMED_BETWEEN": frozenset(_NAMED_BETWEEN),
-    "IMPOSSIBLE": frozenset(IMPOSSIBLE),
+    "IMPOSSIBLE": frozenset(_IMPOSSIBLE),
+    "START": frozenset(START),
 }
 """The groups of the module's table."""
 
-NAMES = frozenset(name for group in GROUPS.values() for name in group) - set(IMPOSSIBLE)
+NAMES = frozenset(name for group in GROUPS.values() for name in group) - set(REASONS)
 """What ``resume_anyway`` may name; most of it may change without being named."""
 
 # A user who gives other images or another teacher names the key that he changed, and not the fact.
@@ -131,7 +151,8 @@ class Changes:
     """How a resumed run's settings differ from those of its state.
 
     Attributes:
-        impossible: of the group ``IMPOSSIBLE``.
+        impossible: those that can't be accepted, for one of :data:`REASONS`.
+        kept: of the group ``START``, which aren't given any more.
         unnamed: those that are legal only if ``resume_anyway`` names them, and it doesn't.
         named: those that it names.
         schedule: ``epoch_size``, and ``LENGTHS`` that changed with it.
@@ -141,6 +162,7 @@ class Changes:
     """
 
     impossible: tuple[Change, ...] = ()
+    kept: tuple[Change, ...] = ()
     unnamed: tuple[Change, ...] = ()
     named: tuple[Change, ...] = ()
     schedule: tuple[Change, ...] = ()
@@ -190,8 +212,10 @@ def _groups_of(
     key: str, names: set[str], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Name the attributes of :class:`Changes` that a change of a key belongs to."""
-    if key in IMPOSSIBLE:
+    if key in _IMPOSSIBLE:
         return ("impossible",)
+    if key in START:
+        return ("impossible",) if now[key] else ("kept",)
     if key in _BETWEEN_EPOCHS:
         return ("between_epochs",)
     if key in _INEXACT:

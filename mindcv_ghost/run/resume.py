@@ -30,6 +30,9 @@ optimizer's settings, the      ``resume_anyway`` names it;
 teacher or its weights, ...    then a warning
 model, classes, ``opt``,       an error                       an error
 ``ema``, loss scale
+``pretrained``, ``ckpt_path``, an error, unless left out:     the same
+``reset_head``                 then the record keeps what the
+                               run started from
 ============================== ============================== ===================================
 
 After a change of the schedule the rate of each update is that of the new recipe's schedule at that
@@ -47,7 +50,7 @@ from typing import Any
 
 from mindcv_ghost.config.keys import SchedulerConfig
 from mindcv_ghost.config.raw_value import quoted
-from mindcv_ghost.config.resume_rules import IMPOSSIBLE, Change, Changes, compare_settings
+from mindcv_ghost.config.resume_rules import REASONS, START, Change, Changes, compare_settings
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.run_writer import RunWriter
 from mindcv_ghost.engine.trainer import Trainer
@@ -80,6 +83,12 @@ class ResumePoint:
     def batches(self) -> int:
         """Batches of the run that are done."""
         return self.facts["position"]["batches"]
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """What the run started from, as its settings say."""
+        settings = self.facts["settings"]
+        return {key: settings[key] for key in START if key in settings}
 
     def lies_in(self, run_folder: Path) -> bool:
         """Whether the state belongs to this run folder; on rank 0."""
@@ -200,7 +209,7 @@ def _matching_state(
 
 def _refusal(file: StateFile, changes: Changes, accepted: Sequence[str]) -> str:
     """Say which changes make it another run, and how to continue."""
-    lines = [f"{change} (can't: {IMPOSSIBLE[change.key]})" for change in changes.impossible]
+    lines = [f"{change} (can't: {REASONS[change.key]})" for change in changes.impossible]
     lines += map(str, changes.unnamed)
     names = [change.key for change in changes.unnamed]
     accept = ""
@@ -242,6 +251,9 @@ def _log_changes(changes: Changes) -> None:
         _logger.warning("%s: the run continues, but not bit for bit as without this change", change)
     for name in changes.unchanged:
         _logger.info("--resume_anyway %s: nothing to accept here", name)
+    if changes.kept:
+        start = ", ".join(f"{change.key} {quoted(change.before)}" for change in changes.kept)
+        _logger.info("the run started with %s: config.yaml keeps that", start)
 
 
 def _with_named_changes(error: CheckpointError, named: Sequence[Change]) -> CheckpointError:

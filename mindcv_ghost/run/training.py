@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 from collections.abc import Callable
@@ -106,6 +107,10 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     loaded = load_teacher(config, data.num_classes, collectives)
     digest = None if loaded is None else loaded.digest
     settings, resume = _find_resume_point(config, world, folder, data, digest, collectives)
+    if resume is not None:  # its files say what the run started from, whatever is given now
+        config = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, **resume.start)
+        )
     teacher, teacher_facts = None, None
     if loaded is not None:
         teacher, teacher_facts = prepare_teacher(
@@ -186,7 +191,7 @@ def _find_resume_point(
     resume = find_resume_point(
         config.checkpoint.resume, folder.path, settings, collectives, accepted
     )
-    return settings, resume
+    return {**settings, **({} if resume is None else resume.start)}, resume
 
 
 def _resume_settings(config: Config, world: World, data: _Data) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from mindcv_ghost.config import KEYS, Config, load_config
 from mindcv_ghost.config.resume_rules import (
     FACTS,
     GROUPS,
-    IMPOSSIBLE,
     NAMES,
+    REASONS,
+    START,
     Changes,
     compare_settings,
 )
@@ -39,8 +40,8 @@ def lists_of(changes: Changes) -> dict[str, list[str]]:
 def test_every_key_and_fact_is_in_exactly_one_group():
     grouped = [key for group in GROUPS.values() for key in group]
     assert sorted(grouped) == sorted([*KEYS, *FACTS])
-    assert set(GROUPS["IMPOSSIBLE"]) == set(IMPOSSIBLE)
-    assert set(NAMES) == {*KEYS, *FACTS} - set(IMPOSSIBLE)
+    assert GROUPS["IMPOSSIBLE"] | GROUPS["START"] == set(REASONS)
+    assert set(NAMES) == {*KEYS, *FACTS} - set(REASONS)
 
 
 def test_a_key_in_no_group_would_be_refused():
@@ -105,9 +106,16 @@ def test_what_orders_the_images_is_accepted_by_name_at_the_end_of_an_epoch(key):
     }
 
 
-@pytest.mark.parametrize("key", sorted(IMPOSSIBLE))
+@pytest.mark.parametrize("key", sorted(REASONS))
 def test_what_does_not_fit_the_state_is_never_accepted(key):
     assert lists_of(changes_of([key], **{key: "other"}))["impossible"] == [key]
+
+
+@pytest.mark.parametrize("key", START)
+def test_what_the_run_started_from_is_kept_where_it_is_not_given_any_more(key):
+    found = compare_settings({**BEFORE, key: "start.ckpt"}, NOW)
+    assert lists_of(found) == {"kept": [key]}
+    assert found.of_results == ()
 
 
 @pytest.mark.parametrize("name", ["data_dir", "dataset", "train_split"])
@@ -159,6 +167,7 @@ def test_resume_anyway_takes_keys_from_recipe_and_command_line(tmp_path):
         ("weigth_decay", "weigth_decay isn't one; did you mean 'weight_decay'?"),
         ("model", "model isn't one: another network has other parameters"),
         ("opt", "opt isn't one: each optimizer has a state of its own"),
+        ("ckpt_path", "ckpt_path isn't one: the run has begun, and goes on from its state; leave"),
         ("{}", "{} isn't one"),
     ],
 )

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from safetensors import safe_open
 
+from mindcv_ghost.config import load_config
 from mindcv_ghost.config.keys import SchedulerConfig
 from mindcv_ghost.run.schedule import create_run_schedule
 
@@ -187,6 +188,21 @@ def test_a_job_that_is_requeued_before_it_could_save_a_state_keeps_the_old_setti
     names = [path.name for path in (runs.cwd / folder).glob("*.[0-9].*")]
     assert sorted(names) == ["config.1.yaml", "run.1.json"]
     assert len(runs.facts(folder)["history"]) == 1
+
+
+def test_a_resumed_run_s_files_tell_what_the_run_started_from(runs, finished):
+    start = f"{finished}/last.ckpt"
+    runs.train("started", epoch_size=1, keep_checkpoint_max=2, ckpt_path=start)
+    changes = {"epoch_size": 2, "keep_checkpoint_max": 2, "resume": "auto"}
+    refused = runs.train("started", status=2, ckpt_path=f"{finished}/best.ckpt", **changes)
+    assert f"ckpt_path: {start} before, {finished}/best.ckpt now (can't: the run has" in refused.err
+    done = runs.train("started", **changes)
+    assert f"the run started with ckpt_path {start}: config.yaml keeps that" in done.out
+    config = load_config(["--config", str(runs.cwd / "started" / "config.yaml")])
+    assert (config.model.ckpt_path, config.train.epoch_size) == (start, 2)
+    # Its last state knows it, too.
+    runs.train("further", resume=runs.cwd / "started", epoch_size=3)
+    assert f'ckpt_path: "{start}"' in (runs.cwd / "further" / "config.yaml").read_text()
 
 
 def test_a_change_that_needs_other_arrays_is_refused_and_changes_no_file(runs, finished):

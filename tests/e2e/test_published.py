@@ -129,6 +129,8 @@ def test_a_training_starts_from_it_with_a_new_classifier(published, images, tmp_
     assert kernels and all((new[name] == old[name]).all() for name in kernels)
     config = (scripts.cwd / "tuned" / "config.yaml").read_text()
     assert 'pretrained: "./pets"' in config
-    # A resumed run doesn't need them.
-    scripts.train(*words, "--resume", "auto", "--pretrained", "./gone")
+    # A resumed run doesn't need them, and keeps their name.
+    scripts.train(*words, "--resume", "auto", "--pretrained", "./gone", status=2)
+    scripts.train(*words, "--resume", "auto")
     assert json.loads((scripts.cwd / "tuned" / "run.json").read_text())["epochs"] == 2
+    assert 'pretrained: "./pets"' in (scripts.cwd / "tuned" / "config.yaml").read_text()

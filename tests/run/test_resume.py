@@ -81,6 +81,18 @@ def test_another_recipe_is_refused_and_every_changed_key_is_named(tmp_path):
     assert "To continue with the new lr, add --resume_anyway lr." in text
 
 
+def test_another_start_is_refused_and_a_start_that_is_left_out_is_kept(tmp_path, told):
+    save(tmp_path, 1, 4, settings={**SETTINGS, "ckpt_path": "start.ckpt", "pretrained": False})
+    with pytest.raises(CheckpointError) as caught:
+        find(tmp_path, ckpt_path="other.ckpt", pretrained=False)
+    why = "(can't: the run has begun, and goes on from its state; leave it out)"
+    assert f"\n  ckpt_path: start.ckpt before, other.ckpt now {why}\n" in str(caught.value)
+    point = find(tmp_path, ckpt_path="", pretrained=False)
+    assert point.start == {"ckpt_path": "start.ckpt", "pretrained": False}
+    assert point.history == []
+    assert ("INFO", "the run started with ckpt_path start.ckpt: config.yaml keeps that") in told()
+
+
 def test_the_refusal_says_how_to_accept_all_of_it(tmp_path):
     save(tmp_path, 1, 4, settings={**SETTINGS, "seed": 1, "mixup": 0.0})
     with pytest.raises(CheckpointError) as caught:
