@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 __all__ = [
     "adopt_orphans",
@@ -28,6 +28,7 @@ __all__ = [
     "msrun_options",
     "start_thread",
     "start_timer",
+    "stderr_into",
 ]
 
 _LAUNCHERS = (
@@ -120,6 +121,20 @@ def ignore_closed_output() -> None:
                     line_buffering=stream.line_buffering, write_through=stream.write_through
                 )
                 setattr(sys, name, wrapped)
+
+
+@contextlib.contextmanager
+def stderr_into(file: BinaryIO) -> Iterator[None]:
+    """Write to a file what the block writes to standard error, native code included."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 # -- what /proc tells -----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from mindcv_ghost.launch import cluster, scheduler
 from mindcv_ghost.launch.environment import prepare_environment, set_local_size
 from mindcv_ghost.launch.failure_channel import Failure
 from mindcv_ghost.launch.interrupts import handle_interrupts, tell_interrupt
-from mindcv_ghost.launch.processes import exit_now, ignore_closed_output
+from mindcv_ghost.launch.processes import exit_now, ignore_closed_output, stderr_into
 from mindcv_ghost.launch.supervisor import Supervisor, SupervisorClient
 from mindcv_ghost.launch.world import World, detect, is_scheduler
 
@@ -117,15 +117,11 @@ def _exit_from_mindspore(code: int) -> NoReturn:
     MindSpore unregisters in its exit functions, and prints INFO lines there whatever GLOG_v says
     (2.8), which are dropped here. Its static objects aren't destroyed: that could only do harm.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
     with tempfile.TemporaryFile() as log:
-        stderr = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        with contextlib.suppress(Exception):
+        with stderr_into(log), contextlib.suppress(Exception):
             atexit._run_exitfuncs()
-        os.dup2(stderr, 2)
         log.seek(0)
         for line in log:
             if not line.startswith((b"[INFO]", b"[WARNING]")):

@@ -10,11 +10,14 @@ package's operators. The loss is computed from its logits in float32 or more.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import statistics
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from mindcv_ghost.config import Config
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.distillation import Teacher
 from mindcv_ghost.errors import CheckpointError, ConfigError
+from mindcv_ghost.launch.processes import stderr_into
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.registry import create_model_by_name
 from mindcv_ghost.run.acceleration import create_compiler, use_native_kernels
@@ -157,9 +161,10 @@ def prepare_teacher(
     compile_cell = create_compiler(config.system, device, collectives, settings)
     image = _random_batch(config)
     try:
-        if config.system.mode == 0:
-            compile_cell(teacher, image)
-        cost = _measure(teacher, image, num_classes, loaded.bytes_before)
+        with _without_call_stacks():
+            if config.system.mode == 0:
+                compile_cell(teacher, image)
+            cost = _measure(teacher, image, num_classes, loaded.bytes_before)
     except (RuntimeError, ValueError, TypeError) as error:
         side = "x".join(map(str, image.shape[1:]))
         raise ConfigError(
@@ -181,6 +186,26 @@ def prepare_teacher(
     }
     _log(facts)
     return teacher, facts
+
+
+@contextlib.contextmanager
+def _without_call_stacks() -> Iterator[None]:
+    """Drop what MindSpore tells of an error beside raising it.
+
+    Before its C++ raises an error of the compiler's, it writes the message with a call stack to
+    standard error, and the graph to a file in the working folder, or in MS_OM_PATH (2.8).
+    """
+    given = os.environ.get("MS_OM_PATH")
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        os.environ["MS_OM_PATH"] = given or folder
+        try:
+            with stderr_into(log):
+                yield
+        finally:
+            if given is None:
+                del os.environ["MS_OM_PATH"]
+        log.seek(0)
+        os.write(2, log.read())  # nothing was wrong: whatever it is, it isn't about an error
 
 
 def _log(facts: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 from tests.helpers.randomised import randomise
+from tests.helpers.tiny_network import tiny_registered
 
 from .conftest import CLASSES, recipe, rows
 from .test_bad_input import refused
@@ -109,6 +110,19 @@ def test_another_teacher_is_refused_on_resuming_unless_it_is_named(runs, whole):
     digest = runs.facts("whole")["teacher"]["weights"]
     assert f"teacher_weights: {digest} before" in text
     assert "add --resume_anyway teacher_weights" in text
+
+
+def test_a_teacher_for_other_images_is_refused_in_one_message_alone(runs):
+    with tiny_registered("tiny") as name:  # its classifier fits images of 32x32 alone
+        network = mindcv.create_model(name, num_classes=len(CLASSES), in_channels=3)
+        save_weights(list(network.get_parameters()), runs.cwd / "tiny.ckpt")
+    before = {path.name for path in runs.cwd.iterdir()}
+    options = {"model": "tiny_28", "image_resize": 28, "teacher": name, "teacher_ckpt": "tiny.ckpt"}
+    done = runs.train("unfit", status=2, **options)
+    start = f"error: teacher: {name} can't answer the student's images of 3x28x28 (in_channels, "
+    assert done.err.startswith(start) and done.err.count("\n") == 1
+    # MindSpore would leave a graph there.
+    assert {path.name for path in runs.cwd.iterdir()} - before == {"unfit"}
 
 
 @pytest.mark.slow
