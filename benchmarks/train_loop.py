@@ -81,14 +81,15 @@ def recipe(folder: Path, model: str, batch: int, side: int, more: dict) -> dict:
 
 
 def write_cifar10(folder: Path, images: int) -> dict:
-    """Write random images of CIFAR-10's format; return the recipe's keys for them."""
+    """Write random images as CIFAR-10's files; return the recipe's keys for an epoch of some."""
     folder.mkdir()
     random = np.random.default_rng(0)
     for name in (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"):
-        records = random.integers(0, 256, (-(-images // 5), 1 + 3 * 32 * 32), np.uint8)
+        records = random.integers(0, 256, (10_000, 1 + 3 * 32 * 32), np.uint8)
         records[:, 0] %= 10
         records.tofile(folder / name)
-    return {"dataset": "cifar10", "data_dir": str(folder), "num_classes": 10, "log_interval": 100}
+    keys = {"dataset": "cifar10", "data_dir": str(folder), "num_classes": 10, "log_interval": 100}
+    return {**keys, "num_samples": images}
 
 
 def start(script: Path, recipe_file: Path, run: Path, *more: str) -> subprocess.CompletedProcess:

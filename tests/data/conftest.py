@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mindcv_ghost.data import Source
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 
 
 def photograph(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
@@ -51,3 +52,10 @@ def folder(tmp_path):
     make_split(tmp_path / "train", {"ant": 5, "bee": 4, "cow": 3})
     make_split(tmp_path / "val", {"ant": 3, "bee": 2, "cow": 2}, seed=10_000)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def array_sets(monkeypatch):
+    """Restore what the sets are: tests write smaller ones."""
+    for name, layout in ARRAY_SETS.items():
+        monkeypatch.setitem(ARRAY_SETS, name, layout)

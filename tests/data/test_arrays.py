@@ -27,6 +27,10 @@ CIFAR10_NAMES = [f"thing{k}" for k in range(10)]
 
 
 def write_cifar(folder, files, images: int, coarse: bool = False):
+    """Write files of so many images each, as the set from now on has in these files."""
+    name = "cifar100" if coarse else "cifar10"
+    counts = {**ARRAY_SETS[name].counts, **dict.fromkeys(files, images)}
+    ARRAY_SETS[name] = dataclasses.replace(ARRAY_SETS[name], counts=counts)
     draw = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
@@ -128,9 +132,20 @@ def test_an_error_names_the_missing_files_and_the_remedy(tmp_path):
 
 def test_a_truncated_file_is_named(tmp_path):
     write_cifar(tmp_path, CIFAR10_FILES, 2)
-    (tmp_path / "data_batch_3.bin").write_bytes(b"\0" * 5000)
-    with pytest.raises(DataError, match=r"data_batch_3.bin has 5,000 bytes.*truncated"):
-        open_source("cifar10", str(tmp_path), "train")
+    path = tmp_path / "data_batch_3.bin"
+    whole = path.read_bytes()
+    for size, found, question in (
+        (0, "0 images (0 bytes)", "Is it truncated?"),
+        (3073, "1 image (3,073 bytes)", "Is it truncated?"),
+        (5000, "1 image and a part of another (5,000 bytes)", "Is it truncated?"),
+        (9219, "3 images (9,219 bytes)", "Is it another file under this name?"),
+    ):
+        path.write_bytes((2 * whole)[:size])
+        with pytest.raises(DataError) as caught:
+            open_source("cifar10", str(tmp_path), "train")
+        assert str(caught.value) == (
+            f"{path} has {found}, and should have 2 (6,146 bytes). {question} Fetch it again."
+        )
     write_mnist(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
@@ -141,8 +156,24 @@ def test_a_truncated_file_is_named(tmp_path):
         open_source("mnist", str(tmp_path), "train")
 
 
+def test_a_file_that_was_cut_between_two_images_is_refused_by_the_numbers_of_the_real_sets(
+    tmp_path,
+):
+    for name, coarse in (("cifar10", False), ("cifar100", True)):
+        real = ARRAY_SETS[name]
+        for usage, wanted in (("train", 50_000), ("test", 10_000)):
+            files = real.splits[usage]
+            assert sum(real.counts[file] for file in files) == wanted
+        write_cifar(
+            tmp_path / name, [f for files in real.splits.values() for f in files], 2, coarse
+        )
+        ARRAY_SETS[name] = real
+        with pytest.raises(DataError, match="test.*bin has 2 images .*, and should have 10,000 "):
+            open_source(name, str(tmp_path / name), "test")
+
+
 def test_labels_beyond_the_classes_are_refused(tmp_path):
-    write_cifar(tmp_path, CIFAR10_FILES, 2)
+    write_cifar(tmp_path, CIFAR10_FILES, 1)
     (tmp_path / "test_batch.bin").write_bytes(b"\x63" * 3073)
     with pytest.raises(DataError, match="labels from 99 to 99, legal are 0 to 9"):
         open_source("cifar10", str(tmp_path), "val")
@@ -244,8 +275,10 @@ def spoil(folder, case: str) -> None:
         shutil.copy(labels, images)
     elif case == "empty":
         labels.write_bytes(b"")
-    elif case == "header alone":
-        labels.write_bytes(labels.read_bytes()[:6])
+    elif case.startswith("a part of the"):
+        labels.write_bytes(labels.read_bytes()[: 6 if case.endswith("header") else 3])
+    elif case == "too long":
+        images.write_bytes(images.read_bytes() + b"\n")
     elif case == "no images":
         images.write_bytes(np.array([0x803, 0, 28, 28], ">u4").tobytes())
     elif case == "a header of 2 ** 96 bytes":
@@ -261,16 +294,21 @@ def spoil(folder, case: str) -> None:
 SPOILT = {
     "truncated gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* truncated. Fetch it again",
     "damaged gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* Fetch it again",
-    "gzip of half a file": "train-images-idx3-ubyte has 5,503 bytes, but its header says 5,504",
-    "magic number": "starts with 00000d03, legal for images is 00000803. .* Fetch it again",
-    "labels as images": "starts with 00000801, legal for images is 00000803",
-    "empty": "labels-idx1-ubyte isn't an IDX file .* starts with nothing, legal .* is 00000801",
-    "header alone": "labels-idx1-ubyte isn't an IDX file",
-    "no images": "has 16 bytes, but its header says 16 for 0 x 28 x 28",
-    "a header of 2 ** 96 bytes": "has 16 bytes, but its header says 79,228,162,",
-    "label 10": "train-labels-idx1-ubyte has labels from 0 to 10, legal are 0 to 9.* Fetch them",
+    "gzip of half a file": "train-images-idx3-ubyte has 5,503 bytes unpacked, and should have "
+    "5,504 for the 7 x 28 x 28 images that its header tells of. Is it truncated[?] Fetch",
+    "too long": "has 5,505 bytes, and should have 5,504 .* Is it another file under this name[?] F",
+    "magic number": "train-images-idx3-ubyte isn't an IDX file of images [(]MNIST's format[)]: it "
+    "starts with 00000d03, legal is 00000803. Is it another file under this name[?] Fetch it again",
+    "labels as images": "starts with 00000801, legal is 00000803",
+    "empty": "labels-idx1-ubyte has 0 bytes, fewer than the 8 of an IDX file's header for labels. "
+    "Is it truncated[?] Fetch it again",
+    "a part of the header": "labels-idx1-ubyte has 6 bytes, fewer than the 8 .* Is it truncated",
+    "a part of the magic number": "labels-idx1-ubyte has 3 bytes, fewer than the 8 .* Is it tru",
+    "no images": "train-images-idx3-ubyte has no images: its header tells of 0 x 28 x 28. Is it an",
+    "a header of 2 ** 96 bytes": "has 16 bytes, and should have 79,228,162,.* Is it truncated[?]",
+    "label 10": "train-labels-idx1-ubyte has labels from 0 to 10, legal are 0 to 9.* Fetch it",
     "counts": "train-images-idx3-ubyte has 7 images, .*train-labels-idx1-ubyte 6 labels.* Fetch",
-    "size": "has images of 8 x 98 pixels; legal for Fashion-MNIST is 28 x 28",
+    "size": "has images of 8 x 98 pixels; legal for Fashion-MNIST is 28 x 28. .* Fetch it again",
 }
 
 

@@ -23,19 +23,28 @@ _LARGEST = 1_000_000_000  # bytes that a file may unpack to; MNIST's largest has
 _CONTENT = {1: "labels", 3: "images"}
 
 
-def read_records(path: str, size: int) -> np.ndarray:
+def read_records(path: str, size: int, count: int) -> np.ndarray:
     """Read a file of records of equal size: uint8 (N, size).
 
+    Args:
+        path: the file.
+        size: bytes of a record, which is an image with its label.
+        count: records that the file has to have. It has no header, so that nothing else would tell
+            that it was cut between two records.
+
     Raises:
-        DataError: if it can't be read, is empty or isn't a number of whole records.
+        DataError: if it can't be read, or hasn't exactly these records.
     """
-    content = _content(path)
-    if not len(content) or len(content) % size:
+    content, _ = _content(path)
+    if len(content) != count * size:
+        whole, rest = divmod(len(content), size)
+        images = f"{whole:,} image{'' if whole == 1 else 's'}"
         raise DataError(
-            f"{printable(path)} has {len(content):,} bytes, not a multiple of its records' {size:,}"
-            " bytes: truncated? Fetch it again."
+            f"{printable(path)} has {images}{' and a part of another' if rest else ''} "
+            f"({len(content):,} bytes), and should have {count:,} ({count * size:,} bytes). "
+            f"{_remedy(whole < count)}"
         )
-    return content.reshape(-1, size)
+    return content.reshape(count, size)
 
 
 def read_idx(path: str, dimensions: int) -> np.ndarray:
@@ -51,28 +60,46 @@ def read_idx(path: str, dimensions: int) -> np.ndarray:
     Raises:
         DataError: if it can't be read or isn't such a file, whole.
     """
-    content, header = _content(path), 4 + 4 * dimensions
+    content, unpacked = _content(path)
+    name, what, header = printable(path), _CONTENT[dimensions], 4 + 4 * dimensions
     magic = bytes([0, 0, 8, dimensions])
     start = content[:header].tobytes()
-    if len(start) < header or start[:4] != magic:
+    if start[:4] != magic[: len(start)]:
         raise DataError(
-            f"{printable(path)} isn't an IDX file of {dimensions}-dimensional bytes (MNIST's "
-            f"format): it starts with {start[:4].hex() or 'nothing'}, legal for "
-            f"{_CONTENT[dimensions]} is {magic.hex()}. Is it another file under this name? Fetch "
-            "it again."
+            f"{name} isn't an IDX file of {what} (MNIST's format): it starts with "
+            f"{start[:4].hex()}, legal is {magic.hex()}. {_remedy(False)}"
+        )
+    size = f"{len(content):,} bytes{unpacked}"
+    if len(start) < header:
+        raise DataError(
+            f"{name} has {size}, fewer than the {header} of an IDX file's header for {what}. "
+            f"{_remedy(True)}"
         )
     shape = struct.unpack(f">{dimensions}I", start[4:])
+    told = " x ".join(map(str, shape))
     expected = header + math.prod(shape)
-    if len(content) != expected or not shape[0]:
+    if len(content) != expected:
         raise DataError(
-            f"{printable(path)} has {len(content):,} bytes, but its header says {expected:,} for "
-            f"{' x '.join(map(str, shape))}: truncated? Fetch it again."
+            f"{name} has {size}, and should have {expected:,} for the {told} {what} that its "
+            f"header tells of. {_remedy(len(content) < expected)}"
         )
+    if not shape[0]:
+        raise DataError(f"{name} has no {what}: its header tells of {told}. {_remedy(False)}")
     return content[header:].reshape(shape)
 
 
-def _content(path: str) -> np.ndarray:
-    """Map a file, or unpack it if it is packed with gzip: uint8 (bytes,)."""
+def _remedy(is_short: bool) -> str:
+    """Return the end of a message about a file that isn't what it should be."""
+    question = "Is it truncated?" if is_short else "Is it another file under this name?"
+    return f"{question} Fetch it again."
+
+
+def _content(path: str) -> tuple[np.ndarray, str]:
+    """Map a file, or unpack it if it is packed with gzip.
+
+    Returns:
+        uint8 (bytes,), and " unpacked" where the file itself has another size.
+    """
     try:
         with open(path, "rb") as file:
             start = file.read(2)
@@ -82,7 +109,7 @@ def _content(path: str) -> np.ndarray:
         ) from None
     if start == b"\x1f\x8b":
         try:
-            return np.frombuffer(gunzipped(path, largest=_LARGEST), np.uint8)
+            return np.frombuffer(gunzipped(path, largest=_LARGEST), np.uint8), " unpacked"
         except DataError as error:
-            raise DataError(f"{error}. Is it truncated? Fetch it again.") from None
-    return np.memmap(path, np.uint8, "r") if start else np.zeros(0, np.uint8)
+            raise DataError(f"{error}. {_remedy(True)}") from None
+    return (np.memmap(path, np.uint8, "r") if start else np.zeros(0, np.uint8)), ""

@@ -22,6 +22,7 @@ class ArraySet:
         num_classes: number of classes.
         label_bytes: before each image; CIFAR-100 keeps a coarse label before the fine one. 0: the
             files are IDX files.
+        counts: file -> its number of images, which an IDX file tells itself.
         classes: their names, or
         names_file: the file with the names.
         pickled_folder: what the set's version for Python unpacks to, which isn't read: pickles can
@@ -40,6 +41,7 @@ class ArraySet:
     std: tuple[float, ...]
     num_classes: int = 10
     label_bytes: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     names_file: str = ""
     pickled_folder: str = ""
@@ -55,6 +57,10 @@ class ArraySet:
 
 # MindCV's (data/transforms_factory.py, 0.3), for CIFAR-100, too.
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_CIFAR10_SPLITS = {
+    "train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
 _IDX_SPLITS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -63,16 +69,14 @@ ARRAY_SETS = {
     "cifar10": ArraySet(
         title="CIFAR-10",
         folder="cifar-10-batches-bin",
-        splits={
-            "train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)),
-            "test": ("test_batch.bin",),
-        },
+        splits=_CIFAR10_SPLITS,
         shape=(3, 32, 32),
         mean=_CIFAR_MEAN,
         std=_CIFAR_STD,
         names_file="batches.meta.txt",
         pickled_folder="cifar-10-batches-py",
         label_bytes=1,
+        counts={file: 10_000 for files in _CIFAR10_SPLITS.values() for file in files},
     ),
     "cifar100": ArraySet(
         title="CIFAR-100",
@@ -85,6 +89,7 @@ ARRAY_SETS = {
         pickled_folder="cifar-100-python",
         num_classes=100,
         label_bytes=2,
+        counts={"train.bin": 50_000, "test.bin": 10_000},
     ),
     "mnist": ArraySet(
         title="MNIST",

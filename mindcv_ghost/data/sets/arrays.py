@@ -273,7 +273,7 @@ def _read_cifar(paths: list[str], layout: ArraySet) -> tuple[_Concatenated, np.n
     size = layout.label_bytes + int(np.prod(layout.shape))
     labels, images = [], []
     for path in paths:
-        records = read_records(path, size)
+        records = read_records(path, size, layout.counts[os.path.basename(path)])
         labels.append(records[:, layout.label_bytes - 1])
         images.append(records[:, layout.label_bytes :])
         _check_labels(labels[-1], layout, path)
@@ -286,7 +286,7 @@ def _read_mnist(paths: list[str], layout: ArraySet, usage: str) -> tuple[np.ndar
     first, second = map(printable, paths)
     if len(images) != len(labels):
         raise DataError(
-            f"{first} has {len(images)} images, {second} {len(labels)} labels: they must be as "
+            f"{first} has {len(images):,} images, {second} {len(labels):,} labels: they must be as "
             "many. Are the files of different sets? Fetch both again."
         )
     if images.shape[1:3] != layout.shape[1:]:
@@ -294,7 +294,8 @@ def _read_mnist(paths: list[str], layout: ArraySet, usage: str) -> tuple[np.ndar
             " x ".join(map(str, shape)) for shape in (images.shape[1:3], layout.shape[1:])
         )
         raise DataError(
-            f"{first} has images of {found} pixels; legal for {layout.title} is {legal}"
+            f"{first} has images of {found} pixels; legal for {layout.title} is {legal}. Is it "
+            "another file under this name? Fetch it again."
         )
     _check_labels(labels, layout, paths[1])
     _check_original(labels, layout, usage, second)
@@ -324,7 +325,7 @@ def _check_labels(labels: np.ndarray, layout: ArraySet, path: str) -> None:
     if int(labels.max()) >= layout.num_classes:  # they are unsigned
         raise DataError(
             f"{printable(path)} has labels from {labels.min()} to {labels.max()}, legal are 0 to "
-            f"{layout.num_classes - 1}: are these the files of another set? Fetch them again."
+            f"{layout.num_classes - 1}. Is it another file under this name? Fetch it again."
         )
 
 
