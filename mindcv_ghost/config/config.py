@@ -37,6 +37,7 @@ class Config:
         path: the recipe file, or "".
         notices: lines to log once, about keys that aren't followed as written.
         explicit: keys that the recipe or the command line sets.
+        given: keys that the command line sets.
         class_names: of a published network, in the order of its outputs; () where none are known.
     """
 
@@ -56,6 +57,7 @@ class Config:
     path: str = field(default="", compare=False)
     notices: tuple[str, ...] = field(default=(), compare=False)
     explicit: frozenset[str] = field(default=frozenset(), compare=False)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
     class_names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -72,6 +74,14 @@ class Config:
     def names_data(self) -> bool:
         """Whether the recipe or the command line says which data set it is for."""
         return not self.explicit.isdisjoint({"dataset", "data_dir"})
+
+    @property
+    def system_files(self) -> bool:
+        """Whether a set that a package of the system has may be read where ``data_dir`` has none.
+
+        A recipe's ``data_dir`` is where a download would put it; the command line's is meant.
+        """
+        return "data_dir" not in self.given
 
     def flat(self) -> dict[str, Any]:
         """Return the values of a recipe's keys by name, without sections."""

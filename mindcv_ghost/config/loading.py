@@ -228,6 +228,7 @@ class _Builder:
             path=path,
             notices=tuple(self.notices),
             explicit=frozenset(self.places),
+            given=frozenset(k for k, place in self.places.items() if place.startswith("--")),
         )
 
 

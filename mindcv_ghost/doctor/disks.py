@@ -159,6 +159,7 @@ def check_images(
         *(data.dataset, data.data_dir, data.train_split),
         on_bad_image="skip",
         in_channels=config.model.in_channels,
+        system_files=config.system_files,
     )
     scanned = clock() - started
     count = len(source)

@@ -14,7 +14,6 @@ from mindspore import nn
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
-from mindcv_ghost.config.keys import DatasetConfig
 from mindcv_ghost.data import (
     EvalLoader,
     Source,
@@ -46,25 +45,24 @@ _logger = logging.getLogger(__name__)
 _GRAPH_SECTIONS = ("train", "optimizer", "scheduler", "loss", "distill", "amp")
 
 
-def open_set(
-    dataset: DatasetConfig, split: str, in_channels: int, classes: tuple[str, ...] | None = None
-) -> Source:
+def open_set(config: Config, split: str, classes: tuple[str, ...] | None = None) -> Source:
     """Open one split of the recipe's data set.
 
     Args:
-        dataset: the recipe's section.
+        config: the run's configuration.
         split: name of the split.
-        in_channels: channels of the images.
         classes: class names in the order of their labels; None for those of the split.
     """
+    dataset = config.dataset
     return open_source(
         dataset.dataset,
         dataset.data_dir,
         split,
         download=dataset.dataset_download,
         on_bad_image=dataset.on_bad_image,
-        in_channels=in_channels,
+        in_channels=config.model.in_channels,
         classes=classes,
+        system_files=config.system_files,
     )
 
 
@@ -81,10 +79,10 @@ def open_validation_set(config: Config) -> tuple[Source, int, tuple[str, ...]]:
     Raises:
         UserError: if the set can't be used.
     """
-    dataset, model = config.dataset, config.model
+    dataset = config.dataset
     classes = class_names(dataset.dataset, dataset.data_dir, dataset.train_split)
-    val_set = open_set(dataset, dataset.val_split, model.in_channels, classes)
-    num_classes = check_splits(None, val_set, model.num_classes)
+    val_set = open_set(config, dataset.val_split, classes)
+    num_classes = check_splits(None, val_set, config.model.num_classes)
     names = classes or val_set.classes
     _check_names(config.class_names, names)
     return val_set, num_classes, names

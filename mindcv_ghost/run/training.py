@@ -162,11 +162,11 @@ def _refuse_resume_opt(config: Config) -> None:
 
 
 def _open_data(config: Config, world: World) -> _Data:
-    dataset, in_channels = config.dataset, config.model.in_channels
-    train_set = open_set(dataset, dataset.train_split, in_channels)
+    dataset = config.dataset
+    train_set = open_set(config, dataset.train_split)
     val_set = None
     if config.system.val_while_train:
-        val_set = open_set(dataset, dataset.val_split, in_channels, train_set.classes or None)
+        val_set = open_set(config, dataset.val_split, train_set.classes or None)
     num_classes = check_splits(train_set, val_set, config.model.num_classes)
     loader = create_train_loader(config, train_set, num_classes, world)
     return _Data(train_set, val_set, num_classes, loader)

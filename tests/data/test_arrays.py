@@ -13,10 +13,12 @@ import shutil
 import numpy as np
 import pytest
 
+from mindcv_ghost.config import load_config
 from mindcv_ghost.data import check_splits, open_source
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.sources import known_class_names
 from mindcv_ghost.errors import DataError
+from mindcv_ghost.run.parts import open_validation_set
 
 FASHION = ARRAY_SETS["fashion_mnist"]
 ORIGINAL = FASHION.system_folder
@@ -240,18 +242,49 @@ def test_the_systems_files_are_read_where_the_folder_has_none(tmp_path, system_f
     pack(system_folder)
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
-    assert len(open_source("fashion_mnist", str(data), "train", download=True)) == 7
-    assert f"Fashion-MNIST: read from {system_folder}" in caplog.text
+    either = {"download": True, "system_files": True}
+    assert len(open_source("fashion_mnist", str(data), "train", **either)) == 7
+    told = f"Fashion-MNIST: read from {system_folder}, because {data} has none of its files"
+    assert told in caplog.text
     assert not data.exists()  # nothing was downloaded
     # An incomplete folder was meant to be read, and isn't replaced silently.
     write_mnist(data)
     (data / IDX_FILES[3]).unlink()
     with pytest.raises(DataError, match=f"missing {IDX_FILES[3]} ") as caught:
-        open_source("fashion_mnist", str(data), "train")
-    for part in (str(system_folder), "dataset-fashion-mnist", "--dataset_download true"):
-        assert part in str(caught.value)
+        open_source("fashion_mnist", str(data), "train", system_files=True)
+    assert f"remove what is there to read {system_folder} (Debian's package" in str(caught.value)
     with pytest.raises(DataError, match="mnist isn't complete"):
-        open_source("mnist", str(tmp_path / "nowhere"), "train")
+        open_source("mnist", str(tmp_path / "nowhere"), "train", system_files=True)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_systems_files_do_not_replace_those_of_a_folder_that_was_named(
+    installed, tmp_path, system_folder
+):
+    if installed:
+        write_mnist(system_folder)
+    data = tmp_path / "wrong"
+    with pytest.raises(DataError) as caught:
+        open_source("fashion_mnist", str(data), "train")
+    way = "leave it out to read {} (Debian's package dataset-fashion-mnist), or fetch them with"
+    if not installed:
+        way = "install Debian's package dataset-fashion-mnist into {} and leave --data_dir out, or"
+    text = str(caught.value)
+    assert text.startswith(f"fashion_mnist isn't complete in {data}: missing {IDX_FILES[0]}, ")
+    assert f"(looked in {data / 'fashion-mnist'}, {data}). Point --data_dir at" in text
+    assert way.format(system_folder) in text
+
+
+def test_a_folder_is_named_by_the_command_line_and_not_by_a_recipe(tmp_path, system_folder):
+    write_mnist(system_folder)
+    (tmp_path / "a.yaml").write_text(
+        f"dataset: fashion_mnist\ndata_dir: {tmp_path / 'none'}\nval_split: test\n"
+    )
+    words = ["--config", str(tmp_path / "a.yaml")]
+    assert len(open_validation_set(load_config(words, script="validate"))[0]) == 7
+    with pytest.raises(DataError, match=f"isn't complete in {tmp_path}: .* leave it out to read"):
+        config = load_config([*words, "--data_dir", str(tmp_path)], script="validate")
+        open_validation_set(config)
 
 
 def spoil(folder, case: str) -> None:
@@ -353,8 +386,8 @@ def test_mnists_files_are_not_taken_for_those_of_fashion_mnist(tmp_path, monkeyp
 
 @pytest.mark.skipif(not os.path.isdir(ORIGINAL), reason="dataset-fashion-mnist isn't installed")
 def test_the_original_has_its_size_mean_and_deviation():
-    train = open_source("fashion_mnist", "", "train", in_channels=1)
-    test = open_source("fashion_mnist", "", "test", in_channels=1)
+    train = open_source("fashion_mnist", ORIGINAL, "train", in_channels=1)
+    test = open_source("fashion_mnist", ORIGINAL, "test", in_channels=1)
     assert (len(train), len(test)) == (60_000, 10_000)
     assert np.bincount([test.label_of(k) for k in range(10_000)]).tolist() == [1000] * 10
     (pixels,) = train.planes()

@@ -13,6 +13,7 @@ import mindspore
 import pytest
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
+from mindcv_ghost.errors import DataError
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.storage.checkpoint import save_weights
 from mindcv_ghost.weights.finding import list_shipped
@@ -75,7 +76,7 @@ def words(place, *more):
     return [*options, "--allow_dirty", *more]
 
 
-def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capfd):
+def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capfd, monkeypatch):
     (place / "stop").touch()
     assert proof.main(words(place, "--only", ONE.name)) == 2
     assert "status 143 of python" in capfd.readouterr().err
@@ -94,6 +95,9 @@ def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capf
     assert metrics == (place / "runs" / ONE.name / "metrics.csv").read_bytes()
 
     capfd.readouterr()
+    monkeypatch.setattr(
+        proof, "open_source", lambda *_, **__: pytest.fail("there is nothing to do")
+    )
     assert proof.main(words(place, "--only", ONE.name)) == 0
     assert "all are recorded" in capfd.readouterr().out
     assert proof.main(words(place, "--only", ONE.name, "--list")) == 0
@@ -199,6 +203,27 @@ def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeyp
     times = {"a": {"1": 9.0, "32": 10.0}, "b": {"1": 11.0, "32": 12.0}}
     assert (result["data"], result["milliseconds"]) == ("fashion_mnist", times)
     assert result["kind"] == "proof_times" and result["hardware"]
+
+
+def test_only_the_data_of_experiments_that_are_left_are_opened(place, monkeypatch, capsys):
+    other = Experiment("cifar10_jpeg", "resnet20", 0)
+    (place / "out").mkdir()
+    (place / "out" / f"{ONE.name}.json").write_text("{}")
+    opened = []
+
+    def open_source(name, *_, **__):
+        opened.append(name)
+        raise DataError("no images")
+
+    monkeypatch.setattr(proof, "open_source", open_source)
+    assert proof.main(words(place, "--only", ONE.name, other.name)) == 2
+    assert opened == ["cifar10"] and "CIFAR-10 as JPEG can't be used" in capsys.readouterr().err
+
+
+def test_a_data_set_whose_folder_is_not_given_is_where_the_recipe_says(tmp_path):
+    runner = proof.Runner(tmp_path, tmp_path, {"fashion_mnist": "/clothes"}, allow_dirty=False)
+    assert runner.data_words("fashion_mnist") == ["--data_dir", "/clothes"]
+    assert runner.data_words("cifar10_jpeg") == []
 
 
 @pytest.mark.parametrize("commit", ["abc-dirty", None])

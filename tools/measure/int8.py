@@ -93,7 +93,7 @@ def images_and_labels(recipe: Path, split: str) -> tuple[list[np.ndarray], np.nd
     from mindcv_ghost.run.parts import create_eval_loader, open_set
 
     config = load_config(["--config", str(recipe), "--ckpt_path", "unused.ckpt"], script="validate")
-    source = open_set(config.dataset, split, config.model.in_channels, None)
+    source = open_set(config, split)
     images, labels = [], []
     for batch in create_eval_loader(config, source, detect(os.environ)).batches():
         image, label, valid = (np.asarray(each) for each in batch)

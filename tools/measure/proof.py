@@ -62,7 +62,7 @@ HOW_TO_GET = {
     "or give the folder that has train/CLASS and test/CLASS with --cifar10_jpeg FOLDER.",
     "fashion_mnist": "Get the files (31 MB) with Debian's package dataset-fashion-mnist, or with\n"
     "  python train.py --config configs/ghostnet/ghost_resnet20_cifar_fashion_mnist.yaml "
-    "--data_dir ./data --dataset_download true\n"
+    "--dataset_download true\n"
     "or give the folder that has them with --fashion_mnist FOLDER.",
 }
 _FACTS = ("recipe", "seed", "parameters", "epochs", "commit", "date", "hardware", "versions")
@@ -75,7 +75,7 @@ class Runner:
     Args:
         runs: folder of the run folders.
         out: folder of the records.
-        data: data set -> its folder.
+        data: data set -> its folder; those that aren't named are where their recipes say.
         allow_dirty: record runs with uncommitted changes, too.
     """
 
@@ -138,7 +138,7 @@ class Runner:
     ) -> list[str]:
         row = ROWS[experiment.row]
         words = ["--config", str((RECIPES / experiment.recipe).relative_to(ROOT))]
-        words += ["--seed", str(experiment.seed), "--data_dir", self.data[experiment.data]]
+        words += ["--seed", str(experiment.seed), *self.data_words(experiment.data)]
         words += ["--ckpt_save_dir", str(folder), *row.options]
         if weights is not None:
             key = "--teacher_ckpt" if row.question == "distilled" else "--ckpt_path"
@@ -147,7 +147,11 @@ class Runner:
 
     def _validate_command(self, experiment: Experiment, folder: Path) -> list[str]:
         words = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
-        return [*VALIDATE, *words, "--data_dir", self.data[experiment.data]]
+        return [*VALIDATE, *words, *self.data_words(experiment.data)]
+
+    def data_words(self, name: str) -> list[str]:
+        """Return the options that say where a data set is."""
+        return ["--data_dir", self.data[name]] if name in self.data else []
 
     def _call(self, words: list[str], read: bool = False) -> str:
         print("python", *words, flush=True)
@@ -286,11 +290,17 @@ def missing_data(runner: Runner, names: set[str]) -> dict[str, str]:
     problems = {}
     for name in sorted(names):
         recipe = f"ghost_resnet20_cifar_{name}.yaml"
-        dataset = load_config(["--config", str(RECIPES / recipe)]).dataset
+        config = load_config(["--config", str(RECIPES / recipe), *runner.data_words(name)])
+        dataset = config.dataset
         try:
-            splits = (dataset.train_split, dataset.val_split)
             found = tuple(
-                len(open_source(dataset.dataset, runner.data[name], split)) for split in splits
+                len(
+                    open_source(
+                        *(dataset.dataset, dataset.data_dir, split),
+                        system_files=config.system_files,
+                    )
+                )
+                for split in (dataset.train_split, dataset.val_split)
             )
         except DataError as problem:
             problems[name] = f"{DATA_SETS[name]} can't be used: {problem}\n{HOW_TO_GET[name]}"
@@ -298,7 +308,7 @@ def missing_data(runner: Runner, names: set[str]) -> dict[str, str]:
         if found != IMAGES[name]:
             problems[name] = (
                 f"{DATA_SETS[name]} has {IMAGES[name][0]:,} training and {IMAGES[name][1]:,} test "
-                f"images, {runner.data[name]} has {found[0]:,} and {found[1]:,}.\n"
+                f"images, {dataset.data_dir} has {found[0]:,} and {found[1]:,}.\n"
                 f"{HOW_TO_GET[name]}"
             )
     return problems
@@ -312,8 +322,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", choices=DATA_SETS, help="experiments on this data set")
     parser.add_argument("--quick", action="store_true", help="the quick trial; not recorded")
     parser.add_argument("--times", action="store_true", help="measure batches; train nothing")
-    parser.add_argument("--fashion_mnist", default="./data", metavar="FOLDER")
-    parser.add_argument("--cifar10_jpeg", default="./data/cifar10_jpeg", metavar="FOLDER")
+    for name, title in DATA_SETS.items():
+        parser.add_argument(
+            f"--{name}", metavar="FOLDER", help=f"of {title} (the recipes' data_dir)"
+        )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "proof", metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the records")
     parser.add_argument(
@@ -340,7 +352,8 @@ def _chosen(arguments: argparse.Namespace) -> list[Experiment]:
 def main(argv: list[str] | None = None) -> int:
     """Run what was asked for; return the exit status: 2 if data are missing."""
     arguments = _parser().parse_args(argv)
-    data = {name: str(Path(getattr(arguments, name)).resolve()) for name in DATA_SETS}
+    folders = {name: getattr(arguments, name) for name in DATA_SETS}
+    data = {name: str(Path(folder).resolve()) for name, folder in folders.items() if folder}
     runner = Runner(
         arguments.runs.resolve(), arguments.out, data, allow_dirty=arguments.allow_dirty
     )
@@ -355,7 +368,8 @@ def main(argv: list[str] | None = None) -> int:
         for one in chosen:
             print(one.name, "recorded" if runner.is_recorded(one) else "not run")
         return 0
-    names = {"fashion_mnist"} if arguments.quick else {one.data for one in chosen}
+    missing = [one for one in chosen if not runner.is_recorded(one)]
+    names = {"fashion_mnist"} if arguments.quick else {one.data for one in missing}
     problems = missing_data(runner, names)
     for problem in problems.values():
         print(problem, file=sys.stderr)
@@ -363,7 +377,6 @@ def main(argv: list[str] | None = None) -> int:
         quick(runner)
     if arguments.quick:
         return 2 if problems else 0
-    missing = [one for one in chosen if not runner.is_recorded(one)]
     if not missing:
         print(f"nothing to run: {len(chosen)} experiments were chosen, and all are recorded")
     for one in missing:

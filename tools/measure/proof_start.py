@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         import mindspore as ms
 
         ms.set_seed(config.system.seed)
-        model, dataset = config.model, config.dataset
-        train_set = open_set(dataset, dataset.train_split, model.in_channels)
+        model = config.model
+        train_set = open_set(config, config.dataset.train_split)
         network, report = create_initial_network(config, model.num_classes, train_set)
         parameters = count_parameters(network)
         facts = run_facts(config, world, session.device, model.num_classes, parameters)

@@ -110,7 +110,13 @@ class _Concatenated:
 
 
 def open_arrays(
-    name: str, data_dir: str, split: str, *, download: bool = False, in_channels: int = 3
+    name: str,
+    data_dir: str,
+    split: str,
+    *,
+    download: bool = False,
+    in_channels: int = 3,
+    system_files: bool = False,
 ) -> ArraySource:
     """Open one split of a set.
 
@@ -121,6 +127,7 @@ def open_arrays(
         split: "train", or "test" (also called "val").
         download: fetch what is missing (``data/sets/download.py``).
         in_channels: 3 repeats the one channel of grey sets.
+        system_files: read the files of a package of the system where ``data_dir`` has none.
 
     Raises:
         DataError: if files are missing, or aren't those of the set.
@@ -132,7 +139,7 @@ def open_arrays(
     folders = _find_class_folders(data_dir, layout)
     if folders is not None:
         return _open_folders(name, folders, usage, in_channels)
-    folder = _find(name, data_dir, download)
+    folder = _find(name, data_dir, download, system_files)
     paths = [_file_of(folder, file, layout) or "" for file in layout.splits[usage]]
     images: np.ndarray | _Concatenated
     if layout.label_bytes:
@@ -208,7 +215,7 @@ def _holds_files(data_dir: str, layout: ArraySet) -> bool:
     )
 
 
-def _find(name: str, data_dir: str, download: bool) -> str:
+def _find(name: str, data_dir: str, download: bool, system_files: bool) -> str:
     """Return the folder that has every file of the set; download them if asked to."""
     layout = ARRAY_SETS[name]
     folders = _folders_of(data_dir, layout)
@@ -223,25 +230,44 @@ def _find(name: str, data_dir: str, download: bool) -> str:
     nearest = min(folders, key=lambda folder: len(missing(folder)))
     # Files in data_dir are meant to be read, so others don't silently take their place.
     nothing_there = len(missing(nearest)) == len(wanted)
-    if layout.system_folder and nothing_there and not missing(layout.system_folder):
-        _logger.info("%s: read from %s", layout.title, layout.system_folder)
+    place = os.path.abspath(data_dir)
+    is_installed = bool(layout.system_folder) and not missing(layout.system_folder)
+    if system_files and is_installed and nothing_there:
+        _logger.info(
+            "%s: read from %s, because %s has none of its files",
+            *(layout.title, layout.system_folder, printable(place)),
+        )
         return layout.system_folder
     if download:
         _download(name, layout, data_dir)
-        return _find(name, data_dir, download=False)
-    looked_in = [*folders, *([layout.system_folder] if layout.system_folder else [])]
+        return _find(name, data_dir, download=False, system_files=False)
     ways = ["Point --data_dir at the folder of the binary files, or of train/CLASS and test/CLASS"]
-    if layout.system_package:
-        ways.append(f"install {layout.system_package}")
-    pickled, place = layout.pickled_folder, os.path.abspath(data_dir)
+    if layout.system_folder:
+        ways.append(_way_to_system_files(layout, is_installed, system_files))
+    pickled = layout.pickled_folder
     is_there = pickled == os.path.basename(place) or os.path.isdir(os.path.join(place, pickled))
     hint = f"{pickled}, the version for Python, isn't read. " if pickled and is_there else ""
     raise DataError(
         f"{name} isn't complete in {printable(place)}: missing "
         + ", ".join(missing(nearest))
-        + f" (looked in {', '.join(map(printable, looked_in))}). {hint}{', '.join(ways)}, or fetch "
+        + f" (looked in {', '.join(map(printable, folders))}). {hint}{', '.join(ways)}, or fetch "
         "them with --dataset_download true."
     )
+
+
+def _way_to_system_files(layout: ArraySet, is_installed: bool, are_wanted: bool) -> str:
+    """Say how to read the files of a package of the system.
+
+    Args:
+        layout: the set.
+        is_installed: whether they are there.
+        are_wanted: whether they are read where ``data_dir`` has none.
+    """
+    folder, package = layout.system_folder, layout.system_package
+    if is_installed:
+        way = "remove what is there" if are_wanted else "leave it out"
+        return f"{way} to read {folder} ({package})"
+    return f"install {package} into {folder}{'' if are_wanted else ' and leave --data_dir out'}"
 
 
 def _file_of(folder: str, file: str, layout: ArraySet) -> str | None:

@@ -124,7 +124,7 @@ def download(name: str, folder: str) -> None:
             f"{name} can't be downloaded to {printable(os.path.abspath(folder))}: {error}\n"
             + ("What has arrived is kept, and the next start goes on from there. " if kept else "")
             + "Without a network, "
-            + (f"install {package}, or " if package else "")
+            + (f"install {package} and leave --data_dir out, or " if package else "")
             + "download these files elsewhere, unpack them and point --data_dir at their folder:"
             + "".join(f"\n  {archive.urls[0]}" for archive in ARCHIVES[name])
         ) from error

@@ -79,6 +79,7 @@ def open_source(
     on_bad_image: str = "stop",
     in_channels: int = 3,
     classes: Sequence[str] | None = None,
+    system_files: bool = False,
 ) -> Source:
     """Open one split of a set.
 
@@ -93,6 +94,7 @@ def open_source(
             colours turn grey.
         classes: class names in the order of their labels. A validation split gets those of the
             training split, so that a missing folder shifts no label.
+        system_files: read the files of a package of the system where ``data_dir`` has none.
 
     Raises:
         DataError: with everything that is wrong with the folder or the files.
@@ -103,7 +105,12 @@ def open_source(
     if on_bad_image not in ("stop", "skip"):
         raise DataError(f"on_bad_image is {on_bad_image!r}; legal are stop and skip")
     if name in ARRAY_SETS:
-        return open_arrays(name, data_dir, split, download=download, in_channels=in_channels)
+        return open_arrays(
+            *(name, data_dir, split),
+            download=download,
+            in_channels=in_channels,
+            system_files=system_files,
+        )
     if name == "digits":
         from mindcv_ghost.data.sets.digits import write_digits
 
