@@ -25,10 +25,14 @@ from mindcv_ghost.errors import CheckpointError, ConfigError, UserError
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.evaluation import Evaluation
 from mindcv_ghost.report.finished_run import METRICS, RUN, FinishedRun
-from mindcv_ghost.run.parts import create_initial_network, open_validation_set
+from mindcv_ghost.run.parts import create_initial_network
 from mindcv_ghost.run.preprocessing import describe_recipe
 from mindcv_ghost.run.session import Session
-from mindcv_ghost.run.validation import create_validation
+from mindcv_ghost.run.validation import (
+    ValidationData,
+    create_validation,
+    open_validation_data,
+)
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 from mindcv_ghost.storage.checkpoint import save_weights
 from mindcv_ghost.storage.provenance import sha256_of
@@ -106,14 +110,14 @@ class Publication:
         out = self.wishes.out
         try:
             with staged(out, new=True) as folder:
-                before = self._validate(self.config.model.ckpt_path)
-                _, num_classes, names = open_validation_set(self.config)
-                network, _ = create_initial_network(self.config, num_classes)
+                data = open_validation_data(self.config, self.world)
+                before = self._validate(self.config.model.ckpt_path, data)
+                network, _ = create_initial_network(self.config, data.num_classes)
                 arrays = _rounded(network, self.wishes.dtype)
                 self._write_weights(folder, network, arrays)
-                after = self._validate(str(folder / WEIGHTS))
+                after = self._validate(str(folder / WEIGHTS), data)
                 self._check(before, after)
-                card = self._card(network, num_classes, names, before, after)
+                card = self._card(network, data, before, after)
                 self._write_texts(folder, card)
                 files = [path.name for path in folder.iterdir()]
                 write_text(folder / SUMS, sums_text(folder, files))
@@ -128,7 +132,7 @@ class Publication:
                 raise UserError(f"{file}: {reason}. Nothing was written.") from problem
             raise UserError(f"{out} can't be written: {reason}") from problem
 
-    def _validate(self, checkpoint: str) -> Evaluation:
+    def _validate(self, checkpoint: str, data: ValidationData) -> Evaluation:
         of_the_run = checkpoint == self.config.model.ckpt_path
         config = dataclasses.replace(
             self.config, model=dataclasses.replace(self.config.model, ckpt_path=checkpoint)
@@ -136,7 +140,7 @@ class Publication:
         if not of_the_run:  # the published file has one set of weights
             evaluate = dataclasses.replace(config.evaluate, use_ema=False)
             config = dataclasses.replace(config, evaluate=evaluate)
-        evaluation = create_validation(config, self.world, self.session).run()
+        evaluation = create_validation(config, self.world, self.session, data).run()
         correct, images = evaluation.correct, evaluation.images
         _logger.info("%s: %s of %s images right", Path(checkpoint).name, correct, images)
         return evaluation
@@ -192,8 +196,7 @@ class Publication:
     def _card(
         self,
         network: nn.Cell,
-        num_classes: int,
-        names: tuple[str, ...],
+        data: ValidationData,
         before: Evaluation,
         after: Evaluation,
     ) -> Card:
@@ -203,7 +206,7 @@ class Publication:
         return Card(
             name=self.wishes.name,
             model=config.model.model,
-            num_classes=num_classes,
+            num_classes=data.num_classes,
             in_channels=config.model.in_channels,
             parameters=sum(p.size for p in network.trainable_params()),
             license=self.wishes.license,
@@ -223,7 +226,7 @@ class Publication:
             },
             input=dataclasses.asdict(preprocessing),
             training=self._training(facts),
-            class_names=names,
+            class_names=data.class_names,
             model_args=config.model.model_args,
             ghostify=config.model.ghostify,
             dtype=self.wishes.dtype,

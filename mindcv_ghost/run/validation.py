@@ -33,9 +33,34 @@ from mindcv_ghost.run.parts import (
 )
 from mindcv_ghost.run.session import Session
 
-__all__ = ["ValidationRun", "create_validation"]
+__all__ = ["ValidationData", "ValidationRun", "create_validation", "open_validation_data"]
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """The validation set, for any number of validations.
+
+    Args:
+        num_classes: of the network.
+        class_names: in the order of the labels; () where the set has none.
+        loader: this rank's share of the set; it may keep the decoded images.
+    """
+
+    num_classes: int
+    class_names: tuple[str, ...]
+    loader: EvalLoader
+
+
+def open_validation_data(config: Config, world: World) -> ValidationData:
+    """Open the validation set, and create its loader; every rank has to call it.
+
+    Raises:
+        UserError: if the set can't be used.
+    """
+    val_set, num_classes, names = open_validation_set(config)
+    return ValidationData(num_classes, names, create_eval_loader(config, val_set, world))
 
 
 @dataclass(frozen=True)
@@ -44,22 +69,20 @@ class ValidationRun:
 
     Args:
         evaluator: the network, ready to be evaluated.
-        loader: this rank's share of the validation set.
+        data: the validation set.
         facts: what is validated, as :func:`run_facts` collects it.
-        class_names: in the order of the labels; () where the set has none.
         evaluate: the recipe's section, with the files to write.
     """
 
     evaluator: Evaluator
-    loader: EvalLoader
+    data: ValidationData
     facts: dict[str, Any]
-    class_names: tuple[str, ...]
     evaluate: EvaluateConfig
 
     def run(self) -> Evaluation:
         """Evaluate the whole set; the result is the same on every rank."""
         log_facts(self.facts)
-        return self.evaluator.run(self.loader.batches())
+        return self.evaluator.run(self.data.loader.batches())
 
     def report(self, evaluation: Evaluation) -> None:
         """Log the result, print it as JSON, and write the files that the recipe asks for.
@@ -71,19 +94,22 @@ class ValidationRun:
         print(to_json(evaluation, self.facts), flush=True)
         per_class, confusion = self.evaluate.per_class, self.evaluate.confusion
         try:
-            write_reports(evaluation, self.class_names, per_class, confusion)
+            write_reports(evaluation, self.data.class_names, per_class, confusion)
         except OSError as error:
             files = " and ".join(filter(None, (per_class, confusion)))
             raise ConfigError(f"{files} can't be written: {error.strerror or error}") from error
 
 
-def create_validation(config: Config, world: World, session: Session) -> ValidationRun:
+def create_validation(
+    config: Config, world: World, session: Session, data: ValidationData | None = None
+) -> ValidationRun:
     """Put a validation together; every rank has to call it.
 
     Args:
         config: the run's configuration.
         world: this process among the ranks.
         session: the device; the ranks have joined.
+        data: of the same data set, from an earlier validation; None opens it.
 
     Raises:
         UserError: if data, checkpoint or model can't be used.
@@ -94,7 +120,8 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
     _require_places(config.evaluate)
     ms.set_seed(config.system.seed)
 
-    val_set, num_classes, names = open_validation_set(config)
+    data = data or open_validation_data(config, world)
+    num_classes = data.num_classes
 
     # Network.
     collectives = Collectives(world.rank, world.size)
@@ -107,15 +134,14 @@ def create_validation(config: Config, world: World, session: Session) -> Validat
         forward = _prepare_network(config, world, session.device, network, collectives)
     evaluator = Evaluator(forward, num_classes, collectives)
 
-    loader = create_eval_loader(config, val_set, world)
     facts = {
         **run_facts(config, world, session.device, num_classes, parameters),
         "checkpoint": exported or config.model.ckpt_path,
         "ema": config.evaluate.use_ema,
         "batch_size": config.dataset.batch_size,
-        "steps": loader.steps,
+        "steps": data.loader.steps,
     }
-    return ValidationRun(evaluator, loader, facts, names, config.evaluate)
+    return ValidationRun(evaluator, data, facts, config.evaluate)
 
 
 def _prepare_network(

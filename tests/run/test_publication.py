@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import mindcv
+import numpy as np
+from PIL import Image
+
+import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.config import load_config
-from mindcv_ghost.run.publication import _portable, _taught_by, _without_folders
+from mindcv_ghost.data.sets import array_folders
+from mindcv_ghost.launch.world import detect
+from mindcv_ghost.report.finished_run import FinishedRun
+from mindcv_ghost.run.publication import (
+    Publication,
+    Wishes,
+    _portable,
+    _taught_by,
+    _without_folders,
+)
+from mindcv_ghost.run.session import Session
+from mindcv_ghost.storage.checkpoint import save_weights
+from tests.helpers.tiny_network import tiny_registered
 
 TEACHER = {
     **{"model": "ghost_resnet20_cifar", "args": {}, "checkpoint": "/home/me/runs/big/last.ckpt"},
@@ -35,3 +52,33 @@ def test_the_card_says_which_network_taught_a_distilled_one_and_how():
     names = {"model", "args", "checkpoint", "ema", "weights", "alpha", "temperature"}
     expected = {name: TEACHER[name] for name in names}
     assert _taught_by(TEACHER) == {**expected, "checkpoint": "last.ckpt"}
+
+
+def test_the_file_and_the_checkpoint_are_validated_on_images_that_are_decoded_once(
+    tmp_path, monkeypatch
+):
+    draw = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(10):
+            folder = tmp_path / "data" / split / str(label)
+            folder.mkdir(parents=True)
+            Image.fromarray(draw.integers(0, 256, (28, 28), np.uint8)).save(folder / "0.png")
+    decoded, decode = [], array_folders._decoded
+
+    def counted(path):
+        decoded.append(path)
+        return decode(path)
+
+    monkeypatch.setattr(array_folders, "_decoded", counted)
+    with tiny_registered("tiny_28", side=28) as name:
+        network = mindcv.create_model(name, num_classes=10, in_channels=1)
+        save_weights(list(network.get_parameters()), tmp_path / "last.ckpt")
+        words = f"--model {name} --dataset mnist --val_split test --in_channels 1 --image_resize 28"
+        words += f" --data_dir {tmp_path / 'data'} --ckpt_path {tmp_path / 'last.ckpt'}"
+        config = load_config([*words.split(), "--compile_cache", "false"], script="validate")
+        wishes = Wishes(tmp_path / "out", "digits", "CC0-1.0", "", "float32", ())
+        run = FinishedRun(tmp_path, {"train_images": 10}, b"", [])
+        card, _ = Publication(run, config, "", wishes, detect({}), Session("CPU", None)).write()
+    assert card.accuracy["images"] == 10
+    assert card.accuracy["correct"] == card.accuracy["checkpoint_correct"]
+    assert len(decoded) == 10
