@@ -141,6 +141,10 @@ def test_the_summary_has_the_main_pair_of_each_data_set(pair):
     write_record(pair, "cifar10_jpeg", "ghost_resnet20", 0, 8900)
     text = page.summary(page.read_proof(pair))
     assert "- CIFAR-10 as JPEG: Ghost-ResNet-20 **89.00 %**" in text and "1 or 3 seeds" in text
+    assert "thinner" not in text
+    write_record(pair, "cifar10_jpeg", "thin", 0, 8950)
+    text = page.summary(page.read_proof(pair))
+    assert "as many operations as the Ghost network has **89.50 %**.\n" in text
 
 
 @pytest.mark.parametrize("change", [{"kind": "guess"}, {"row": "resnet18"}])

@@ -296,7 +296,7 @@ def summary(proof: Proof) -> str:
             lines.append(
                 f"- {title}: Ghost-ResNet-20 **{mean_and_spread(ghost)} %** top-1 with "
                 f"{second / first:.2f} of the operations of ResNet-20, which has "
-                f"**{mean_and_spread(parent)} %**.\n"
+                f"**{mean_and_spread(parent)} %**.{_thin_text(proof, data)}\n"
             )
     if not lines:
         return "The accuracy of Ghost networks hasn't been measured yet.\n"
@@ -307,6 +307,13 @@ def summary(proof: Proof) -> str:
         f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} ([all networks, and what "
         f"this doesn't show](docs/proof.md)):\n\n{''.join(lines)}"
     )
+
+
+def _thin_text(proof: Proof, data: str) -> str:
+    thin = mean_and_spread(proof.top1(data, "thin"))
+    if thin == NOT_RUN:
+        return ""
+    return f" A thinner ResNet-20 with as many operations as the Ghost network has **{thin} %**."
 
 
 def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
