@@ -122,6 +122,7 @@ class Finder:
             for _ in range(200):
                 time.sleep(0.05)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests' own shell may ignore it
 sys.meta_path.insert(0, Finder())
 """
 
