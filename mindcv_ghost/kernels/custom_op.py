@@ -153,7 +153,7 @@ class EvaluationOperator(nn.Cell):
     Args:
         library: that has the function.
         name: of the function.
-        settings: its first input; None if the caller gives it with the others.
+        settings: its first input.
         shape: maps the shapes of all inputs to the shape of the output.
         constants: as for :func:`custom_operator`.
     """
@@ -162,7 +162,7 @@ class EvaluationOperator(nn.Cell):
         self,
         library: Library,
         name: str,
-        settings: Tensor | None,
+        settings: Tensor,
         shape: Callable[..., Any],
         constants: Sequence[int] = (),
     ) -> None:
@@ -171,6 +171,4 @@ class EvaluationOperator(nn.Cell):
         self.forward = custom_operator(library, name, shape, 1, constants)
 
     def construct(self, *inputs):
-        if self.settings is None:
-            return self.forward(*inputs)
         return self.forward(self.settings, *inputs)

@@ -22,7 +22,6 @@ from mindcv_ghost.kernels.batch_norm import (
 )
 from mindcv_ghost.kernels.convolution import NativeConv2d
 from mindcv_ghost.kernels.custom_op import (
-    EvaluationOperator,
     custom_operator,
     read_once,
     settings_tensor,
@@ -94,15 +93,15 @@ class GhostTail(nn.Cell):
 
         self.train = _TrainingTail(library, out_channels)
         self.update = UpdateRunningStatistics(library, first, second)
-        name = "ghost_tail_evaluate"
-        self.evaluate = EvaluationOperator(library, name, None, shape, [out_channels])
+        name, constants = "ghost_tail_evaluate", [out_channels]
+        self.evaluate = custom_operator(library, name, shape, 1, constants)
         # A shortcut is only added where no ReLU follows the BNs.
         self.train_add: nn.Cell = None
-        self.evaluate_add: nn.Cell = None
+        self.evaluate_add: ops.Custom = None
         if relus != ReLUs.AFTER_EACH_NORM:
             name = "ghost_tail_add_evaluate"
             self.train_add = _TrainingTailAdd(library)
-            self.evaluate_add = EvaluationOperator(library, name, None, shape, [out_channels])
+            self.evaluate_add = custom_operator(library, name, shape, 1, constants)
 
     def construct(
         self,

@@ -43,10 +43,8 @@ def images(count: int, height: int, width: int) -> np.ndarray:
     return random.normal(size=(count, 3, height, width)).astype(np.float32)
 
 
-def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
-    # Both round in each of some 100 layers, and MindSpore's operators in another order on each kind
-    # of processor: with AVX2, GhostNetV3's logits were 1.2e-5 apart.
-    assert np.abs(got - expected).max() < 2e-5 * np.abs(expected).max()
+def assert_close(got: np.ndarray, expected: np.ndarray, bound: float = 1e-5) -> None:
+    assert np.abs(got - expected).max() < bound * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -63,7 +61,8 @@ def test_logits_are_those_of_stock_operators_on_one_to_three_threads(handle, nam
             handle.ghost_set_threads(ctypes.c_int(threads))
             inputs = [program.numbers, x, *parameters]
             found += call(handle, "ghost_channels_last", inputs, [expected.shape])
-        assert_close(found[0], expected)
+        # On a processor without AVX-512, GhostNetV3's logits were 1.2e-5 apart.
+        assert_close(found[0], expected, 2e-5 if name.startswith("ghostnetv3") else 1e-5)
         assert (found[0] == found[1]).all() and (found[0] == found[2]).all()
 
 

@@ -310,10 +310,13 @@ def summary(proof: Proof) -> str:
 
 
 def _thin_text(proof: Proof, data: str) -> str:
-    thin = mean_and_spread(proof.top1(data, "thin"))
-    if thin == NOT_RUN:
+    thin = proof.top1(data, "thin")
+    if not thin:
         return ""
-    return f" A thinner ResNet-20 with as many operations as the Ghost network has **{thin} %**."
+    return (
+        " A thinner ResNet-20 with as many operations as the Ghost network has "
+        f"**{mean_and_spread(thin)} %**."
+    )
 
 
 def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:

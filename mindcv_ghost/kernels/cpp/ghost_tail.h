@@ -170,7 +170,7 @@ inline void tail_evaluate(const TailShape& q, const float* u, const Norm& first,
   const MaskedPlane p(q.height, q.width, q.kernel);
   const int64_t plane = q.plane(), ratio = q.ratio();
   const bool streamed = is_streamed(q.images * q.out_channels * plane);
-  // Writes map `place` of y, whose values before the sum and the ReLU are at(i).
+  // Writes map `place` of y, whose values before the sum and the ReLU are at(i, n).
   const auto write = [&](int64_t place, const auto& at) __attribute__((always_inline)) {
     const float* other = shortcut == nullptr ? nullptr : shortcut + place * plane;
     write_activated(q.outer_relu, other, y + place * plane, plane, streamed, at);
