@@ -1,4 +1,4 @@
-"""Libraries built once for the session, in a cache of their own, and a compiler to build them."""
+"""The native operators of this tree, and the mode of training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from mindcv_ghost.kernels import library
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory) -> library.Library:
+def built() -> library.Library:
     """The operators of this tree, on two threads."""
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("there is no C++ compiler")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return library.load(threads=2)
+    return library.load(threads=2)
 
 
 @pytest.fixture
