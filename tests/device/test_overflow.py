@@ -22,6 +22,7 @@ CHIPS = {
 }
 
 
+@pytest.mark.device
 def test_all_ranks_skip_an_update_that_overflows_on_one_saturating_device(host, images):
     """Rank 0 has the largest number instead of an infinity; only its register has the overflow."""
     overflows = "0:2"

@@ -299,7 +299,7 @@ def test_bad_images_are_named_once(tmp_path, caplog):
         pytest.param(ms.GRAPH_MODE, 1, id="graph-1"),
         pytest.param(ms.GRAPH_MODE, 2, id="graph-2", marks=pytest.mark.slow),
         pytest.param(ms.PYNATIVE_MODE, 1, id="pynative-1", marks=pytest.mark.slow),
-        pytest.param(ms.PYNATIVE_MODE, 2, id="pynative-2"),
+        pytest.param(ms.PYNATIVE_MODE, 2, id="pynative-2", marks=pytest.mark.slow),
     ],
 )
 def test_validating_with_averaged_weights_doesnt_change_training(tmp_path, mode, accumulation):

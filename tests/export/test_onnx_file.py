@@ -159,10 +159,15 @@ class RoundingBothWays(nn.Cell):
         return self.classifier(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("side", range(16, 24))
-def test_sizes_that_are_rounded_up_and_down_are_not_taken_for_each_other(side):
+@pytest.fixture(scope="module")
+def rounding_both_ways():
     network = RoundingBothWays().set_train(False)
-    model = build_onnx(network, image_size=(16, 16), dynamic=("batch", "size"))
+    return network, build_onnx(network, image_size=(16, 16), dynamic=("batch", "size"))
+
+
+@pytest.mark.parametrize("side", range(16, 24))
+def test_sizes_that_are_rounded_up_and_down_are_not_taken_for_each_other(rounding_both_ways, side):
+    network, model = rounding_both_ways
     assert_same(model, network, (1, 3, side, 16), (1, 3, 16, side))
 
 

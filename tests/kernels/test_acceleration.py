@@ -155,8 +155,17 @@ def by_model(network: nn.Cell) -> dict[str, np.ndarray]:
     return {"loss": np.array(value), "logits": logits, **trained}
 
 
-@MODES
-@pytest.mark.parametrize("run", [by_train_one_step, by_value_and_grad, by_jit, by_model])
+@pytest.mark.parametrize(
+    ("mode", "run"),
+    [
+        *((ms.GRAPH_MODE, by_model), (ms.GRAPH_MODE, by_train_one_step)),
+        *((ms.PYNATIVE_MODE, by_jit), (ms.PYNATIVE_MODE, by_value_and_grad)),
+        pytest.param(ms.PYNATIVE_MODE, by_model, marks=pytest.mark.slow),
+        pytest.param(ms.PYNATIVE_MODE, by_train_one_step, marks=pytest.mark.slow),
+        pytest.param(ms.GRAPH_MODE, by_jit, marks=pytest.mark.slow),
+        pytest.param(ms.GRAPH_MODE, by_value_and_grad, marks=pytest.mark.slow),
+    ],
+)
 def test_training_in_code_gives_what_stock_operators_give(mode, run, built_operators):
     ms.set_context(mode=mode)
     stock = run(small())
