@@ -1,4 +1,4 @@
-"""Follows the losses of an epoch: their mean, and whether the training has diverged."""
+"""Follows the losses of a run: the mean of an epoch, and whether the training has diverged."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class TrainingDiverged(UserError):
 class DivergenceMonitor:
     """Adds up an epoch's losses, and decides when the training has diverged.
 
+    It lives as long as the run: bad updates in a row may be those of several epochs.
+
     If the update of a loss or gradient that isn't finite was applied, the weights are lost, and the
     training has diverged. If it was skipped, a lower loss scale may help: an update whose gradients
     overflow doesn't count as bad while the dynamic loss scale can still fall. Otherwise the
@@ -54,6 +56,7 @@ class DivergenceMonitor:
         recent: the latest losses, finite or not.
         parts: with a teacher, the sums of the hard and of the soft losses of the batches with a
             finite loss, and their number.
+        bad_in_a_row: bad updates since the latest good one.
     """
 
     patience: int = 1
@@ -63,8 +66,14 @@ class DivergenceMonitor:
     overflows: int = 0
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     parts: tuple[float, float, int] = (0.0, 0.0, 0)
-    _bad_in_a_row: int = 0
+    bad_in_a_row: int = 0
     _bad_loss: bool = False
+
+    def start_epoch(self) -> None:
+        """Begin the sums of another epoch."""
+        self.total, self.count, self.overflows = 0.0, 0, 0
+        self.parts = (0.0, 0.0, 0)
+        self.recent.clear()
 
     @property
     def mean(self) -> float:
@@ -110,17 +119,17 @@ class DivergenceMonitor:
         """
         bad_loss, self._bad_loss = self._bad_loss, False
         if finite and not bad_loss:
-            self._bad_in_a_row = 0
+            self.bad_in_a_row = 0
             return None
         if not finite:
             self.overflows += 1
             if not self.skips:
                 return "the gradients became infinite or NaN"
         if bad_loss or not scale_can_fall:
-            self._bad_in_a_row += 1
-        if self._bad_in_a_row < self.patience:
+            self.bad_in_a_row += 1
+        if self.bad_in_a_row < self.patience:
             return None
         return (
-            f"{self._bad_in_a_row} updates in a row had a loss or gradients that aren't finite "
+            f"{self.bad_in_a_row} updates in a row had a loss or gradients that aren't finite "
             "(nan_patience)"
         )

@@ -104,6 +104,7 @@ class EpochRun:
         settings: see :class:`StepSettings`.
         collectives: to the other ranks.
         signals: requests to stop the run.
+        watch: of the run; the sums of this epoch begin.
         epoch: number of this epoch, from 1.
         epochs: number of epochs of the run.
         source: of the batches.
@@ -119,6 +120,7 @@ class EpochRun:
         settings: StepSettings,
         collectives: Collectives,
         signals: StopSignals,
+        watch: DivergenceMonitor,
         *,
         epoch: int,
         epochs: int,
@@ -131,7 +133,8 @@ class EpochRun:
         self.step, self.settings, self.collectives = step, settings, collectives
         self.signals, self.source, self.position = signals, source, position
         self.schedule, self.epoch, self.save = schedule, epoch, save
-        self.watch = DivergenceMonitor(settings.nan_patience, step.skips_overflow)
+        self.watch = watch
+        watch.start_epoch()
         self.progress = Progress(
             source.steps_per_epoch,
             epoch,
@@ -202,6 +205,8 @@ class EpochRun:
                 if outcome is not None and self._save_if_due():
                     return True
             self._settle(0)
+        # The end of the epoch answers a request that came with its last updates.
+        self._pass_on((False, False))
         return False
 
     def finish(self) -> EpochStats:
@@ -230,7 +235,9 @@ class EpochRun:
         minutes = self.settings.save_every_minutes
         waited = time.monotonic() - self._saved_at_time
         save = self.collectives.rank == 0 and minutes is not None and waited >= 60 * minutes
-        requested = (self.signals.number != 0, save)
+        self._pass_on((self.signals.number != 0, save))
+
+    def _pass_on(self, requested: tuple[bool, bool]) -> None:
         if requested != self._requested:
             self.step.request(*requested)
             self._requested = requested

@@ -19,6 +19,7 @@ import numpy as np
 
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.compilation import Compile, compile_uncached
+from mindcv_ghost.engine.divergence import DivergenceMonitor
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import EpochRun, EpochStats, Position, StepSettings
 from mindcv_ghost.engine.feeds import BatchSource, HostFeed, SinkFeed
@@ -111,6 +112,7 @@ class Trainer:
         state: what a saved state holds of the step.
         position: how far the run has come.
         signals: requests to stop.
+        watch: the losses, and whether they have diverged.
     """
 
     def __init__(
@@ -140,6 +142,8 @@ class Trainer:
         self.state = StepState(step, collectives)
         self.position = Position()
         self.signals = StopSignals()
+        self.watch = DivergenceMonitor(settings.steps.nan_patience, step.skips_overflow)
+        self._is_saved = True
         self._summary = Summary()
         self._unfinished_epoch: dict[str, Any] = {}
         self._reported_images: set[str] = set()
@@ -167,6 +171,7 @@ class Trainer:
             done = self.step.updates_done * updates_per_epoch / facts["updates_per_epoch"]
             self.step.set_updates_done(round(done))
         self._unfinished_epoch = facts["epoch_so_far"]
+        self.watch.bad_in_a_row = facts.get("bad_in_a_row", 0)
         self._summary = Summary(position["epoch"], **facts["summary"])
 
     def run(self) -> Summary:
@@ -175,7 +180,7 @@ class Trainer:
         Raises:
             TrainingDiverged: if loss, gradients or weights are no finite numbers any more; the
                 earlier checkpoints are kept.
-            DiskError: if checkpoints can't be saved.
+            DiskError: if checkpoints can't be saved, or the last state couldn't.
         """
         summary = self._summary
         self._started = time.perf_counter() - summary.seconds
@@ -189,6 +194,11 @@ class Trainer:
                 if stopped:
                     summary.stopped_by = self._agree_on_signal()
                     break
+        if not self._is_saved:
+            raise DiskError(
+                "the run ends without its last state: it couldn't be written (see above). Earlier "
+                "states are kept; free some space and continue with --resume auto."
+            )
         # Rank 0 may still be writing. A rank that left now would be taken for a dead one.
         self.collectives.barrier()
         summary.seconds = time.perf_counter() - self._started
@@ -209,6 +219,7 @@ class Trainer:
             self.settings.steps,
             self.collectives,
             self.signals,
+            self.watch,
             epoch=epoch,
             epochs=self.settings.epochs,
             source=self.batches,
@@ -257,10 +268,11 @@ class Trainer:
             return
         summary = self._summary
         summary.seconds = time.perf_counter() - self._started
-        saved = self.writer.save_state(
+        self._is_saved = self.writer.save_state(
             arrays,
             {
                 "position": vars(self.position).copy(),
+                "bad_in_a_row": self.watch.bad_in_a_row,
                 "epoch_so_far": {**stats.facts(), "sums": sums.tolist()} if within_epoch else {},
                 "summary": {
                     "best_top1": summary.best_top1,
@@ -270,11 +282,6 @@ class Trainer:
                 },
             },
         )
-        if not saved and (self.position.epoch == self.settings.epochs or self.signals.number):
-            raise DiskError(
-                "the run ends without its last state: it couldn't be written (see above). Earlier "
-                "states are kept; free some space and continue with --resume auto."
-            )
 
     def _any_rank_signalled(self) -> bool:
         return bool(self.collectives.gather(np.array(self.signals.number != 0)).any())

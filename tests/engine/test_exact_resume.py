@@ -328,6 +328,21 @@ def test_a_run_whose_last_state_cant_be_saved_fails(tmp_path, monkeypatch):
     assert find_state("auto", tmp_path).facts["position"]["epoch"] == 2
 
 
+def test_a_run_that_another_rank_s_signal_stops_fails_if_its_state_cant_be_saved(
+    tmp_path, monkeypatch
+):
+    failing(monkeypatch, times=(1,))
+    trainer, _ = make(tmp_path)
+
+    def stop_from_elsewhere(epoch, step):
+        if (epoch, step) == (0, 1):
+            trainer.step.request(True, False)  # as if it came from another rank
+
+    trainer.batches.at = stop_from_elsewhere
+    with pytest.raises(DiskError, match="ends without its last state"):
+        trainer.run()
+
+
 def test_rows_that_a_full_disk_refused_are_written_with_the_next(tmp_path, monkeypatch):
     from mindcv_ghost.report import metrics
 

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
+import signal
+import time
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mindcv_ghost.engine import epoch as epoch_module
 from mindcv_ghost.engine import feeds
 from mindcv_ghost.engine import trainer as trainer_module
 from mindcv_ghost.engine.collectives import Collectives
@@ -28,7 +31,7 @@ from mindcv_ghost.report.evaluation import Evaluation
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog, read_metrics
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
-from mindcv_ghost.storage.resume_folder import ResumeFolder
+from mindcv_ghost.storage.resume_folder import ResumeFolder, find_state
 
 from .networks import CLASSES, CrossEntropy, Linear, batch
 
@@ -183,6 +186,53 @@ def test_a_dynamic_loss_scale_may_fall_before_the_run_stops(tmp_path):
     batches.epoch = lambda n, skip: iter_of([good, huge, huge, good, good])
     with pytest.raises(TrainingDiverged, match="2 updates in a row.*at step 3 of epoch 1"):
         trainer.run()
+
+
+def test_updates_that_are_skipped_in_a_row_count_across_epochs_and_a_resume(tmp_path):
+    scale = LossScale(4.0, skip_overflow=True)
+    huge = (Tensor(np.full((4, 4), np.inf, np.float32)), Tensor(np.zeros(4, np.int32)))
+    how = {"epochs": 9, "nan_patience": 2 * STEPS + 2, "step": {"loss_scale": scale}}
+    trainer, batches = make(tmp_path, **how)
+
+    def stop_after_an_epoch(n, skip):
+        trainer.signals.number = signal.SIGTERM if n == 1 else 0
+        return iter_of([huge] * (STEPS - skip))
+
+    batches.epoch = stop_after_an_epoch
+    assert trainer.run().status == 143
+    again, batches = make(tmp_path, **how)
+    state = find_state("auto", tmp_path)
+    arrays = state.read(again.state.expected_arrays(1))
+    again.restore(state.facts, arrays, STEPS)
+    batches.epoch = lambda n, skip: iter_of([huge] * (STEPS - skip))
+    with pytest.raises(TrainingDiverged, match="12 updates in a row.*at step 2 of epoch 3"):
+        again.run()
+
+
+def test_a_request_to_save_that_comes_with_an_epoch_s_last_update_is_answered_once(
+    tmp_path, monkeypatch
+):
+    now, saved = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(epoch_module, "time", clock)
+    trainer, batches = make(tmp_path, epochs=2, save_every_minutes=1.0)
+    epoch = batches.epoch
+
+    def late(n, skip):
+        for step, inputs in enumerate(epoch(n, skip)):
+            if (n, step) == (0, STEPS - 1):
+                now[0] += 61
+            yield inputs
+
+    batches.epoch = late
+
+    def save_state(arrays, progress):
+        saved.append((progress["position"]["epoch"], progress["position"]["step"]))
+        return True
+
+    monkeypatch.setattr(trainer.writer, "save_state", save_state)
+    trainer.run()
+    assert saved == [(1, 0), (2, 0)]
 
 
 def iter_of(items):
