@@ -7,8 +7,11 @@ import os
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config, load_config
+from mindcv_ghost.config.keys import AugmentConfig
+from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.launch.world import World, check_distribute, detect
 from mindcv_ghost.weights import find_weights
+from mindcv_ghost.weights.card import Card
 
 __all__ = ["read_job", "use_published"]
 
@@ -55,11 +58,35 @@ def use_published(argv: list[str], config: Config, script: str) -> Config:
     assert isinstance(pretrained, str)
     asked = config.model.model if "model" in config.explicit else None
     published = find_weights(pretrained, asked)
+    own = config.explicit
     config = load_config(argv, script=script, weights_recipe=str(published.config))
     model = dataclasses.replace(
         config.model, pretrained=False, ckpt_path=str(published.weights.resolve())
     )
     if model.num_classes is None:
         model = dataclasses.replace(model, num_classes=published.card.num_classes)
-    names = published.card.class_names
-    return dataclasses.replace(config, model=model, class_names=names)
+    return dataclasses.replace(
+        config,
+        model=model,
+        augment=_augment(config, published.card, own),
+        class_names=published.card.class_names,
+    )
+
+
+def _augment(config: Config, card: Card, own: frozenset[str]) -> AugmentConfig:
+    """Give other images what the network was trained on.
+
+    A set of arrays has a preprocessing of its own, whatever its recipe's keys say.
+    """
+    layout = ARRAY_SETS.get(card.data.get("dataset", ""))
+    if layout is None or config.dataset.dataset.lower() in ARRAY_SETS:
+        return config.augment
+    values = {
+        "mean": tuple(255 * value for value in layout.mean),
+        "std": tuple(255 * value for value in layout.std),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+    }
+    return dataclasses.replace(
+        config.augment, **{key: value for key, value in values.items() if key not in own}
+    )

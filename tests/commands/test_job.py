@@ -1,0 +1,40 @@
+"""What a command's configuration becomes with published weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from mindcv_ghost.commands.job import use_published
+from mindcv_ghost.config import load_config
+from mindcv_ghost.inference.description import Preprocessing
+from mindcv_ghost.run.preprocessing import describe_recipe
+from mindcv_ghost.weights import list_shipped
+
+SHIPPED = {f"{one.card.model}-{one.card.name}": one.card for one in list_shipped()}
+
+
+def preprocessing(card, *options: str) -> Preprocessing:
+    words = ["--model", card.model, "--pretrained", card.name, *options]
+    config = use_published(words, load_config(words, script="validate"), "validate")
+    return describe_recipe(config).preprocessing
+
+
+def fields(value: Preprocessing) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(value)))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_images_of_any_source_get_the_preprocessing_of_the_weights(name):
+    card = SHIPPED[name]
+    for options in ((), ("--dataset", "folder"), ("--dataset", card.data["dataset"])):
+        assert fields(preprocessing(card, *options)) == card.input
+
+
+def test_what_the_command_line_says_of_it_counts():
+    card = next(iter(SHIPPED.values()))
+    found = preprocessing(card, "--mean", "1,2,3", "--crop_pct", "0.5")
+    assert (found.mean, found.resize) == ((1.0, 2.0, 3.0), 64)
+    assert list(found.std) == card.input["std"]
