@@ -455,7 +455,7 @@ class DistillConfig:
     )
     distill_temperature: float | None = _key(
         None,
-        Nullable(Float(above=0)),
+        Nullable(Float(above=0, hi=1000)),
         "divides the logits of both networks before they are compared; null for 1",
     )
 

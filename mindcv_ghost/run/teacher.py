@@ -241,7 +241,10 @@ def _measure(
     if shape != (len(image), num_classes):
         raise ValueError(f"its answer to {len(image)} images is of shape {shape}")
     if not np.isfinite(answers).all():
-        raise ValueError("its answers to random images aren't finite: are its weights damaged?")
+        raise ConfigError(
+            "teacher: its answers to random images aren't finite: its weights are damaged, or it "
+            "overflows in float16 (amp_level: try O0 or O1)"
+        )
     seconds: list[float] = []
     while sum(seconds) < _TIMED_SECONDS and len(seconds) < 10:
         started = time.perf_counter()

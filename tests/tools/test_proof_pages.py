@@ -69,6 +69,16 @@ def test_the_findings_have_difference_standard_error_and_missed_goals(pair):
     assert "CIFAR-10 as JPEG" not in text
 
 
+@pytest.mark.parametrize(
+    ("parent", "ghost", "found"),
+    [(9387, 9357, "0.30 points below, met"), (9380, 9400, "0.20 points above, met")],
+)
+def test_a_goal_that_is_just_met_is_met(tmp_path, parent, ghost, found):
+    write_record(tmp_path, "fashion_mnist", "resnet20", 0, parent)
+    write_record(tmp_path, "fashion_mnist", "ghost_resnet20", 0, ghost)
+    assert f"its parent's mean: {found}." in page.findings(page.read_proof(tmp_path))
+
+
 def test_a_difference_of_single_seeds_says_that_its_spread_is_unknown(pair):
     write_record(pair, "fashion_mnist", "s3", 0, 9300)
     text = page.findings(page.read_proof(pair))
@@ -86,6 +96,11 @@ def test_fitted_and_random_starts_stand_beside_each_other(pair):
     assert "| CIFAR-10 as JPEG | fitted to ResNet-20 | 80.00 | 91.00 | not run | 94.40 |" in table
     # The fourth is the plain row's.
     assert "| CIFAR-10 as JPEG | random | – | 85.00 | not run | 94.10 |" in table
+
+
+def test_the_fitted_starts_table_has_seed_0_alone(pair):
+    write_record(pair, "cifar10_jpeg", "ghost_resnet20", 1, 9410)
+    assert "94.10" not in page.fit_table(page.read_proof(pair))
 
 
 def test_the_quick_trial_s_expectation_comes_from_its_records(tmp_path):

@@ -74,9 +74,10 @@ class Proof:
         found = [one for one in self.records if (one["data"], one["row"]) == (data, row)]
         return sorted(found, key=lambda one: one["seed"])
 
-    def top1(self, data: str, row: str) -> list[float]:
-        """Return the accuracies of a row's seeds in percent."""
-        return [100 * one["correct"] / one["images"] for one in self.runs(data, row)]
+    def top1(self, data: str, row: str, seed: int | None = None) -> list[float]:
+        """Return the accuracies of a row's seeds, or of one of them, in percent."""
+        runs = [one for one in self.runs(data, row) if seed is None or one["seed"] == seed]
+        return [100 * one["correct"] / one["images"] for one in runs]
 
     def milliseconds(self, data: str, row: str) -> float | None:
         """Return the time of a batch, if it was measured."""
@@ -161,11 +162,13 @@ def fit_table(proof: Proof) -> str:
             continue
         random = ["", "random_1", "random_3", "ghost_resnet20"]
         for start, names in (("fitted to ResNet-20", fitted), ("random", random)):
-            cells = [mean_and_spread(proof.top1(data, n)[:1]) if n else "–" for n in names]
+            cells = [mean_and_spread(proof.top1(data, n, seed=0)) if n else "–" for n in names]
             rows.append((title, start, *cells))
     note = (
         "\nTop-1 (%) of seed 0. Every number is a run of its own, whose schedule ends with its "
-        f"last epoch. The fitted network has the {EPOCHS} epochs of its parent behind it.\n"
+        f"last epoch. The fitted network has the {EPOCHS} epochs of its parent behind it. Its "
+        "learning rate begins at 0.01, that of random weights at 0.1: neither was tuned, and the "
+        "other way round wasn't run.\n"
     )
     return _table(head, rows) + note
 
@@ -213,9 +216,11 @@ def _goals(proof: Proof) -> list[str]:
     data, lines = "fashion_mnist", []
     parent, ghost = (proof.top1(data, row) for row in PAIR)
     if parent and ghost:
-        loss = statistics.mean(parent) - statistics.mean(ghost)
+        # Rounded, because 93.87 - 93.57 isn't 0.3 in binary numbers.
+        loss = round(statistics.mean(parent) - statistics.mean(ghost), 6)
         goal = f"Ghost-ResNet-20 within {GOAL_LOSS} points of its parent's mean"
-        lines.append(_goal(goal, f"{loss:.2f} points below", loss <= GOAL_LOSS))
+        found = f"{abs(loss):.2f} points {'below' if loss >= 0 else 'above'}"
+        lines.append(_goal(goal, found, loss <= GOAL_LOSS))
     if parent:
         mean = statistics.mean(parent)
         goal = f"ResNet-20 at {GOAL_PARENT} % or better after {EPOCHS} epochs"
