@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config, load_config
@@ -81,7 +82,7 @@ def _augment(config: Config, card: Card, own: frozenset[str]) -> AugmentConfig:
     layout = ARRAY_SETS.get(card.data.get("dataset", ""))
     if layout is None or config.dataset.dataset.lower() in ARRAY_SETS:
         return config.augment
-    values = {
+    values: dict[str, Any] = {
         "mean": tuple(255 * value for value in layout.mean),
         "std": tuple(255 * value for value in layout.std),
         "crop_pct": 1.0,

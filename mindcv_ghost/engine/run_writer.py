@@ -20,12 +20,13 @@ import numpy as np
 
 from mindcv_ghost.engine.divergence import TrainingDiverged
 from mindcv_ghost.engine.step_state import find_non_finite
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import CheckpointError, UserError
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 from mindcv_ghost.storage.resume_folder import ResumeFolder
+from mindcv_ghost.storage.training_state import open_state
 
 __all__ = ["DiskError", "RunWriter", "Writer", "check_space"]
 
@@ -153,11 +154,33 @@ class RunWriter:
         self.checkpoints.restore(facts["checkpoints"], path.parent.parent if elsewhere else None)
         self.metrics.restore(facts["metrics"])
 
+    def give_up_after(self, path: Path) -> None:
+        """Put aside what was written after the state that the run goes on from.
+
+        Later states would be taken for its continuation, and ``best.ckpt`` for its best epoch.
+
+        Args:
+            path: of the state, in this run's folder.
+        """
+        later = self.resume.give_up_after(path)
+        for file in later:
+            _logger.info("the run goes on from %s; a later state is kept as %s", path.name, file)
+        if later and _best_of(later[-1]) != self.checkpoints.best:
+            self.checkpoints.give_up_best()
+
     def _warn(self, what: str, error: OSError) -> None:
         reason = os.strerror(error.errno) if error.errno else str(error)
         newest = f"the newest state is {self._newest}" if self._newest else "there is no state yet"
         self._problem = f"{what} can't be saved in {self.checkpoints.folder} ({reason}); {newest}."
         _logger.warning("NOT SAVED: %s Training goes on.", self._problem)
+
+
+def _best_of(path: Path) -> float | None:
+    """Return the accuracy of the best epoch until a state; -1 if the state can't be read."""
+    try:
+        return open_state(path).facts["checkpoints"]["best"]
+    except (CheckpointError, KeyError):
+        return -1.0
 
 
 def check_space(folder: Path, state_bytes: int, weight_bytes: int) -> None:

@@ -144,6 +144,11 @@ class ResumePoint:
                 "longer run"
             )
 
+    def give_up_later(self, writer: RunWriter) -> None:
+        """Put aside what its run wrote after this state; on rank 0, once nothing can fail."""
+        if self.file is not None and self.lies_in(writer.checkpoints.folder):
+            writer.give_up_after(self.file.path)
+
     def restore_writer(self, writer: RunWriter) -> None:
         """Restore what a writer remembers of the run's files; on rank 0."""
         if self.file is not None:

@@ -46,6 +46,7 @@ from mindcv_ghost.storage.run_folder import RunFolder
 __all__ = ["TrainingRun", "create_training"]
 
 _logger = logging.getLogger(__name__)
+_THEN = ", then "  # between the commits of a run
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     evaluate = _create_evaluate(config, world, learner, data, collectives)
     writer = None
     if folder is not None:
-        # On rank 0 only: source_commit() starts git.
-        facts |= {"commit": source_commit(), "hardware": describe_hardware(), "date": utc_now()}
+        facts |= _origin(config, resume)
         if resume is not None and resume.history:
             facts["history"] = resume.history
         state_facts = _state_facts(facts, settings, learner.updates_per_epoch)
@@ -149,6 +149,8 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     if folder is not None:
         _write_record(folder, config, facts, resume)
         _check_space(folder, trainer)
+        if resume is not None and writer is not None:
+            resume.give_up_later(writer)
     return TrainingRun(trainer, facts, folder)
 
 
@@ -233,7 +235,31 @@ def _state_facts(
         "updates_per_epoch": updates_per_epoch,
         "versions": facts["versions"],
         "history": facts.get("history", []),
+        "origin": {key: facts.get(key) for key in ("commit", "hardware", "date")},
     }
+
+
+def _origin(config: Config, resume: ResumePoint | None) -> dict[str, Any]:
+    """Say what trained the run, where, and when its latest part began; on rank 0.
+
+    A run that went on from another commit or on another machine names all of them. One that is
+    finished, and resumed nevertheless, isn't trained any further.
+    """
+    now: dict[str, Any] = {
+        "commit": source_commit(),
+        "hardware": describe_hardware(),
+        "date": utc_now(),
+    }
+    before = {} if resume is None else resume.facts.get("origin", {})
+    if not before:
+        return now
+    assert resume is not None
+    if resume.facts["position"]["epoch"] >= config.train.epoch_size:
+        return before
+    for key in ("commit", "hardware"):
+        parts = [part for part in (before[key] or "").split(_THEN) if part]
+        now[key] = _THEN.join(dict.fromkeys([*parts, now[key]] if now[key] else parts)) or None
+    return now
 
 
 def _create_evaluate(

@@ -100,6 +100,13 @@ class CheckpointManager:
             if numbered.fullmatch(name) and (self.folder / name).is_file()
         ]
 
+    def give_up_best(self) -> None:
+        """Put ``best.ckpt`` aside, which is of an epoch that the run no longer has."""
+        self.best = None
+        best = self.folder / "best.ckpt"
+        with contextlib.suppress(FileNotFoundError):
+            best.replace(best.with_name("best.ckpt.given_up"))
+
     def _remove_surplus(self) -> None:
         while self.policy is not None and len(self._kept) > self.keep_max:
             # Remove the lowest score; of equals the newest, so that the earliest stays, as for

@@ -68,6 +68,28 @@ class ResumeFolder:
                 old.unlink()
         return path
 
+    def give_up_after(self, path: Path) -> list[Path]:
+        """Rename the states that were written after one, because a run goes on from that one.
+
+        They would be taken for its continuation. Those that were given up before are removed.
+
+        Args:
+            path: of the state, in this folder.
+
+        Returns:
+            The new paths, ``*.given_up``, in the order of writing.
+        """
+        if not any(_is_before(path, file) for file in _files(self.folder)):
+            return []
+        for old in self.folder.glob("*.given_up"):
+            with contextlib.suppress(OSError):
+                old.unlink()
+        renamed = []
+        for file in _files(self.folder):
+            if _is_before(path, file):
+                renamed.append(file.replace(file.with_name(file.name + ".given_up")))
+        return renamed
+
 
 def superseded(files: list[Path]) -> list[Path]:
     """List the files that may be removed.

@@ -312,6 +312,32 @@ def test_a_full_disk_is_logged_and_training_goes_on(tmp_path, monkeypatch, caplo
     assert outcome(trainer, tmp_path / "full") == outcome(whole, tmp_path / "whole")
 
 
+def test_a_run_that_goes_on_from_an_earlier_state_isnt_mixed_with_its_other_future(tmp_path):
+    trainer, _ = make(tmp_path)
+    trainer.run()
+    first = next((tmp_path / "resume").glob("*_epoch2_step0.safetensors"))
+    again, updates = make(tmp_path)
+    again.writer.checkpoints.best = 50.0
+    again.writer.give_up_after(first)
+    assert find_state("auto", tmp_path).facts["position"]["epoch"] == 2
+    names = {path.name for path in tmp_path.glob("best*")}
+    assert (again.writer.checkpoints.best, names) == (None, {"best.ckpt.given_up"})
+    resumed = resume(tmp_path)
+    assert resumed.run().status == 0
+    assert find_state("auto", tmp_path).facts["position"]["epoch"] == EPOCHS
+
+
+def test_the_best_epoch_stays_if_it_is_before_what_is_given_up(tmp_path):
+    trainer, _ = make(tmp_path)
+    trainer.run()
+    first = next((tmp_path / "resume").glob("*_epoch2_step0.safetensors"))
+    again, _ = make(tmp_path)
+    again.writer.checkpoints.best = trainer.writer.checkpoints.best
+    again.writer.give_up_after(first)
+    assert (tmp_path / "best.ckpt").is_file()
+    assert again.writer.checkpoints.best == trainer.writer.checkpoints.best
+
+
 def test_the_third_failed_save_in_a_row_ends_the_run(tmp_path, monkeypatch):
     failing(monkeypatch, times=(2, 4, 5, 6))
     trainer, _ = make(tmp_path, save_every_steps=2)

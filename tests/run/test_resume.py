@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindcv_ghost.config import load_config
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.run import resume
+from mindcv_ghost.run import resume, training
 from mindcv_ghost.run.resume import find_resume_point
 from mindcv_ghost.storage.resume_folder import ResumeFolder
 
@@ -207,3 +208,29 @@ def test_facts_that_no_run_writes_are_an_error(tmp_path, invalid):
     save(tmp_path, 1, 4, **invalid)
     with pytest.raises(CheckpointError):
         find(tmp_path)
+
+
+def test_a_run_names_every_commit_and_machine_that_trained_it(tmp_path, monkeypatch):
+    config = load_config(["--config", "ghost_resnet50_digits", "--epoch_size", "3"])
+    monkeypatch.setattr(training, "describe_hardware", lambda: "a CPU")
+    monkeypatch.setattr(training, "utc_now", lambda: "now")
+    monkeypatch.setattr(training, "source_commit", lambda: "a1")
+    first = training._origin(config, None)
+    assert first == {"commit": "a1", "hardware": "a CPU", "date": "now"}
+    save(tmp_path, 1, 0, origin=first)
+    monkeypatch.setattr(training, "source_commit", lambda: "b2")
+    second = training._origin(config, find(tmp_path))
+    assert second == {**first, "commit": "a1, then b2"}
+    save(tmp_path, 2, 0, origin=second)
+    assert training._origin(config, find(tmp_path)) == second
+    # A finished run isn't trained any further.
+    save(tmp_path, 3, 0, origin=second)
+    monkeypatch.setattr(training, "source_commit", lambda: "c3")
+    assert training._origin(config, find(tmp_path)) == second
+
+
+def test_without_a_commit_there_is_none(tmp_path, monkeypatch):
+    config = load_config(["--config", "ghost_resnet50_digits", "--epoch_size", "3"])
+    monkeypatch.setattr(training, "source_commit", lambda: None)
+    save(tmp_path, 1, 0, origin=training._origin(config, None))
+    assert training._origin(config, find(tmp_path))["commit"] is None

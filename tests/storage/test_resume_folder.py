@@ -39,6 +39,27 @@ def test_numbering_continues_after_a_restart_from_an_earlier_place(tmp_path):
     assert find_state("auto", tmp_path).facts["place"] == [1, 2]
 
 
+def test_states_after_the_one_that_a_run_goes_on_from_are_put_aside(tmp_path):
+    save(tmp_path, (1, 0), (1, 4), (1, 8))
+    folder = tmp_path / "resume"
+    first = folder / "000001_epoch1_step0.safetensors"
+    given_up = ResumeFolder(folder).give_up_after(first)
+    assert [path.name for path in given_up] == [
+        "000002_epoch1_step4.safetensors.given_up",
+        "000003_epoch1_step8.safetensors.given_up",
+    ]
+    assert find_state("auto", tmp_path).path == first
+    assert find_state(str(given_up[1]), tmp_path).facts["place"] == [1, 8]
+    # One that is put aside later takes their place.
+    save(tmp_path, (1, 2))
+    assert ResumeFolder(folder).give_up_after(first) == [
+        folder / "000002_epoch1_step2.safetensors.given_up"
+    ]
+    assert sorted(path.name[:6] for path in folder.glob("*.given_up")) == ["000002"]
+    assert ResumeFolder(folder).give_up_after(first) == []
+    assert len(list(folder.glob("*.given_up"))) == 1
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=12))
 def test_never_fewer_than_two_stay_where_there_were_two(places):
     kept = []

@@ -93,7 +93,7 @@ class Runner:
             ReportError: if files differ from the commit.
         """
         commit = source_commit()
-        if not self.allow_dirty and (not commit or commit.endswith("-dirty")):
+        if not self.allow_dirty and (not commit or "-dirty" in commit):
             raise ReportError(
                 f"commit {commit or 'unknown'}: a run from it can't be recorded, because nobody "
                 "could repeat it. Commit first (or give --allow_dirty)."
@@ -212,7 +212,7 @@ def record(
     if other:
         raise ReportError(f"{folder} was run with {other}, not with {asked}")
     commit = facts.get("commit")
-    if (not commit or commit.endswith("-dirty")) and not allow_dirty:
+    if (not commit or "-dirty" in commit) and not allow_dirty:
         raise ReportError(
             f"{folder} was run from commit {commit or 'unknown'}: nobody could repeat it. Commit, "
             "remove the folder and run again (or give --allow_dirty)."

@@ -49,7 +49,7 @@ def record_run(
     folder, out = Path(run_folder), Path(out)
     result = collect_result(folder)
     commit = result["commit"]
-    if (not commit or commit.endswith("-dirty")) and not allow_dirty:
+    if (not commit or "-dirty" in commit) and not allow_dirty:
         raise ReportError(
             f"{folder} was run from commit {commit or 'unknown'}: nobody could repeat it. Commit, "
             "run again and record that run (or give --allow_dirty)."
