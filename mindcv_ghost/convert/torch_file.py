@@ -60,7 +60,7 @@ def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
 
-        data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        data = save({name: np.asarray(array, order="C") for name, array in tensors.items()})
     else:
         torch = _torch(path)
         buffer = io.BytesIO()

@@ -329,4 +329,4 @@ def _of_type(array: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "float16" and array.ndim > 1 and array.dtype == np.float32:
         with np.errstate(over="ignore"):  # an infinity is refused
             return np.ascontiguousarray(array.astype(np.float16))
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # ascontiguousarray makes scalars vectors

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 import mindcv_ghost  # noqa: F401
 from mindcv_ghost.convert import to_mindspore, to_torch, torch_names
 from mindcv_ghost.convert.__main__ import main
+from mindcv_ghost.convert.torch_file import write_torch_file
 from mindcv_ghost.errors import CheckpointError, ConfigError
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 
@@ -187,6 +188,12 @@ def test_the_command_in_the_error_for_pytorchs_file_works(tmp_path, source):
     assert load_weights(network, source.with_suffix(".ckpt")).loaded == len(
         list(network.get_parameters())
     )
+
+
+def test_a_counter_of_batches_stays_a_scalar_in_safetensors(tmp_path):
+    path = tmp_path / "scalar.safetensors"
+    write_torch_file(path, {"bn1.num_batches_tracked": np.zeros((), np.int64)})
+    assert load_file(path)["bn1.num_batches_tracked"].shape == ()
 
 
 def test_bfloat16_safetensors_are_read_without_pytorch(tmp_path, state):
