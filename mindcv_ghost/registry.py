@@ -224,14 +224,19 @@ def create_model(
     Raises:
         CheckpointError: if the file is missing, can't be read, or doesn't fit the network; or there
             are no such published weights.
-        ValueError: if ``checkpoint_path`` is given with ``pretrained``, or ``ema`` without it.
+        ValueError: if ``pretrained`` is given with ``checkpoint_path``, or ``ema`` without it.
         RuntimeError: if there is no such model.
     """
     import mindcv
 
+    if ema and not checkpoint_path:
+        raise ValueError(
+            "ema=True loads the averaged weights of a file: give it as checkpoint_path, or leave "
+            "ema out"
+        )
     if isinstance(pretrained, os.PathLike):
         pretrained = os.path.join(os.fspath(pretrained), "")  # a folder, also without a slash
-    if isinstance(pretrained, str) and not checkpoint_path and not ema:
+    if isinstance(pretrained, str) and not checkpoint_path:
         return _create_published(
             model_name, num_classes, pretrained, in_channels, auto_mapping, kwargs
         )

@@ -108,6 +108,12 @@ def test_create_model_passes_everything_else_on(saved):
     assert next(network.get_parameters()).shape[1] == 1
 
 
+@pytest.mark.parametrize("pretrained", [False, True, "pets", Path("pets")])
+def test_averaged_weights_are_loaded_from_a_checkpoint_alone(pretrained):
+    with pytest.raises(ValueError, match="ema=True .* give it as checkpoint_path"):
+        mindcv_ghost.create_model("resnet18", pretrained=pretrained, ema=True)
+
+
 def test_features_only_gets_the_weights_before_the_classifier_is_taken_off(saved):
     path, weights = saved
     network = mindcv_ghost.create_model(
