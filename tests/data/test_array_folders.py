@@ -13,6 +13,8 @@ from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.sources import check_splits, fingerprint, known_class_names
 from mindcv_ghost.errors import DataError
 
+from .test_arrays import write_mnist
+
 
 def write_folders(root, names, shape=(32, 32, 3), splits=("train", "test"), images=2):
     """Write PNG files; return split -> their pixels in the order of the sorted names."""
@@ -121,6 +123,28 @@ def test_a_missing_split_and_classes_of_one_split_alone_are_named(cifar):
     shutil.rmtree(folder / "test")
     with pytest.raises(DataError, match=r"class folders in .*/train, but there is no .*/test: "):
         open_source("cifar10", str(folder), "train", download=True)
+
+
+@pytest.mark.parametrize("other", ["test", "train", "val"])
+def test_another_folder_of_the_name_of_a_split_is_passed_over(tmp_path, monkeypatch, other):
+    (tmp_path / other / "unit").mkdir(parents=True)
+    (tmp_path / other / "run.sh").write_text("")
+    with pytest.raises(DataError) as caught:
+        open_source("cifar10", str(tmp_path), "train")
+    assert f"{tmp_path / other} has 1 class folder; CIFAR-10 has 10. Images of" in str(caught.value)
+    assert "fetch them with --dataset_download true" in str(caught.value)
+
+    def download(name, folder):
+        write_mnist(tmp_path)
+
+    monkeypatch.setattr("mindcv_ghost.data.sets.download.download", download)
+    assert len(open_source("mnist", str(tmp_path), "train", download=True)) == 7
+
+
+def test_a_folder_test_that_is_none_of_the_splits_does_not_hide_val(tmp_path):
+    (tmp_path / "test" / "unit").mkdir(parents=True)
+    pixels = write_folders(tmp_path, list("0123456789"), splits=("train", "val"))
+    assert np.array_equal(open_source("cifar10", str(tmp_path), "test")[5][0], pixels["val"][5])
 
 
 def test_other_sizes_other_numbers_of_classes_and_broken_files_are_named(cifar):

@@ -5,6 +5,7 @@ They then pass through the set's own transforms (CIFAR's padded crop) at the spe
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -18,12 +19,18 @@ from mindcv_ghost.data.sets.image_file import BadImage, decode, read_file
 from mindcv_ghost.data.sets.image_folder import (
     FolderSource,
     class_folders,
+    count_folders,
     refuse_other_classes,
 )
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
 
-__all__ = ["ClassFolders", "find_class_folders", "read_class_folders"]
+__all__ = [
+    "ClassFolders",
+    "describe_other_folders",
+    "find_class_folders",
+    "read_class_folders",
+]
 
 _logger = logging.getLogger(__name__)
 _SPLITS = {"train": ("train",), "test": ("test", "val")}
@@ -47,6 +54,9 @@ class ClassFolders:
 def find_class_folders(data_dir: str, layout: ArraySet) -> ClassFolders | None:
     """Find both splits of a set in ``data_dir``; None if there is neither.
 
+    A folder is a split if it has as many class folders as the set has classes: ``test`` is a usual
+    name in a working folder.
+
     Labels are the set's own where the folders have its names (``T-shirt_top`` stands for
     "T-shirt/top") or are numbered from 0. CIFAR's names are in alphabetical order.
 
@@ -57,30 +67,52 @@ def find_class_folders(data_dir: str, layout: ArraySet) -> ClassFolders | None:
     Raises:
         DataError: if a split is missing, they have other classes, or these aren't the set's.
     """
-    roots = {}
-    for usage, folders in _SPLITS.items():
-        paths = (os.path.join(data_dir, name) for name in folders)
-        found = next((path for path in paths if os.path.isdir(path)), None)
-        if found is not None:
-            roots[usage] = os.path.abspath(found)
-    if not roots:
+    roots: dict[str, str] = {}
+    for usage, there in _candidates(data_dir).items():
+        # Where the other split is one, this one is meant to be, and a message says what it lacks.
+        whole = [path for path in there if count_folders(path) == layout.num_classes]
+        if there:
+            roots[usage] = (whole or there)[0]
+    if not any(count_folders(path) == layout.num_classes for path in roots.values()):
         return None
     if len(roots) < len(_SPLITS):
-        (there,) = roots
+        (found,) = roots
         missing = next(usage for usage in _SPLITS if usage not in roots)
         raise DataError(
-            f"{layout.title} has class folders in {printable(roots[there])}, but there is no "
+            f"{layout.title} has class folders in {printable(roots[found])}, but there is no "
             f"{printable(os.path.join(os.path.abspath(data_dir), missing))}: give both splits."
         )
     names = class_folders(roots["train"])
     refuse_other_classes(roots["train"], names, roots["test"], class_folders(roots["test"]))
-    if len(names) != layout.num_classes:
-        raise DataError(
-            f"{printable(roots['train'])} has {len(names)} class folders; {layout.title} has "
-            f"{layout.num_classes}. Images of other sets are read by --dataset folder."
-        )
     ordered = _ordered(names, layout)
     return ClassFolders(roots, ordered, layout.classes or ordered)
+
+
+def describe_other_folders(data_dir: str, layout: ArraySet) -> str:
+    """Say why ``train``, ``test`` or ``val`` isn't a split of a set; "" if there is none of them.
+
+    Args:
+        data_dir: their parent; :func:`find_class_folders` found nothing there.
+        layout: the set.
+    """
+    for path in itertools.chain(*_candidates(data_dir).values()):
+        found = count_folders(path)
+        if found:
+            return (
+                f"{printable(path)} has {found} class folder{'' if found == 1 else 's'}; "
+                f"{layout.title} has {layout.num_classes}. Images of other sets are read by "
+                "--dataset folder. "
+            )
+    return ""
+
+
+def _candidates(data_dir: str) -> dict[str, list[str]]:
+    """Return the folders that may be a split: usage -> paths, the preferred one first."""
+    found: dict[str, list[str]] = {}
+    for usage, names in _SPLITS.items():
+        paths = (os.path.join(os.path.abspath(data_dir), name) for name in names)
+        found[usage] = [path for path in paths if os.path.isdir(path)]
+    return found
 
 
 def _ordered(names: Sequence[str], layout: ArraySet) -> tuple[str, ...]:

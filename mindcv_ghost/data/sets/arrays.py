@@ -12,6 +12,7 @@ import numpy as np
 from mindcv_ghost.data.sets.array_files import read_idx, read_records
 from mindcv_ghost.data.sets.array_folders import (
     ClassFolders,
+    describe_other_folders,
     find_class_folders,
     read_class_folders,
 )
@@ -247,6 +248,8 @@ def _find(name: str, data_dir: str, download: bool, system_files: bool) -> str:
     pickled = layout.pickled_folder
     is_there = pickled == os.path.basename(place) or os.path.isdir(os.path.join(place, pickled))
     hint = f"{pickled}, the version for Python, isn't read. " if pickled and is_there else ""
+    if nothing_there:
+        hint += describe_other_folders(data_dir, layout)
     raise DataError(
         f"{name} isn't complete in {printable(place)}: missing "
         + ", ".join(missing(nearest))

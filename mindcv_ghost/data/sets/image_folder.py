@@ -19,7 +19,13 @@ from mindcv_ghost.data.sets.image_file import BadImage, central_part, prepare, r
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError, near_names
 
-__all__ = ["EXTENSIONS", "FolderSource", "class_folders", "refuse_other_classes"]
+__all__ = [
+    "EXTENSIONS",
+    "FolderSource",
+    "class_folders",
+    "count_folders",
+    "refuse_other_classes",
+]
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 EXTENSIONS = (*_JPEG, ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
@@ -226,7 +232,7 @@ def class_folders(root: str) -> list[str]:
         raise DataError(f"{printable(root)} can't be listed: {error.strerror or error}") from None
     with listing as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES:
+            if _is_hidden(entry.name):
                 continue
             if entry.is_dir():
                 names.append(entry.name)
@@ -250,6 +256,19 @@ def class_folders(root: str) -> list[str]:
             f"{printable(root)} has no class folders. Expected {printable(root)}/CLASS/IMAGE.jpg."
         )
     return sorted(names, key=os.fsencode)
+
+
+def count_folders(root: str) -> int:
+    """Count the folders that :func:`class_folders` would list; 0 if they can't be listed."""
+    try:
+        with os.scandir(root) as entries:
+            return sum(entry.is_dir() and not _is_hidden(entry.name) for entry in entries)
+    except OSError:
+        return 0
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def refuse_other_classes(
