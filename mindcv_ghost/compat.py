@@ -127,8 +127,21 @@ def usable_cores() -> int:
 
 
 def cache_folder() -> Path:
-    """Return this package's folder in XDG_CACHE_HOME or ~/.cache; it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindcv_ghost"
+    """Return this package's folder in XDG_CACHE_HOME or ~/.cache; it may not exist yet.
+
+    Raises:
+        UserError: if this user has no home folder.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME")
+    if not caches:
+        try:
+            caches = os.path.join(Path.home(), ".cache")
+        except RuntimeError:  # HOME isn't set, and the system doesn't know this user
+            raise UserError(
+                "there is no place for downloaded and compiled files, because this user has no "
+                "home folder: set XDG_CACHE_HOME (or HOME) to a folder that can be written to"
+            ) from None
+    return Path(caches) / "mindcv_ghost"
 
 
 def installed_versions() -> dict[str, str]:

@@ -57,8 +57,8 @@ def _check(config: Config) -> None:
             "export needs weights: give --ckpt_path FILE.ckpt (a training writes best.ckpt and "
             "last.ckpt into its run folder), or --pretrained NAME for published ones."
         )
-    if model.ckpt_path and not Path(model.ckpt_path).is_file():
-        raise CheckpointError(f"--ckpt_path {model.ckpt_path}: there is no such file")
+    if model.ckpt_path:
+        _check_checkpoint(model.ckpt_path)
     if model.num_classes is None and not (config.names_data and export.verify_images != 0):
         raise ConfigError(
             "without a data set the number of classes isn't known: give --num_classes N, or the "
@@ -79,3 +79,14 @@ def _check(config: Config) -> None:
             raise ConfigError(f"--{key} {folder}: {problem}; give another folder")
     if export.int8 and not Path(export.int8).is_dir():
         raise ConfigError(f"--int8 {export.int8}: there is no such folder of calibration images")
+
+
+def _check_checkpoint(path: str) -> None:
+    try:
+        is_file = Path(path).is_file()
+    except OSError as problem:  # a long name, or a closed folder
+        raise CheckpointError(
+            f"--ckpt_path {path} can't be read: {problem.strerror or problem}"
+        ) from None
+    if not is_file:
+        raise CheckpointError(f"--ckpt_path {path}: there is no such file")

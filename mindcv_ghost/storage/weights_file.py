@@ -93,10 +93,13 @@ def read_weights_file(
 
 def is_pickled(path: Path) -> bool:
     """Whether a file begins as PyTorch's do, whatever its suffix (Lightning's is ``.ckpt``)."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # opening a pipe would wait for its writer
         return False
-    with open(path, "rb") as file:
-        start = file.read(4)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError:  # who reads it as a checkpoint says why that can't be done
+        return False
     return any(start.startswith(mark) for mark, _ in _PYTORCH)
 
 
@@ -154,8 +157,9 @@ def _no_such_file(path: Path) -> str:
 
 def _index(path: Path) -> Path | None:
     """Return the index of a set of files; None for a single file."""
-    if not path.is_dir():
-        return path if path.suffix == ".json" and path.is_file() else None
+    # Path's is_dir raises for a long name and in a closed folder; reading the file says what it is.
+    if not os.path.isdir(path):
+        return path if path.suffix == ".json" and os.path.isfile(path) else None
     found = [index for pattern in _INDEX_NAMES for index in sorted(path.glob(pattern))]
     if len(found) == 1:
         return found[0]

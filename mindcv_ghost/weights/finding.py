@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.resources
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,19 +119,25 @@ def _find_shipped(name: str, model: str | None) -> Published:
 
 
 def _is_path(text: str) -> bool:
-    return "/" in text or text in (".", "..") or text.startswith("~") or Path(text).exists()
+    return "/" in text or text in (".", "..") or text.startswith("~") or os.path.exists(text)
 
 
 def _folder(text: str) -> Path:
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
+    # Path's methods of these names raise for an unknown user, a long name and a closed folder.
+    folder = Path(os.path.expanduser(text))
+    try:
+        mode = folder.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"pretrained {text!r}: there is no such folder") from None
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise CheckpointError(f"pretrained {text!r} can't be read: {reason}") from None
+    if not stat.S_ISDIR(mode):
         raise CheckpointError(
             f"pretrained {text!r} is a file: give it as --ckpt_path (checkpoint_path=), or the "
             "folder that `mindcv-ghost publish` wrote"
         )
-    raise CheckpointError(f"pretrained {text!r}: there is no such folder")
+    return folder
 
 
 def _open(folder: Path) -> Published:

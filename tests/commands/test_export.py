@@ -30,6 +30,8 @@ def test_weights_are_needed():
 def test_a_missing_checkpoint_is_named():
     text = refusal("--ckpt_path", "nowhere.ckpt", kind=CheckpointError)
     assert text == "--ckpt_path nowhere.ckpt: there is no such file"
+    text = refusal("--ckpt_path", 300 * "x", kind=CheckpointError)
+    assert text == f"--ckpt_path {300 * 'x'} can't be read: File name too long"
 
 
 def test_without_data_the_number_of_classes_is_needed(checkpoint):

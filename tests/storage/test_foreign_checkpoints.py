@@ -15,6 +15,7 @@ from mindspore.train.serialization import _wait_async_thread_save_ckpt
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.checkpoint import load_weights
+from mindcv_ghost.storage.weights_file import is_pickled, read_weights_file
 
 # This package makes its optimizers with the same function.
 MINDCVS = ["sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam"]
@@ -197,3 +198,10 @@ def test_averages_alone_are_loaded_with_use_ema_only(tmp_path):
     with pytest.raises(CheckpointError, match="holds averaged weights alone"):
         load_weights(Net(), path)
     assert_loads(network, path, use_ema=True)
+
+
+def test_a_path_that_the_system_refuses_is_told(tmp_path):
+    for path in (tmp_path / ("x" * 300), tmp_path / f"{'x' * 300}.json"):
+        with pytest.raises(CheckpointError, match="can't be read as a checkpoint: File name too l"):
+            read_weights_file(path, 100)
+        assert not is_pickled(path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.errors import CheckpointError, UserError
 from mindcv_ghost.weights import find_weights, finding, list_shipped
 from mindcv_ghost.weights.finding import Published
 from tests.helpers.published import ship, write_published
@@ -112,6 +115,41 @@ def test_what_is_none_of_the_three_is_told(tmp_path, text, message):
     (tmp_path / "a.ckpt").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=message):
         find_weights(text.format(tmp=tmp_path), MODEL)
+
+
+LONG = 300 * "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("~nosuchuser/pets", "~nosuchuser/pets': there is no such folder"),
+        (LONG, f"no weights of {MODEL} named '{LONG}' come with this package"),
+        (f"./{LONG}", f"{LONG}' can't be read: File name too long"),
+        ("{tmp}/a.ckpt/pets", "pets': there is no such folder"),
+        ("{tmp}/pets\0", "can't be read: embedded null byte"),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_told(tmp_path, shipped, text, message):
+    (tmp_path / "a.ckpt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=message):
+        find_weights(text.format(tmp=tmp_path), MODEL)
+
+
+def test_a_closed_folder_is_told(tmp_path, monkeypatch):
+    def closed(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(CheckpointError, match="pets' can't be read: Permission denied"):
+        find_weights(str(tmp_path / "closed" / "pets"), MODEL)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for an unknown user
+    with pytest.raises(UserError, match="no home folder: set XDG_CACHE_HOME"):
+        find_weights(f"https://host/pets#sha256={64 * '0'}", MODEL)
 
 
 def test_another_networks_weights_are_refused(tmp_path):
