@@ -154,6 +154,11 @@ def _checkpoint(run: FinishedRun, asked: str | None) -> Path:
         CheckpointError: if there is none, it can't be read, or isn't the run's.
     """
     path = _chosen(run, asked)
+    if path == run.folder / "best.ckpt" and not run.was_validated:
+        raise CheckpointError(
+            f"the run in {run.folder} wasn't validated, so that it has no best.ckpt of its own: "
+            "--checkpoint last publishes the last epoch's weights"
+        )
     try:
         path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

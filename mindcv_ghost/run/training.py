@@ -285,7 +285,8 @@ def _create_writer(
 ) -> RunWriter:
     """Open the files of the run folder; those of a run that isn't resumed are renamed."""
     if resume is None or not resume.lies_in(folder.path):
-        for name in ("metrics.csv", FOLDER):
+        # A best.ckpt of another training would pass for this one's if it isn't validated.
+        for name in ("metrics.csv", FOLDER, *folder.checkpoints()):
             moved = folder.back_up(name)
             if moved is not None:
                 _logger.info("%s of an earlier run kept as %s", name, moved)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from pathlib import Path
 
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.storage.atomic_file import write_bytes
 
 __all__ = ["RunFolder", "RunFolderError"]
+
+# Checkpoints that a run may never replace: last.ckpt is written after each epoch.
+_KEPT = re.compile(r"best\.ckpt|.+-\d+_\d+\.ckpt")
 
 
 class RunFolderError(UserError):
@@ -72,6 +76,10 @@ class RunFolder:
             number += 1
         old.rename(target)
         return target
+
+    def checkpoints(self) -> list[str]:
+        """Return the names of ``best.ckpt`` and the numbered checkpoints, of any network."""
+        return sorted(path.name for path in self.path.iterdir() if _KEPT.fullmatch(path.name))
 
     def has_config(self, text: str) -> bool:
         """Tell whether ``config.yaml`` is this text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from mindcv_ghost.commands.publish import _checkpoint, main
 from mindcv_ghost.commands.table import COMMANDS
-from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.errors import CheckpointError, tells_user_errors
 from mindcv_ghost.report.finished_run import read_finished_run
 from mindcv_ghost.storage.staging import staged
 from tests.helpers.finished_run import FACTS, write_finished_run
@@ -106,6 +107,13 @@ def test_a_lost_best_checkpoint_is_not_replaced_by_the_last_one_unasked(run, tmp
     told = refusal(capsys, run, tmp_path / "out", *LICENCE)
     assert "was validated, but its best.ckpt is gone: --checkpoint last publishes" in told
     assert _checkpoint(read_finished_run(run), "last") == run / "last.ckpt"
+
+
+def test_a_run_without_validation_has_no_best_checkpoint(run):
+    unvalidated = dataclasses.replace(read_finished_run(run), facts={}, rows=[])
+    for asked in ("best", str(run / "best.ckpt")):
+        with pytest.raises(CheckpointError, match="wasn't validated, so .*: --checkpoint last pub"):
+            _checkpoint(unvalidated, asked)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "MIT\nApache-2.0", "MIT | BSD", "MIT\x1b[0m"])
