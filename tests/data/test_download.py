@@ -405,6 +405,28 @@ def test_a_file_with_the_wrong_sum_is_not_unpacked(served, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("is_right", [False, True])
+def test_a_users_file_of_an_archives_name_is_used_if_it_is_the_sets_and_never_replaced(
+    is_right, served, server, tmp_path
+):
+    contents = idx_archives(tmp_path / "made")
+    served("mnist", contents)
+    path = tmp_path / "data" / "t10k-images-idx3-ubyte.gz"
+    path.parent.mkdir()
+    content = contents[2] if is_right else b"another set's"
+    path.write_bytes(content)
+    if is_right:
+        download.download("mnist", str(path.parent))
+        assert "/one/t10k-images-idx3-ubyte.gz" not in [where for where, _ in server.requests]
+    else:
+        with pytest.raises(DataError) as caught:
+            download.download("mnist", str(path.parent))
+        assert str(caught.value).startswith(f"{path} isn't MNIST's file of this name: its MD5 sum")
+        assert "Move it away, or give another folder with --data_dir" in str(caught.value)
+        assert os.listdir(path.parent) == [path.name] and not server.requests
+    assert path.read_bytes() == content
+
+
 def test_the_error_names_files_that_an_archive_lacks(served, tmp_path):
     served("cifar10", [tarred([("cifar-10-batches-bin/../data_batch_1.bin", b"x")])])
     with pytest.raises(DataError, match="lacks data_batch_2.bin"):

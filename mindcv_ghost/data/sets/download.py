@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.unpack import file_members, gunzip
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.storage.download import DownloadError, fetch, part_of
+from mindcv_ghost.storage.provenance import digest_of
 
 __all__ = ["ARCHIVES", "Archive", "download"]
 
@@ -104,17 +106,18 @@ def download(name: str, folder: str) -> None:
         folder: where the files go; created if it doesn't exist.
 
     Raises:
-        DataError: if a file can't be downloaded or written, or its sum is wrong.
+        DataError: if a file can't be downloaded or written, its sum is wrong, or another file has
+            its name.
     """
+    missing = [archive for archive in ARCHIVES[name] if not _is_unpacked(archive, folder)]
+    _refuse_other_files(name, missing, folder)
     try:
         os.makedirs(folder, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=f".{name}-", dir=folder)
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror or error}") from None
     try:
-        for archive in ARCHIVES[name]:
-            if all(os.path.isfile(os.path.join(folder, file)) for file in archive.files):
-                continue
+        for archive in missing:
             _install(archive, scratch, folder)
     except (OSError, DataError) as error:
         package = ARRAY_SETS[name].system_package
@@ -130,6 +133,30 @@ def download(name: str, folder: str) -> None:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_unpacked(archive: Archive, folder: str) -> bool:
+    return all(os.path.isfile(os.path.join(folder, file)) for file in archive.files)
+
+
+def _refuse_other_files(name: str, archives: Sequence[Archive], folder: str) -> None:
+    """Raise an error if a user's file has an archive's name; a download would replace it.
+
+    A download gets this name only once it is whole and has the right sum, so the file is no damaged
+    download. KMNIST's files have the names of MNIST's.
+    """
+    for archive in archives:
+        path = os.path.join(folder, archive.name)
+        try:
+            if not os.path.lexists(path) or digest_of(Path(path), "md5") == archive.md5:
+                continue
+            reason = f"isn't {ARRAY_SETS[name].title}'s file of this name: its MD5 sum differs"
+        except OSError as problem:
+            reason = f"can't be read ({problem.strerror or problem})"
+        raise DataError(
+            f"{printable(os.path.abspath(path))} {reason}. Nothing was downloaded or changed. Move "
+            "it away, or give another folder with --data_dir."
+        )
 
 
 def _install(archive: Archive, scratch: str, folder: str) -> None:
