@@ -7,19 +7,18 @@ for what comes with it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.resources
 import os
 import re
 import stat
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindcv_ghost.compat import cache_folder
 from mindcv_ghost.errors import CheckpointError, did_you_mean
 from mindcv_ghost.storage.download import DownloadError, fetch, part_of
+from mindcv_ghost.storage.file_lock import locked
 from mindcv_ghost.storage.provenance import sha256_of
 from mindcv_ghost.weights.card import Card
 from mindcv_ghost.weights.checksums import LARGEST, SUMS, read_sums, verify
@@ -165,11 +164,15 @@ def _download(text: str) -> Path:
         )
     digest, base = digits[1].lower(), url.rstrip("/")
     folder = cache_folder() / "weights" / digest
+    if _is_complete(folder, digest):  # the cache may be read-only
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            if not _is_complete(folder, digest):
+        with locked(folder / ".lock") as is_alone:  # ranks of a job start at once
+            if is_alone and not _is_complete(folder, digest):
                 _fetch_all(base, folder, digest)
+            elif not is_alone:
+                _fetch_apart(base, folder, digest)
     except OSError as problem:
         raise CheckpointError(
             f"{folder}, where downloaded weights are kept, can't be written "
@@ -189,7 +192,15 @@ def _is_complete(folder: Path, digest: str) -> bool:
     return True
 
 
-def _fetch_all(base: str, folder: Path, digest: str) -> None:
+def _fetch_apart(base: str, folder: Path, digest: str) -> None:
+    """Download beside other processes that do the same, which would spoil a common file."""
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as own:
+        _fetch_all(base, Path(own), digest, keeps=False)
+        for name in (*_NEEDED, SUMS):
+            os.replace(Path(own, name), folder / name)
+
+
+def _fetch_all(base: str, folder: Path, digest: str, keeps: bool = True) -> None:
     name = SUMS
     try:
         fetch(f"{base}/{name}", folder / name, f"sha256:{digest}", LARGEST)
@@ -200,19 +211,10 @@ def _fetch_all(base: str, folder: Path, digest: str) -> None:
             fetch(f"{base}/{name}", folder / name, f"sha256:{sums[name]}", largest)
     except DownloadError as problem:
         kept = part_of(folder / name)
-        kept_text = (
-            "What has arrived is kept, and the next start continues. " if kept.is_file() else ""
-        )
+        kept_text = ""
+        if keeps and kept.is_file() and kept.stat().st_size:
+            kept_text = "What has arrived is kept, and the next start continues. "
         raise CheckpointError(
             f"{base}/{name} can't be downloaded: {problem}. {kept_text}Without a network, copy the "
             "folder here and give --pretrained FOLDER."
         ) from None
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait for other processes that download the same: ranks of a job start at once."""
-    with open(folder / ".lock", "a") as lock:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -134,7 +134,7 @@ def test_another_folder_of_the_name_of_a_split_is_passed_over(tmp_path, monkeypa
     assert f"{tmp_path / other} has 1 class folder; CIFAR-10 has 10. Images of" in str(caught.value)
     assert "fetch them with --dataset_download true" in str(caught.value)
 
-    def download(name, folder):
+    def download(name, folder, **_):
         write_mnist(tmp_path)
 
     monkeypatch.setattr("mindcv_ghost.data.sets.download.download", download)

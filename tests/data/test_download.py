@@ -22,7 +22,9 @@ from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.download import ARCHIVES, Archive
 from mindcv_ghost.data.sets.unpack import file_members, gunzip
 from mindcv_ghost.errors import DataError
+from mindcv_ghost.storage import file_lock
 from tests.helpers.effort import calls_of
+from tests.helpers.locks import refuse_locks
 
 from .test_arrays import CIFAR10_FILES, write_cifar, write_mnist
 
@@ -251,6 +253,26 @@ def test_cifar10_is_downloaded_once_and_leaves_no_temporary_files(served, tmp_pa
     monkeypatch.setattr(download, "_fetch", None)  # would be called
     assert len(open_source("cifar10", str(root), "val", download=True)) == 2
     download.download("cifar10", str(root / "cifar-10-batches-bin"))
+
+
+def test_without_locks_ranks_download_apart_and_leave_no_temporary_files(
+    served, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(file_lock.fcntl, "flock", refuse_locks)
+    served("cifar10", [cifar10_archive(tmp_path / "made")])
+    root, found = tmp_path / "data", []
+
+    def rank() -> None:
+        found.append(len(open_source("cifar10", str(root), "train", download=True)))
+
+    threads = [threading.Thread(target=rank) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [10, 10, 10]
+    there = {path.name for path in root.rglob("*") if path.is_file()}
+    assert there == {*CIFAR10_FILES, "batches.meta.txt", ".cifar10.lock"}
 
 
 def idx_archives(folder) -> list[bytes]:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from mindcv_ghost.errors import CheckpointError, UserError
+from mindcv_ghost.storage import file_lock
 from mindcv_ghost.weights import find_weights, finding, list_shipped
 from mindcv_ghost.weights.finding import Published
+from tests.helpers.locks import refuse_locks
 from tests.helpers.published import ship, write_published
 from tests.helpers.web_server import serve
 
@@ -206,10 +208,28 @@ def test_without_a_network_the_way_out_is_told_and_what_arrived_is_kept(tmp_path
     with pytest.raises(CheckpointError) as caught:
         find_weights(text, MODEL)
     assert "Connection refused. Without a network, copy the folder here and" in str(caught.value)
+    (cache / digest / ".model.safetensors.part").write_bytes(b"")
+    with pytest.raises(CheckpointError) as caught:
+        find_weights(text, MODEL)
+    assert "kept" not in str(caught.value)
     (cache / digest / ".model.safetensors.part").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="What has arrived is kept, and the next start con"):
         find_weights(text, MODEL)
     assert (cache / digest / "card.json").is_file()
+
+
+def test_a_whole_cache_is_read_where_nothing_can_be_written(tmp_path, cache, monkeypatch):
+    digest = write_published(tmp_path / "pets")
+    with serve(tmp_path) as (url, _):
+        text = f"{url}/pets#sha256={digest}"
+        found = find_weights(text, MODEL)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(finding, "locked", refuse)
+    assert find_weights(text, MODEL) == found
 
 
 def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path):
@@ -221,7 +241,12 @@ def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path):
             find_weights(str(tmp_path / "pets"), MODEL)
 
 
-def test_ranks_that_start_at_once_download_once(tmp_path):
+@pytest.mark.parametrize(("locks", "requests"), [(True, 4), (False, 16)])
+def test_ranks_that_start_at_once_download_once_or_without_locks_apart(
+    tmp_path, cache, monkeypatch, locks, requests
+):
+    if not locks:
+        monkeypatch.setattr(file_lock.fcntl, "flock", refuse_locks)
     digest = write_published(tmp_path / "pets")
     found: list[Published] = []
     with serve(tmp_path) as (url, faults):
@@ -235,7 +260,9 @@ def test_ranks_that_start_at_once_download_once(tmp_path):
         for thread in threads:
             thread.join()
     assert len(found) == 4 and len(set(f.folder for f in found)) == 1
-    assert len(faults.requests) == 4  # a request a file
+    assert len(faults.requests) == requests  # a request a file
+    names = {path.name for path in (cache / digest).iterdir()}
+    assert names == {".lock", "SHA256SUMS", "card.json", "config.yaml", "model.safetensors"}
 
 
 def test_neither_mindspore_nor_mindcv_is_loaded():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
 
 import numpy as np
 
@@ -20,9 +19,7 @@ from mindcv_ghost.data.sets.array_sets import ARRAY_SETS, ArraySet
 from mindcv_ghost.data.sets.image_folder import FolderSource
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.errors import DataError
-
-if sys.platform != "win32":
-    import fcntl
+from mindcv_ghost.storage.file_lock import locked
 
 __all__ = ["ArraySource", "array_class_names", "open_arrays"]
 
@@ -285,16 +282,13 @@ def _download(name: str, layout: ArraySet, data_dir: str) -> None:
 
     try:
         os.makedirs(data_dir, exist_ok=True)
-        lock = open(os.path.join(data_dir, f".{name}.lock"), "w")  # noqa: SIM115 (closed below)
+        with locked(os.path.join(data_dir, f".{name}.lock")) as is_alone:
+            download(name, os.path.join(data_dir, layout.folder), is_alone=is_alone)
     except OSError as error:
         raise DataError(
             f"{name} can't be downloaded to {printable(os.path.abspath(data_dir))}: "
             f"{error.strerror or error}. Give a --data_dir that can be written to."
         ) from None
-    with lock:
-        if sys.platform != "win32":  # there, ranks that download at the same time do it twice
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        download(name, os.path.join(data_dir, layout.folder))
 
 
 def _read_cifar(paths: list[str], layout: ArraySet) -> tuple[_Concatenated, np.ndarray]:

@@ -98,12 +98,14 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 """Data set -> its archives."""
 
 
-def download(name: str, folder: str) -> None:
+def download(name: str, folder: str, *, is_alone: bool = True) -> None:
     """Download the files of a data set that are missing; each one appears whole or not at all.
 
     Args:
         name: one of ``ARCHIVES``.
         folder: where the files go; created if it doesn't exist.
+        is_alone: whether no other process downloads into this folder; if one may, an archive that
+            doesn't arrive whole is not continued by the next call.
 
     Raises:
         DataError: if a file can't be downloaded or written, its sum is wrong, or another file has
@@ -118,7 +120,7 @@ def download(name: str, folder: str) -> None:
         raise DataError(f"{folder} can't be written: {error.strerror or error}") from None
     try:
         for archive in missing:
-            _install(archive, scratch, folder)
+            _install(archive, scratch, folder, is_alone)
     except (OSError, DataError) as error:
         package = ARRAY_SETS[name].system_package
         parts = [part_of(Path(folder, archive.name)) for archive in ARCHIVES[name]]
@@ -159,9 +161,11 @@ def _refuse_other_files(name: str, archives: Sequence[Archive], folder: str) -> 
         )
 
 
-def _install(archive: Archive, scratch: str, folder: str) -> None:
+def _install(archive: Archive, scratch: str, folder: str, is_alone: bool) -> None:
     packed = Path(folder, archive.name)
     is_users = packed.exists()
+    if not is_users and not is_alone:
+        packed = Path(scratch, archive.name)
     _fetch(archive, packed)
     if archive.name.endswith(".tar.gz"):
         wanted = dict.fromkeys(archive.files, _LARGEST)
