@@ -417,7 +417,7 @@ def _put_legend(axes: Any, handles: Sequence[Any], names: Sequence[str]) -> None
 def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -> None:
     axes.set_xlabel(label, size=9)
     axes.set_ylabel("top-1 (%)", size=9)
-    axes.grid(color="#DDDDDD", lw=0.7)
+    axes.grid(axis="y", color="#DDDDDD", lw=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -427,7 +427,7 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(which="both", labelsize=8)
+    axes.tick_params(which="both", labelsize=8, length=3, pad=3)  # 10 is a tick like 9
     drawn: list[float] = []
     for x, point in points:
         near = sum(abs(math.log(x / other)) < _NEAR for other in drawn)
