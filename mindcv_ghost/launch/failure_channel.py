@@ -38,6 +38,9 @@ SCHEDULER = -1
 # up to a second after one has died (msrun sometimes at once), so there is no time to lose.
 _COLLECT_SECONDS = 0.3
 _COLLECT_AFTER_DEATH_SECONDS = 0.05
+# How long rank 0 waits until the others have ended after a failure, and for those that haven't
+# connected yet.
+_END_SECONDS, _CONNECT_SECONDS = 1.0, 5.0
 # A rank that has reported a failure ends by itself if rank 0 hasn't ended the job in this time.
 _ANSWER_SECONDS = 10.0
 _FINISH = "the end"
@@ -266,14 +269,21 @@ class FailureChannel:
         time.sleep(_COLLECT_AFTER_DEATH_SECONDS)
         with self._changed:
             cause = min(self._failures, key=Failure.priority)
-            connections = dict(self._connections)
         message = cause.message(self.world.size)
         _print(message)
-        for connection in connections.values():
-            connection.send(end=cause.code, text=message.splitlines()[-1])
-        # If rank 0 ended first, launcher and ranks would take that for one more death.
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and connections.keys() - self._lost:
+        # If rank 0 ended first, launcher and ranks would take that for one more death; also a rank
+        # that is about to connect, which on a busy host may take seconds longer than the failure.
+        started, told = time.monotonic(), set[int]()
+        while True:
+            with self._changed:
+                connections, missing = dict(self._connections), self._missing()
+            for rank in connections.keys() - told:
+                connections[rank].send(end=cause.code, text=message.splitlines()[-1])
+                told.add(rank)
+            left = missing or connections.keys() - self._lost
+            seconds = _CONNECT_SECONDS if missing else _END_SECONDS
+            if not left or time.monotonic() - started > seconds:
+                break
             time.sleep(0.02)
         self._end(cause.code)
 

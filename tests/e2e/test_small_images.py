@@ -88,6 +88,8 @@ def test_unusable_files_are_one_message_and_status_2(case, clothes, scripts):
         images.unlink()
         part = "fashion_mnist isn't complete in .*missing train-images-idx3-ubyte "
     if case == "offline":
+        for file in folder.iterdir():  # made for this test, so not the files that are fetched
+            file.unlink()
         # A proxy that doesn't answer, so that the test reaches no network even where there is one.
         scripts.environ.update(https_proxy="http://127.0.0.1:9", no_proxy="")
         part = "fashion_mnist can't be downloaded to .*(?s:.)*Connection refused"

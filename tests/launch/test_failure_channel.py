@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 import uuid
 
 import pytest
@@ -51,6 +52,14 @@ def test_a_reported_failure_ends_all_ranks_with_its_status(job, capsys):
     second.report(Failure(1, "ValueError: no", 7))
     assert (ended_second.get(timeout=SECONDS), ended_first.get(timeout=SECONDS)) == (7, 7)
     assert "rank 1 of 2 failed: ValueError: no" in capsys.readouterr().err
+
+
+def test_a_rank_that_connects_after_a_failure_ends_with_its_status(job):
+    first, ended_first = job(0)
+    first.report(Failure(0, "lr is 'fast'", 2, kind="user"))
+    time.sleep(0.6)  # the others have been told by then
+    _, ended_second = job(1)
+    assert (ended_second.get(timeout=SECONDS), ended_first.get(timeout=SECONDS)) == (2, 2)
 
 
 def test_a_closed_connection_is_a_death_unless_all_have_finished(job, capsys):
