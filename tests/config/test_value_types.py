@@ -85,6 +85,7 @@ REFUSED = [
     *(("crop_pct", text) for text in ("0", "-0.5", "87.5")),
     *(("label_smoothing", text) for text in ("1", "1.5", "-0.1")),
     *(("ema_decay", text) for text in ("1.1", "-1")),
+    *(("distill_temperature", text) for text in ("0", "-4", "1e200")),
     *(("drop_rate", text) for text in ("1", "-0.1", "x")),
     *(("scale", text) for text in ("[1.0, 0.08]", "0.5", "[0.1, 0.2, 0.3]", "[0.1, nan]", "[]")),
     *(("scale", text) for text in ("[-1, 1]", "[0.1, 2]", "[[0.1, 1]]", "[a, b]")),
