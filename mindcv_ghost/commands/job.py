@@ -83,8 +83,8 @@ def _augment(config: Config, card: Card, own: frozenset[str]) -> AugmentConfig:
     if layout is None or config.dataset.dataset.lower() in ARRAY_SETS:
         return config.augment
     values: dict[str, Any] = {
-        "mean": tuple(255 * value for value in layout.mean),
-        "std": tuple(255 * value for value in layout.std),
+        "mean": layout.byte_mean,
+        "std": layout.byte_std,
         "crop_pct": 1.0,
         "interpolation": "bilinear",
     }

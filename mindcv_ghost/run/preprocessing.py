@@ -29,7 +29,7 @@ def describe_preprocessing(kind: str, augment: Augment, in_channels: int) -> Pre
     height, width = augment.size
     if kind in ARRAY_SETS:
         layout = ARRAY_SETS[kind]
-        mean, std = (tuple(255 * value for value in each) for each in (layout.mean, layout.std))
+        mean, std = layout.byte_mean, layout.byte_std
         resize: int | tuple[int, int] = height if height == width else (height, width)
         interpolation = "bilinear"
     else:

@@ -79,16 +79,12 @@ class ResumeFolder:
         Returns:
             The new paths, ``*.given_up``, in the order of writing.
         """
-        if not any(_is_before(path, file) for file in _files(self.folder)):
-            return []
-        for old in self.folder.glob("*.given_up"):
-            with contextlib.suppress(OSError):
-                old.unlink()
-        renamed = []
-        for file in _files(self.folder):
-            if _is_before(path, file):
-                renamed.append(file.replace(file.with_name(file.name + ".given_up")))
-        return renamed
+        later = [file for file in _files(self.folder) if _is_before(path, file)]
+        if later:
+            for old in self.folder.glob("*.given_up"):
+                with contextlib.suppress(OSError):
+                    old.unlink()
+        return [file.replace(file.with_name(file.name + ".given_up")) for file in later]
 
 
 def superseded(files: list[Path]) -> list[Path]:

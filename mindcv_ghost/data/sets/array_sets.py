@@ -50,6 +50,16 @@ class ArraySet:
     label_sums: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
+    def byte_mean(self) -> tuple[float, ...]:
+        """``mean`` in the units of bytes, 0 to 255."""
+        return tuple(255 * value for value in self.mean)
+
+    @property
+    def byte_std(self) -> tuple[float, ...]:
+        """``std`` in the units of bytes."""
+        return tuple(255 * value for value in self.std)
+
+    @property
     def packs(self) -> tuple[str, ...]:
         """Endings that a file's name may have."""
         return ("",) if self.label_bytes else ("", ".gz")

@@ -149,7 +149,7 @@ def _train_arrays(
                 auto_augment(
                     augment.auto_augment,
                     size=size,
-                    mean=[255 * value for value in layout.mean * (3 // len(layout.mean))],
+                    mean=list(layout.byte_mean) * (3 // len(layout.mean)),
                     interpolation=augment.interpolation,
                     channels=channels,
                 )
