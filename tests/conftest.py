@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 import os
 import shutil
 import sys
@@ -22,9 +23,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "MINDCV_GHOST_GRAPHS" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["MINDCV_GHOST_GRAPHS"] = tempfile.mkdtemp(prefix="mindcv_ghost_tests_")
     atexit.register(shutil.rmtree, os.environ["MINDCV_GHOST_GRAPHS"], ignore_errors=True)
+# Where Open MPI 5 keeps the files of a launch, a folder for each test: see pytest_runtest_setup.
+LAUNCH_FOLDER = "PRTE_MCA_prte_tmpdir_base"
+_LAUNCHES = tempfile.mkdtemp(prefix="mindcv_ghost_tests_mpi_")
+atexit.register(shutil.rmtree, _LAUNCHES, ignore_errors=True)
+_launch_folders = itertools.count()
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker is `python -c`. MindSpore's compile cache wants a program's file.
     sys.argv[0] = os.path.join(os.path.dirname(pytest.__file__), "__main__.py")
+
+
+def pytest_runtest_setup(item):
+    """Keep the files that a killed mpirun leaves behind from the launches of other tests.
+
+    Open MPI 5 names its folder in /tmp after its process ID. When mpirun is killed, the folder
+    stays; and when a later mpirun gets the same ID, which many tests on a small machine make likely
+    (32,768 IDs), it ends with status 213: "The PMIx server's listener thread failed to start".
+    """
+    os.environ[LAUNCH_FOLDER] = os.path.join(_LAUNCHES, str(next(_launch_folders)))
 
 
 def pytest_collection_finish(session):
