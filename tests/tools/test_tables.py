@@ -87,7 +87,7 @@ def test_recorded_run_fills_its_row_and_its_provenance(project, run_folder):
         "[metrics](../../results/digits_metrics.csv) |" in page(project)
     )
     assert "seed 42, commit `0123456789ab`, 2026-11-23, Some CPU, 2 cores" in page(project)
-    assert "98.06 % top-1 on the 360 held-out digits after 2 epochs, 0:05:12" in page(project)
+    assert "98.06 % top-1 of the 360 validation digits in the best of 2 epochs" in page(project)
 
 
 def test_counts_stand_beside_the_papers(project):

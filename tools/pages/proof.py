@@ -41,8 +41,11 @@ NOT_RUN = "not run"
 TIMED_BATCH = "32"
 # The goals that were set before the first run, in points of top-1 on Fashion-MNIST.
 GOAL_LOSS, GOAL_PARENT, GOAL_LONG = 0.3, 94.5, 95.3
+_CAPTION = (
+    "Mean over seeds; bars are standard deviations, where there is more than one seed. Horizontal "
+    "axes are logarithmic, and vertical axes don't begin at 0."
+)
 _MARKERS = "os^vDPX<>*hpd8"
-_NEAR = 0.03  # points that are closer, as a share of their place, are drawn side by side
 _FIT_EPOCHS = (0, 1, 3, EPOCHS)
 # Question -> pairs of rows: the first is compared with the second.
 _COMPARED = {
@@ -53,6 +56,7 @@ _COMPARED = {
     "distilled": (("distilled", "ghost_resnet20"),),
     "long": (("ghost_resnet20_long", "resnet20_long"),),
 }
+_YES_OR_NO = ("parent", "thin", "distilled")  # whether the first row is as good as, or better
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def data_table(proof: Proof, data: str) -> str:
     """Return the table of a data set's networks."""
     head = ("Network", "Epochs", "Params (M)", "MACs (M)", "Top-1 (%)", "Right answers by seed")
-    head += ("Minutes of training", f"ms, batch of {TIMED_BATCH}")
+    head += ("Minutes of training", f"Inference, ms ({TIMED_BATCH} images)")
     rows = []
     for name, row in rows_of(data).items():
         runs = proof.runs(data, name)
@@ -138,7 +142,7 @@ def data_table(proof: Proof, data: str) -> str:
                 f"{runs[0]['macs'] / 1e6:.1f}" if runs else "–",
                 mean_and_spread(proof.top1(data, name)),
                 ", ".join(f"{one['correct']:,}" for one in runs) or "–",
-                f"{_training_seconds(runs) / 60:.1f}" if runs else "–",
+                _training_time(runs, 60, "{:.1f}") if runs else "–",
                 "–" if ms is None else f"{ms:.2f}",
             )
         )
@@ -147,9 +151,24 @@ def data_table(proof: Proof, data: str) -> str:
     return _table(head, rows) + note
 
 
-def _training_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
-    """Return how long a training takes, by the quickest run: others may have shared the machine."""
-    return min(one["epoch_seconds"] * one["epochs"] for one in runs)
+def _training_time(runs: Sequence[Mapping[str, Any]], unit: int, form: str) -> str:
+    """Say how long a training takes and with how many cores.
+
+    Args:
+        runs: of a row; the quickest one counts, because others may have shared the machine.
+        unit: in seconds.
+        form: how to print the number.
+    """
+    quickest = min(runs, key=_seconds)
+    return f"{form.format(_seconds(quickest) / unit)} ({_cores(quickest)})"
+
+
+def _seconds(run: Mapping[str, Any]) -> float:
+    return run["epoch_seconds"] * run["epochs"]
+
+
+def _cores(run: Mapping[str, Any]) -> str:
+    return run["hardware"].rpartition(", ")[2]
 
 
 def fit_table(proof: Proof) -> str:
@@ -168,7 +187,8 @@ def fit_table(proof: Proof) -> str:
         "\nTop-1 (%) of seed 0. Every number is a run of its own, whose schedule ends with its "
         f"last epoch. The fitted network has the {EPOCHS} epochs of its parent behind it. Its "
         "learning rate begins at 0.01, that of random weights at 0.1: neither was tuned, and the "
-        "other way round wasn't run.\n"
+        "other way round wasn't run. The runs of 1 epoch have no warm-up, the longer ones one "
+        "epoch of it.\n"
     )
     return _table(head, rows) + note
 
@@ -181,34 +201,48 @@ def findings(proof: Proof) -> str:
             f"- {title}: {sentence}\n"
             for data, title in DATA_SETS.items()
             for one, other in _COMPARED.get(key, ())
-            if (sentence := _difference(proof, data, one, other))
+            if (sentence := _difference(proof, data, key, one, other))
         ]
         parts += [f"**{question}**\n\n{''.join(lines)}"] if lines else []
     goals = "".join(f"{line}\n" for line in _goals(proof))
-    parts += [f"**The goals for Fashion-MNIST**\n\n{goals}"] if goals else []
+    title = "**Goals that were set before the first run (Fashion-MNIST)**"
+    parts += [f"{title}\n\n{goals}"] if goals else []
     return "\n".join(parts or ["Nothing has been compared yet.\n"])
 
 
-def _difference(proof: Proof, data: str, one: str, other: str) -> str:
+def _difference(proof: Proof, data: str, question: str, one: str, other: str) -> str:
     """Compare two rows in a sentence; "" if one of them wasn't run."""
-    a, b = proof.top1(data, one), proof.top1(data, other)
+    # A fitted start and a random one have their seeds in common.
+    seed = 0 if question == "fit" else None
+    a, b = proof.top1(data, one, seed), proof.top1(data, other, seed)
     if not a or not b:
         return ""
     gap = statistics.mean(a) - statistics.mean(b)
+    compared = ROWS["random_1" if question == "fit" else other].title
     text = f"{ROWS[one].title} is {abs(gap):.2f} points {'above' if gap >= 0 else 'below'} "
-    text += f"{ROWS[other].title}"
-    if ROWS[one].epochs != EPOCHS:
-        text += f" after {ROWS[one].epochs} epoch{'s' * (ROWS[one].epochs > 1)}"
+    text += compared
+    epochs = ROWS[one].epochs
+    if epochs != EPOCHS or question == "fit":
+        text += f" after {epochs} epoch{'s' * (epochs > 1)}"
     first, second = proof.runs(data, one)[0], proof.runs(data, other)[0]
     if first["macs"] != second["macs"]:
         text += f", with {first['macs'] / second['macs']:.2f} of the operations and "
         text += f"{first['parameters'] / second['parameters']:.2f} of the parameters"
-    seeds = f"{len(a)} seeds each" if len(a) == len(b) else f"{len(a)} and {len(b)} seeds"
     if len(a) < 2 or len(b) < 2:
-        single = "one seed each" if len(a) == len(b) else seeds
-        return f"{text} ({single}: the spread isn't known)."
+        counts = sorted({len(a), len(b)})
+        seeds = f"one seed against the mean of {counts[-1]}" if len(counts) > 1 else "one seed each"
+        return f"{text} ({seeds}: no standard error)."
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return f"{text}. The standard error of that difference, from {seeds}, is {error:.2f} points."
+    seeds = f"{len(a)} seeds each" if len(a) == len(b) else f"{len(a)} and {len(b)} seeds"
+    text = f"{text}. The standard error of that difference, from {seeds}, is {error:.2f} points."
+    return f"{_answer(gap, error)}{text}" if question in _YES_OR_NO else text
+
+
+def _answer(gap: float, error: float) -> str:
+    """Answer a question that is true if the first row isn't below the second."""
+    if abs(gap) <= 2 * error:
+        return "**No clear difference.** "
+    return "**Yes.** " if gap > 0 else "**No.** "
 
 
 def _goals(proof: Proof) -> list[str]:
@@ -274,7 +308,7 @@ def runs_list(proof: Proof) -> str:
     ]
     lines += [
         f"- Times of batches, {DATA_SETS[data]}: {times['hardware']}, commit `{times['commit']}`, "
-        f"{times['date'][:10]}; medians of networks in turns."
+        f"{times['date'][:10]}; medians, and the networks took turns."
         for data, times in proof.times.items()
     ]
     return "\n".join(lines or ["No run has been recorded yet."]) + "\n"
@@ -285,9 +319,7 @@ def chart_text(proof: Proof) -> str:
     if not _points(proof):
         return "There is no figure yet: no network has been trained.\n"
     return (
-        "![Top-1 against operations, and against the time of a batch](proof.png)\n\n"
-        "Mean over seeds; bars are standard deviations, where there is more than one seed. Points "
-        "of about the same place are moved apart to the right.\n"
+        f"![Top-1 against operations, and against the time of a batch](proof.png)\n\n{_CAPTION}\n"
     )
 
 
@@ -308,6 +340,7 @@ def summary(proof: Proof) -> str:
     seeds = sorted({len(proof.top1(data, row)) for data in DATA_SETS for row in PAIR} - {0})
     return (
         "[![Top-1 against operations](docs/proof_summary.png)](docs/proof.md)\n\n"
+        f"{_CAPTION}\n\n"
         f"Measured on a CPU after {EPOCHS} epochs, mean and standard deviation of "
         f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} ([all networks, and what "
         f"this doesn't show](docs/proof.md)):\n\n{''.join(lines)}"
@@ -328,7 +361,7 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     """Return what a recipe's own runs gave; None if there are none.
 
     Returns:
-        ``top1`` and ``hours`` as text, ``parameters``, ``epoch_seconds`` and ``seeds``.
+        ``top1``, ``hours`` and ``epoch_seconds`` as text, ``parameters`` and ``seeds``.
     """
     runs = [one for one in proof.records if one["recipe"] == recipe and not one["options"]]
     runs = [one for one in runs if one["epochs"]]
@@ -336,9 +369,9 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
         return None
     return {
         "top1": mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
-        "hours": f"{_training_seconds(runs) / 3600:.2f}",
+        "hours": _training_time(runs, 3600, "{:.2f}"),
         "parameters": runs[0]["parameters"],
-        "epoch_seconds": min(one["epoch_seconds"] for one in runs),
+        "epoch_seconds": _training_time(runs, runs[0]["epochs"], "{:.1f}"),
         "seeds": len(runs),
     }
 
@@ -384,7 +417,8 @@ def draw_chart(folder: str | os.PathLike, png: str | os.PathLike) -> None:
     for (data, networks), (left, right) in zip(points.items(), panels):
         _draw_panel(left, [(p.macs, p) for p in networks], "multiply-adds of an image (millions)")
         timed = [(p.ms, p) for p in networks if p.ms is not None]
-        _draw_panel(right, timed, f"milliseconds of a batch of {TIMED_BATCH} images, this package")
+        label = f"inference of {TIMED_BATCH} images (ms), this package's operators"
+        _draw_panel(right, timed, label)
         left.set_title(DATA_SETS[data], size=10, loc="left")
         _put_legend(right, *left.get_legend_handles_labels())
     save_chart(figure, png, folder)
@@ -428,21 +462,20 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="both", labelsize=8, length=3, pad=3)  # 10 is a tick like 9
-    drawn: list[float] = []
     for x, point in points:
-        near = sum(abs(math.log(x / other)) < _NEAR for other in drawn)
-        drawn.append(x)
         mean = statistics.mean(point.top1)
         bar = statistics.stdev(point.top1) if len(point.top1) > 1 else None
         axes.errorbar(
-            x * (1 + _NEAR * near),
+            x,
             mean,
             yerr=bar,
             fmt=point.marker,
             color=point.colour,
             label=point.title,
             capsize=3,
-            markersize=6,
+            markersize=7,
+            markerfacecolor="none",  # some networks are at about the same place
+            markeredgewidth=1.4,
         )
     axes.margins(x=0.08, y=0.1)
 

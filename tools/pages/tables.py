@@ -182,7 +182,7 @@ def _proof_row(summary: dict, recipe: DescribedRecipe, sources: Sources, page: P
         f"{summary['top1']} ({seeds} seed{'s' * (seeds > 1)})",
         "–",
         f"{summary['parameters'] / 1e6:.2f}",
-        f"{summary['epoch_seconds']:.1f}",
+        summary["epoch_seconds"],
         "–",
         "–",
         _link("cfg", recipe.path, page),
@@ -306,7 +306,7 @@ def _hours_and_accuracy(recipe: DescribedRecipe, sources: Sources, page: Path) -
     if summary is None:
         return NOT_MEASURED, NOT_MEASURED
     source = _link("measured", sources.root / PROOF_PAGE, page)
-    return f"{summary['hours']} ({source})", f"{summary['top1']} % top-1 ({source})"
+    return f"{summary['hours']}, {source}", f"{summary['top1']} % top-1 ({source})"
 
 
 def digits_sentence(sources: Sources, page: Path) -> str:
@@ -316,8 +316,9 @@ def digits_sentence(sources: Sources, page: Path) -> str:
         return f"The quick start's result: {NOT_MEASURED}.\n"
     run = max(runs, key=lambda run: run["date"])
     return (
-        f"Measured: {run['top1']:.2f} % top-1 on the {run['images']} held-out digits after "
-        f"{run['epochs']} epochs, {format_duration(run['train_seconds'])} of training in "
+        f"Measured: {run['top1']:.2f} % top-1 of the {run['images']} validation digits in the best "
+        f"of {run['epochs']} epochs, which these digits chose; "
+        f"{format_duration(run['train_seconds'])} of training in "
         f"{run['ranks']} processes on {run['hardware']} (MindSpore {run['versions']['mindspore']}, "
         f"commit `{run['commit']}`).\n"
     )
