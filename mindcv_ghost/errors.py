@@ -14,6 +14,7 @@ __all__ = [
     "LaunchError",
     "UserError",
     "did_you_mean",
+    "first_line",
     "near_names",
     "tells_user_errors",
 ]
@@ -41,6 +42,16 @@ class CheckpointError(UserError):
 
 class LaunchError(UserError):
     """The processes of a job can't form a cluster."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an exception's message; MindSpore's are followed by call stacks.
+
+    >>> first_line(ValueError("----\nno\nmore")), first_line(KeyError())
+    ('no', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
+    return lines[0] if lines else type(error).__name__
 
 
 def near_names(word: str, names: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from mindcv_ghost.errors import CheckpointError, ConfigError, UserError, did_you_mean
+from mindcv_ghost.errors import CheckpointError, ConfigError, UserError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import argparse
@@ -375,6 +375,12 @@ def create_model_by_name(
         # What a model raises for an argument that it doesn't have, or a value that it doesn't take.
         given = ", ".join(f"{key}={value!r}" for key, value in {**arguments, **model_args}.items())
         raise ConfigError(f"model {name} can't be built with {given}: {error}") from error
+    except RuntimeError as error:
+        # MindCV 0.3's rexnet_* reshape weights that MindSpore 2.8 hasn't initialised yet.
+        raise ConfigError(
+            f"MindCV {mindcv.__version__} can't build {name} under MindSpore "
+            f"{mindspore.__version__}: {first_line(error)}"
+        ) from error
     made_of_mint = compat.mint_convolutions(network)
     if made_of_mint and mindspore.get_context("device_target") == "CPU":
         raise ConfigError(

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindcv_ghost.analysis.hooks import evaluate_with_hooks, leaf_cells
+from mindcv_ghost.analysis.hooks import evaluate_with_hooks, leaf_cells, tells_unfit_images
 from mindcv_ghost.analysis.live_tensors import LiveTensors
-from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.errors import ConfigError, tells_user_errors
 from mindcv_ghost.program import program
 from mindcv_ghost.registry import add_model_arguments, create_model_by_options
 
@@ -139,7 +139,7 @@ def count_macs(network: nn.Cell, input_shape: Sequence[int]) -> ComplexityReport
             )
         )
 
-    with evaluate_with_hooks(network, leaf_cells(network), record):
+    with evaluate_with_hooks(network, leaf_cells(network, _COUNTED), record):
         network(Tensor(np.zeros(tuple(input_shape), np.float32)))
     return ComplexityReport(
         input_shape=tuple(input_shape),
@@ -218,7 +218,8 @@ def _text(value: Any) -> str:
 
 def _measure(name: str, args: argparse.Namespace) -> ComplexityReport:
     network = create_model_by_options(name, args)
-    return count_macs(network, (1, args.in_channels, args.image_size, args.image_size))
+    with tells_unfit_images(name, args.image_size):
+        return count_macs(network, (1, args.in_channels, args.image_size, args.image_size))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -242,6 +243,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table, CSV or JSON of the models on the command line; return the exit status."""
     args = _parser().parse_args(argv)
+    if args.image_size < 1:
+        raise ConfigError(f"--image_size is {args.image_size}; it must be at least 1")
     rows: list[dict[str, Any]] = []
     for name in args.models:
         rows += _report_rows(name, _measure(name, args), args.layers)

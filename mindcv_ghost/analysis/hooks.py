@@ -9,9 +9,16 @@ from typing import Any, Callable
 import mindspore as ms
 from mindspore import nn
 
+from mindcv_ghost.errors import ConfigError, first_line
 from mindcv_ghost.kernels.exchange import ordinary_cells
 
-__all__ = ["evaluate_with_hooks", "evaluation_mode", "first_convolution", "leaf_cells"]
+__all__ = [
+    "evaluate_with_hooks",
+    "evaluation_mode",
+    "first_convolution",
+    "leaf_cells",
+    "tells_unfit_images",
+]
 
 Hook = Callable[[str, nn.Cell, "tuple[Any, ...]", Any], Any]
 
@@ -81,10 +88,39 @@ def _forward_hooks(cells: Mapping[str, nn.Cell], hook: Hook) -> Iterator[None]:
             handle.remove()
 
 
-def leaf_cells(network: nn.Cell) -> dict[str, nn.Cell]:
-    """Find the cells without children, each under the first path that leads to it."""
+@contextmanager
+def tells_unfit_images(model: str, image_size: int) -> Iterator[None]:
+    """Turn what a network raises for images of another size than it takes into a message.
+
+    Args:
+        model: its name.
+        image_size: the side of the images on which it is run inside the ``with`` block.
+
+    Raises:
+        ConfigError: with the first line of the network's own message.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError) as problem:
+        raise ConfigError(
+            f"{model} can't be run on images of {image_size}x{image_size}: {first_line(problem)}. "
+            "Give another --image_size."
+        ) from problem
+
+
+def leaf_cells(network: nn.Cell, kinds: tuple[type, ...] = ()) -> dict[str, nn.Cell]:
+    """Find the cells without children, each under the first path that leads to it.
+
+    Args:
+        network: any network.
+        kinds: cells to return even with children: a linear layer's activation is one.
+    """
     with ordinary_cells(network):  # native ones have an operator below them
-        return {name: cell for name, cell in network.cells_and_names() if not cell.name_cells()}
+        return {
+            name: cell
+            for name, cell in network.cells_and_names()
+            if not cell.name_cells() or isinstance(cell, kinds)
+        }
 
 
 def first_convolution(network: nn.Cell) -> nn.Conv2d | None:

@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import numpy as np
 
 from mindcv_ghost.errors import ConfigError, DataError
 
-__all__ = ["read_images"]
+__all__ = ["add_picture_arguments", "check_picture_arguments", "read_images"]
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# ImageNet's, of pixels from 0 to 255, as in MindCV's recipes.
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def read_images(files: Sequence[str], size: int, channels: int) -> np.ndarray:
+def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--image_size``, ``--mean`` and ``--std`` to a command line."""
+    parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")
+    for name, what in (("mean", "mean"), ("std", "standard deviation")):
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            type=float,
+            metavar="NUMBER",
+            help=f"{what} of the pixels, 0 to 255, a number for each channel: the {name} of the "
+            "recipe that the network was trained with (ImageNet's)",
+        )
+
+
+def check_picture_arguments(options: argparse.Namespace) -> None:
+    """Check what :func:`add_picture_arguments` added.
+
+    Raises:
+        ConfigError: if a value isn't legal.
+    """
+    if options.image_size < 8:
+        raise ConfigError(f"--image_size is {options.image_size}; it must be at least 8")
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        if values is not None and len(values) != options.in_channels:
+            raise ConfigError(
+                f"--{name} has {len(values)} numbers, but --in_channels is {options.in_channels}: "
+                "give one for each channel"
+            )
+    if options.std is not None and not all(0 < value < float("inf") for value in options.std):
+        raise ConfigError(f"--std is {' '.join(map(str, options.std))}; give numbers above 0")
+
+
+def read_images(
+    files: Sequence[str],
+    size: int,
+    channels: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> np.ndarray:
     """Read pictures, resize their shorter side, crop the centre and normalise.
 
     Args:
         files: pictures; if there are none, the two photographs that scikit-learn includes.
         size: side of the crop in pixels.
         channels: 1 (grey) or 3 (RGB).
+        mean: of the pixels (0 to 255) by channel; by default ImageNet's, of all channels if grey.
+        std: their standard deviation.
 
     Returns:
-        An array of shape (N, channels, size, size), normalised with ImageNet's mean and deviation.
+        An array of shape (N, channels, size, size), normalised.
 
     Raises:
         DataError: if a file is missing or isn't a picture, or scikit-learn isn't installed.
@@ -44,11 +87,16 @@ def read_images(files: Sequence[str], size: int, channels: int) -> np.ndarray:
         left, top = (width - size) // 2, (height - size) // 2
         picture = picture.resize((width, height), Image.BICUBIC)
         pictures.append(np.asarray(picture.crop((left, top, left + size, top + size))))
-    images = np.stack(pictures).astype(np.float32).reshape(-1, size, size, channels) / 255
-    mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
-    if channels == 1:
-        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    return np.ascontiguousarray(((images - mean) / std).transpose(0, 3, 1, 2))
+    images = np.stack(pictures).astype(np.float32).reshape(-1, size, size, channels)
+    centre, spread = (
+        np.array(_of_channels(usual, channels) if given is None else given, np.float32)
+        for given, usual in ((mean, _MEAN), (std, _STD))
+    )
+    return np.ascontiguousarray(((images - centre) / spread).transpose(0, 3, 1, 2))
+
+
+def _of_channels(values: Sequence[float], channels: int) -> Sequence[float]:
+    return values if channels == len(values) else [sum(values) / len(values)]
 
 
 def _sample_files() -> list[str]:

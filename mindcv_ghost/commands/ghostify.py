@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
+    from mindcv_ghost.analysis.pictures import add_picture_arguments
+
     parser = argparse.ArgumentParser(
         prog=program("ghostify"),
         description="Replace the convolutions of a model by Ghost modules. Prints what became of "
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image", nargs="+", metavar="FILE", help="for --init fit: some hundred training pictures"
     )
-    parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")
+    add_picture_arguments(parser)
     add_model_arguments(parser, num_classes=1000)
     parser.add_argument("--ckpt_path", metavar="FILE", help="weights of the model")
     parser.add_argument("--output", type=Path, metavar="FILE", help="a .ckpt to write")
@@ -71,15 +74,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what can't work, before anything slow happens."""
-    if args.image_size < 8:
-        raise ConfigError(f"--image_size is {args.image_size}; it must be at least 8")
+    from mindcv_ghost.analysis.pictures import check_picture_arguments
+    from mindcv_ghost.config.keys import CHEAP_KERNEL_SIZES
+
+    if args.cheap_kernel_size not in CHEAP_KERNEL_SIZES:
+        raise ConfigError(
+            f"--cheap_kernel_size is {args.cheap_kernel_size}; give one of "
+            f"{', '.join(map(str, CHEAP_KERNEL_SIZES))}"
+        )
     if args.init == "fit" and not (args.ckpt_path and args.image):
         raise ConfigError(
             "--init fit needs a trained network and pictures: give --ckpt_path FILE and "
             "--image FILE ..., some hundred pictures of the training set"
         )
-    if args.image and args.init != "fit":
-        raise ConfigError("--image is only for --init fit; leave it out")
+    for name in ("image", "mean", "std"):
+        if getattr(args, name) and args.init != "fit":
+            raise ConfigError(f"--{name} is only for --init fit; leave it out")
+    check_picture_arguments(args)
     if args.output is None:
         return
     if args.output.suffix != ".ckpt":
@@ -99,7 +110,7 @@ def _ghostify(network: nn.Cell, args: argparse.Namespace) -> tuple[nn.Cell, Ghos
         load_weights(network, args.ckpt_path, model=args.model)
     images = None
     if args.init == "fit":
-        images = read_images(args.image, args.image_size, args.in_channels)
+        images = read_images(args.image, args.image_size, args.in_channels, args.mean, args.std)
     try:
         return ghostify(
             network,
@@ -127,10 +138,15 @@ def _options(args: argparse.Namespace) -> str:
     """Return the keys with which train and validate build this network and load its weights."""
     words = [f"ratio={args.ratio}", f"cheap_kernel_size={args.cheap_kernel_size}"]
     if args.where:
-        words.append(f"where='[{', '.join(args.where)}]'")
+        words.append(f"where=[{', '.join(args.where)}]")
     if args.init == "fit":
         words.append("init=fit")
     if args.image_size != 224:
         words.append(f"image_size={args.image_size}")
-    model = f"--model {args.model} --num_classes {args.num_classes}"
-    return f"{model} --ghostify {' '.join(words)} --ckpt_path {args.output}"
+    model = ["--model", args.model, "--num_classes", str(args.num_classes)]
+    if args.in_channels != 3:
+        model += ["--in_channels", str(args.in_channels)]
+    if args.model_args:
+        model += ["--model_args", *args.model_args]
+    words = [*model, "--ghostify", *words, "--ckpt_path", str(args.output)]
+    return shlex.join(words)

@@ -67,10 +67,13 @@ _RESERVED = {
     **{name: f"--{name}" for name in ("drop_path_rate", "pretrained", "ema")},
     **{"model_name": "--model", "checkpoint_path": "--ckpt_path"},
 }
+CHEAP_KERNEL_SIZES = (1, 3, 5, 7)
+"""What ``ghostify`` takes from a recipe or a command line; in code it takes any odd size."""
+
 # ghostify's arguments (surgery/ghostify.py), and calibration_images, how many it is fitted to.
 _GHOSTIFY = {
     "ratio": Int(2),
-    "cheap_kernel_size": Int(choices=(1, 3, 5, 7)),
+    "cheap_kernel_size": Int(choices=CHEAP_KERNEL_SIZES),
     "where": TextList(),
     "init": Text(("random", "fit")),
     "image_size": Int(1),

@@ -84,10 +84,12 @@ def _read(path: Path, model: str) -> WeightsFile:
 
 
 def _is_mindspores(file: WeightsFile) -> bool:
-    """Whether a file has MindSpore's names; a .safetensors file may have either framework's."""
+    """Whether a file has MindSpore's names; Ghost networks have BN."""
+    if any(name.endswith(".running_mean") for name in file.arrays):
+        return False  # whatever its suffix
     if file.path.suffix == ".ckpt" or file.metadata.get("format") == "ms":
         return True
-    return any(name.endswith(".moving_mean") for name in file.arrays)  # Ghost networks have BN
+    return any(name.endswith(".moving_mean") for name in file.arrays)
 
 
 def _to_mindspore(args: argparse.Namespace, file: WeightsFile) -> ConversionReport:
@@ -127,10 +129,24 @@ def _network(args: argparse.Namespace, file: WeightsFile, classifier: str) -> nn
     """Create the network with ``--num_classes`` classes, by default as many as the file has."""
     classes = args.num_classes
     if classes is None:
-        heads = (a for n, a in file.arrays.items() if f".{n}".endswith(f".{classifier}") and a.ndim)
-        head = next(heads, None)
-        classes = 1000 if head is None else head.shape[0]
-    return create_model_by_options(args.model, args, num_classes=int(classes))
+        classes = _count_classes(file, classifier) or 1000
+    return create_model_by_options(args.model, args, num_classes=classes)
+
+
+def _count_classes(file: WeightsFile, classifier: str) -> int:
+    """Return the number of rows of a file's classifier; 0 if it has none.
+
+    A Ghost classifier has two weights. If its ratio doesn't divide the classes, there are more rows
+    than classes, the file doesn't fit, and ``--num_classes`` has to be given.
+    """
+    path = classifier[: -len(".weight")]
+    rows = {
+        part: int(array.shape[0])
+        for name, array in file.arrays.items()
+        for part in ("", ".primary", ".cheap")
+        if f".{name}".endswith(f".{path}{part}.weight") and array.ndim
+    }
+    return rows.get("") or sum(rows.values())
 
 
 def _text(report: ConversionReport, args: argparse.Namespace) -> str:

@@ -79,14 +79,7 @@ def to_mindspore(
     dialect = min(by_dialect, key=lambda d: len(plain[d][0].keys() ^ by_dialect[d].values()))
     names, (offered, prefix) = by_dialect[dialect], plain[dialect]
     _check_fit(model, offered, {names[name]: shape for name, shape in shapes.items()})
-    wrong = [
-        f"{name} is {array.dtype}" for name, array in offered.items() if array.dtype.kind != "f"
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{len(wrong)} of {len(shapes)} arrays aren't of a floating-point type ({wrong[0]}): "
-            "quantised or damaged weights can't be converted."
-        )
+    _check_types(offered)
     arrays = {name: offered[names[name]].astype(np.float32) for name in shapes}
     cast = sum(offered[names[name]].dtype != np.float32 for name in shapes)
     report = _report(model, dialect, arrays, len(tensors) - len(offered), cast)
@@ -108,12 +101,14 @@ def to_torch(
         Arrays by PyTorch's names, and the report.
 
     Raises:
-        CheckpointError: if a parameter is missing, left over or has another shape.
+        CheckpointError: if a parameter is missing, left over, has another shape, or isn't of
+            floating-point type.
         ConfigError: if the model isn't a Ghost network or has no names in this dialect.
     """
     shapes = {p.name: tuple(p.shape) for p in network.get_parameters()}
     names = torch_names(model, shapes, dialect)
     _check_fit(model, parameters, shapes)
+    _check_types({name: parameters[name] for name in shapes})
     tensors: dict[str, np.ndarray] = {}
     for name in shapes:
         tensors[names[name]] = np.array(parameters[name], np.float32)
@@ -154,6 +149,15 @@ def _report(
     statistics = sum(name.endswith(("moving_mean", "moving_variance")) for name in arrays)
     numbers = sum(array.size for array in arrays.values())
     return ConversionReport(model, dialect, len(arrays), statistics, numbers, counters, int(cast))
+
+
+def _check_types(arrays: Mapping[str, np.ndarray]) -> None:
+    wrong = [f"{name} is {a.dtype}" for name, a in arrays.items() if a.dtype.kind != "f"]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of {len(arrays)} arrays aren't of a floating-point type ({wrong[0]}): "
+            "quantised or damaged weights can't be converted."
+        )
 
 
 def _check_fit(

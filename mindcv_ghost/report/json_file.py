@@ -31,6 +31,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
             f"there is no {path}: a training writes run.json into its run folder, and "
             "validate.json is the last line that a validation prints"
         ) from None
+    except OSError as error:
+        raise ReportError(f"{path} can't be read: {error.strerror or error}") from None
     except ValueError as error:  # not JSON, or not UTF-8
         raise ReportError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -283,7 +283,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", help="metrics.csv of a run folder")
     parser.add_argument("png", help="where the picture goes")
     arguments = parser.parse_args(argv)
-    plot_learning_curve(arguments.source, arguments.png)
+    try:
+        plot_learning_curve(arguments.source, arguments.png)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise ReportError(f"{arguments.png} can't be written: {reason}") from None
     return 0
 
 

@@ -44,18 +44,30 @@ def describe_run(run_folder: str) -> str:
     rows = last_run(read_metrics(folder / "metrics.csv"))
     if not rows:
         raise ReportError(f"{folder} holds no finished epoch")
-    lines = [f"{facts['model']}: {facts['parameters']:,} parameters, {len(rows)} epochs"]
-    if facts.get("seconds") is not None:
-        ranks = facts["ranks"]
-        on = f"{ranks} x {facts['device']}" if ranks > 1 else facts["device"]
-        lines[0] += f" in {format_duration(facts['seconds'])} on {on}"
-    if (folder / "validate.json").is_file():
-        lines.append(_accuracy(read_json(folder / "validate.json")))
+    try:
+        lines = [_training(facts, len(rows))]
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ReportError(f"{folder / 'run.json'} isn't a training's: {problem!r}") from None
+    validation = folder / "validate.json"
+    if validation.is_file():
+        try:
+            lines.append(_accuracy(read_json(validation)))
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ReportError(f"{validation} isn't a validation's: {problem!r}") from None
     width = max(len(label) for _, label in _FILES)
     for name, label in _FILES:
         if (folder / name).exists():
             lines.append(f"  {label:<{width}}  {folder / name}")
     return "\n".join(lines)
+
+
+def _training(facts: dict, epochs: int) -> str:
+    text = f"{facts['model']}: {facts['parameters']:,} parameters, {epochs} epochs"
+    if facts.get("seconds") is None:
+        return text
+    ranks = facts["ranks"]
+    on = f"{ranks} x {facts['device']}" if ranks > 1 else facts["device"]
+    return f"{text} in {format_duration(facts['seconds'])} on {on}"
 
 
 def _accuracy(validation: dict) -> str:

@@ -30,7 +30,7 @@ from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.distillation import Teacher
-from mindcv_ghost.errors import CheckpointError, ConfigError
+from mindcv_ghost.errors import CheckpointError, ConfigError, first_line
 from mindcv_ghost.launch.processes import stderr_into
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.registry import create_model_by_name
@@ -169,7 +169,7 @@ def prepare_teacher(
         side = "x".join(map(str, image.shape[1:]))
         raise ConfigError(
             f"teacher: {distill.teacher} can't answer the student's images of {side} (in_channels, "
-            f"image_resize): {_first_line(error)}"
+            f"image_resize): {first_line(error)}"
         ) from error
     facts = {
         "model": distill.teacher,
@@ -268,8 +268,3 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
-    return lines[0] if lines else type(error).__name__

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.errors import CheckpointError, first_line
 from mindcv_ghost.storage.atomic_file import replacing
 from mindcv_ghost.storage.name_mismatch import Mismatch, compare
 from mindcv_ghost.storage.training_state import STATE_FORMAT
@@ -133,7 +133,7 @@ def save_weights(parameters: Sequence[ms.Parameter], path: str | os.PathLike) ->
         except Exception as error:
             with contextlib.suppress(OSError):
                 temporary.with_suffix(".tmp").unlink()  # where MindSpore writes before it renames
-            raise OSError(f"{path} can't be written: {_first_line(error)}") from error
+            raise OSError(f"{path} can't be written: {first_line(error)}") from error
 
 
 def load_weights(
@@ -352,8 +352,3 @@ def _is_pytorchs(file: WeightsFile) -> bool:
     return file.metadata.get("format") == "pt" or any(
         name.endswith((".running_mean", ".running_var")) for name in file.arrays
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
-    return lines[0] if lines else type(error).__name__

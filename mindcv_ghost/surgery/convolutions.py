@@ -13,6 +13,7 @@ from mindspore import Tensor, nn
 
 from mindcv_ghost.analysis.hooks import evaluate_with_hooks
 from mindcv_ghost.layers.ghost_module import GhostModule
+from mindcv_ghost.layers.rep_conv import RepConv
 
 __all__ = ["ConvolutionSite", "find_convolutions"]
 
@@ -155,16 +156,31 @@ def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
         return f"shared: run {trace.runs[name]} times"
     if any(_is_ghost(parent) for parent in _parents(trace.network, name)):
         return "part of a Ghost module"
+    if any(isinstance(parent, RepConv) for parent in _parents(trace.network, name)):
+        return "one of parallel branches, which are merged after training"
+    sharing = _others_with_its_weight(name, conv, trace)
+    if sharing:
+        return f"shares its weight with {sharing}"
     if trace.outputs[name].shape[2:] == (1, 1):
         # Squeeze-and-excitation or a classifier: a cheap kernel would use one of its weights only.
         return "maps of one position"
     return ""
 
 
+def _others_with_its_weight(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
+    others = (
+        other
+        for other, cell in trace.cells.items()
+        if other != name and any(conv.weight is weight for weight in cell.get_parameters())
+    )
+    return ", ".join(others)
+
+
 def _is_ghost(cell: nn.Cell) -> bool:
-    if isinstance(cell, GhostModule):
-        return cell.cheap is not None  # with ratio 1 it is an ordinary convolution
-    return type(cell).__name__ == "GhostModule"  # MindCV's
+    """Whether a cell is a Ghost module, of this package (V3's and RepGhost's too) or of MindCV."""
+    if {"primary", "cheap"} <= set(cell.name_cells()):  # with ratio 1 there is no cheap branch
+        return True
+    return type(cell).__name__ == "GhostModule" and not isinstance(cell, GhostModule)
 
 
 def _parents(network: nn.Cell, name: str) -> list[nn.Cell]:

@@ -226,8 +226,8 @@ def _norm_maker(norm: nn.BatchNorm2d) -> Callable[[int], nn.Cell]:
     scale = scales[0] if len(scales) == 1 else 1.0
 
     def make(channels: int) -> nn.Cell:
-        made = nn.BatchNorm2d(channels, eps=norm.eps)
-        made.momentum = norm.momentum
+        # The attribute is the new batch's share; the operator keeps what the constructor was given.
+        made = nn.BatchNorm2d(channels, eps=norm.eps, momentum=1.0 - norm.momentum)
         made.gamma.set_data(Tensor(np.full(channels, scale, np.float32)))
         return made
 

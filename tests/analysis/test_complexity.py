@@ -121,6 +121,12 @@ def test_every_kind_of_layer_has_the_macs_counted_by_hand():
     assert report.layers[0].output_shape == (2, 6, 4, 4)
 
 
+def test_a_linear_layer_with_an_activation_is_counted():
+    network = nn.SequentialCell(nn.Dense(512, 256, activation="relu"), nn.Dense(256, 10))
+    report = count_macs(network, (1, 512))
+    assert [layer.macs for layer in report.layers] == [512 * 256, 256 * 10]
+
+
 def test_counting_changes_neither_mode_nor_flags_nor_statistics():
     before = ms.get_context("mode")
     network = mindcv.create_model("ghost_resnet18", num_classes=3).set_train()
@@ -191,6 +197,9 @@ def test_command_prints_csv(capsys):
         (["ghost_resnet18", "--model_args", "ratio"], "--model_args takes name=value"),
         (["ghost_resnet18", "--model_args", "ratio=65"], "ratio is 65, but a Ghost module of 64"),
         (["ghost_resnet18", "--model_args", "ratoi=4"], "ratoi"),
+        (["ghost_resnet18", "--image_size", "-1"], "--image_size is -1; it must be at least 1"),
+        (["vgg11", "--image_size", "96"], "vgg11 can't be run on images of 96x96: "),
+        (["rexnet_09"], "can't build rexnet_09 under MindSpore"),
     ],
 )
 def test_bad_arguments_end_with_status_2_and_no_traceback(capsys, argv, message):

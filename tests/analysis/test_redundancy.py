@@ -131,6 +131,8 @@ def test_the_centre_of_a_picture_is_cropped(tmp_path):
     white = (1.0 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(images[0, :, 10, 10], white, rtol=1e-5)
     assert read_images([str(tmp_path / "a.png")], 20, 1).shape == (1, 1, 20, 20)
+    grey = read_images([str(tmp_path / "a.png")], 20, 1, [55.0], [50.0])
+    np.testing.assert_allclose(grey[0, 0, 10, 10], 4.0)
 
 
 @pytest.mark.parametrize(

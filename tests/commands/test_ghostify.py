@@ -19,6 +19,7 @@ from mindcv_ghost.run.model import create_network
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 from mindcv_ghost.surgery import ghostify
 
+FIT = ["resnet18", "--init", "fit", "--ckpt_path", "in.ckpt", "--image", "a.png"]
 MODEL = ["resnet18", "--num_classes", "10", "--image_size", "64", "--where", "layer4.1.*"]
 
 
@@ -91,6 +92,16 @@ def test_a_fitted_network_is_that_of_the_function(tmp_path, capsys, images):
     np.testing.assert_array_equal(output(images, saved), output(images, expected))
 
 
+def test_the_printed_options_build_the_network_of_other_channels_and_arguments(tmp_path, capsys):
+    out = tmp_path / "with a space.ckpt"
+    words = ["ghost_resnet20_cifar", "--model_args", "ratio=1", "--in_channels", "1"]
+    words += ["--num_classes", "10", "--image_size", "28", "--where", "*"]
+    assert main([*words, "--cheap_kernel_size", "1", "--output", str(out)]) == 0
+    network = network_of(capsys.readouterr().out.splitlines()[-1])
+    load_weights(network, out)
+    assert network.conv1.primary.conv.primary.conv.weight.shape == (8, 1, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -102,6 +113,10 @@ def test_a_fitted_network_is_that_of_the_function(tmp_path, capsys, images):
         (["resnet18", "--output", "no/a.ckpt"], "--output no/a.ckpt: there is no folder no"),
         (["resnet18", "--output", "old.ckpt"], "--output old.ckpt exists already; --force"),
         (["resnet18", "--image_size", "4"], "--image_size is 4; it must be at least 8"),
+        (["resnet18", "--cheap_kernel_size", "9"], "--cheap_kernel_size is 9; give one of 1, 3"),
+        (["resnet18", "--std", "1", "1", "1"], "--std is only for --init fit; leave it out"),
+        ([*FIT, "--mean", "1"], "--mean has 1 numbers, but --in_channels is 3: give one for each"),
+        ([*FIT, "--std", "1", "0", "1"], "--std is 1.0 0.0 1.0; give numbers above 0"),
     ],
 )
 def test_bad_input_is_status_2_and_one_message(words, message, tmp_path, monkeypatch, capsys):

@@ -217,6 +217,29 @@ def test_half_precision_is_converted_to_float32_and_counted(state):
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
 
 
+def test_quantised_weights_are_refused_in_this_direction_too(state):
+    network = mindcv.create_model(MODEL, num_classes=7)
+    arrays, _ = to_mindspore(state, network, MODEL)
+    arrays["conv1.weight"] = arrays["conv1.weight"].astype(np.int8)
+    with pytest.raises(CheckpointError, match="1 of .* floating-point type .conv1.weight is int8"):
+        to_torch(arrays, network, MODEL)
+
+
+def test_the_classes_of_a_ghost_classifier_are_counted(tmp_path):
+    network = mindcv.create_model("ghost_resnet18", num_classes=6, ghost_classifier=True)
+    save_weights(list(network.get_parameters()), tmp_path / "in.ckpt")
+    words = ["--model", "ghost_resnet18", "--model_args", "ghost_classifier=true"]
+    assert run(tmp_path / "in.ckpt", tmp_path / "out.safetensors", *words) == 0
+    assert run(tmp_path / "out.safetensors", tmp_path / "back.ckpt", *words) == 0
+    load_weights(network, tmp_path / "back.ckpt")
+
+
+def test_pytorchs_file_is_known_by_its_content_whatever_its_suffix(tmp_path, source, capsys):
+    (tmp_path / "a.ckpt").write_bytes(source.read_bytes())
+    assert run(tmp_path / "a.ckpt", tmp_path / "x.pth", "--model", MODEL) == 2
+    assert "are both PyTorch files" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [

@@ -9,7 +9,7 @@ from mindspore import Tensor, nn
 
 import mindcv_ghost
 from mindcv_ghost.layers import RepConv
-from mindcv_ghost.surgery import deploy, has_deploy_form
+from mindcv_ghost.surgery import deploy, ghostify, has_deploy_form
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +88,28 @@ def test_deployed_network_evaluates_as_the_trained_one_and_leaves_it_alone(name)
     built = mindcv_ghost.create_model(name, num_classes=5, deploy=True)
     assert [p.name for p in built.get_parameters()] == [p.name for p in deployed.get_parameters()]
     assert has_deploy_form(network) and not has_deploy_form(deployed)
+
+
+def test_a_network_inside_another_cell_is_deployed_by_its_paths():
+    network = mindcv_ghost.create_model("repghostnet_050", num_classes=5).set_train(False)
+    expected = network(images(64)).asnumpy()
+    nn.SequentialCell(network, nn.Softmax())  # puts "0." before the names of its parameters
+    got = deploy(network)(images(64)).asnumpy()
+    np.testing.assert_allclose(got, expected, rtol=0.0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_branches_are_not_merged_after_other_layers_were_replaced():
+    network = mindcv_ghost.create_model("repghostnet_050", num_classes=5)
+    report = ghostify(network, image_size=64)[1]
+    reasons = {row.name: row.reason for row in report.kept}
+    assert reasons["blocks.0.0.ghost1.primary.conv"] == "part of a Ghost module"
+    assert report.replaced and not has_deploy_form(network)
+    with pytest.raises(ValueError, match="in training form, without ghostify"):
+        deploy(network)
+    network = mindcv_ghost.create_model("ghostnetv3_050", num_classes=5)
+    network.conv_stem = nn.SequentialCell(network.conv_stem)
+    with pytest.raises(ValueError, match="GhostNetV3 isn't as it was built: it has no conv_stem"):
+        deploy(network)
 
 
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghostnetv2_100"])

@@ -81,6 +81,8 @@ def test_the_command_draws_the_curve_into_the_file(metrics, tmp_path, capsys):
     rows, columns = np.nonzero(np.abs(left - rgb_of(plots.BLUE)).max(axis=-1) <= 8)
     assert rows[columns.argmin()] < left.shape[0] / 4 < left.shape[0] * 3 / 4 < rows.max()
     assert columns[rows.argmax()] - columns.min() > left.shape[1] / 2
+    assert plots.main([str(metrics), "/dev/null/curve.png"]) == 2
+    assert capsys.readouterr().err.startswith("error: /dev/null/curve.png can't be written: ")
     assert plots.main([str(tmp_path / "nothing.csv"), str(png)]) == 2
     assert capsys.readouterr().err.startswith("error: no metrics file")
 

@@ -17,6 +17,15 @@ def test_summary_has_the_result_and_the_files_that_exist(run_folder, capsys):
     assert "learning curve" not in places
 
 
+def test_files_of_something_else_are_named(run_folder, capsys):
+    (run_folder / "validate.json").write_text('{"files": []}')
+    assert show.main([str(run_folder)]) == 2
+    assert f"{run_folder}/validate.json isn't a validation's: " in capsys.readouterr().err
+    (run_folder / "run.json").write_text("{}")
+    assert show.main([str(run_folder)]) == 2
+    assert f"{run_folder}/run.json isn't a training's: " in capsys.readouterr().err
+
+
 def test_a_folder_without_a_run_is_an_error(tmp_path, capsys):
     assert show.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: there is no {tmp_path}/run.json: ")

@@ -109,6 +109,14 @@ def test_a_ghost_module_of_ratio_1_is_replaced_as_the_convolution_that_it_is():
     np.testing.assert_allclose(network.set_train(False)(x).asnumpy(), expected, atol=2e-5)
 
 
+def test_convolutions_that_share_a_weight_are_kept():
+    network = nn.SequentialCell(*(nn.Conv2d(8, 8, 3) for _ in range(4)))
+    network[2].weight = network[1].weight
+    _, report = ghostify(network, image_size=16)
+    assert [row.name for row in report.replaced] == ["3"]
+    assert [row.reason for row in report.kept][1:] == [f"shares its weight with {i}" for i in "21"]
+
+
 def test_settings_of_a_convolution_carry_over_to_the_module():
     network = Odd()
     x = images(2, 3, 50, 46)
@@ -130,6 +138,7 @@ def test_settings_of_a_convolution_carry_over_to_the_module():
     assert wide.primary.conv.has_bias and not wide.cheap.conv.has_bias
     assert (wide.primary.bn.eps, wide.cheap.bn.eps) == (1e-3, 1e-3)
     assert wide.primary.bn.momentum == pytest.approx(0.03)
+    assert wide.primary.bn.bn_train.momentum == pytest.approx(0.03)  # what MindSpore computes with
     assert not wide.cheap.bn.gamma.asnumpy().any()
     assert isinstance(network.wide_norm, nn.Identity)
     dilated = network.dilated

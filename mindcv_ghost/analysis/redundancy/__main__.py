@@ -7,7 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindcv_ghost.analysis.pictures import read_images
+from mindcv_ghost.analysis.hooks import tells_unfit_images
+from mindcv_ghost.analysis.pictures import (
+    add_picture_arguments,
+    check_picture_arguments,
+    read_images,
+)
 from mindcv_ghost.analysis.redundancy.measure import (
     default_layer,
     errors_csv,
@@ -32,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="name of a MindCV model")
     parser.add_argument("--ckpt_path", help="trained weights (default: random ones)")
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures")
-    parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")
+    add_picture_arguments(parser)
     parser.add_argument("--layer", help="path of a cell (end of the first residual stage)")
     parser.add_argument("--out", type=Path, default=Path("redundancy"), help="folder (redundancy)")
     add_model_arguments(parser, num_classes=1000)
@@ -43,9 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write table and picture, print the table; return the exit status."""
     args = _parser().parse_args(argv)
-    if args.image_size < 8:
-        raise ConfigError(f"--image_size is {args.image_size}; it must be at least 8")
-    images = read_images(args.image, args.image_size, args.in_channels)
+    check_picture_arguments(args)
+    images = read_images(args.image, args.image_size, args.in_channels, args.mean, args.std)
     network = create_model_by_options(args.model, args)
     if args.ckpt_path:
         print(f"{args.ckpt_path}: {load_weights(network, args.ckpt_path, model=args.model)}")
@@ -56,21 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     layer = args.layer or default_layer(network)
-    maps = feature_maps(network, images, layer)
+    with tells_unfit_images(args.model, args.image_size):
+        maps = feature_maps(network, images, layer)
     result = measure_redundancy(maps)
     table = errors_csv(result)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_text(args.out / "errors.csv", table)
-    except OSError as problem:
-        raise ConfigError(f"--out {args.out} can't be written: {problem}") from None
     print(f"{args.model}, {layer}: {len(result.live)} of {result.channels} maps are live")
     print(table, end="")
 
     from mindcv_ghost.analysis.redundancy.picture import draw_redundancy
 
     weights = "" if args.ckpt_path else " (RANDOM WEIGHTS)"
-    draw_redundancy(maps, result, f"{args.model}, {layer}{weights}", args.out / "maps.png")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_text(args.out / "errors.csv", table)
+        draw_redundancy(maps, result, f"{args.model}, {layer}{weights}", args.out / "maps.png")
+    except OSError as problem:
+        raise ConfigError(f"--out {args.out} can't be written: {problem}") from None
     print(f"written: {args.out / 'errors.csv'}, {args.out / 'maps.png'}")
     return 0
 
