@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line without the program's name; None: ``sys.argv[1:]``.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A name of an image or class that the locale can't show ends no command.
+        if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if words[:1] in (["-h"], ["--help"], ["help"]):
         print(_help_text())
         return 0

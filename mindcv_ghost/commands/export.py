@@ -9,12 +9,13 @@ The last line of standard output is one JSON object.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 from mindcv_ghost.commands.job import read_job
 from mindcv_ghost.config import Config
-from mindcv_ghost.errors import CheckpointError, ConfigError
+from mindcv_ghost.errors import CheckpointError, ConfigError, DataError
 from mindcv_ghost.run.imports import importing_without_gc
 from mindcv_ghost.storage.staging import folder_problem
 
@@ -77,8 +78,27 @@ def _check(config: Config) -> None:
         problem = folder_problem(Path(folder)) if folder else ""
         if problem:
             raise ConfigError(f"--{key} {folder}: {problem}; give another folder")
-    if export.int8 and not Path(export.int8).is_dir():
-        raise ConfigError(f"--int8 {export.int8}: there is no such folder of calibration images")
+    if export.int8_report and os.path.isdir(export.int8_report):
+        raise ConfigError(f"--int8_report {export.int8_report} is a folder; give a file")
+    if export.int8:
+        _check_calibration(export.int8)
+    if export.web:
+        from mindcv_ghost.export.web import prepare_web_page
+
+        prepare_web_page(Path(export.web))
+
+
+def _check_calibration(folder: str) -> None:
+    from mindcv_ghost.inference.pictures import find_pictures
+
+    if not os.path.isdir(folder):
+        raise ConfigError(f"--int8 {folder}: there is no such folder of calibration images")
+    try:
+        _, problems = find_pictures([folder])
+    except DataError as problem:
+        problems = [str(problem)]
+    if problems:
+        raise ConfigError(f"--int8: {'; '.join(problems)}")
 
 
 def _check_checkpoint(path: str) -> None:

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindcv_ghost import compat
-from mindcv_ghost.errors import CheckpointError, ConfigError, DataError, tells_user_errors
+from mindcv_ghost.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UserError,
+    tells_user_errors,
+)
 from mindcv_ghost.program import program
 
 if TYPE_CHECKING:
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
     from mindcv_ghost.inference.preprocessing import Picture
 
 __all__ = ["main"]
+
+_MOST_THREADS = 1024
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 @tells_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Classify pictures and print the results; return the exit status."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     _check(args)
     from mindcv_ghost.inference.pictures import find_pictures
 
@@ -89,6 +97,8 @@ def _check(args: argparse.Namespace) -> None:
     for name, least in (("topk", 1), ("batch_size", 1), ("threads", 0)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} is {getattr(args, name)}; it must be at least {least}")
+    if args.threads > _MOST_THREADS:
+        raise ConfigError(f"--threads is {args.threads}; it must be at most {_MOST_THREADS}")
     if args.pretrained:
         for option in ("model", "config", "use_ema", "threads"):
             if getattr(args, option):
@@ -112,7 +122,13 @@ def _open_published(args: argparse.Namespace) -> Classifier:
     from mindcv_ghost.commands.job import use_published
 
     words = ["--pretrained", args.pretrained]
-    return _open_recipe(use_published(words, _read_recipe(words), "validate"))
+    config = _read_recipe(words)
+    if not isinstance(config.model.pretrained, str):
+        raise ConfigError(
+            f"--pretrained {args.pretrained}: give a name that `{program('weights')}` lists, a "
+            "folder or URL#sha256=DIGITS; MindCV's own weights are for validate, train and export"
+        )
+    return _open_recipe(use_published(words, config, "validate"))
 
 
 def _open_file(args: argparse.Namespace) -> Classifier:
@@ -145,10 +161,13 @@ def _open_file(args: argparse.Namespace) -> Classifier:
 
 
 def _open_checkpoint(model: Path, args: argparse.Namespace) -> Classifier:
-    if not model.is_file():
-        raise CheckpointError(f"{model} doesn't exist")
+    from mindcv_ghost.data.sets.paths import file_problem
+
+    problem = file_problem(model)
+    if problem:
+        raise CheckpointError(f"{model} {problem}")
     beside = model.with_name("config.yaml")
-    if not args.config and not beside.is_file():
+    if not args.config and file_problem(beside):
         raise CheckpointError(
             f"{model} has weights alone: give the recipe that the network was trained by, with "
             "--config RECIPE (a training writes config.yaml beside its checkpoints)"
@@ -201,11 +220,17 @@ def _classify(classifier: Classifier, names: Sequence[str], args: argparse.Names
     return all_good
 
 
-def _read(names: Sequence[str]) -> Iterator[Picture]:
+def _read(names: Sequence[str]) -> Iterator[Picture | DataError]:
     from mindcv_ghost.inference.pictures import STANDARD_INPUT, read_standard_input
 
     for name in names:
-        yield read_standard_input() if name == STANDARD_INPUT else name
+        if name != STANDARD_INPUT:
+            yield name
+            continue
+        try:
+            yield read_standard_input()
+        except DataError as problem:
+            yield problem
 
 
 def _format(names: Sequence[str], labels: Sequence[str], args: argparse.Namespace) -> Format:
@@ -239,4 +264,13 @@ def _write(text: str, bar: Any, file: Any = None) -> None:
         return
     file = sys.stdout if file is None else file
     with bar.external_write_mode(file) if bar is not None else contextlib.nullcontext():
-        print(text, file=file, flush=True)
+        try:
+            print(text, file=file, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as problem:
+            with contextlib.suppress(OSError, ValueError):
+                # What is left in the buffer would fail once more when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+            reason = problem.strerror or problem
+            raise UserError(f"the results can't be written to standard output: {reason}") from None

@@ -544,8 +544,8 @@ class ExportConfig:
     verify_images: int | None = _key(
         500,
         Nullable(Int(0), "all"),
-        "images of the validation set, spread evenly over it, that the files are run on; 0 for "
-        "random numbers instead",
+        "at most so many images of the validation set, spread evenly over it, that the files are "
+        "run on; 0 for random numbers instead",
     )
     int8: str = _key(
         "", Text(legal="a folder", empty=True), "quantise with this folder's images, as well"

@@ -45,12 +45,21 @@ def write_triton_repository(folder: Path, onnx_path: Path) -> None:
             labels = [" ".join(name.split()) for name in description.class_names]
             write_text(model / _LABELS, "\n".join(labels) + "\n")
         write_text(model / f"{description.model}.json", description.to_json())
-        write_text(model / "config.pbtxt", _config(exported))
+        _write_config(model / "config.pbtxt", _config(exported))
     except OSError as error:
         raise UserError(
             f"the model repository can't be written to {folder}: {error.strerror or error}. Give "
             "a folder that can be written to."
         ) from None
+
+
+def _write_config(path: Path, text: str) -> None:
+    """Write the configuration; one that differs, maybe by its owner's hand, is kept as a copy."""
+    if path.is_file():
+        old = path.read_bytes()
+        if old != text.encode():
+            write_bytes(path.with_name(f"{path.name}.old"), old)
+    write_text(path, text)
 
 
 def _config(exported: OnnxFacts) -> str:

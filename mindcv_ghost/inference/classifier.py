@@ -105,12 +105,13 @@ class Classifier:
         return self._all([pictures], topk)[0]
 
     def stream(
-        self, pictures: Iterable[Picture], *, topk: int = 5, batch_size: int = 8
+        self, pictures: Iterable[Picture | DataError], *, topk: int = 5, batch_size: int = 8
     ) -> Generator[list[Prediction] | DataError, None, None]:
         """Classify many pictures; the next batch is read while the network runs.
 
         Args:
-            pictures: as many as there are, read when their turn comes.
+            pictures: as many as there are, read when their turn comes. An error in the place of one
+                that the caller couldn't read comes out in its place.
             topk: see :meth:`__call__`.
             batch_size: pictures that the network gets at once.
 
@@ -151,8 +152,10 @@ class Classifier:
             results.append(result)
         return results
 
-    def _prepare(self, picture: Picture) -> np.ndarray:
+    def _prepare(self, picture: Picture | DataError) -> np.ndarray:
         """Make the network's input of one picture, without the dimension of the batch."""
+        if isinstance(picture, DataError):
+            raise picture
         if self._preprocessing is not None:
             return preprocess(picture, self._preprocessing)
         return np.ascontiguousarray(to_pixels(picture))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mindcv_ghost.errors import CheckpointError, ConfigError
-from mindcv_ghost.inference.runtime import in_fixed_batches, read_side_car
+from mindcv_ghost.errors import CheckpointError, ConfigError, first_line
+from mindcv_ghost.inference.description import ModelDescription
+from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_side_car
 
 __all__ = ["MindirRuntime"]
 
 
 class MindirRuntime:
-    """See :class:`~mindcv_ghost.inference.runtime.Runtime`; the description is the JSON beside it.
+    """See :class:`~mindcv_ghost.inference.runtime.Runtime`.
 
     Args:
         path: the file.
@@ -45,15 +47,33 @@ class MindirRuntime:
             )
             self._graph = ms.nn.GraphCell(ms.load(str(path)))
         except Exception as problem:  # protobuf's and MindSpore's errors have no other common class
-            first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-            raise CheckpointError(f"{path} isn't a whole MindIR file: {first[:300]}") from None
+            raise CheckpointError(
+                f"{path} isn't a whole MindIR file: {first_line(problem)[:300]}"
+            ) from None
         self.name = str(path)
-        self.description = read_side_car(path)
+        metadata = _user_info(model)
+        if "version" in metadata and "num_classes" in metadata:
+            # Not of the JSON beside it, which an export of an .onnx file may have replaced since.
+            self.description: ModelDescription | None = ModelDescription.from_metadata(
+                metadata, str(path)
+            )
+        else:
+            self.description = read_side_car(path)
         self._tensor, self._lock = ms.Tensor, threading.Lock()
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Run the network; see ``Runtime``. Calls wait for each other: a cell isn't thread-safe."""
         parts = in_fixed_batches(np.ascontiguousarray(batch), self.input_shape[0])
         with self._lock:
-            results = [self._graph(self._tensor(part)).asnumpy() for part in parts]
+            try:
+                results = [self._graph(self._tensor(part)).asnumpy() for part in parts]
+            except (RuntimeError, ValueError, TypeError) as problem:
+                raise cannot_run(self.name, parts[0], problem) from None
         return np.concatenate(results)[: len(batch)].astype(np.float32, copy=False)
+
+
+def _user_info(model: Any) -> dict[str, str]:
+    info = model.user_info
+    if hasattr(info, "items"):
+        return dict(info)
+    return {entry.key: entry.value for entry in info}  # how protobuf 7 reads MindSpore 2.8's maps

@@ -8,7 +8,7 @@ import numpy as np
 
 from mindcv_ghost.errors import CheckpointError, ConfigError
 from mindcv_ghost.inference.description import ModelDescription
-from mindcv_ghost.inference.runtime import in_fixed_batches, read_side_car
+from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_side_car
 
 __all__ = ["OnnxRuntime"]
 
@@ -66,6 +66,13 @@ class OnnxRuntime:
                 f"{path} has the inputs {found or '(none)'}; a classifier of pictures has one, of "
                 "four dimensions"
             )
+        if inputs[0].type == "tensor(uint8)" and not (
+            self.description and self.description.embedded_preprocessing
+        ):
+            raise CheckpointError(
+                f"{path} takes bytes, but normalised pixels are floating-point numbers: export the "
+                "network with an input of float32"
+            )
         self._input, self._output = inputs[0].name, outputs[0].name
         self._type = _TYPES[inputs[0].type]
         self.input_shape = tuple(s if isinstance(s, int) else None for s in inputs[0].shape)
@@ -73,5 +80,8 @@ class OnnxRuntime:
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Run the network; see ``Runtime``."""
         parts = in_fixed_batches(batch.astype(self._type, copy=False), self.input_shape[0])
-        results = [self._session.run([self._output], {self._input: part})[0] for part in parts]
+        try:
+            results = [self._session.run([self._output], {self._input: part})[0] for part in parts]
+        except Exception as problem:  # its errors have no common class but this
+            raise cannot_run(self.name, parts[0], problem) from None
         return np.concatenate(results)[: len(batch)].astype(np.float32, copy=False)

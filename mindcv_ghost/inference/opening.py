@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mindcv_ghost.data.sets.paths import file_problem
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.inference.runtime import Runtime
 
@@ -31,9 +32,9 @@ def open_runtime(path: str | os.PathLike, threads: int = 0) -> Runtime:
         raise CheckpointError(
             f"{path}: the suffix must be .onnx or .mindir; `mindcv-ghost export` writes both"
         )
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "doesn't exist"
-        raise CheckpointError(f"{path} {what}; `mindcv-ghost export` writes .onnx and .mindir")
+    problem = file_problem(path)
+    if problem:
+        raise CheckpointError(f"{path} {problem}; `mindcv-ghost export` writes .onnx and .mindir")
     if path.suffix == ".mindir":
         from mindcv_ghost.inference.mindir_runtime import MindirRuntime
 

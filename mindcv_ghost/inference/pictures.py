@@ -47,8 +47,11 @@ def find_pictures(words: Sequence[str]) -> tuple[list[str], list[str]]:
             matches = sorted(glob.glob(word, recursive=True))
             if not matches:
                 problems.append(f"{printable(word)}: there is no such file")
+            inside = []
             for match in matches:
-                found += _in_folder(match, problems) if os.path.isdir(match) else [match]
+                inside += _in_folder(match, problems) if os.path.isdir(match) else [match]
+            # ** matches folders and the files in them: each once.
+            found += {os.path.normpath(path): path for path in inside}.values()
     if not found:
         raise DataError("; ".join(problems))
     return found, problems

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from mindcv_ghost.errors import CheckpointError, first_line
 from mindcv_ghost.inference.description import ModelDescription
 
-__all__ = ["Runtime", "in_fixed_batches", "read_side_car"]
+__all__ = ["Runtime", "cannot_run", "in_fixed_batches", "read_side_car"]
 
 
 class Runtime(Protocol):
@@ -52,6 +53,14 @@ def read_side_car(path: Path) -> ModelDescription | None:
     if not (isinstance(values, dict) and "version" in values and "num_classes" in values):
         return None
     return ModelDescription.from_json(text, str(beside))
+
+
+def cannot_run(name: str, batch: np.ndarray, problem: BaseException) -> CheckpointError:
+    """Make the error for a batch on which a file's network failed."""
+    return CheckpointError(
+        f"{name} can't be run on a batch of shape {batch.shape}: {first_line(problem)[:300]}. If "
+        "it takes one image at a time, or memory is short, give --batch_size 1."
+    )
 
 
 def in_fixed_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:

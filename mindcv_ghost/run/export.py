@@ -145,13 +145,14 @@ class ExportRun:
                     files.append(self._quantise(model, folder, answers))
                 for file in files:
                     file.describe(self.images.split)
-                self._write_for_others(files)
                 names = sorted(path.name for path in folder.iterdir())
         except OSError as error:
             raise UserError(
                 f"--output {output}: the files can't be written ({error.strerror or error}). "
                 "Nothing was written; free some space, or give another folder."
             ) from error
+        # Now, so that the files stay if this fails.
+        self._write_for_others([output / file.path.name for file in files])
         return self._summary(files, [output / name for name in names])
 
     def _write(self, folder: Path) -> tuple[onnx.ModelProto | None, list[ExportedFile]]:
@@ -249,10 +250,10 @@ class ExportRun:
             file.check(batch, np.eye(description.num_classes, dtype=np.float32)[classes])
         return file
 
-    def _write_for_others(self, files: list[ExportedFile]) -> None:
+    def _write_for_others(self, files: list[Path]) -> None:
         """Write the web page and the model repository, of the int8 file if there is one."""
         export = self.config.export
-        path = [file.path for file in files if file.path.suffix == ".onnx"][-1:]
+        path = [file for file in files if file.suffix == ".onnx"][-1:]
         if export.web:
             from mindcv_ghost.export.web import write_web_page
 

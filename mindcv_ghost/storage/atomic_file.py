@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
+    "flush",
     "link_or_copy",
     "move_into_place",
     "remove_temporary_files",
@@ -62,14 +63,19 @@ def move_into_place(source: Path, target: Path) -> None:
             of the name is removed; that isn't one step.
         target: is replaced.
     """
-    for path in (source, *source.rglob("*")):
-        # Some writers create files for the owner alone.
-        os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~_umask())
-        _flush(path)
+    flush(source)
     if source.is_dir() and target.is_dir():
         shutil.rmtree(target)
     os.replace(source, target)
     _flush_folder(target.parent)
+
+
+def flush(path: Path) -> None:
+    """Give a file, or all of a folder, the usual permissions, and flush it to the disk."""
+    for part in (path, *path.rglob("*")):
+        # Some writers create files for the owner alone.
+        os.chmod(part, (0o777 if part.is_dir() else 0o666) & ~_umask())
+        _flush(part)
 
 
 def write_bytes(path: str | os.PathLike, data: bytes | bytearray) -> None:

@@ -1,7 +1,7 @@
 """Several files that appear together in a folder once all of them are whole, or not at all.
 
-They are written to a hidden folder inside it, and renamed at the end. If anything fails before, or
-the process is interrupted or told to end, the hidden folder is removed.
+They are written to a hidden folder inside it, flushed, and renamed at the end. If anything fails
+before, or the process is interrupted or told to end, the hidden folder is removed.
 
 A folder that has to be new is claimed by the hidden folder: its name is fixed, and of two processes
 only one can create it. That holds on network file systems without locks, too.
@@ -17,10 +17,10 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mindcv_ghost.storage.atomic_file import move_into_place
+from mindcv_ghost.storage.atomic_file import flush, move_into_place
 
 __all__ = ["folder_problem", "is_claimed", "staged"]
 
@@ -49,8 +49,10 @@ def staged(folder: Path, new: bool = False) -> Iterator[Path]:
                 raise FileExistsError(errno.EEXIST, "it isn't empty", str(folder))
             with _ends_at_sigterm():
                 yield hidden
+                paths = sorted(hidden.iterdir())
+                _check_that_all_can_be_moved(paths, folder)
                 with _taken_back(folder) if new else contextlib.nullcontext():
-                    for path in sorted(hidden.iterdir()):
+                    for path in paths:
                         move_into_place(path, folder / path.name)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
@@ -58,6 +60,16 @@ def staged(folder: Path, new: bool = False) -> Iterator[Path]:
         for part in created:
             with contextlib.suppress(OSError):
                 part.rmdir()  # only if it is empty: nothing was written
+
+
+def _check_that_all_can_be_moved(paths: Sequence[Path], folder: Path) -> None:
+    """Flush all files, and compare kinds: what is left to do are renames, which need no space."""
+    for path in paths:
+        flush(path)
+        target = folder / path.name
+        if target.exists() and target.is_dir() != path.is_dir():
+            code = errno.EISDIR if target.is_dir() else errno.ENOTDIR
+            raise OSError(code, os.strerror(code), str(target))
 
 
 def is_claimed(folder: Path) -> bool:
@@ -68,11 +80,11 @@ def is_claimed(folder: Path) -> bool:
 def folder_problem(folder: Path) -> str:
     """Say why a folder can't be written to, as half a sentence; "" if it can, or can be created."""
     nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        return f"{nearest} isn't a folder"
     try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            return f"{nearest} isn't a folder"
         os.rmdir(tempfile.mkdtemp(prefix=_PREFIX, dir=nearest))
     except OSError as error:
         return f"{nearest} can't be written to ({error.strerror})"

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from mindcv_ghost.commands.infer import main
+from mindcv_ghost.errors import DataError
 from tests.helpers.exported import description, write_means
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,44 @@ def test_a_bad_file_is_told_and_the_others_go_on(images, batch_size, capsys):
     ]
 
 
+def test_a_bad_standard_input_is_told_and_the_others_go_on(images, monkeypatch, capsys):
+    def refuses():
+        raise DataError("standard input has more than a picture may have")
+
+    monkeypatch.setattr("mindcv_ghost.inference.pictures.read_standard_input", refuses)
+    assert main(["images/r.png", "-", "images/b", "--csv", "--topk", "1"]) == 1
+    done = capsys.readouterr()
+    assert [line.split(",")[0] for line in done.out.splitlines()[1:]] == [
+        *("images/r.png", "images/b/1.png"),
+    ]
+    assert done.err == "error: -: standard input has more than a picture may have\n"
+
+
+def test_options_may_stand_between_the_images(images, capsys):
+    assert main(["images/r.png", "--topk", "1", "images/b", "--csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
+def test_an_output_that_cannot_be_written_is_one_message(images):
+    words = [sys.executable, "-m", "mindcv_ghost", "infer", "images", "--model", "means.onnx"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the results can't be written to standard output: No space left on device\n"
+    )
+
+
+def test_a_name_that_the_locale_cannot_show_ends_nothing(images):
+    os.rename("images/r.png", "images/猫.png")
+    words = [sys.executable, "-m", "mindcv_ghost", "infer", "images/猫.png", "--csv"]
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([*words, "--topk", "1"], capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].startswith("images/\\u732b.png,1,red,")
+
+
 def test_a_single_bad_file_is_status_1(images, capsys):
     (images / "bad.png").write_text("no image")
     assert main(["images/bad.png"]) == 1
@@ -118,6 +157,9 @@ def test_a_single_bad_file_is_status_1(images, capsys):
         (["images", "--config", "ghost_resnet50_digits"], "has its own preprocessing"),
         (["images", "--config", "nosuch"], "nosuch"),
         (["images", "--model", "nosuch.ckpt"], "nosuch.ckpt doesn't exist"),
+        (["images", "--model", f"{'x' * 300}.onnx"], "can't be read: File name too long"),
+        (["images", "--threads", "99999999999"], "it must be at most 1024"),
+        (["images", "--pretrained", "true"], "--pretrained true: give a name that"),
     ],
     ids=" ".join,
 )

@@ -132,6 +132,17 @@ def test_other_models_of_a_repository_are_left_alone(tmp_path):
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"digits_conv", "other"}
 
 
+def test_a_configuration_that_was_changed_by_hand_is_kept_as_a_copy(tmp_path):
+    model = repository(tmp_path)
+    ours = (model / "config.pbtxt").read_text()
+    repository(tmp_path)
+    assert not (model / "config.pbtxt.old").exists()
+    (model / "config.pbtxt").write_text(ours.replace("platform", "backend"))
+    repository(tmp_path)
+    assert (model / "config.pbtxt").read_text() == ours
+    assert (model / "config.pbtxt.old").read_text() == ours.replace("platform", "backend")
+
+
 def test_what_cannot_be_read_or_written_is_told(tmp_path):
     write_digits_onnx(tmp_path / "foreign.onnx", None)
     with pytest.raises(DataError, match="foreign.onnx: the description"):

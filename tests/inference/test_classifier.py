@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 import mindcv_ghost
 from mindcv_ghost.errors import CheckpointError, DataError
+from mindcv_ghost.export.metadata import add_metadata
 from mindcv_ghost.inference.classifier import Classifier, Prediction
 from mindcv_ghost.inference.description import Preprocessing
 from mindcv_ghost.inference.preprocessing import preprocess
@@ -229,3 +231,31 @@ def test_a_mindir_file_is_run_by_mindspore(tmp_path):
     ]
     found = classifier(plain(64, 128, 0))
     assert np.allclose([p.probability for p in found], softmax(2, 1, 0), atol=1e-6)
+    # Its own description comes before that of the JSON, which another export may have written.
+    names = ("rot", "grün", "blau")
+    add_metadata(tmp_path / "means.mindir", description(class_names=names).to_metadata())
+    classifier = Classifier(tmp_path / "means.mindir")
+    assert classifier(plain(0, 64, 0))[0].label == "grün"
+
+
+def test_a_network_that_takes_bytes_gets_no_normalised_pixels(tmp_path):
+    model = onnx.load(write_means(tmp_path / "means.onnx", None))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    cast = onnx.helper.make_node("Cast", ["image"], ["floats"], to=onnx.TensorProto.FLOAT)
+    model.graph.node[0].input[0] = "floats"
+    model.graph.node.insert(0, cast)
+    onnx.save(model, tmp_path / "bytes.onnx")
+    with pytest.raises(CheckpointError, match="takes bytes, but normalised pixels are"):
+        Classifier(tmp_path / "bytes.onnx", description=description())
+
+
+def test_a_network_that_fails_on_a_batch_is_one_message(tmp_path):
+    model = onnx.load(write_means(tmp_path / "means.onnx", description()))
+    shape = onnx.numpy_helper.from_array(np.array([1, 3], np.int64), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node[1].CopyFrom(onnx.helper.make_node("Reshape", ["mean", "shape"], ["logits"]))
+    onnx.save(model, tmp_path / "one.onnx")
+    classifier = Classifier(tmp_path / "one.onnx")
+    assert classifier(plain(64, 0, 0))[0].label == "red"
+    with pytest.raises(CheckpointError, match=r"of shape \(2, 3, .* give --batch_size 1"):
+        classifier([plain(64, 0, 0), plain(0, 64, 0)])

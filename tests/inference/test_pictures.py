@@ -38,6 +38,9 @@ def test_words_keep_their_order_and_a_named_file_needs_no_suffix(tree):
 def test_a_pattern_is_expanded_and_sorted(tree):
     assert find_pictures(["b/*"])[0] == ["b/10.JPG", "b/2.png"]
     assert find_pictures(["**/*.png"])[0] == ["b/2.png", "c.png"]
+    whole = ["b/10.JPG", "b/2.png", "c.png", "a/deep/x.bmp", "a/z.webp"]
+    for pattern in ("**", "**/*"):  # match folders and the files in them
+        assert sorted(find_pictures([pattern])[0]) == sorted([*whole, "note.txt"])
     assert find_pictures(["[ab]"])[0] == ["a/z.webp", "a/deep/x.bmp", "b/10.JPG", "b/2.png"]
 
 

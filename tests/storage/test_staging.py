@@ -39,6 +39,20 @@ def test_after_an_error_the_folder_is_as_it_was(tmp_path):
     assert (tmp_path / "a").read_text() == "old"
 
 
+def test_nothing_is_replaced_where_one_of_the_names_is_a_folder(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError), staged(tmp_path) as folder:
+        (folder / "a").write_text("new")
+        (folder / "b").write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_why_a_folder_cannot_be_written_is_told_for_a_name_that_is_too_long(tmp_path):
+    assert "can't be written to (File name too long)" in folder_problem(tmp_path / ("x" * 300))
+
+
 def test_folders_that_it_created_are_removed_after_an_error(tmp_path):
     with pytest.raises(OSError, match="full"), staged(tmp_path / "x" / "y") as folder:
         (folder / "a").write_text("half")

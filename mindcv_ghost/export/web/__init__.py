@@ -15,11 +15,24 @@ from mindcv_ghost.export.onnx_facts import OnnxFacts, read_facts
 from mindcv_ghost.export.web.npm_package import FILES, VERSION, onnxruntime_web
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 
-__all__ = ["write_web_page"]
+__all__ = ["prepare_web_page", "write_web_page"]
 
 _PAGE = Path(__file__).with_name("page")
 _FIRST = "index.html"
 _MARK = '<meta name="generator" content="mindcv-ghost">'
+
+
+def prepare_web_page(folder: Path) -> None:
+    """Fetch what a page needs, and refuse a folder with another page: before a network is exported.
+
+    Args:
+        folder: where the page will go.
+
+    Raises:
+        UserError: as :func:`write_web_page` does.
+    """
+    _refuse_another_page(folder)
+    onnxruntime_web()
 
 
 def write_web_page(folder: Path, onnx_path: Path) -> None:
