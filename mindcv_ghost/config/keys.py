@@ -247,7 +247,7 @@ class AugmentConfig:
             NumberList(Int(0, 255), (3,)),
             "0 to 255, three of these (RGB), or random",
         ),
-        "pixel value that random erasing writes",
+        "what random erasing writes into the normalised image: 0 is the mean colour",
     )
     re_max_attempts: int = _key(10, Int(1), "attempts to place an erased area")
     mean: tuple[float, ...] = _key(
@@ -419,7 +419,7 @@ class SchedulerConfig:
     multi_step_decay_milestones: tuple[int, ...] = _key(
         (30, 60, 90),
         NumberList(Int(1), order="increasing"),
-        "epochs at which multi_step_decay lowers lr",
+        "epochs after the warm-up at which multi_step_decay lowers lr",
     )
     lr_epoch_stair: bool = _key(False, Bool(), "change lr once an epoch instead of every step")
     num_cycles: int = _key(1, Int(1), "cycles of cosine and cyclic")
@@ -487,7 +487,10 @@ class AmpConfig:
         "cells that O1 casts to float16, or O2 leaves in float32",
     )
     loss_scale_type: str = _key(
-        "fixed", Text(("fixed", "dynamic", "auto")), "how the loss is scaled against underflow"
+        "fixed",
+        Text(("fixed", "dynamic", "auto")),
+        "how the loss is scaled against underflow; auto: dynamic from 2^24 with amp_level O2, else "
+        "not at all",
     )
     loss_scale: float = _key(
         1.0, Float(lo=1), "loss scale, or the initial one of a dynamic loss scale"

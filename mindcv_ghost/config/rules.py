@@ -72,6 +72,12 @@ def _batches(v: Values) -> Iterator[Problem]:
                 f"{key} mixes pairs of images: make batch_size even, or set {key}: 0",
             )
             break
+    for key in ("mixup", "cutmix"):
+        if v[key] and v["loss"] == "asl_single_label":
+            yield (
+                (key, "loss"),
+                f"asl_single_label takes one class an image: set {key}: 0, or choose another loss",
+            )
     if v["num_samples"] and v["aug_repeats"] > 0:
         yield (
             ("num_samples", "aug_repeats"),
@@ -81,6 +87,17 @@ def _batches(v: Values) -> Iterator[Problem]:
         yield (
             ("aug_splits", "auto_augment"),
             "augmentation splits need a policy: set auto_augment: augmix-m5, or aug_splits: 0",
+        )
+    if v["aug_splits"] and (v["mixup"] or v["cutmix"]):
+        yield (
+            ("aug_splits", "mixup", "cutmix"),
+            "mixing would blend an image's three copies: set mixup: 0 and cutmix: 0, or "
+            "aug_splits: 0",
+        )
+    if v["aug_splits"] and v["dataset"] in _ARRAY_SETS:
+        yield (
+            ("aug_splits", "dataset"),
+            "augmentation splits are for image folders: set aug_splits: 0",
         )
     if v["loss"] == "jsd" and not v["aug_splits"]:
         yield ("loss", "aug_splits"), "jsd compares augmentation splits: set aug_splits: 3"
@@ -105,8 +122,16 @@ def _learning_rate(v: Values) -> Iterator[Problem]:
     if name == "one_cycle" and v["min_lr"] == 0:
         yield ("scheduler", "min_lr"), "one_cycle divides by min_lr: make it larger than 0"
     # nn.SGD: "If nesterov is True, momentum must be positive".
-    if v["opt"] in ("sgd", "momentum", "nesterov") and v["use_nesterov"] and v["momentum"] == 0:
-        yield ("use_nesterov", "momentum"), "Nesterov's momentum needs one: set momentum: 0.9"
+    nesterov = v["opt"] == "nesterov" or (v["opt"] in ("sgd", "momentum") and v["use_nesterov"])
+    if nesterov and v["momentum"] == 0:
+        key = "opt" if v["opt"] == "nesterov" else "use_nesterov"
+        yield (key, "momentum"), "Nesterov's momentum needs one: set momentum: 0.9"
+    if v["layer_decay"] is not None and v["opt"] in ("nadam", "adan"):
+        yield (
+            ("layer_decay", "opt"),
+            f"MindCV's {v['opt']} has one rate for all layers: set opt: adamw, or leave "
+            "layer_decay out",
+        )
 
 
 def _checkpoints(v: Values) -> Iterator[Problem]:
@@ -204,6 +229,8 @@ def notices_of(values: Values, script: str) -> list[str]:
         notices.append("eval_shuffle has no effect: validation keeps the set's order")
     if values["dataset"] in _ARRAY_SETS:
         keys = (*_FOR_FOLDERS, "hflip") if values["dataset"] == "mnist" else _FOR_FOLDERS
+        if not values["auto_augment"]:
+            keys = (*keys, "interpolation")
         given = [key for key in keys if values[key] != _DEFAULTS[key]]
         if given:
             have = "have" if len(given) > 1 else "has"
@@ -224,6 +251,31 @@ def notices_of(values: Values, script: str) -> list[str]:
         notices.append("batch_size 1 has no pairs: mixup and cutmix are off")
     if v["teacher"] and v["distill_alpha"] == 0:
         notices.append("distill_alpha 0: the teacher is run, but nothing is learnt from it")
+    if v["aux_factor"] and v["loss"] != "CE":
+        notices.append(f"aux_factor has no effect with loss {v['loss']}: set loss: CE")
+    if v["opt"] == "adan" and v["weight_decay"] and v["weight_decay_filter"] != "auto":
+        notices.append(
+            "weight_decay has no effect on MindCV's adan, unless weight_decay_filter is auto: then "
+            "it applies to all parameters"
+        )
+    milestones = v["multi_step_decay_milestones"]
+    if v["scheduler"] == "multi_step_decay" and any(
+        v["warmup_epochs"] + epoch >= v["epoch_size"] for epoch in milestones
+    ):
+        notices.append(
+            f"multi_step_decay_milestones {', '.join(map(str, milestones))} count from the end of "
+            f"warmup_epochs {v['warmup_epochs']}, so not all are reached in {v['epoch_size']} "
+            "epochs"
+        )
+    if v["re_prob"] and v["re_value"] not in (0, "random"):
+        notices.append(
+            "re_value is written after normalisation, as in MindCV: 0 is the mean colour, and "
+            "other numbers are far from any pixel"
+        )
+    if v["loss"] == "asl_multi_label" and v["label_smoothing"]:
+        notices.append("label_smoothing has no effect on asl_multi_label")
+    if v["loss"] in ("asl_single_label", "asl_multi_label") and v["reduction"] != "mean":
+        notices.append(f"reduction has no effect on {v['loss']}")
     if v["lr"] == 0:
         notices.append("lr 0: nothing will be learnt")
     if v["warmup_epochs"] and v["warmup_factor"] == 0 and v["lr_epoch_stair"]:

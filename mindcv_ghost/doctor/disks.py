@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindcv_ghost.config import Config
-from mindcv_ghost.doctor.report import BROKEN, OK, SLOW, CheckResult
+from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, SLOW, CheckResult
+from mindcv_ghost.errors import DataError
 
 if TYPE_CHECKING:
     from mindcv_ghost.data.sets.sources import Source
@@ -155,12 +156,17 @@ def check_images(
 
     what, data = "images", config.dataset
     started = clock()
-    source = open_source(
-        *(data.dataset, data.data_dir, data.train_split),
-        on_bad_image="skip",
-        in_channels=config.model.in_channels,
-        system_files=config.system_files,
-    )
+    try:
+        source = open_source(
+            *(data.dataset, data.data_dir, data.train_split),
+            on_bad_image="skip",
+            in_channels=config.model.in_channels,
+            system_files=config.system_files,
+        )
+    except DataError:
+        if not data.dataset_download:
+            raise
+        return CheckResult(what, SKIPPED, f"{data.dataset} isn't there: training fetches it first")
     scanned = clock() - started
     count = len(source)
     sample = random.Random(0).sample(range(count), min(_SAMPLE, count))

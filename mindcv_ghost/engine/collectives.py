@@ -79,6 +79,19 @@ class Collectives:
             return values[np.newaxis].copy()
         return np.stack([self.broadcast(values, root) for root in range(self.size)])
 
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Sum the arrays of all ranks exactly, one rank after another: they may be large.
+
+        Args:
+            values: integers, of equal shape and data type on all ranks.
+        """
+        if self.size == 1:
+            return values
+        result = np.zeros_like(values)
+        for root in range(self.size):
+            result += self.broadcast(values, root)
+        return result
+
     def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
         """Send the root's array to all ranks, bit for bit, of any data type.
 

@@ -129,7 +129,7 @@ class Evaluator:
         compile_seconds: float,
     ) -> Evaluation:
         """Sum the counts over the ranks; the times are those of the slowest rank."""
-        confusion = self.collectives.gather(confusion).sum(0)
+        confusion = self.collectives.total(confusion)
         unreadable = self.collectives.gather(unreadable).sum(0)
         correct = self.collectives.gather(correct).sum(0)
         # Summed in float64 and in the order of the ranks, so all ranks get the same bits.
@@ -195,6 +195,10 @@ def count_batch(logits: np.ndarray, label: np.ndarray, k: int) -> BatchCounts:
     highest = logits.max(1)
     log_sum = highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(1))
     loss = log_sum - logits[rows, label]
-    return BatchCounts(
-        clean.argmax(1), int((place < 1).sum()), int((place < k).sum()), float(loss.sum())
-    )
+    predicted = clean.argmax(1)
+    # A row of NaN alone predicts nothing. It counts for another class than its own, so that the
+    # diagonal of the confusion matrix has the hits.
+    predicted = np.where((predicted == label) & (place > 0), label - 1, predicted)
+    predicted %= logits.shape[1]
+    hits, hits_of_k = int((place < 1).sum()), int((place < k).sum())
+    return BatchCounts(predicted, hits, hits_of_k, float(loss.sum()))

@@ -14,9 +14,9 @@ from mindcv_ghost.engine.step import TrainStep
 
 __all__ = ["StepState", "find_non_finite"]
 
-# Not saved: the schedule, which is computed from the recipe; the sums of gradients and of
-# overflows, which are zero after an update, when a state is saved; pending requests; and the
-# teacher, which never changes.
+# Not saved: the schedule and the momentum's coefficient, which are the recipe's; the sums of
+# gradients and of overflows, which are zero after an update, when a state is saved; pending
+# requests; and the teacher, which never changes.
 _NOT_SAVED = ("learning_rate", "gradient_sum.", "overflowed", "requests")
 
 
@@ -39,6 +39,8 @@ class StepState:
         self.collectives = collectives
         teacher = step.teacher
         fixed = set() if teacher is None else {id(p) for p in teacher.get_parameters()}
+        # nn.Momentum and nn.SGD keep the recipe's coefficient in a parameter.
+        fixed.add(id(getattr(step.updater.optimizer, "momentum", None)))
         self.parameters: dict[str, ms.Parameter] = {
             p.name: p
             for p in step.get_parameters()

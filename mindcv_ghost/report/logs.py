@@ -54,7 +54,9 @@ def _file_handler(folder: Path, rank: int, name: str) -> logging.Handler:
     folder.mkdir(parents=True, exist_ok=True)
     stem = name if rank == 0 else f"{name}_rank{rank}"
     # delay=True creates the file with its first line.
-    handler = _File(folder / f"{stem}.log", encoding="utf-8", delay=rank != 0)
+    handler = _File(
+        folder / f"{stem}.log", encoding="utf-8", delay=rank != 0, errors="backslashreplace"
+    )
     handler.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handler.setFormatter(_Formatter())
     return handler

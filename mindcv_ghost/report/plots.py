@@ -154,7 +154,8 @@ def write_per_class(
     for name, total, correct, broken in zip(class_names, images, confusion.diagonal(), bad):
         top1 = f"{100 * correct / total:.2f}" if total else ""
         writer.writerow((name, total, correct, top1, broken))
-    write_text(path, out.getvalue())
+    # A folder's name needn't be UTF-8.
+    write_text(path, out.getvalue().encode("utf-8", "backslashreplace").decode())
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -24,6 +24,7 @@ from mindcv_ghost.engine.compilation import Compile
 from mindcv_ghost.engine.distillation import Distillation, SoftLoss, Teacher
 from mindcv_ghost.engine.ema import EmaWeights
 from mindcv_ghost.engine.epoch import StepSettings
+from mindcv_ghost.engine.losses import JsdLoss
 from mindcv_ghost.engine.optimizers import OptimizerSettings, create_optimizer
 from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, TrainStep, mixed_precision
@@ -162,6 +163,8 @@ def apply_mixed_precision(network: nn.Cell, level: str, cast_classes: Sequence[s
 
 def create_loss(loss: LossConfig) -> nn.Cell:
     """Create the recipe's loss."""
+    if loss.loss.lower() == "jsd":
+        return JsdLoss(loss.label_smoothing, loss.reduction)
     return mindcv.create_loss(
         name=loss.loss,
         reduction=loss.reduction,
@@ -219,10 +222,13 @@ def _create_step(
 
 
 def _loss_scale(amp: AmpConfig) -> LossScale:
-    # "auto" leaves the choice to mindspore.Model, which scales dynamically where float16 is used.
-    kind = amp.loss_scale_type.lower()
-    dynamic = kind == "dynamic" or (kind == "auto" and amp.amp_level != "O0")
-    return LossScale(amp.loss_scale, dynamic, amp.drop_overflow_update)
+    kind, scale = amp.loss_scale_type.lower(), amp.loss_scale
+    if kind == "auto":
+        # MindCV leaves it to mindspore.Model, which takes DynamicLossScaleManager() with O2, whose
+        # first scale is 2**24, and none with the other levels (mindspore/train/amp.py, 2.8).
+        kind = "dynamic" if amp.amp_level == "O2" else "fixed"
+        scale = 1.0 if kind == "fixed" else scale if scale > 1 else 2.0**24
+    return LossScale(scale, kind == "dynamic", amp.drop_overflow_update)
 
 
 def _overflow_check(loss_scale: LossScale, device: str, library: str) -> ValueCheck | StatusCheck:

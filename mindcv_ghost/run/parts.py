@@ -121,7 +121,7 @@ def create_train_loader(
         shuffle=dataset.shuffle,
         num_samples=dataset.num_samples,
         drop_remainder=dataset.drop_remainder,
-        one_hot=config.loss.loss.lower() == "bce",
+        one_hot=config.loss.loss.lower() in ("bce", "asl_multi_label"),
         workers=config.workers,
         native=dataset.native_loader,
         cache_mb=dataset.cache_images_mb,

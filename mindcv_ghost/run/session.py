@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
 from mindcv_ghost.config.keys import SystemConfig
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.launch.cluster import join
 from mindcv_ghost.launch.environment import device_id, leftover_variables
 from mindcv_ghost.launch.processes import launcher_environment
@@ -61,6 +62,11 @@ def open_session(config: Config, world: World, writes: bool) -> Iterator[Session
     try:
         join(world, device)
         yield Session(device, folder)
+    except Exception as error:
+        # The terminal gets it from run_script; the log of a job whose output is lost needs it, too.
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        _logger.error("%s", text, extra={"console": False})
+        raise
     finally:
         if folder is not None:
             folder.close()

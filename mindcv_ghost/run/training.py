@@ -15,9 +15,10 @@ from mindspore import nn
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.data import Source, TrainLoader, check_splits, fingerprint
+from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.evaluator import Evaluator, NetworkForward
-from mindcv_ghost.engine.run_writer import RunWriter, check_space
+from mindcv_ghost.engine.run_writer import DiskError, RunWriter, check_space
 from mindcv_ghost.engine.trainer import Summary, Trainer
 from mindcv_ghost.errors import ConfigError
 from mindcv_ghost.launch.world import World
@@ -85,7 +86,8 @@ class _Data:
 
     def bad_images(self) -> dict[str, str]:
         """Images that this rank couldn't read so far, and why."""
-        return {**self.train_set.bad, **(self.val_set.bad if self.val_set is not None else {})}
+        sets = [self.train_set] if self.val_set is None else [self.train_set, self.val_set]
+        return {printable(path): why for each in sets for path, why in each.bad.items()}
 
 
 def create_training(config: Config, world: World, session: Session) -> TrainingRun:
@@ -141,7 +143,14 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
         if resume is not None and resume.history:
             facts["history"] = resume.history
         state_facts = _state_facts(facts, settings, learner.updates_per_epoch)
-        writer = _create_writer(config, folder, data.num_classes, state_facts, resume)
+        check_space(folder.path, 0, 0)  # before anything of an earlier run is renamed
+        try:
+            writer = _create_writer(config, folder, data.num_classes, state_facts, resume)
+        except OSError as error:
+            raise DiskError(
+                f"the run folder {folder.path} can't be written ({error.strerror or error}). Free "
+                "some space, or give another one with --ckpt_save_dir."
+            ) from error
     trainer = _create_trainer(config, device, learner, data, collectives, evaluate, writer)
     if resume is not None:
         resume.restore(trainer, learner.updates_per_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from dataclasses import dataclass
@@ -171,6 +172,11 @@ def _require_places(evaluate: EvaluateConfig) -> None:
             raise ConfigError(f"{key} is {path}, but there is no folder {path.parent}: create it")
         if not os.access(path.parent, os.W_OK):
             raise ConfigError(f"{key} is {path}, but its folder can't be written to")
+    if evaluate.confusion and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "confusion is drawn by matplotlib, which isn't installed: pip install matplotlib (or "
+            "'.[demo]'), or leave it out"
+        )
 
 
 def _require_weights(model: ModelConfig) -> None:

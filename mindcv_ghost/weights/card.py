@@ -67,7 +67,12 @@ class Card:
 
     def to_json(self) -> str:
         """Return the text of ``card.json``."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a class folder's name that isn't UTF-8
+            text = json.dumps(asdict(self), indent=1) + "\n"
+        return text
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Card:

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from mindcv_ghost.commands.job import use_published
+from mindcv_ghost.commands.job import read_job, use_published
 from mindcv_ghost.config import load_config
+from mindcv_ghost.errors import LaunchError
 from mindcv_ghost.inference.description import Preprocessing
 from mindcv_ghost.run.preprocessing import describe_recipe
 from mindcv_ghost.weights import list_shipped
@@ -24,6 +25,14 @@ def preprocessing(card, *options: str) -> Preprocessing:
 
 def fields(value: Preprocessing) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(value)))
+
+
+def test_a_recipe_for_several_devices_is_validated_and_exported_in_one_process():
+    words = ["--distribute", "true", "--ckpt_path", "best.ckpt"]
+    for script in ("validate", "export"):
+        assert read_job(words, script)[1].size == 1
+    with pytest.raises(LaunchError, match="distribute is true, but this is a single process"):
+        read_job(words, "train")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -18,6 +18,9 @@ def test_batches_hold_as_many_images_as_asked_for():
     assert [batch.shape for batch in batches] == [(8, 3, 16, 16)] * 3
     assert batches[0].dtype == np.float32
     assert [batch.shape[0] for batch in drawn(5)] == [5]
+    assert [batch.shape[0] for batch in drawn(20)] == [6, 6, 6]  # equal ones
+    flat = np.concatenate(drawn(16, aug_repeats=3)).reshape(16, -1)
+    assert (((flat[:, None] - flat[None]) ** 2).mean(-1) + 9 * np.eye(16)).min() > 0.01
 
 
 def test_the_same_images_come_each_time_and_from_the_whole_set():

@@ -90,3 +90,5 @@ def test_a_label_whose_logit_is_nan_is_never_a_hit():
     counts = count_batch(logits, np.array([0, 0, 1]), 5)
     assert (counts.correct, counts.correct_topk) == (1, 1)
     assert np.isnan(counts.loss_sum)
+    # The diagonal of the confusion matrix has the hits alone.
+    assert counts.predicted.tolist() == [5, 0, 0]

@@ -157,6 +157,16 @@ def test_a_run_can_be_resumed_with_the_other_kind_of_operators_bit_for_bit(built
     assert_same(StepState(rest, collectives).snapshot(False), kept.snapshot(False))
 
 
+def test_a_state_leaves_the_coefficient_to_the_recipe():
+    network = Network()
+    settings = OptimizerSettings(opt="momentum", momentum=0.9)
+    optimizer = create_optimizer(network, settings, [0.1] * 4, "CPU")
+    step = TrainStep(NetworkWithLoss(network, nn.CrossEntropyLoss()), optimizer)
+    names = set(StepState(step, Collectives(0, 1)).parameters)
+    assert optimizer.momentum.name == "momentum" not in names
+    assert any(name.startswith("moments.") for name in names)
+
+
 def test_optimizers_of_another_kind_stay_stock(built):
     network, path = Network(), str(built.path)
 

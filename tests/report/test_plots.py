@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import numpy as np
@@ -190,6 +191,11 @@ def test_wrong_shapes_are_value_errors(tmp_path):
         plots.plot_confusion([[1, 0], [0, 1]], ["a"], tmp_path / "c.png")
     with pytest.raises(ValueError, match="classes"):
         plots.write_per_class(tmp_path / "p.csv", ["a"], [[1, 0], [0, 1]])
+
+
+def test_a_class_whose_name_is_not_utf_8_has_a_row(tmp_path):
+    plots.write_per_class(tmp_path / "a.csv", [os.fsdecode(b"caf\xe9")], [[1]])
+    assert (tmp_path / "a.csv").read_text().splitlines()[1] == "caf\\udce9,1,1,100.00,0"
 
 
 def test_per_class_counts_unreadable_images_as_wrong(tmp_path):

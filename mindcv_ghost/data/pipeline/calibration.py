@@ -24,8 +24,8 @@ def calibration_batches(
     Args:
         source: the training split.
         augment: settings of the transforms.
-        images: how many; at most the whole set.
-        batch_size: images a batch.
+        images: how many; at most the whole set. A few less if they don't make equal batches.
+        batch_size: the largest batch.
         seed: decides which images come and how they are augmented.
         workers: threads of each operation.
 
@@ -33,13 +33,15 @@ def calibration_batches(
         Batches of float32 (N, C, H, W).
     """
     images = min(images, len(source))
+    batches = -(-images // batch_size)
+    size = images // batches
     loader = TrainLoader(
         source,
-        augment=dataclasses.replace(augment, mixup=0.0, cutmix=0.0, aug_splits=0),
+        augment=dataclasses.replace(augment, mixup=0.0, cutmix=0.0, aug_splits=0, aug_repeats=0),
         num_classes=1,  # matters for mixed and one-hot labels only
-        batch_size=min(batch_size, images),
+        batch_size=size,
         seed=seed,
-        num_samples=images,
+        num_samples=batches * size,
         workers=workers,
     )
     for image, _ in loader.epoch(0):
