@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "LaunchError",
+    "MissingDataError",
     "UserError",
     "did_you_mean",
     "first_line",
@@ -34,6 +35,10 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """Images are missing, unreadable or not what the recipe says."""
+
+
+class MissingDataError(DataError):
+    """Files of a data set aren't there, and might be fetched."""
 
 
 class CheckpointError(UserError):

@@ -378,8 +378,8 @@ def create_model_by_name(
     except RuntimeError as error:
         # MindCV 0.3's rexnet_* reshape weights that MindSpore 2.8 hasn't initialised yet.
         raise ConfigError(
-            f"MindCV {mindcv.__version__} can't build {name} under MindSpore "
-            f"{mindspore.__version__}: {first_line(error)}"
+            f"{name} can't be built under MindSpore {mindspore.__version__} and MindCV "
+            f"{mindcv.__version__}: {first_line(error)}"
         ) from error
     made_of_mint = compat.mint_convolutions(network)
     if made_of_mint and mindspore.get_context("device_target") == "CPU":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +20,10 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--image_size``, ``--mean`` and ``--std`` to a command line."""
     parser.add_argument("--image_size", type=int, default=224, help="pixels a side (224)")
-    for name, what in (("mean", "mean"), ("std", "standard deviation")):
-        parser.add_argument(
-            f"--{name}",
-            nargs="+",
-            type=float,
-            metavar="NUMBER",
-            help=f"{what} of the pixels, 0 to 255, a number for each channel: the {name} of the "
-            "recipe that the network was trained with (ImageNet's)",
-        )
+    numbers: dict[str, Any] = {"nargs": "+", "type": float, "metavar": "NUMBER"}
+    recipes = "a number for each channel, as in the recipe of the network's training (ImageNet's)"
+    parser.add_argument("--mean", help=f"mean of the pixels, 0 to 255: {recipes}", **numbers)
+    parser.add_argument("--std", help=f"their standard deviation: {recipes}", **numbers)
 
 
 def check_picture_arguments(options: argparse.Namespace) -> None:
@@ -44,8 +41,11 @@ def check_picture_arguments(options: argparse.Namespace) -> None:
                 f"--{name} has {len(values)} numbers, but --in_channels is {options.in_channels}: "
                 "give one for each channel"
             )
-    if options.std is not None and not all(0 < value < float("inf") for value in options.std):
-        raise ConfigError(f"--std is {' '.join(map(str, options.std))}; give numbers above 0")
+    for name, least in (("mean", 0.0), ("std", sys.float_info.min)):
+        values = getattr(options, name)
+        if values is not None and not all(least <= value < float("inf") for value in values):
+            legal = "numbers of at least 0" if name == "mean" else "numbers above 0"
+            raise ConfigError(f"--{name} is {' '.join(map(str, values))}; give {legal}")
 
 
 def read_images(

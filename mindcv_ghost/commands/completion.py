@@ -22,11 +22,15 @@ from mindcv_ghost.config.shipped import list_recipes
 from mindcv_ghost.doctor.options import DOCTORS_OPTIONS
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.program import program
-from mindcv_ghost.registry import add_model_arguments
 
 __all__ = ["SHELLS", "main", "model_names", "options_of"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# A function that adds options which several commands have -> where it is.
+_SHARED_OPTIONS = {
+    "add_model_arguments": "mindcv_ghost.registry",
+    "add_picture_arguments": "mindcv_ghost.analysis.pictures",
+}
 _TAKES_MODEL = ("ghostify", "complexity", "redundancy")  # as their first word
 _TAKES_FILE = (("infer", "--model"),)  # where the option of this name has listed values elsewhere
 
@@ -50,8 +54,10 @@ def options_of(name: str) -> list[str]:
     """
     command = COMMANDS[name]
     calls = list(_calls(command.module))
-    if any(call.name == "add_model_arguments" for call in calls):
-        calls += _calls(add_model_arguments.__module__)
+    called = {call.name for call in calls}
+    for adds, module in _SHARED_OPTIONS.items():
+        if adds in called:
+            calls += _calls(module)
     added = [call for call in calls if call.name == "add_argument"]
     found = ["--help", *(word for call in added for word in call.texts if word[:2] == "--")]
     if command.keys:

@@ -35,9 +35,12 @@ def main(argv: list[str]) -> int:
     # MindSpore takes seconds to import: only after the checks above, which report bad input.
     with importing_without_gc():
         from mindcv_ghost.export.verification import VerificationError
+        from mindcv_ghost.export.web import prepare_web_page
         from mindcv_ghost.run.export import create_export, for_export, report_export
         from mindcv_ghost.run.session import open_session
 
+    if config.export.web:
+        prepare_web_page(Path(config.export.web))
     config = for_export(config)
     with open_session(config, world, writes=False) as session:
         export = create_export(config, session)
@@ -82,10 +85,6 @@ def _check(config: Config) -> None:
         raise ConfigError(f"--int8_report {export.int8_report} is a folder; give a file")
     if export.int8:
         _check_calibration(export.int8)
-    if export.web:
-        from mindcv_ghost.export.web import prepare_web_page
-
-        prepare_web_page(Path(export.web))
 
 
 def _check_calibration(folder: str) -> None:

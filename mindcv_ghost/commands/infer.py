@@ -81,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 @tells_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Classify pictures and print the results; return the exit status."""
-    args = _parser().parse_intermixed_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    # Options may stand between images, but what follows -- is no option.
+    parser = _parser()
+    args = parser.parse_args(words) if "--" in words else parser.parse_intermixed_args(words)
     _check(args)
     from mindcv_ghost.inference.pictures import find_pictures
 
@@ -272,5 +275,6 @@ def _write(text: str, bar: Any, file: Any = None) -> None:
             with contextlib.suppress(OSError, ValueError):
                 # What is left in the buffer would fail once more when Python ends.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+            place = "standard error" if file is sys.stderr else "standard output"
             reason = problem.strerror or problem
-            raise UserError(f"the results can't be written to standard output: {reason}") from None
+            raise UserError(f"the results can't be written to {place}: {reason}") from None

@@ -30,8 +30,8 @@ def read_job(argv: list[str], script: str) -> tuple[Config, World]:
     """
     config = load_config(argv, script=script)
     world = detect(os.environ)
-    if script == "train":
-        # A recipe for eight devices is validated and exported in one process, as in MindCV.
+    # A recipe for eight devices is validated and exported in one process, as in MindCV.
+    if script == "train" or world.size > 1:
         check_distribute(world, config.system.distribute)
     compat.refuse_unsupported_versions()
     pretrained = config.model.pretrained

@@ -489,8 +489,8 @@ class AmpConfig:
     loss_scale_type: str = _key(
         "fixed",
         Text(("fixed", "dynamic", "auto")),
-        "how the loss is scaled against underflow; auto: dynamic from 2^24 with amp_level O2, else "
-        "not at all",
+        "how the loss is scaled against underflow; auto: dynamic with amp_level O2, from 2^24 or "
+        "from loss_scale if that is above 1, else not at all",
     )
     loss_scale: float = _key(
         1.0, Float(lo=1), "loss scale, or the initial one of a dynamic loss scale"
@@ -547,8 +547,8 @@ class ExportConfig:
     verify_images: int | None = _key(
         500,
         Nullable(Int(0), "all"),
-        "at most so many images of the validation set, spread evenly over it, that the files are "
-        "run on; 0 for random numbers instead",
+        "the most images of the validation set, spread evenly over it, that the files are run on; "
+        "0 for random numbers instead",
     )
     int8: str = _key(
         "", Text(legal="a folder", empty=True), "quantise with this folder's images, as well"

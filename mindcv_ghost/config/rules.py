@@ -251,6 +251,8 @@ def notices_of(values: Values, script: str) -> list[str]:
         notices.append("batch_size 1 has no pairs: mixup and cutmix are off")
     if v["teacher"] and v["distill_alpha"] == 0:
         notices.append("distill_alpha 0: the teacher is run, but nothing is learnt from it")
+    if v["loss_scale_type"] == "auto" and v["amp_level"] != "O2" and v["loss_scale"] > 1:
+        notices.append("loss_scale has no effect: loss_scale_type auto scales with amp_level O2")
     if v["aux_factor"] and v["loss"] != "CE":
         notices.append(f"aux_factor has no effect with loss {v['loss']}: set loss: CE")
     if v["opt"] == "adan" and v["weight_decay"] and v["weight_decay_filter"] != "auto":
@@ -267,7 +269,7 @@ def notices_of(values: Values, script: str) -> list[str]:
             f"warmup_epochs {v['warmup_epochs']}, so not all are reached in {v['epoch_size']} "
             "epochs"
         )
-    if v["re_prob"] and v["re_value"] not in (0, "random"):
+    if v["re_prob"] and v["re_value"] not in (0, (0, 0, 0), "random"):
         notices.append(
             "re_value is written after normalisation, as in MindCV: 0 is the mean colour, and "
             "other numbers are far from any pixel"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mindcv_ghost.config import Config
 from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, SLOW, CheckResult
-from mindcv_ghost.errors import DataError
+from mindcv_ghost.errors import MissingDataError
 
 if TYPE_CHECKING:
     from mindcv_ghost.data.sets.sources import Source
@@ -163,7 +163,7 @@ def check_images(
             in_channels=config.model.in_channels,
             system_files=config.system_files,
         )
-    except DataError:
+    except MissingDataError:
         if not data.dataset_download:
             raise
         return CheckResult(what, SKIPPED, f"{data.dataset} isn't there: training fetches it first")

@@ -18,7 +18,8 @@ class JsdLoss(nn.Cell):
         reduction: of the cross entropy; the divergence is averaged, as in timm and MindCV.
 
     Inputs:
-        - **logits** - (3 N, classes): of the clean copies, and of two augmented ones.
+        - **logits** - (3 N, classes): of the clean copies, and of two augmented ones. Of a tuple
+          the first.
         - **labels** - (3 N,): integers; those of the clean copies count.
 
     Outputs:
@@ -34,8 +35,10 @@ class JsdLoss(nn.Cell):
         super().__init__()
         self.label_smoothing, self.reduction = label_smoothing, reduction
 
-    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def construct(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """Compute the loss."""
+        if isinstance(logits, tuple):
+            logits = logits[0]  # without the auxiliary outputs
         images = logits.shape[0] // self.SPLITS
         loss = ops.cross_entropy(
             logits[:images],

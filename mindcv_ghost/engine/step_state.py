@@ -14,9 +14,9 @@ from mindcv_ghost.engine.step import TrainStep
 
 __all__ = ["StepState", "find_non_finite"]
 
-# Not saved: the schedule and the momentum's coefficient, which are the recipe's; the sums of
-# gradients and of overflows, which are zero after an update, when a state is saved; pending
-# requests; and the teacher, which never changes.
+# Not saved: the schedule, which is computed from the recipe; the sums of gradients and of
+# overflows, which are zero after an update, when a state is saved; pending requests; and the
+# teacher, which never changes.
 _NOT_SAVED = ("learning_rate", "gradient_sum.", "overflowed", "requests")
 
 
@@ -40,7 +40,7 @@ class StepState:
         teacher = step.teacher
         fixed = set() if teacher is None else {id(p) for p in teacher.get_parameters()}
         # nn.Momentum and nn.SGD keep the recipe's coefficient in a parameter.
-        fixed.add(id(getattr(step.updater.optimizer, "momentum", None)))
+        self._coefficient = getattr(step.updater.optimizer, "momentum", None)
         self.parameters: dict[str, ms.Parameter] = {
             p.name: p
             for p in step.get_parameters()
@@ -105,7 +105,8 @@ class StepState:
             )
             if source in (0, rank):
                 for name, value in zip(names, values):
-                    assign_parameter(self.parameters[name], value)
+                    if self.parameters[name] is not self._coefficient:  # the recipe's counts
+                        assign_parameter(self.parameters[name], value)
 
 
 def find_non_finite(arrays: Mapping[str, np.ndarray]) -> str | None:

@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import UserError, first_line
 from mindcv_ghost.inference.opening import open_runtime
 from mindcv_ghost.layers.accelerated import refuse_accelerated
 
@@ -69,8 +69,7 @@ def write_mindir(
 
 
 def _refusal(error: Exception, dynamic: Collection[str]) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
-    reason = lines[0][:120] if lines else type(error).__name__
+    reason = first_line(error.__cause__ or error)[:120]  # the cause is MindSpore's own
     hint = ""
     if dynamic:
         fewer = "batch" if "size" in dynamic else "none"

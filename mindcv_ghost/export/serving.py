@@ -54,11 +54,15 @@ def write_triton_repository(folder: Path, onnx_path: Path) -> None:
 
 
 def _write_config(path: Path, text: str) -> None:
-    """Write the configuration; one that differs, maybe by its owner's hand, is kept as a copy."""
-    if path.is_file():
+    """Write the configuration; one that differs, maybe by its owner's hand, is kept as a copy.
+
+    An older copy stays: it may be the one that was changed by hand.
+    """
+    copy = path.with_name(f"{path.name}.old")
+    if path.is_file() and not copy.exists():
         old = path.read_bytes()
         if old != text.encode():
-            write_bytes(path.with_name(f"{path.name}.old"), old)
+            write_bytes(copy, old)
     write_text(path, text)
 
 

@@ -68,7 +68,7 @@ class MindirRuntime:
             try:
                 results = [self._graph(self._tensor(part)).asnumpy() for part in parts]
             except (RuntimeError, ValueError, TypeError) as problem:
-                raise cannot_run(self.name, parts[0], problem) from None
+                raise cannot_run(self.name, parts[0], problem) from problem
         return np.concatenate(results)[: len(batch)].astype(np.float32, copy=False)
 
 

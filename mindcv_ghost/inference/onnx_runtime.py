@@ -66,22 +66,20 @@ class OnnxRuntime:
                 f"{path} has the inputs {found or '(none)'}; a classifier of pictures has one, of "
                 "four dimensions"
             )
-        if inputs[0].type == "tensor(uint8)" and not (
-            self.description and self.description.embedded_preprocessing
-        ):
-            raise CheckpointError(
-                f"{path} takes bytes, but normalised pixels are floating-point numbers: export the "
-                "network with an input of float32"
-            )
         self._input, self._output = inputs[0].name, outputs[0].name
         self._type = _TYPES[inputs[0].type]
         self.input_shape = tuple(s if isinstance(s, int) else None for s in inputs[0].shape)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """Run the network; see ``Runtime``."""
+        if self._type == np.uint8 != batch.dtype:
+            raise CheckpointError(
+                f"{self.name} takes bytes, but normalised pixels are floating-point numbers: "
+                "export the network with an input of float32"
+            )
         parts = in_fixed_batches(batch.astype(self._type, copy=False), self.input_shape[0])
         try:
             results = [self._session.run([self._output], {self._input: part})[0] for part in parts]
         except Exception as problem:  # its errors have no common class but this
-            raise cannot_run(self.name, parts[0], problem) from None
+            raise cannot_run(self.name, parts[0], problem) from problem
         return np.concatenate(results)[: len(batch)].astype(np.float32, copy=False)

@@ -58,8 +58,8 @@ def read_side_car(path: Path) -> ModelDescription | None:
 def cannot_run(name: str, batch: np.ndarray, problem: BaseException) -> CheckpointError:
     """Make the error for a batch on which a file's network failed."""
     return CheckpointError(
-        f"{name} can't be run on a batch of shape {batch.shape}: {first_line(problem)[:300]}. If "
-        "it takes one image at a time, or memory is short, give --batch_size 1."
+        f"{name} can't be run on a batch of shape {batch.shape}: {first_line(problem)[:300]}. Does "
+        "it take one image at a time, or is memory short? Then give one at a time (--batch_size 1)"
     )
 
 

@@ -92,30 +92,37 @@ def exit_now(code: int) -> NoReturn:
 
 
 class _ForgivingFile(io.FileIO):
-    """A file descriptor that is redirected to /dev/null when writing fails."""
+    """A file descriptor that is redirected to /dev/null when writing fails in certain ways."""
+
+    def __init__(self, number: int, errors: type[OSError]) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._errors = errors
 
     def write(self, data) -> int:
         try:
             return super().write(data)
-        except OSError:
+        except self._errors:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())  # for native code, too
             os.close(null)
             return len(data)
 
 
-def ignore_closed_output() -> None:
+def ignore_closed_output(errors: type[OSError] = OSError) -> None:
     """Discard this process's output, instead of failing, once its reader has gone.
 
     mpirun ends 0.5 s after a Ctrl-C and closes the pipes of its ranks while these still save.
     A print must not end the save.
+
+    Args:
+        errors: what to forgive; ``BrokenPipeError`` where a full disk has to be told.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream.fileno() == number:
                 stream.flush()
-                raw = io.BufferedWriter(_ForgivingFile(number, "w", closefd=False))
+                raw = io.BufferedWriter(_ForgivingFile(number, errors))
                 wrapped = io.TextIOWrapper(raw, stream.encoding, stream.errors)
                 wrapped.reconfigure(
                     line_buffering=stream.line_buffering, write_through=stream.write_through

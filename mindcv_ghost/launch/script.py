@@ -66,7 +66,7 @@ def run_script(main: Main, argv: list[str]) -> int:
 def _run_single(main: Main, argv: list[str]) -> int:
     try:
         handle_interrupts()
-        ignore_closed_output()  # validate | head
+        ignore_closed_output(BrokenPipeError)  # validate | head
         return main(argv) or 0
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")

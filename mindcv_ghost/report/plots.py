@@ -52,7 +52,8 @@ def plot_learning_curve(metrics_csv: str | os.PathLike, png: str | os.PathLike) 
         png: the picture to write.
 
     Raises:
-        ReportError: if the metrics can't be read or hold no epoch, or matplotlib isn't installed.
+        ReportError: if the metrics can't be read or hold no epoch, the picture can't be written, or
+            matplotlib isn't installed.
     """
     rows = last_run(read_metrics(metrics_csv))
     if not rows:
@@ -73,7 +74,10 @@ def plot_learning_curve(metrics_csv: str | os.PathLike, png: str | os.PathLike) 
         accuracies.set_title(f"best top-1: {best['top1']:.2f} % (epoch {best['epoch']})", size=10)
     for axes in (losses, accuracies):
         _finish_axes(axes)
-    save_png(figure, png)
+    try:
+        save_png(figure, png)
+    except OSError as problem:
+        raise ReportError(f"{png} can't be written: {problem.strerror or problem}") from None
 
 
 def plot_confusion(
@@ -284,11 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", help="metrics.csv of a run folder")
     parser.add_argument("png", help="where the picture goes")
     arguments = parser.parse_args(argv)
-    try:
-        plot_learning_curve(arguments.source, arguments.png)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise ReportError(f"{arguments.png} can't be written: {reason}") from None
+    plot_learning_curve(arguments.source, arguments.png)
     return 0
 
 

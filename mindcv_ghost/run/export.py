@@ -151,8 +151,10 @@ class ExportRun:
                 f"--output {output}: the files can't be written ({error.strerror or error}). "
                 "Nothing was written; free some space, or give another folder."
             ) from error
-        # Now, so that the files stay if this fails.
-        self._write_for_others([output / file.path.name for file in files])
+        try:
+            self._write_for_others([output / file.path.name for file in files])
+        except UserError as problem:
+            raise UserError(f"{problem} The network's own files are whole, in {output}.") from None
         return self._summary(files, [output / name for name in names])
 
     def _write(self, folder: Path) -> tuple[onnx.ModelProto | None, list[ExportedFile]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_ghost.engine.evaluator import count_batch
+from mindcv_ghost.errors import first_line
 from mindcv_ghost.export.metadata import add_metadata
 from mindcv_ghost.export.verification import Comparison, VerificationError
 from mindcv_ghost.inference.description import ModelDescription
@@ -86,7 +87,7 @@ class ExportedFile:
         try:
             return np.concatenate([self._runtime.logits(each) for each in images])
         except Exception as error:  # ONNX Runtime's and MindSpore's errors have no other class
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            first = first_line(error.__cause__ or error)[:300]  # the cause is the runtime's own
             raise VerificationError(
                 f"{self.path.name} can't be run on {batch.names[0]}: {first}"
             ) from error

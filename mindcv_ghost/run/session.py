@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from mindcv_ghost import compat
 from mindcv_ghost.config import Config
 from mindcv_ghost.config.keys import SystemConfig
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import UserError, first_line
 from mindcv_ghost.launch.cluster import join
 from mindcv_ghost.launch.environment import device_id, leftover_variables
 from mindcv_ghost.launch.processes import launcher_environment
@@ -57,15 +58,17 @@ def open_session(config: Config, world: World, writes: bool) -> Iterator[Session
         _logger.info("%s", notice)
     for warning in leftover_variables(os.environ, world):
         _logger.warning("%s", warning)
-    device = _choose_device(config.system)
-    take_device(config.system, device, world)
     try:
+        device = _choose_device(config.system)
+        take_device(config.system, device, world)
         join(world, device)
         yield Session(device, folder)
     except Exception as error:
         # The terminal gets it from run_script; the log of a job whose output is lost needs it, too.
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        _logger.error("%s", text, extra={"console": False})
+        name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        text = str(error) if isinstance(error, UserError) else first_line(error)
+        with contextlib.suppress(OSError):  # the folder may be what is gone
+            _logger.error("%s%s", name, text, extra={"console": False})
         raise
     finally:
         if folder is not None:

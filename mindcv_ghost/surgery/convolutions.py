@@ -72,6 +72,10 @@ class _Trace:
         self.network = network
         self.cells = dict(_cells_to_record(network))
         self.names = {id(cell): name for name, cell in self.cells.items()}
+        self.owners: dict[int, list[str]] = {}  # id of a parameter -> cells that have it
+        for name, cell in self.cells.items():
+            for parameter in cell.get_parameters():
+                self.owners.setdefault(id(parameter), []).append(name)
         self.runs: Counter[str] = Counter()
         self.order: list[str] = []
         self.outputs: dict[str, Tensor] = {}
@@ -168,12 +172,7 @@ def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
 
 
 def _others_with_its_weight(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
-    others = (
-        other
-        for other, cell in trace.cells.items()
-        if other != name and any(conv.weight is weight for weight in cell.get_parameters())
-    )
-    return ", ".join(others)
+    return ", ".join(owner for owner in trace.owners[id(conv.weight)] if owner != name)
 
 
 def _is_ghost(cell: nn.Cell) -> bool:

@@ -199,7 +199,7 @@ def test_command_prints_csv(capsys):
         (["ghost_resnet18", "--model_args", "ratoi=4"], "ratoi"),
         (["ghost_resnet18", "--image_size", "-1"], "--image_size is -1; it must be at least 1"),
         (["vgg11", "--image_size", "96"], "vgg11 can't be run on images of 96x96: "),
-        (["rexnet_09"], "can't build rexnet_09 under MindSpore"),
+        (["rexnet_09"], "rexnet_09 can't be built under MindSpore"),
     ],
 )
 def test_bad_arguments_end_with_status_2_and_no_traceback(capsys, argv, message):

@@ -115,6 +115,9 @@ def test_a_bad_standard_input_is_told_and_the_others_go_on(images, monkeypatch, 
 def test_options_may_stand_between_the_images(images, capsys):
     assert main(["images/r.png", "--topk", "1", "images/b", "--csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+    os.rename("images/r.png", "-r.png")
+    assert main(["--csv", "--topk", "1", "--", "-r.png"]) == 0
+    assert "-r.png,1,red," in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")

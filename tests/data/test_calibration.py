@@ -19,7 +19,8 @@ def test_batches_hold_as_many_images_as_asked_for():
     assert batches[0].dtype == np.float32
     assert [batch.shape[0] for batch in drawn(5)] == [5]
     assert [batch.shape[0] for batch in drawn(20)] == [6, 6, 6]  # equal ones
-    flat = np.concatenate(drawn(16, aug_repeats=3)).reshape(16, -1)
+    plain = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0, "color_jitter": None}
+    flat = np.concatenate(drawn(16, aug_repeats=3, **plain)).reshape(16, -1)
     assert (((flat[:, None] - flat[None]) ** 2).mean(-1) + 9 * np.eye(16)).min() > 0.01
 
 

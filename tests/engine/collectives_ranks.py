@@ -26,6 +26,9 @@ def main(argv: list[str]) -> int:
         assert rows.dtype == dtype
         for rank in range(world.size):
             assert rows[rank, 0, 1] == 2**7 + rank
+    total = collectives.total(np.array([[2**53 + world.rank, 1]]))
+    ranks = range(world.size)
+    assert total.tolist() == [[world.size * 2**53 + sum(ranks), world.size]]
     large = collectives.gather(np.int64(2**53 + 1 + world.rank))
     assert large.tolist() == [2**53 + 1 + rank for rank in range(world.size)]
     third = collectives.gather(np.float64(1 / 3 + world.rank))

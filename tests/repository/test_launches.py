@@ -25,7 +25,7 @@ def test_a_killed_mpirun_leaves_its_folder_where_no_other_test_starts_one():
     )
     assert launch.stdout.readline() == "started\n"
     launch.kill()
-    launch.communicate()
+    launch.communicate(timeout=60)
     assert [path.name for path in folder.iterdir()] == [f"ompi.{launch.pid}"]
     assert not Path(tempfile.gettempdir(), f"ompi.{launch.pid}").exists()
 

@@ -24,7 +24,7 @@ def calibration_batches(
     Args:
         source: the training split.
         augment: settings of the transforms.
-        images: how many; at most the whole set. A few less if they don't make equal batches.
+        images: how many; at most the whole set. A few fewer if they don't make equal batches.
         batch_size: the largest batch.
         seed: decides which images come and how they are augmented.
         workers: threads of each operation.

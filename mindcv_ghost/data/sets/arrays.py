@@ -18,7 +18,7 @@ from mindcv_ghost.data.sets.array_folders import (
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS, ArraySet
 from mindcv_ghost.data.sets.image_folder import FolderSource
 from mindcv_ghost.data.sets.paths import printable
-from mindcv_ghost.errors import DataError
+from mindcv_ghost.errors import DataError, MissingDataError
 from mindcv_ghost.storage.file_lock import locked
 
 __all__ = ["ArraySource", "array_class_names", "open_arrays"]
@@ -247,7 +247,7 @@ def _find(name: str, data_dir: str, download: bool, system_files: bool) -> str:
     hint = f"{pickled}, the version for Python, isn't read. " if pickled and is_there else ""
     if nothing_there:
         hint += describe_other_folders(data_dir, layout)
-    raise DataError(
+    raise MissingDataError(
         f"{name} isn't complete in {printable(place)}: missing "
         + ", ".join(missing(nearest))
         + f" (looked in {', '.join(map(printable, folders))}). {hint}{', '.join(ways)}, or fetch "

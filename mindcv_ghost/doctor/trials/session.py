@@ -41,8 +41,9 @@ class TrialSession:
         """Shape of a rank's batch."""
         side = self.config.augment.image_resize
         height, width = side if isinstance(side, tuple) else (side, side)
+        copies = max(1, self.config.augment.aug_splits)
         return BatchShape(
-            self.config.dataset.batch_size,
+            self.config.dataset.batch_size * copies,
             self.config.model.in_channels,
             height,
             width,
