@@ -79,6 +79,13 @@ def test_a_goal_that_is_just_met_is_met(tmp_path, parent, ghost, found):
     assert f"its parent's mean: {found}." in page.findings(page.read_proof(tmp_path))
 
 
+def test_a_run_on_two_machines_tells_the_cores_of_both(tmp_path):
+    changes = {"hardware": "a CPU, 1 core, then a CPU, 2 cores"}
+    write_record(tmp_path, "fashion_mnist", "resnet20", 0, 9000, **changes)
+    table = page.data_table(page.read_proof(tmp_path), "fashion_mnist")
+    assert "| 10.0 (1 core, then 2 cores) |" in table
+
+
 @pytest.mark.parametrize(
     ("thin", "answer"),
     [

@@ -46,11 +46,13 @@ _CAPTION = (
     "axes are logarithmic, and vertical axes don't begin at 0."
 )
 _MARKERS = "os^vDPX<>*hpd8"
+_WIDE = 4  # an axis with more between its ends has ticks at 1, 2 and 5 alone
 _FIT_EPOCHS = (0, 1, 3, EPOCHS)
 # Question -> pairs of rows: the first is compared with the second.
 _COMPARED = {
     "parent": (("ghost_resnet20", "resnet20"), ("ghost_resnet56", "resnet56")),
     "thin": (("ghost_resnet20", "thin"),),
+    "shallow": (("ghost_resnet56", "resnet20"),),
     "s_d": tuple((row, "ghost_resnet20") for row in ("s3", "s4", "s5", "d3", "d5")),
     "fit": (("fit_1", "random_1"), ("fit_3", "random_3"), ("fit_15", "ghost_resnet20")),
     "distilled": (("distilled", "ghost_resnet20"),),
@@ -168,7 +170,8 @@ def _seconds(run: Mapping[str, Any]) -> float:
 
 
 def _cores(run: Mapping[str, Any]) -> str:
-    return run["hardware"].rpartition(", ")[2]
+    """Return "2 cores", or "1 core, then 2 cores" of a run that went on elsewhere."""
+    return ", then ".join(part.rpartition(", ")[2] for part in run["hardware"].split(", then "))
 
 
 def fit_table(proof: Proof) -> str:
@@ -449,6 +452,8 @@ def _put_legend(axes: Any, handles: Sequence[Any], names: Sequence[str]) -> None
 
 
 def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -> None:
+    from matplotlib import ticker  # new_figure says so where it isn't installed
+
     axes.set_xlabel(label, size=9)
     axes.set_ylabel("top-1 (%)", size=9)
     axes.grid(axis="y", color="#DDDDDD", lw=0.7)
@@ -459,6 +464,11 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
         return
     axes.set_xscale("log")
+    places = [x for x, _ in points]
+    if max(places) > _WIDE * min(places):
+        # Each of 8, 9, 10 and 90, 100 would touch its neighbour.
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="both", labelsize=8, length=3, pad=3)  # 10 is a tick like 9
