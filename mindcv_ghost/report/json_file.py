@@ -32,7 +32,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
             "validate.json is the last line that a validation prints"
         ) from None
     except OSError as error:
-        raise ReportError(f"{path} can't be read: {error.strerror or error}") from None
+        raise ReportError(f"{path} can't be read ({error.strerror or error})") from None
     except ValueError as error:  # not JSON, or not UTF-8
         raise ReportError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
