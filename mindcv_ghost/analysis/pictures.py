@@ -34,16 +34,16 @@ def check_picture_arguments(options: argparse.Namespace) -> None:
     """
     if options.image_size < 8:
         raise ConfigError(f"--image_size is {options.image_size}; it must be at least 8")
-    for name in ("mean", "std"):
+    for name, least in (("mean", 0.0), ("std", sys.float_info.min)):
         values = getattr(options, name)
-        if values is not None and len(values) != options.in_channels:
+        if values is None:
+            continue
+        if len(values) != options.in_channels:
             raise ConfigError(
                 f"--{name} has {len(values)} numbers, but --in_channels is {options.in_channels}: "
                 "give one for each channel"
             )
-    for name, least in (("mean", 0.0), ("std", sys.float_info.min)):
-        values = getattr(options, name)
-        if values is not None and not all(least <= value < float("inf") for value in values):
+        if not all(least <= value < float("inf") for value in values):
             legal = "numbers of at least 0" if name == "mean" else "numbers above 0"
             raise ConfigError(f"--{name} is {' '.join(map(str, values))}; give {legal}")
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from mindcv_ghost.errors import CheckpointError, ConfigError, first_line
-from mindcv_ghost.inference.description import ModelDescription
-from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_side_car
+from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_description
 
 __all__ = ["MindirRuntime"]
 
@@ -51,14 +50,7 @@ class MindirRuntime:
                 f"{path} isn't a whole MindIR file: {first_line(problem)[:300]}"
             ) from None
         self.name = str(path)
-        metadata = _user_info(model)
-        if "version" in metadata and "num_classes" in metadata:
-            # Not of the JSON beside it, which an export of an .onnx file may have replaced since.
-            self.description: ModelDescription | None = ModelDescription.from_metadata(
-                metadata, str(path)
-            )
-        else:
-            self.description = read_side_car(path)
+        self.description = read_description(path, _user_info(model))
         self._tensor, self._lock = ms.Tensor, threading.Lock()
 
     def logits(self, batch: np.ndarray) -> np.ndarray:

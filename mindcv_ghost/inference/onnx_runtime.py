@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mindcv_ghost.errors import CheckpointError, ConfigError
-from mindcv_ghost.inference.description import ModelDescription
-from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_side_car
+from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_description
 
 __all__ = ["OnnxRuntime"]
 
@@ -53,12 +52,7 @@ class OnnxRuntime:
             ) from None
         self.name = str(path)
         metadata = self._session.get_modelmeta().custom_metadata_map
-        if "version" in metadata and "num_classes" in metadata:
-            self.description: ModelDescription | None = ModelDescription.from_metadata(
-                metadata, str(path)
-            )
-        else:
-            self.description = read_side_car(path)
+        self.description = read_description(path, metadata)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
             found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from mindcv_ghost.errors import CheckpointError, first_line
 from mindcv_ghost.inference.description import ModelDescription
 
-__all__ = ["Runtime", "cannot_run", "in_fixed_batches", "read_side_car"]
+__all__ = ["Runtime", "cannot_run", "in_fixed_batches", "read_description"]
 
 
 class Runtime(Protocol):
@@ -38,7 +39,24 @@ class Runtime(Protocol):
         """
 
 
-def read_side_car(path: Path) -> ModelDescription | None:
+def read_description(path: Path, metadata: Mapping[str, str]) -> ModelDescription | None:
+    """Read what travels with a file: its own metadata, else the JSON beside it; None without both.
+
+    The file's own comes first, because another export may have replaced the JSON since.
+
+    Args:
+        path: of the file.
+        metadata: what it carries, of any program.
+
+    Raises:
+        DataError: if it can't be read.
+    """
+    if "version" in metadata and "num_classes" in metadata:
+        return ModelDescription.from_metadata(metadata, str(path))
+    return _read_side_car(path)
+
+
+def _read_side_car(path: Path) -> ModelDescription | None:
     """Read the JSON beside an exported file; None if there is none.
 
     Raises:
