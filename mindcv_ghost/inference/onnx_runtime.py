@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindcv_ghost.errors import CheckpointError, ConfigError
+from mindcv_ghost.errors import CheckpointError, ConfigError, first_line
 from mindcv_ghost.inference.runtime import cannot_run, in_fixed_batches, read_description
 
 __all__ = ["OnnxRuntime"]
@@ -45,7 +45,7 @@ class OnnxRuntime:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as problem:  # its errors have no common class but this
-            first = str(problem).strip().splitlines()[0][:300]
+            first = first_line(problem)[:300]
             raise CheckpointError(
                 f"{path} can't be run by ONNX Runtime {onnxruntime.__version__}: {first}. Is it an "
                 "ONNX file, whole, and no newer than this release of ONNX Runtime reads?"

@@ -162,17 +162,13 @@ def _reason_to_keep(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
         return "part of a Ghost module"
     if any(isinstance(parent, RepConv) for parent in _parents(trace.network, name)):
         return "one of parallel branches, which are merged after training"
-    sharing = _others_with_its_weight(name, conv, trace)
+    sharing = [owner for owner in trace.owners[id(conv.weight)] if owner != name]
     if sharing:
-        return f"shares its weight with {sharing}"
+        return f"shares its weight with {', '.join(sharing)}"
     if trace.outputs[name].shape[2:] == (1, 1):
         # Squeeze-and-excitation or a classifier: a cheap kernel would use one of its weights only.
         return "maps of one position"
     return ""
-
-
-def _others_with_its_weight(name: str, conv: nn.Conv2d, trace: _Trace) -> str:
-    return ", ".join(owner for owner in trace.owners[id(conv.weight)] if owner != name)
 
 
 def _is_ghost(cell: nn.Cell) -> bool:
