@@ -42,7 +42,8 @@ class ImageClassifier(nn.Cell):
         if not 0.0 <= drop_rate < 1.0:
             raise ValueError(f"drop_rate is {drop_rate}, but it must lie within 0 <= drop_rate < 1")
         self.drop_rate = drop_rate
-        # For each stage: channels, stride in image pixels, and path of the cell that ends it.
+        # For each stage: channels, stride in image pixels, and path of the cell that computes its
+        # feature. A GhostNet's stage has several cells; as in timm, it is the first.
         self.feature_info: list[dict[str, Any]] = []
 
     def add_classifier(self, num_features: int, num_classes: int) -> None:

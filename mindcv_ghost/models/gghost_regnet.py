@@ -8,10 +8,11 @@ Reproduced: in a stage of more than two blocks, the first block computes all map
 (rounded down to whole groups) pass through thinner blocks, the complicated branch. The other half
 passes through a 1x1 convolution only, the cheap operation; the mix operation adds to it a vector
 computed from the pooled outputs of all preceding blocks of the stage. Both halves are concatenated
-for the last block. Group widths, the dropout of 0.2, the initialisation and the parameters' names
-are those of the authors' ``g_ghost_regnet.py``.
+for the last block. Group widths, the dropout of 0.2, the initialisation of convolutions and BN, and
+the parameters' names are those of the authors' ``g_ghost_regnet.py``.
 
-Deviation: the authors' ``dilate`` options are left out; none of their networks uses them.
+Deviations: the classifier is initialised like the zoo's others, not by PyTorch's default. The
+authors' ``dilate`` options are left out; none of their networks uses them.
 """
 
 from __future__ import annotations

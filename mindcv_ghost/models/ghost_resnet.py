@@ -8,9 +8,11 @@ Reproduced: every convolution except the 7x7 stem is a Ghost module, including t
 shortcut. The stride is on the 3x3 convolution (as in torchvision). Both branches of every Ghost
 module have BN; both have ReLU except in the last module of a block and in the shortcut.
 
-Deviations: the authors' released ``ghost_resnet.py`` never applies its BN layers, holds parameters
-that no forward pass uses, and takes 224x224 images only. Here BN is applied, every parameter is
-used, and the average pool is global, so any image size works.
+Deviations: in the authors' released ``ghost_resnet.py`` the Ghost modules never apply their BN
+layers, and derive ghosts from maps before ReLU, which the block applies afterwards; it holds
+parameters that no forward pass uses, and takes 224x224 images only. Here BN is applied, ghosts are
+derived after ReLU as in their ``ghostnet.py``, every parameter is used, and the average pool is
+global, so any image size works.
 
 Counts: the operations are the paper's (2.2 and 1.2 billion). The paper's parameters (13.0M, 6.5M)
 couldn't be reproduced exactly: here they are 13.95M and 8.15M, and SlimConv's authors (Qiu et al.,

@@ -2,8 +2,9 @@
 
 GhostNet itself (Han et al., arXiv 1911.11907) is MindCV's own: ``ghostnet_050`` and others.
 Parameters have timm's names; a Ghost module's two branches are named ``primary`` and ``cheap``.
-Convolutions are initialised as in the zoo's other networks (He et al., fan-out). The authors keep
-PyTorch's default.
+Convolutions are initialised as in the zoo's other networks (He et al., fan-out), except for those
+of the head and of squeeze-and-excitation, which keep MindSpore's default. The authors keep
+PyTorch's.
 """
 
 from __future__ import annotations

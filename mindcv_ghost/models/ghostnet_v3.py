@@ -9,8 +9,8 @@ depthwise ones and a BN alone on the cheap ones. The deploy form (``deploy=True`
 ``mindcv_ghost.surgery.deploy``) has one convolution with a bias in place of each set of branches,
 and as many operations as GhostNetV2.
 
-Not included: the paper's training with knowledge distillation. The recipe here trains without a
-teacher.
+Not included: the paper's teacher, BEiT v2, and its distillation loss, which the authors'
+``train.py`` imports and which was never published. The recipes here train without a teacher.
 """
 
 from __future__ import annotations

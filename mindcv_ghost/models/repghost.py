@@ -3,10 +3,10 @@
 Paper: Chen et al., "RepGhost: A Hardware-Efficient Ghost Module via Re-parameterization" (arXiv
 2211.06088).
 
-Reproduced: timm's ``repghostnet_*``, which has the authors' weights. A RepGhost module has half the
-channels of a Ghost module. It adds the outputs of the cheap operation and of a branch that is BN
-alone. The deploy form (``deploy=True``, or ``mindcv_ghost.surgery.deploy``) merges both into one
-depthwise convolution.
+Reproduced: timm's ``repghostnet_*``, which has the authors' weights. The first module of a
+bottleneck has about half of the channels that GhostNet's has. A module adds the outputs of the
+cheap operation and of a branch that is BN alone. The deploy form (``deploy=True``, or
+``mindcv_ghost.surgery.deploy``) merges both into one depthwise convolution.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def test_header_comment_runs_this_very_recipe(recipe):
 @each_recipe
 def test_hours_and_accuracy_name_their_source(recipe):
     for claim in (recipe.hours, recipe.accuracy):
-        sources = r"\((paper|authors' page|measured\b.*)\)$|^not measured$|^docs/proof\.md$"
+        others = "paper|authors' page|MindCV's page"
+        sources = rf"\(({others}|measured\b.*)\)$|^not measured$|^docs/proof\.md$"
         assert re.search(sources, claim), claim
 
 
