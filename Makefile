@@ -65,7 +65,8 @@ demo: $(VENV)/.demo
 	$(MPIRUN) $(BIN)/python train.py --config configs/ghostnet/ghost_resnet50_digits.yaml \
 		--ckpt_save_dir $(RUN)
 	$(BIN)/python validate.py --config configs/ghostnet/ghost_resnet50_digits.yaml \
-		--ckpt_path $(RUN)/best.ckpt --confusion $(RUN)/confusion.png | tee $(RUN)/validate.txt
+		--ckpt_path $(RUN)/best.ckpt --confusion $(RUN)/confusion.png > $(RUN)/validate.txt
+	@cat $(RUN)/validate.txt
 	@tail -n 1 $(RUN)/validate.txt > $(RUN)/validate.json
 	@$(BIN)/python -m mindcv_ghost.report.plots $(RUN)/metrics.csv $(RUN)/learning_curve.png
 	@$(BIN)/python -m mindcv_ghost.report.show $(RUN)

@@ -169,7 +169,6 @@ def main() -> int:
         if not any(text in job.command for job in JOBS):
             commands = "".join(f"\n  {job.command}" for job in JOBS)
             parser.error(f"--only {text}: no job's command has this text. They are{commands}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the finally in run()
     facts = provenance("torch", "timm", "onnxruntime", "openvino")
     rows: list[dict] = []
     if args.results.is_file():
@@ -200,4 +199,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the finally in run()
     sys.exit(main())

@@ -116,6 +116,7 @@ class FailureChannel:
         self._arrived: dict[str, set[int]] = {}  # barrier -> ranks that have come to it
         self._failures: list[Failure] = []  # in the order of their arrival
         self._lost: set[int] = set()  # ranks whose connection has closed
+        self._verdict: dict[str, object] = {}  # what ends the job, told to all others
         if world.rank == 0:
             start_thread(self._admit, self._rendezvous.listen())
             start_thread(self._end_job_on_failure)
@@ -225,6 +226,8 @@ class FailureChannel:
             self._connections[rank] = connection
             for name, value in self._published.items():
                 connection.send(published=name, value=value)
+            if self._verdict:  # while rank 0 ends itself: else this rank would take that for a death
+                connection.send(**self._verdict)
             self._changed.notify_all()
         while True:
             message = connection.receive()
@@ -271,16 +274,17 @@ class FailureChannel:
             cause = min(self._failures, key=Failure.priority)
         message = cause.message(self.world.size)
         _print(message)
+        with self._changed:
+            self._verdict = {"end": cause.code, "text": message.splitlines()[-1]}
+            for connection in self._connections.values():
+                connection.send(**self._verdict)
         # If rank 0 ended first, launcher and ranks would take that for one more death; also a rank
         # that is about to connect, which on a busy host may take seconds longer than the failure.
-        started, told = time.monotonic(), set[int]()
+        started = time.monotonic()
         while True:
             with self._changed:
-                connections, missing = dict(self._connections), self._missing()
-            for rank in connections.keys() - told:
-                connections[rank].send(end=cause.code, text=message.splitlines()[-1])
-                told.add(rank)
-            left = missing or connections.keys() - self._lost
+                missing = self._missing()
+                left = missing or self._connections.keys() - self._lost
             seconds = _CONNECT_SECONDS if missing else _END_SECONDS
             if not left or time.monotonic() - started > seconds:
                 break

@@ -250,7 +250,7 @@ def test_sigterm_of_mpirun_ends_all(jobs):
 def test_a_user_error_is_reported_once_with_status_2(jobs):
     job = jobs()
     job.srun("config")
-    assert job.end(START_SECONDS) == [2, 2]
+    assert job.end(START_SECONDS) == [2, 2], job.text
     assert job.text.count("lr is 'fast', which isn't legal") == 1
     assert "Traceback" not in job.text
 

@@ -62,6 +62,15 @@ def test_a_rank_that_connects_after_a_failure_ends_with_its_status(job):
     assert (ended_second.get(timeout=SECONDS), ended_first.get(timeout=SECONDS)) == (2, 2)
 
 
+def test_a_rank_that_connects_while_rank_0_ends_gets_its_status_too(job, monkeypatch):
+    monkeypatch.setattr("mindcv_ghost.launch.failure_channel._CONNECT_SECONDS", 0.0)
+    first, ended_first = job(0)
+    first.report(Failure(0, "lr is 'fast'", 2, kind="user"))
+    assert ended_first.get(timeout=SECONDS) == 2
+    _, ended_second = job(1)
+    assert ended_second.get(timeout=SECONDS) == 2
+
+
 def test_a_closed_connection_is_a_death_unless_all_have_finished(job, capsys):
     (_, ended), (second, _) = job(0), job(1)
     second._connections[0].close()

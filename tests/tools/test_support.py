@@ -53,6 +53,22 @@ def test_tests_are_counted_by_subject_and_failures_named():
     ]
 
 
+def test_a_file_that_cannot_be_imported_is_a_failure_of_its_subject():
+    report = '<testsuite><testcase classname="" name="tests.convert.test_convert"><error/>'
+    counts, failures = summarise(ElementTree.fromstring(f"{report}</testcase></testsuite>"))
+    assert counts["convert"] == {"passed": 0, "failed": 1, "skipped": 0}
+    assert failures == ["tests/convert/test_convert.py"]
+
+
+def test_rows_of_environments_that_no_longer_exist_are_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(support, "OUT", tmp_path / "support.json")
+    support.OUT.write_text(json.dumps({"rows": [row("2.6.0"), row("2.8.0", convert={})]}))
+    names = [environment.name for environment in ENVIRONMENTS]
+    support.record(row(names[-1]))
+    kept = json.loads(support.OUT.read_text())["rows"]
+    assert [each["environment"] for each in kept] == [n for n in names if n in ("2.8.0", names[-1])]
+
+
 def test_a_missing_python_is_named_and_nothing_is_made(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))

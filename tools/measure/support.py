@@ -178,7 +178,7 @@ def run_tests(environment: Environment, workers: int) -> ElementTree.Element:
 
 
 def subject_of(path: str, function: str) -> str:
-    """Return the subject that a test belongs to.
+    """Return the subject that a test belongs to; without a function, the first of its file.
 
     >>> subject_of("tests/convert/test_convert.py", "test_names")
     'convert'
@@ -186,7 +186,8 @@ def subject_of(path: str, function: str) -> str:
     for subject, tests in SUBJECTS.items():
         for test in tests:
             file, _, name = test.partition("::")
-            if (path == file or path.startswith(f"{file}/")) and name in ("", function):
+            chosen = not function or name in ("", function)
+            if (path == file or path.startswith(f"{file}/")) and chosen:
                 return subject
     raise KeyError(f"{path}::{function}")
 
@@ -196,11 +197,14 @@ def summarise(report: ElementTree.Element) -> tuple[dict[str, dict[str, int]], l
     counts = {subject: Counter(passed=0, failed=0, skipped=0) for subject in SUBJECTS}
     failures = []
     for case in report.iter("testcase"):
-        path = case.get("classname", "").replace(".", "/") + ".py"
-        name = case.get("name", "")
+        # A file that can't be imported is a case without a class, whose name is the module's.
+        module, name = case.get("classname"), case.get("name", "")
+        if not module:
+            module, name = name, ""
+        path = module.replace(".", "/") + ".py"
         states = {child.tag for child in case}
         if states & {"failure", "error"}:
-            failures.append(f"{path}::{name}")
+            failures.append(f"{path}::{name}" if name else path)
         state = "failed" if states & {"failure", "error"} else "passed"
         state = "skipped" if "skipped" in states else state
         counts[subject_of(path, name.partition("[")[0])][state] += 1
@@ -229,8 +233,9 @@ def measure(environment: Environment, workers: int) -> dict:
 def record(row: dict) -> None:
     """Replace an environment's row, or add it."""
     rows = json.loads(OUT.read_text("utf-8"))["rows"] if OUT.is_file() else []
-    rows = [other for other in rows if other["environment"] != row["environment"]] + [row]
     order = [environment.name for environment in ENVIRONMENTS]
+    rows = [other for other in rows if other["environment"] in order]  # renamed ones are dropped
+    rows = [other for other in rows if other["environment"] != row["environment"]] + [row]
     rows.sort(key=lambda row: order.index(row["environment"]))
     write_text(OUT, json.dumps({"kind": "support", "rows": rows}, indent=2) + "\n")
 
