@@ -101,6 +101,7 @@ setup(
         # Rivals of the benchmarks, besides PyTorch: OpenVINO, and what PyTorch's export needs.
         "bench": ["openvino>=2026.4,<2027", "onnxscript>=0.7,<0.8"],
         "test": [
+            "mindcv==0.3.0",  # whose keys, recipes and models the tests count
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",

@@ -54,7 +54,7 @@ def attempt(name: str) -> dict:
     try:
         network = mindcv.create_model(name)
     except Exception as problem:  # MindCV raises errors of any type
-        why = str(problem).splitlines()[0]
+        why = " ".join(str(problem).split()).partition(". ")[0]  # MindSpore prints tensors on lines
         return {
             **row,
             "replaced": 0,
