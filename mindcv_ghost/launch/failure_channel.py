@@ -226,7 +226,7 @@ class FailureChannel:
             self._connections[rank] = connection
             for name, value in self._published.items():
                 connection.send(published=name, value=value)
-            if self._verdict:  # while rank 0 ends itself: else this rank would take that for a death
+            if self._verdict:  # or it would take rank 0's end, which is near, for a death
                 connection.send(**self._verdict)
             self._changed.notify_all()
         while True:

@@ -1,55 +1,72 @@
-"""Throughput is measured model by model, goes on where it was stopped, and fills its columns."""
+"""Throughput is measured in turns, refused on a busy machine, and fills its columns."""
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import mindspore as ms
 import pytest
 
 from tools.measure import time_models
+from tools.measure.turns import seconds_in_turns
 from tools.pages.zoo_tables import models_rows, throughput_sentence
 
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """Run the tool with made-up times; returns the models that it measured."""
-    monkeypatch.setattr(time_models, "zoo", lambda: ["a", "b", "c"])
+    """Run the tool on two names with made-up seconds; returns what it recorded."""
+    monkeypatch.setattr(time_models, "zoo", lambda: ["a", "b"])
+    monkeypatch.setattr(time_models, "TWINS", ("a", "b"))
     monkeypatch.setattr(time_models.compat, "set_up", lambda *arguments: None)
     monkeypatch.setattr(time_models, "source_commit", lambda: "abc")
 
-    def run(*words, failing=None):
-        asked = []
+    def run(*words, slower=1.0):
+        turns = []
 
-        def images_per_second(name):
-            if name == failing:
-                raise KeyboardInterrupt
-            asked.append(name)
-            return {"1": 7.5, "32": 1234.5}
+        def compiled_calls(names):
+            return {(name, size): lambda: None for name in names for size in (1, 32)}
 
-        monkeypatch.setattr(time_models, "images_per_second", images_per_second)
-        try:
-            assert time_models.main([*words, "--out", str(tmp_path / "out.json")]) == 0
-        except KeyboardInterrupt:
-            assert failing
-        return asked
+        def median_seconds(call, seconds):
+            turns.append(call)
+            return (0.1, 0.1, 0.1 * slower, 0.1)[(len(turns) - 1) % 4]
+
+        monkeypatch.setattr(time_models, "compiled_calls", compiled_calls)
+        monkeypatch.setattr("tools.measure.turns._median_seconds", median_seconds)
+        out = tmp_path / "out.json"
+        status = time_models.main([*words, "--out", str(out)])
+        return status, json.loads(out.read_text()) if out.exists() else None
 
     return run
 
 
-def test_a_stopped_measurement_goes_on_after_its_last_model(measure, tmp_path):
-    assert measure(failing="b") == ["a"]
-    assert measure() == ["b", "c"]
-    assert measure() == []
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert [row["model"] for row in result["models"]] == ["a", "b", "c"]
-    assert result["batch_sizes"] == [1, 32]
+def test_calls_are_timed_in_turns(monkeypatch):
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = seconds_in_turns(calls, 2, 0.0001)
+    turns = [name for name, _ in itertools.groupby(order)]
+    assert turns == ["a", "b", "a", "b"]
+    assert [len(seconds) for seconds in found.values()] == [2, 2]
 
 
-def test_another_commit_is_measured_from_the_start(measure, monkeypatch):
-    assert measure("a") == ["a"]
-    monkeypatch.setattr(time_models, "source_commit", lambda: "def")
-    assert measure() == ["a", "b", "c"]
+def test_the_median_of_five_rounds_is_recorded(measure):
+    status, result = measure()
+    assert (status, result["rounds"]) == (0, 5)
+    rates = [row["images_per_second"] for row in result["models"]]
+    assert rates == [{"1": 10.0, "32": 320.0}, {"1": 10.0, "32": 320.0}]
+    assert result["models"][0]["spread"] == {"1": 0.0, "32": 0.0}
+
+
+def test_a_busy_machine_s_rates_are_refused(measure, capsys):
+    assert measure(slower=1.2) == (2, None)
+    assert "are one network, but have 8.333 and 10 images/s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("commit", ["abc-dirty", None])
+def test_code_that_is_not_committed_is_not_measured(measure, commit, monkeypatch, capsys):
+    monkeypatch.setattr(time_models, "source_commit", lambda: commit)
+    assert measure() == (2, None)
+    assert "commit first" in capsys.readouterr().err
 
 
 def test_a_real_network_is_measured(monkeypatch):
@@ -57,14 +74,16 @@ def test_a_real_network_is_measured(monkeypatch):
     monkeypatch.setattr(time_models, "BATCH_SIZES", (2,))
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
-    rates = time_models.images_per_second("ghost_resnet20_cifar")
+    (row,) = time_models.measured_rows(["ghost_resnet20_cifar"])
     ms.set_context(mode=before)
-    assert list(rates) == ["2"] and rates["2"] > 0
+    assert list(row["images_per_second"]) == ["2"] and row["images_per_second"]["2"] > 0
 
 
-def test_the_rates_stand_in_the_models_table(measure, tmp_path):
-    measure("a")
-    throughput = json.loads((tmp_path / "out.json").read_text())
+def test_the_rates_stand_in_the_models_table(tmp_path):
+    throughput = {
+        **{"hardware": "a CPU", "commit": "abc", "rounds": 5, "versions": {"mindspore": "2.8.0"}},
+        **{"models": [{"model": "a", "images_per_second": {"1": 7.5, "32": 1234.5}}]},
+    }
     entry = {
         **{
             "model": "a",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import source_commit, utc_now
 from tools.measure.proof_list import Experiment, rows_of
+from tools.measure.turns import seconds_in_turns
 
 __all__ = ["measure"]
 
@@ -33,14 +33,9 @@ def measure(out: Path, data: str) -> None:
     import mindspore as ms
 
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
-    cases = _cases(data)
-    found: dict[tuple[str, int], list[float]] = {key: [] for key in cases}
-    for _ in range(ROUNDS):
-        for key, call in cases.items():
-            found[key].append(_milliseconds(call))
     times: dict[str, Any] = {}
-    for (row, batch), values in found.items():
-        times.setdefault(row, {})[str(batch)] = float(f"{statistics.median(values):.4g}")
+    for (row, batch), values in seconds_in_turns(_cases(data), ROUNDS, SECONDS).items():
+        times.setdefault(row, {})[str(batch)] = float(f"{1e3 * statistics.median(values):.4g}")
     result = {
         "kind": "proof_times",
         "data": data,
@@ -78,13 +73,3 @@ def _cases(data: str) -> dict[tuple[str, int], Any]:
 
 def _call(network: Any, images: Any) -> Any:
     return lambda: network(images).asnumpy()
-
-
-def _milliseconds(call: Any) -> float:
-    """Return the median of the calls of a tenth of a second."""
-    seconds: list[float] = []
-    while sum(seconds) < SECONDS:
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(seconds)

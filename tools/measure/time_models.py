@@ -3,20 +3,19 @@
 python -m tools.measure.time_models [MODEL ...]
 
 Inference in graph mode with this package's operators, as validate.py runs it, on random images in
-memory, one by one and in batches of 32. Compilation isn't counted. The file is written after each
-model; the same command goes on where it was stopped, unless code, machine or versions have changed.
-Run it on an idle machine.
+memory, one by one and in batches of 32. All networks are compiled first, and then take turns, in
+several rounds: on a machine that is busy for a while all are slowed alike. It takes about ten
+minutes and 6 GB. Run it on an idle machine, and commit first: a record names its code.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import statistics
 import sys
-import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
@@ -27,63 +26,71 @@ from mindcv.models import registry
 
 import mindcv_ghost
 from mindcv_ghost import compat
-from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.errors import UserError, tells_user_errors
 from mindcv_ghost.report.hardware import describe_hardware
-from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import source_commit, utc_now
 from tools.measure.count_models import zoo
+from tools.measure.turns import seconds_in_turns
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "throughput.json"
 BATCH_SIZES = (1, 32)
-WARM_UP = 2
-MIN_RUNS, MAX_RUNS, SECONDS = 3, 50, 2.0
+ROUNDS, SECONDS = 5, 0.3
+
+TWINS = ("ghost_resnet50", "ghost_resnet50_s2")
+"""Two names of one network: what tells them apart is the measurement's error."""
+
+MOST = 1.1
+"""Rates of the twins that are further apart than by this factor are refused."""
 
 
-def images_per_second(name: str) -> dict[str, float]:
-    """Measure one model.
+def compiled_calls(names: Iterable[str]) -> dict[tuple[str, int], Callable[[], object]]:
+    """Return (model, images of a batch) -> a call of the compiled network."""
+    random, calls = np.random.RandomState(0), {}
+    for name in names:
+        config = registry.get_pretrained_cfg(name)
+        shape = tuple(config.get("input_size", (3, 224, 224)))
+        network = mindcv_ghost.create_model(name, num_classes=config["num_classes"])
+        mindcv_ghost.accelerate(network.set_train(False))
+        for size in BATCH_SIZES:
+            images = ms.Tensor(random.standard_normal((size, *shape)).astype(np.float32))
+            calls[name, size] = _call(network, images)
+            calls[name, size]()
+        print(f"{name}: compiled", flush=True)
+    return calls
 
-    Returns:
-        batch size -> images a second, from the median of 3 to 50 runs in about two seconds.
+
+def _call(network: ms.nn.Cell, images: ms.Tensor) -> Callable[[], object]:
+    return lambda: network(images).asnumpy()
+
+
+def measured_rows(names: Iterable[str]) -> list[dict]:
+    """Return for each model the images a second, and the relative range over the rounds.
+
+    Raises:
+        UserError: if the two names of one network differ by more than a tenth.
     """
-    config = registry.get_pretrained_cfg(name)
-    shape = tuple(config.get("input_size", (3, 224, 224)))
-    network = mindcv_ghost.create_model(name, num_classes=config["num_classes"]).set_train(False)
-    mindcv_ghost.accelerate(network)
-    random = np.random.RandomState(0)
-    found = {}
-    for batch_size in BATCH_SIZES:
-        images = ms.Tensor(random.standard_normal((batch_size, *shape)).astype(np.float32))
-        for _ in range(WARM_UP):
-            network(images).asnumpy()
-        seconds: list[float] = []
-        while len(seconds) < MIN_RUNS or (sum(seconds) < SECONDS and len(seconds) < MAX_RUNS):
-            started = time.perf_counter()
-            network(images).asnumpy()
-            seconds.append(time.perf_counter() - started)
-        found[str(batch_size)] = float(f"{batch_size / statistics.median(seconds):.4g}")
-    return found
+    rows: dict[str, dict] = {}
+    for (name, size), seconds in seconds_in_turns(compiled_calls(names), ROUNDS, SECONDS).items():
+        median = statistics.median(seconds)
+        row = rows.setdefault(name, {"model": name, "images_per_second": {}, "spread": {}})
+        row["images_per_second"][str(size)] = float(f"{size / median:.4g}")
+        row["spread"][str(size)] = round((max(seconds) - min(seconds)) / median, 3)
+    _check_twins(rows)
+    return list(rows.values())
 
 
-def conditions() -> dict:
-    """Return what all rows of the file have in common."""
-    return {
-        "kind": "throughput",
-        "command": "python -m tools.measure.time_models",
-        "batch_sizes": list(BATCH_SIZES),
-        "hardware": describe_hardware(),
-        "versions": compat.installed_versions(),
-        "commit": source_commit(),
-    }
-
-
-def measured(path: Path, wanted: dict) -> list[dict]:
-    """Return the rows of a file that was measured under the same conditions; else none."""
-    if not path.exists():
-        return []
-    result = read_json(path)
-    same = all(result.get(key) == value for key, value in wanted.items())
-    return result["models"] if same else []
+def _check_twins(rows: dict[str, dict]) -> None:
+    if not rows.keys() >= set(TWINS):
+        return
+    for size in map(str, BATCH_SIZES):
+        low, high = sorted(rows[name]["images_per_second"][size] for name in TWINS)
+        if high > MOST * low:
+            raise UserError(
+                f"{TWINS[0]} and {TWINS[1]} are one network, but have {low:g} and {high:g} "
+                f"images/s (batch {size}): the machine is too busy to measure. Nothing was "
+                "recorded; try again when it is idle."
+            )
 
 
 @tells_user_errors
@@ -93,18 +100,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="by default the whole zoo")
     parser.add_argument("--out", type=Path, default=OUT, help="the JSON file (%(default)s)")
     arguments = parser.parse_args(argv)
+    commit = source_commit()
+    if commit is None or commit.endswith("-dirty"):
+        raise UserError(f"this code is {commit or 'of no commit'}: commit first, then measure")
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
-    common = conditions()
-    rows = measured(arguments.out, common)
-    done = {row["model"] for row in rows}
-    for name in arguments.models or zoo():
-        if name in done:
-            continue
-        rows.append({"model": name, "images_per_second": images_per_second(name)})
-        print(json.dumps(rows[-1]), flush=True)
-        text = json.dumps({**common, "date": utc_now(), "models": rows}, indent=2)
-        write_text(arguments.out, text + "\n")
-        gc.collect()
+    result = {
+        "kind": "throughput",
+        "command": "python -m tools.measure.time_models",
+        "batch_sizes": list(BATCH_SIZES),
+        "rounds": ROUNDS,
+        "hardware": describe_hardware(),
+        "versions": compat.installed_versions(),
+        "commit": commit,
+        "date": utc_now(),
+        "models": measured_rows(arguments.models or zoo()),
+    }
+    write_text(arguments.out, json.dumps(result, indent=2) + "\n")
+    for row in result["models"]:
+        print(json.dumps(row))
     return 0
 
 

@@ -1,0 +1,42 @@
+"""Time calls in turns, so that a machine that is busy for a while slows all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+__all__ = ["seconds_in_turns"]
+
+Key = TypeVar("Key")
+
+
+def seconds_in_turns(
+    calls: Mapping[Key, Callable[[], object]], rounds: int, seconds: float
+) -> dict[Key, list[float]]:
+    """Time each call once per round.
+
+    Args:
+        calls: key -> what is timed. It has been called before: nothing is left to compile.
+        rounds: number of rounds.
+        seconds: for as long a call is repeated in its turn, at least once. The first repetition
+            of several isn't counted: the caches are those of the call before.
+
+    Returns:
+        key -> for each round, the median seconds of a call.
+    """
+    found: dict[Key, list[float]] = {key: [] for key in calls}
+    for _ in range(rounds):
+        for key, call in calls.items():
+            found[key].append(_median_seconds(call, seconds))
+    return found
+
+
+def _median_seconds(call: Callable[[], object], seconds: float) -> float:
+    taken: list[float] = []
+    while sum(taken) < seconds:
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[1:] or taken)
