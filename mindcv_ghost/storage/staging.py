@@ -37,7 +37,8 @@ def staged(folder: Path, new: bool = False) -> Iterator[Path]:
         new: ``folder`` has to be empty, and no other process may be staging files for it.
 
     Raises:
-        FileExistsError: if ``folder`` isn't ``new``; nothing was yielded.
+        FileExistsError: if ``folder`` isn't ``new``; nothing was yielded. Or if somebody else has
+            put a file of one of the names into it in the meantime.
         OSError: if the disk rejects the data.
     """
     created = [part for part in (folder, *folder.parents) if not part.exists()]
@@ -50,10 +51,11 @@ def staged(folder: Path, new: bool = False) -> Iterator[Path]:
             with _ends_at_sigterm():
                 yield hidden
                 paths = sorted(hidden.iterdir())
-                _check_that_all_can_be_moved(paths, folder)
-                with _taken_back(folder) if new else contextlib.nullcontext():
+                _check_that_all_can_be_moved(paths, folder, new)
+                with _taken_back(if_it_fails=new) as moved:
                     for path in paths:
-                        move_into_place(path, folder / path.name)
+                        moved.append(folder / path.name)
+                        move_into_place(path, moved[-1])
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     finally:
@@ -62,11 +64,13 @@ def staged(folder: Path, new: bool = False) -> Iterator[Path]:
                 part.rmdir()  # only if it is empty: nothing was written
 
 
-def _check_that_all_can_be_moved(paths: Sequence[Path], folder: Path) -> None:
+def _check_that_all_can_be_moved(paths: Sequence[Path], folder: Path, new: bool) -> None:
     """Flush all files, and compare kinds: what is left to do are renames, which need no space."""
     for path in paths:
         flush(path)
         target = folder / path.name
+        if new and os.path.lexists(target):  # somebody put it there in the meantime
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         if target.exists() and target.is_dir() != path.is_dir():
             code = errno.EISDIR if target.is_dir() else errno.ENOTDIR
             raise OSError(code, os.strerror(code), str(target))
@@ -98,14 +102,17 @@ def _claim(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _taken_back(folder: Path) -> Iterator[None]:
-    """Remove the files of a folder that was empty if not all of them could be moved to it."""
+def _taken_back(*, if_it_fails: bool) -> Iterator[list[Path]]:
+    """Yield a list for the files that are moved to a folder; if not all can be, remove these.
+
+    Files that somebody else has put into the folder in the meantime stay.
+    """
+    moved: list[Path] = []
     try:
-        yield
+        yield moved
     except BaseException:
-        for path in folder.iterdir():
-            if not path.name.startswith(_PREFIX):
-                path.unlink()
+        for path in moved if if_it_fails else ():
+            path.unlink(missing_ok=True)
         raise
 
 

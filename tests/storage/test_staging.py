@@ -86,6 +86,30 @@ def test_a_new_folder_is_empty_again_if_one_of_its_files_cannot_be_moved(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_that_others_put_into_a_new_folder_stay_if_it_fails(tmp_path, monkeypatch):
+    def fails_at_b(source, target):
+        if source.name == "b":
+            (target.parent / "folder").mkdir()
+            (target.parent / "notes.txt").write_text("mine")
+            raise OSError("full")
+        move_into_place(source, target)
+
+    monkeypatch.setattr(staging, "move_into_place", fails_at_b)
+    with pytest.raises(OSError, match="full"), staged(tmp_path / "out", new=True) as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(name)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["folder", "notes.txt"]
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_that_others_put_into_a_new_folder_is_not_replaced(tmp_path):
+    with pytest.raises(FileExistsError), staged(tmp_path / "out", new=True) as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text("ours")
+        (tmp_path / "out" / "b").write_text("mine")
+    assert {p.name: p.read_text() for p in (tmp_path / "out").iterdir()} == {"b": "mine"}
+
+
 def test_files_for_the_owner_alone_get_the_usual_permissions(tmp_path):
     with staged(tmp_path) as folder:
         (folder / "a").write_text("a")
