@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from mindcv_ghost.storage.atomic_file import move_into_place
 from mindcv_ghost.storage.provenance import digest_of
 
-__all__ = ["DownloadError", "fetch", "part_of"]
+__all__ = ["DownloadError", "fetch", "fetch_part", "part_of"]
 
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT = 60  # seconds without a byte
@@ -48,9 +49,29 @@ def fetch(url: str, path: str | os.PathLike, checksum: str, largest: int) -> Non
     algorithm, _, wanted = checksum.partition(":")
     if path.is_file() and digest_of(path, algorithm) == wanted.lower():
         return
-    part = part_of(path)
+    move_into_place(fetch_part(url, path, checksum, largest), path)
+
+
+def fetch_part(url: str, path: str | os.PathLike, checksum: str, largest: int) -> Path:
+    """Download a file that isn't to stay: it is whole, but doesn't get its name.
+
+    Args:
+        url: as for :func:`fetch`.
+        path: as for :func:`fetch`; nothing is written to it.
+        checksum: as for :func:`fetch`.
+        largest: as for :func:`fetch`.
+
+    Returns:
+        Where the file is, :func:`part_of`; the caller removes it.
+
+    Raises:
+        DownloadError: as :func:`fetch`.
+        OSError: as :func:`fetch`.
+    """
+    part = part_of(Path(path))
+    algorithm, _, wanted = checksum.partition(":")
     _complete(url, part, algorithm, wanted.lower(), largest)
-    move_into_place(part, path)
+    return part
 
 
 def part_of(path: Path) -> Path:
@@ -99,8 +120,7 @@ def _transfer(url: str, part: Path, start: int, largest: int) -> bool:
         continued = (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
         file.truncate(start if continued else 0)  # a server without ranges sends everything
         position = start if continued else 0
-        length = answer.headers.get("Content-Length")
-        whole = position + int(length) if length else None
+        whole = _length_of(answer.headers.get("Content-Length"), position)
         _logger.info("downloading %s%s", url, f" from byte {position:,} on" if position else "")
         while True:
             try:
@@ -114,6 +134,17 @@ def _transfer(url: str, part: Path, start: int, largest: int) -> bool:
             if position > largest:
                 file.truncate(0)
                 raise DownloadError(f"it is another file: longer than {largest:,} bytes")
+
+
+def _length_of(content_length: str | None, position: int) -> int | None:
+    """Return the length of the whole file; None if the server doesn't tell it, or tells nonsense.
+
+    Args:
+        content_length: the header of this name, the bytes that are still to come.
+        position: how many bytes are there.
+    """
+    text = (content_length or "").strip()
+    return position + int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _size(path: Path) -> int:

@@ -146,7 +146,8 @@ def test_a_truncated_file_is_named(tmp_path):
         with pytest.raises(DataError) as caught:
             open_source("cifar10", str(tmp_path), "train")
         assert str(caught.value) == (
-            f"{path} has {found}, and should have 2 (6,146 bytes). {question} Fetch it again."
+            f"{path} has {found}, and should have 2 (6,146 bytes). {question} Remove it, "
+            "and --dataset_download true fetches it again."
         )
     write_mnist(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
@@ -325,23 +326,23 @@ def spoil(folder, case: str) -> None:
 
 
 SPOILT = {
-    "truncated gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* truncated. Fetch it again",
-    "damaged gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* Fetch it again",
+    "truncated gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* truncated. Remove it, and",
+    "damaged gzip": "train-images-idx3-ubyte.gz can't be unpacked: .* fetches it again",
     "gzip of half a file": "train-images-idx3-ubyte has 5,503 bytes unpacked, and should have "
-    "5,504 for the 7 x 28 x 28 images that its header tells of. Is it truncated[?] Fetch",
-    "too long": "has 5,505 bytes, and should have 5,504 .* Is it another file under this name[?] F",
+    "5,504 for the 7 x 28 x 28 images that its header tells of. Is it truncated[?] Rem",
+    "too long": "has 5,505 bytes, and should have 5,504 .* Is it another file under this name[?] R",
     "magic number": "train-images-idx3-ubyte isn't an IDX file of images [(]MNIST's format[)]: it "
-    "starts with 00000d03, legal is 00000803. Is it another file under this name[?] Fetch it again",
+    "starts with 00000d03, legal is 00000803. Is it another file under this name[?] Remove",
     "labels as images": "starts with 00000801, legal is 00000803",
     "empty": "labels-idx1-ubyte has 0 bytes, fewer than the 8 of an IDX file's header for labels. "
-    "Is it truncated[?] Fetch it again",
+    "Is it truncated[?] Remove it",
     "a part of the header": "labels-idx1-ubyte has 6 bytes, fewer than the 8 .* Is it truncated",
     "a part of the magic number": "labels-idx1-ubyte has 3 bytes, fewer than the 8 .* Is it tru",
     "no images": "train-images-idx3-ubyte has no images: its header tells of 0 x 28 x 28. Is it an",
     "a header of 2 ** 96 bytes": "has 16 bytes, and should have 79,228,162,.* Is it truncated[?]",
-    "label 10": "train-labels-idx1-ubyte has labels from 0 to 10, legal are 0 to 9.* Fetch it",
-    "counts": "train-images-idx3-ubyte has 7 images, .*train-labels-idx1-ubyte 6 labels.* Fetch",
-    "size": "has images of 8 x 98 pixels; legal for Fashion-MNIST is 28 x 28. .* Fetch it again",
+    "label 10": "train-labels-idx1-ubyte has labels from 0 to 10, legal are 0 to 9.* fetches it",
+    "counts": "train-images-idx3-ubyte has 7 images, .*train-labels-idx1-ubyte 6 labels.* fetches",
+    "size": "has images of 8 x 98 pixels; legal for Fashion-MNIST is 28 x 28. .* fetches it",
 }
 
 

@@ -449,6 +449,52 @@ def test_a_users_file_of_an_archives_name_is_used_if_it_is_the_sets_and_never_re
     assert path.read_bytes() == content
 
 
+def test_a_file_that_is_there_is_never_replaced_by_the_one_of_an_archive(served, tmp_path):
+    served("cifar10", [cifar10_archive(tmp_path / "made")])
+    folder = tmp_path / "data"
+    write_cifar(folder, CIFAR10_FILES, 2)
+    whole = {name: (folder / name).read_bytes() for name in CIFAR10_FILES}
+    mine = folder / "data_batch_2.bin"
+    mine.write_bytes(b"mine")
+    (folder / "test_batch.bin").unlink()
+    with pytest.raises(DataError) as caught:
+        download.download("cifar10", str(folder))
+    assert str(caught.value) == (
+        f"{mine} isn't the file of this name in cifar-10-binary.tar.gz. Nothing was changed. "
+        "Remove it to get the archive's, or give another folder with --data_dir."
+    )
+    assert mine.read_bytes() == b"mine" and not (folder / "test_batch.bin").exists()
+    mine.unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.bin")}
+    download.download("cifar10", str(folder))
+    assert {name: (folder / name).read_bytes() for name in CIFAR10_FILES} == whole
+    assert {name: (folder / name).stat().st_mtime_ns for name in times} == times
+    assert not list(folder.glob(".*"))
+
+
+def test_what_a_killed_process_has_left_is_used_and_removed(served, server, tmp_path, monkeypatch):
+    content = cifar10_archive(tmp_path / "made")
+    served("cifar10", [content])
+    folder = tmp_path / "data"
+
+    def killed(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "move_into_place", killed)
+        patch.setattr(download.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            download.download("cifar10", str(folder))
+    part = ".cifar-10-binary.tar.gz.part"
+    scratch = [path.name for path in folder.iterdir() if path.is_dir()]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([part, *scratch])
+    assert (folder / part).read_bytes() == content and len(scratch) == 1
+    download.download("cifar10", str(folder))
+    assert [asked for _, asked in server.requests] == [None, f"bytes={len(content)}-"]
+    there = {path.name for path in folder.iterdir()}
+    assert there == {*CIFAR10_FILES, "batches.meta.txt"}
+
+
 def test_the_error_names_files_that_an_archive_lacks(served, tmp_path):
     served("cifar10", [tarred([("cifar-10-batches-bin/../data_batch_1.bin", b"x")])])
     with pytest.raises(DataError, match="lacks data_batch_2.bin"):

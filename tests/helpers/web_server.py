@@ -20,12 +20,14 @@ class Faults:
     Args:
         cut_after: bytes of an answer after which the connection breaks, if it is longer.
         ranges: whether it continues a file.
+        content_length: what it tells instead of the length of an answer; None for the truth.
         replaced: path -> other bytes than the file's.
         requests: path and Range of each request.
     """
 
     cut_after: int | None = None
     ranges: bool = True
+    content_length: str | None = None
     replaced: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
 
@@ -54,7 +56,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         rest = content[start:]
-        self.send_header("Content-Length", str(len(rest)))
+        length = str(len(rest)) if faults.content_length is None else faults.content_length
+        self.send_header("Content-Length", length)
         self.end_headers()
         self.wfile.write(rest[: faults.cut_after])
 

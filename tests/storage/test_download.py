@@ -99,6 +99,14 @@ def test_a_server_that_breaks_off_without_a_byte_is_given_up(server, tmp_path):
     assert len(faults.requests) == 1
 
 
+@pytest.mark.parametrize("length", ["", "many", "-7", "1e5", "9" * 5000])
+def test_a_length_that_is_no_number_is_taken_as_unknown(server, tmp_path, length):
+    url, faults = server
+    faults.content_length = length
+    fetch(url, tmp_path / "file", SHA256, LARGEST)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_a_server_that_refuses_or_is_not_there_is_told(server, tmp_path):
     url, _ = server
     with pytest.raises(DownloadError, match=r"the server answers 404 \(Not Found\)"):

@@ -17,7 +17,10 @@ from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.unpack import gunzipped
 from mindcv_ghost.errors import DataError
 
-__all__ = ["read_idx", "read_records"]
+__all__ = ["FETCH_AGAIN", "read_idx", "read_records"]
+
+FETCH_AGAIN = "Remove it, and --dataset_download true fetches it again."
+"""What to do about a file that isn't what it should be: a download replaces no file."""
 
 _LARGEST = 1_000_000_000  # bytes that a file may unpack to; MNIST's largest has 47 MB
 _CONTENT = {1: "labels", 3: "images"}
@@ -91,7 +94,7 @@ def read_idx(path: str, dimensions: int) -> np.ndarray:
 def _remedy(is_short: bool) -> str:
     """Return the end of a message about a file that isn't what it should be."""
     question = "Is it truncated?" if is_short else "Is it another file under this name?"
-    return f"{question} Fetch it again."
+    return f"{question} {FETCH_AGAIN}"
 
 
 def _content(path: str) -> tuple[np.ndarray, str]:

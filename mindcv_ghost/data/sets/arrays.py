@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from mindcv_ghost.data.sets.array_files import read_idx, read_records
+from mindcv_ghost.data.sets.array_files import FETCH_AGAIN, read_idx, read_records
 from mindcv_ghost.data.sets.array_folders import (
     ClassFolders,
     describe_other_folders,
@@ -310,7 +310,8 @@ def _read_mnist(paths: list[str], layout: ArraySet, usage: str) -> tuple[np.ndar
     if len(images) != len(labels):
         raise DataError(
             f"{first} has {len(images):,} images, {second} {len(labels):,} labels: they must be as "
-            "many. Are the files of different sets? Fetch both again."
+            "many. Are the files of different sets? Remove both, and --dataset_download true "
+            "fetches them again."
         )
     if images.shape[1:3] != layout.shape[1:]:
         found, legal = (
@@ -318,7 +319,7 @@ def _read_mnist(paths: list[str], layout: ArraySet, usage: str) -> tuple[np.ndar
         )
         raise DataError(
             f"{first} has images of {found} pixels; legal for {layout.title} is {legal}. Is it "
-            "another file under this name? Fetch it again."
+            f"another file under this name? {FETCH_AGAIN}"
         )
     _check_labels(labels, layout, paths[1])
     _check_original(labels, layout, usage, second)
@@ -348,7 +349,7 @@ def _check_labels(labels: np.ndarray, layout: ArraySet, path: str) -> None:
     if int(labels.max()) >= layout.num_classes:  # they are unsigned
         raise DataError(
             f"{printable(path)} has labels from {labels.min()} to {labels.max()}, legal are 0 to "
-            f"{layout.num_classes - 1}. Is it another file under this name? Fetch it again."
+            f"{layout.num_classes - 1}. Is it another file under this name? {FETCH_AGAIN}"
         )
 
 

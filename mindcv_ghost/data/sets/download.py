@@ -9,7 +9,9 @@ with ``tarfile.extractall`` wherever the archive's names point.
 
 from __future__ import annotations
 
+import filecmp
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,13 +22,18 @@ from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.unpack import file_members, gunzip
 from mindcv_ghost.errors import DataError
-from mindcv_ghost.storage.download import DownloadError, fetch, part_of
+from mindcv_ghost.storage.atomic_file import move_into_place
+from mindcv_ghost.storage.download import DownloadError, fetch_part, part_of
 from mindcv_ghost.storage.provenance import digest_of
 
 __all__ = ["ARCHIVES", "Archive", "download"]
 
 # What an archive may unpack to: CIFAR-10 has 184 MB, CIFAR-100 185 MB, MNIST's largest file 47 MB.
 _LARGEST = 300_000_000
+
+
+class _OtherFileError(DataError):
+    """A file that isn't the set's has the name of one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,8 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 def download(name: str, folder: str, *, is_alone: bool = True) -> None:
     """Download the files of a data set that are missing; each one appears whole or not at all.
 
+    Files that are there aren't changed.
+
     Args:
         name: one of ``ARCHIVES``.
         folder: where the files go; created if it doesn't exist.
@@ -109,18 +118,22 @@ def download(name: str, folder: str, *, is_alone: bool = True) -> None:
 
     Raises:
         DataError: if a file can't be downloaded or written, its sum is wrong, or another file has
-            its name.
+            the name of an archive or of a file in it.
     """
     missing = [archive for archive in ARCHIVES[name] if not _is_unpacked(archive, folder)]
     _refuse_other_files(name, missing, folder)
     try:
         os.makedirs(folder, exist_ok=True)
+        if is_alone:
+            _remove_leftovers(name, folder)
         scratch = tempfile.mkdtemp(prefix=f".{name}-", dir=folder)
     except OSError as error:
         raise DataError(f"{folder} can't be written: {error.strerror or error}") from None
     try:
         for archive in missing:
             _install(archive, scratch, folder, is_alone)
+    except _OtherFileError:
+        raise
     except (OSError, DataError) as error:
         package = ARRAY_SETS[name].system_package
         parts = [part_of(Path(folder, archive.name)) for archive in ARCHIVES[name]]
@@ -137,15 +150,22 @@ def download(name: str, folder: str, *, is_alone: bool = True) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _remove_leftovers(name: str, folder: str) -> None:
+    """Remove what processes were killed over while they unpacked, up to 185 MB each."""
+    for entry in os.scandir(folder):
+        if re.fullmatch(rf"\.{name}-[a-z0-9_]{{8}}", entry.name) and entry.is_dir():
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
 def _is_unpacked(archive: Archive, folder: str) -> bool:
     return all(os.path.isfile(os.path.join(folder, file)) for file in archive.files)
 
 
 def _refuse_other_files(name: str, archives: Sequence[Archive], folder: str) -> None:
-    """Raise an error if a user's file has an archive's name; a download would replace it.
+    """Raise an error if a file has an archive's name, but isn't that archive.
 
-    A download gets this name only once it is whole and has the right sum, so the file is no damaged
-    download. KMNIST's files have the names of MNIST's.
+    It is a user's, because downloads don't get this name, and would be unpacked. KMNIST's files
+    have the names of MNIST's.
     """
     for archive in archives:
         path = os.path.join(folder, archive.name)
@@ -161,12 +181,30 @@ def _refuse_other_files(name: str, archives: Sequence[Archive], folder: str) -> 
         )
 
 
+def _refuse_changed_files(archive: Archive, scratch: str, folder: str) -> None:
+    """Raise an error if a file that is there isn't the archive's.
+
+    It may be a user's, or what a full disk left of one; nobody but the user can tell.
+    """
+    for file in archive.files:
+        path = os.path.join(folder, file)
+        if not os.path.lexists(path) or (
+            os.path.isfile(path) and filecmp.cmp(os.path.join(scratch, file), path, shallow=False)
+        ):
+            continue
+        raise _OtherFileError(
+            f"{printable(os.path.abspath(path))} isn't the file of this name in {archive.name}. "
+            "Nothing was changed. Remove it to get the archive's, or give another folder with "
+            "--data_dir."
+        )
+
+
 def _install(archive: Archive, scratch: str, folder: str, is_alone: bool) -> None:
-    packed = Path(folder, archive.name)
-    is_users = packed.exists()
-    if not is_users and not is_alone:
-        packed = Path(scratch, archive.name)
-    _fetch(archive, packed)
+    users = Path(folder, archive.name)  # _refuse_other_files has compared it
+    is_users = users.exists()
+    packed = (
+        users if is_users else _fetch(archive, users if is_alone else Path(scratch, users.name))
+    )
     if archive.name.endswith(".tar.gz"):
         wanted = dict.fromkeys(archive.files, _LARGEST)
         for name, content in file_members(str(packed), wanted, largest=_LARGEST):
@@ -177,19 +215,31 @@ def _install(archive: Archive, scratch: str, folder: str, is_alone: bool) -> Non
     missing = [name for name in archive.files if not os.path.exists(os.path.join(scratch, name))]
     if missing:
         raise DataError(f"{archive.name} lacks {', '.join(missing)}")
+    _refuse_changed_files(archive, scratch, folder)
     for name in archive.files:
-        os.replace(os.path.join(scratch, name), os.path.join(folder, name))
+        if not os.path.exists(os.path.join(folder, name)):
+            move_into_place(Path(scratch, name), Path(folder, name))
     if not is_users:
         packed.unlink()
 
 
-def _fetch(archive: Archive, path: Path) -> None:
-    """Download an archive to a path from the first mirror that has it, with the right sum."""
+def _fetch(archive: Archive, path: Path) -> Path:
+    """Download an archive from the first mirror that has it, with the right sum.
+
+    It doesn't get its name: a process that is killed before it is unpacked would leave what looks
+    like a user's file.
+
+    Args:
+        archive: to download.
+        path: it would have.
+
+    Returns:
+        Where it is.
+    """
     problems = []
     for url in archive.urls:
         try:
-            fetch(url, path, f"md5:{archive.md5}", _LARGEST)
-            return
+            return fetch_part(url, path, f"md5:{archive.md5}", _LARGEST)
         except DownloadError as problem:
             problems.append(f"\n  {url}: {problem}")
     raise DataError("".join(problems))
