@@ -49,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         "validation)",
     )
     parser.add_argument(
-        "--use_ema", action="store_true", help="publish the checkpoint's averaged weights"
+        "--use_ema",
+        nargs="?",
+        const="true",
+        type=str.lower,
+        choices=("true", "false"),
+        help="publish the checkpoint's averaged weights, or those that were trained (as the run "
+        "was validated: the averaged ones if it has ema)",
     )
     parser.add_argument(
         "--dtype",
@@ -79,7 +85,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--name {name!r}: give letters, digits, '_', '-' and '.'")
     trained = load_config(["--config", str(args.run / "config.yaml")], script="train")
     _check_epochs(run, trained.train.epoch_size)
-    config = _config(args, _checkpoint(run, args.checkpoint))
+    use_ema = trained.train.ema if args.use_ema is None else args.use_ema == "true"
+    config = _config(args, _checkpoint(run, args.checkpoint), use_ema)
     world = detect(os.environ)
     if world.size > 1:
         raise ConfigError(f"publish is one process, and {world.launcher} has started {world.size}")
@@ -187,10 +194,10 @@ def _chosen(run: FinishedRun, asked: str | None) -> Path:
     return run.folder / f"{asked or ('best' if run.was_validated else 'last')}.ckpt"
 
 
-def _config(args: argparse.Namespace, checkpoint: Path) -> Config:
+def _config(args: argparse.Namespace, checkpoint: Path, use_ema: bool) -> Config:
     """Read the run's configuration as ``validate`` does, with the checkpoint to publish."""
     words = ["--config", str(args.run / "config.yaml"), "--ckpt_path", str(checkpoint)]
-    words += ["--use_ema", str(args.use_ema)]
+    words += ["--use_ema", str(use_ema)]
     if args.data_dir:
         words += ["--data_dir", args.data_dir]
     config = load_config(words, script="validate")

@@ -161,8 +161,8 @@ class Publication:
         recorded = [row.get("top1") for row in self.run.rows]
         if not any(top1 is not None and abs(top1 - before.top1) < 1e-4 for top1 in recorded):
             _logger.warning(
-                "%s has no epoch with this top-1 (%.4f %%): other data, averaged weights, or "
-                "another machine's rounding",
+                "%s has no epoch with this top-1 (%.4f %%): other data, other weights than those "
+                "that the run validated (--use_ema), or another machine's rounding",
                 self.run.folder / METRICS,
                 before.top1,
             )
@@ -236,10 +236,14 @@ class Publication:
     def _training(self, facts: dict[str, Any]) -> dict[str, Any]:
         names = ("recipe", "seed", "epochs", "commit", "date", "hardware", "ranks", "versions")
         checkpoint = Path(self.config.model.ckpt_path)
-        kind = "averaged weights of " if self.config.evaluate.use_ema else ""
-        epoch = facts.get("best_epoch")
-        best = checkpoint.name == "best.ckpt" and epoch
-        which = f" (epoch {epoch}, the best on this split)" if best else ""
+        use_ema, validated_ema = self.config.evaluate.use_ema, self.config.train.ema
+        kind = "averaged weights of " if use_ema else ""
+        epoch, which = facts.get("best_epoch"), ""
+        if checkpoint.name == "best.ckpt" and epoch:
+            # The averages of an epoch can be its run's best, and the weights behind them not.
+            is_best = use_ema == validated_ema
+            why = "the best on this split" if is_best else "chosen by its averaged weights"
+            which = f" (epoch {epoch}, {why})"
         return {
             **{name: facts.get(name) for name in names},
             "checkpoint": f"{kind}{checkpoint.name}{which}",

@@ -163,6 +163,37 @@ def test_ctrl_c_is_handled_as_in_validate():
     assert COMMANDS["publish"].launched and COMMANDS["validate"].launched
 
 
+@pytest.mark.parametrize(
+    ("ema", "words", "use_ema"),
+    [
+        ("true", [], True),
+        ("false", [], False),
+        ("true", ["--use_ema", "false"], False),
+        ("false", ["--use_ema", "true"], True),
+        ("false", ["--use_ema"], True),
+    ],
+)
+def test_the_weights_that_the_run_validated_are_published_unless_others_are_asked_for(
+    run, tmp_path, monkeypatch, ema, words, use_ema
+):
+    with open(run / "config.yaml", "a") as file:
+        file.write(f"ema: {ema}\n")
+    configs = []
+
+    class Stop(Exception):
+        pass
+
+    def open_session(config, *_, **__):
+        configs.append(config)
+        raise Stop
+
+    monkeypatch.setattr("mindcv_ghost.run.session.open_session", open_session)
+    with pytest.raises(Stop):
+        main([str(run), str(tmp_path / "out"), *LICENCE, *words])
+    assert configs[0].evaluate.use_ema is use_ema
+    assert configs[0].model.ckpt_path == str(run / "best.ckpt")
+
+
 def test_a_licence_is_required(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([str(run), str(tmp_path / "out")])

@@ -96,7 +96,7 @@ def test_infer_names_the_published_classes(published, images):
 def test_float32_files_hold_the_checkpoint_bit_for_bit_and_export_takes_them(images, tmp_path):
     scripts = Scripts(tmp_path)
     scripts.train(*recipe(images, model=MODEL, ckpt_save_dir="run", epoch_size=1, ema="true"))
-    card, _ = published_by(scripts, images, "--use_ema", "--format", "ckpt")
+    card, _ = published_by(scripts, images, "--format", "ckpt")
     assert card["ema"] and card["accuracy"]["correct"] == card["accuracy"]["checkpoint_correct"]
     run = read_weights_file(tmp_path / "run" / "best.ckpt", 2**30).arrays
     for name in ("model.safetensors", "model.ckpt"):

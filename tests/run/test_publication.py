@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mindcv
 import numpy as np
+import pytest
 from PIL import Image
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
@@ -52,6 +53,25 @@ def test_the_card_says_which_network_taught_a_distilled_one_and_how():
     names = {"model", "args", "checkpoint", "ema", "weights", "alpha", "temperature"}
     expected = {name: TEACHER[name] for name in names}
     assert _taught_by(TEACHER) == {**expected, "checkpoint": "last.ckpt"}
+
+
+@pytest.mark.parametrize(
+    ("ema", "use_ema", "told"),
+    [
+        ("true", "true", "averaged weights of best.ckpt (epoch 3, the best on this split)"),
+        ("true", "false", "best.ckpt (epoch 3, chosen by its averaged weights)"),
+        ("false", "false", "best.ckpt (epoch 3, the best on this split)"),
+    ],
+)
+def test_the_card_calls_weights_the_best_only_if_they_were_validated(tmp_path, ema, use_ema, told):
+    (tmp_path / "best.ckpt").write_bytes(b"weights")
+    words = f"--model ghost_resnet20_cifar --dataset cifar10 --ema {ema} --use_ema {use_ema}"
+    words += f" --ckpt_path {tmp_path / 'best.ckpt'}"
+    config = load_config(words.split(), script="validate")
+    run = FinishedRun(tmp_path, {"best_epoch": 3}, b"", [])
+    wishes = Wishes(tmp_path / "out", "digits", "CC0-1.0", "", "float32", ())
+    publication = Publication(run, config, "", wishes, detect({}), Session("CPU", None))
+    assert publication._training(run.facts)["checkpoint"] == told
 
 
 def test_the_file_and_the_checkpoint_are_validated_on_images_that_are_decoded_once(
