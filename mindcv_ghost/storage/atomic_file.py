@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
+    "copy_file",
     "flush",
     "link_or_copy",
     "move_into_place",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 1 << 22
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp(?:\.\w+)?")  # as replacing() calls them
 # Errors of file systems that can't flush a folder; the rename is valid nevertheless. Any other
 # error (a full disk, a quota, a lost server) means that the data isn't safe.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
@@ -108,8 +111,26 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Replace a file by a copy of another one.
+
+    Raises:
+        OSError: as :func:`replacing`.
+    """
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name: a hard link, or a copy where the file system has no links."""
+    """Give a file a second name: a hard link, or a copy where the file system has no links.
+
+    It gets the permissions of a new file under both names.
+
+    Raises:
+        OSError: as :func:`replacing`.
+    """
+    if target.exists() and os.path.samefile(source, target):
+        return  # a rename of one name to another of the same file would leave both
     with replacing(target) as temporary:
         try:
             os.link(source, temporary)
@@ -117,11 +138,18 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of killed writers; nobody else may be writing to the folder."""
-    for leftover in folder.glob(".*.tmp*"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
+def remove_temporary_files(folder: Path, names: str) -> None:
+    """Remove the temporary files of killed writers; nobody else may be writing these files.
+
+    Args:
+        folder: where they are.
+        names: regular expression for the names of the files that were to be replaced.
+    """
+    for leftover in folder.iterdir():
+        found = _TEMPORARY.fullmatch(leftover.name)
+        if found and re.fullmatch(names, found[1]):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def _write(file: BinaryIO, chunk: memoryview) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from mindcv_ghost.storage.training_state import (
     write_state,
 )
 
-__all__ = ["FOLDER", "ResumeFolder", "find_epoch_end", "find_state"]
+__all__ = ["FOLDER", "ResumeFolder", "find_epoch_end", "find_newest", "find_state"]
 
 FOLDER = "resume"
 _NAME = re.compile(r"(\d{6,})_epoch(\d+)_step(\d+)\.safetensors")
@@ -45,7 +46,7 @@ class ResumeFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        remove_temporary_files(folder)
+        remove_temporary_files(folder, _NAME.pattern)
 
     def save(self, arrays: Mapping[str, np.ndarray], facts: dict, epoch: int, step: int) -> Path:
         """Write a state; older ones are removed only after it is safe on the disk.
@@ -104,7 +105,9 @@ def superseded(files: list[Path]) -> list[Path]:
 
 
 def find_state(where: str, run_folder: Path) -> StateFile | None:
-    """Find the newest intact state; damaged ones are reported and renamed to ``*.damaged``.
+    """Find the newest intact state; damaged ones are reported.
+
+    Those of ``run_folder`` are renamed to ``*.damaged``; another run's folder stays as it is.
 
     Args:
         where: ``auto`` for the newest of ``run_folder``; or a run folder; or a file, whose
@@ -118,7 +121,7 @@ def find_state(where: str, run_folder: Path) -> StateFile | None:
         CheckpointError: if nothing is there, or nothing that is intact.
     """
     path = run_folder if where == "auto" else Path(where)
-    if path.is_file():
+    if os.path.isfile(path):  # Path's is_file raises for a name that is too long
         earlier = [file for file in _files(path.parent) if _is_before(file, path)]
         files = [*earlier, path]
     else:
@@ -141,7 +144,8 @@ def find_state(where: str, run_folder: Path) -> StateFile | None:
             continue
         if damaged:
             _logger.warning("the state before it is intact and used instead: %s", file)
-        _rename_damaged(damaged)
+        if file.parent.resolve() == (run_folder / FOLDER).resolve():
+            _rename_damaged(damaged)
         return state
     raise CheckpointError(
         f"none of {', '.join(map(str, files))} is intact. Leave --resume out to start a new run "
@@ -158,6 +162,14 @@ def find_epoch_end(state: StateFile) -> StateFile | None:
     return None
 
 
+def find_newest(folder: Path) -> StateFile | None:
+    """Find the newest intact state in a ``resume`` folder, and change nothing there."""
+    for file in reversed(_files(folder)):
+        with contextlib.suppress(CheckpointError):
+            return open_state(file)
+    return None
+
+
 def _rename_damaged(files: list[Path]) -> None:
     """Rename damaged files, so that they don't count among the newest two."""
     for file in files:
@@ -169,7 +181,7 @@ def _files(folder: Path) -> list[Path]:
     """List the states in a folder, in the order of writing."""
     try:
         found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    except OSError:
+    except (OSError, ValueError):  # ValueError for a name with a NUL
         return []
     return sorted(found, key=_number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,12 +10,14 @@ import re
 from pathlib import Path
 
 from mindcv_ghost.errors import UserError
-from mindcv_ghost.storage.atomic_file import write_bytes
+from mindcv_ghost.storage.atomic_file import remove_temporary_files, write_bytes
 
 __all__ = ["RunFolder", "RunFolderError"]
 
 # Checkpoints that a run may never replace: last.ckpt is written after each epoch.
 _KEPT = re.compile(r"best\.ckpt|.+-\d+_\d+\.ckpt")
+# All files that a run replaces in its folder. Other commands write others into it without a lock.
+_REPLACED = rf"{_KEPT.pattern}|last\.ckpt|metrics\.csv|config\.yaml|run\.json|\.probe"
 
 
 class RunFolderError(UserError):
@@ -28,7 +31,7 @@ class RunFolder:
     leaves a folder locked.
 
     Args:
-        path: created if needed.
+        path: created if needed; temporary files of a killed run are removed.
 
     Raises:
         RunFolderError: if it can't be written, or another run is writing to it.
@@ -52,8 +55,11 @@ class RunFolder:
                 "its own with --ckpt_save_dir."
             ) from None
         except OSError:
-            # Some network file systems have no locks; go on without one.
-            pass
+            # Some network file systems have no locks; go on without one. Temporary files stay, as
+            # they may be those of a run that is writing.
+            return
+        with contextlib.suppress(OSError):
+            remove_temporary_files(self.path, _REPLACED)
 
     def close(self) -> None:
         """Release the lock."""

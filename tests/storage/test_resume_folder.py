@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 
 from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage import atomic_file, resume_folder, training_state
-from mindcv_ghost.storage.resume_folder import ResumeFolder, find_epoch_end, find_state, superseded
+from mindcv_ghost.storage.resume_folder import (
+    ResumeFolder,
+    find_epoch_end,
+    find_newest,
+    find_state,
+    superseded,
+)
 from mindcv_ghost.storage.training_state import open_state
 
 ARRAYS = {"weight": np.arange(100, dtype=np.float32)}
 
 
 def save(run, *places):
+    run.mkdir(exist_ok=True)
     folder = ResumeFolder(run / "resume")
     for epoch, step in places:
         folder.save(ARRAYS, {"place": [epoch, step]}, epoch, step)
@@ -103,6 +110,21 @@ def test_for_a_damaged_file_given_by_path_the_one_before_it_is_used(tmp_path):
     damage(tmp_path / "resume" / "000002_epoch1_step8.safetensors", 1)
     path = tmp_path / "resume" / "000002_epoch1_step8.safetensors"
     assert find_state(str(path), tmp_path / "elsewhere").facts["place"] == [1, 0]
+
+
+def test_damaged_states_of_another_run_keep_their_names(tmp_path):
+    save(tmp_path / "other", (1, 0), (1, 8))
+    damage(tmp_path / "other" / "resume" / "000002_epoch1_step8.safetensors", 1)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.safetensors")}
+    assert find_state(str(tmp_path / "other"), tmp_path / "new").facts["place"] == [1, 0]
+    assert find_newest(tmp_path / "other" / "resume").facts["place"] == [1, 0]
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x" * 300 + "/resume"])
+def test_a_name_that_no_file_can_have_is_told(tmp_path, name):
+    with pytest.raises(CheckpointError, match="no such file, and no run folder with states"):
+        find_state(name, tmp_path)
 
 
 def test_if_all_states_are_damaged_an_error_lists_them(tmp_path):
