@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindcv_ghost.storage.atomic_file import link_or_copy
+from mindcv_ghost.storage.atomic_file import copy_file, link_or_copy
 from mindcv_ghost.storage.checkpoint import save_weights
+from mindcv_ghost.storage.provenance import sha256_of
 
 if TYPE_CHECKING:
     import mindspore as ms
 
 __all__ = ["CheckpointManager"]
+
+_logger = logging.getLogger(__name__)
 
 
 class CheckpointManager:
@@ -47,6 +51,7 @@ class CheckpointManager:
         self.policy = policy
         self.interval = interval
         self.best: float | None = None
+        self._best_sha256: str | None = None
         self._kept: list[tuple[float, Path]] = []
 
     def save(
@@ -67,8 +72,9 @@ class CheckpointManager:
         save_weights(parameters, last)
         is_best = top1 is not None and (self.best is None or top1 > self.best)
         if is_best:
+            digest = sha256_of(last)
             link_or_copy(last, self.folder / "best.ckpt")
-            self.best = top1
+            self.best, self._best_sha256 = top1, digest
         score = top1 if self.policy == "top_k" else epoch
         if epoch % self.interval == 0 and score is not None:
             path = self.folder / f"{self.model}-{epoch}_{steps}.ckpt"
@@ -80,18 +86,19 @@ class CheckpointManager:
     def facts(self) -> dict:
         """Return what :meth:`restore` needs in a resumed run, as values that JSON can hold."""
         kept = [[score, path.name] for score, path in self._kept]
-        return {"best": self.best, "kept": kept}
+        return {"best": self.best, "best_sha256": self._best_sha256, "kept": kept}
 
     def restore(self, facts: dict, origin: Path | None = None) -> None:
         """Continue from what :meth:`facts` returned in an earlier process.
 
         Args:
             facts: of that process.
-            origin: its run folder, if it was another one: its best checkpoint is taken over.
+            origin: its run folder, if it was another one: its best checkpoint is taken over if it
+                is the one that the facts tell of.
         """
-        self.best = facts["best"]
-        if origin is not None and self.best is not None and (origin / "best.ckpt").is_file():
-            link_or_copy(origin / "best.ckpt", self.folder / "best.ckpt")
+        self.best, self._best_sha256 = facts["best"], facts.get("best_sha256")
+        if origin is not None and self.best is not None:
+            self._take_over_best(origin / "best.ckpt")
         # Only names of this form are ever deleted, whatever the facts say.
         numbered = re.compile(re.escape(self.model) + r"-\d+_\d+\.ckpt")
         self._kept = [
@@ -100,9 +107,21 @@ class CheckpointManager:
             if numbered.fullmatch(name) and (self.folder / name).is_file()
         ]
 
+    def _take_over_best(self, file: Path) -> None:
+        """Copy another folder's best checkpoint, which may be of an epoch that this run hasn't."""
+        if file.is_file() and sha256_of(file) == self._best_sha256:
+            copy_file(file, self.folder / "best.ckpt")  # a link would share its permissions
+            return
+        _logger.warning(
+            "%s %s: the run goes on without a best.ckpt until an epoch is better than %.2f %%",
+            file,
+            "isn't of the best epoch until this state" if file.is_file() else "is gone",
+            self.best,
+        )
+
     def give_up_best(self) -> None:
         """Put ``best.ckpt`` aside, which is of an epoch that the run no longer has."""
-        self.best = None
+        self.best = self._best_sha256 = None
         best = self.folder / "best.ckpt"
         with contextlib.suppress(FileNotFoundError):
             best.replace(best.with_name("best.ckpt.given_up"))

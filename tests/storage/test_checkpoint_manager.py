@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mindcv_ghost.storage import checkpoint_manager
 from mindcv_ghost.storage.checkpoint import load_weights
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 
@@ -54,7 +55,8 @@ def test_after_a_restore_older_numbered_checkpoints_are_removed_and_no_other_fil
     manager.restore({"best": 90.0, "kept": kept})
     assert not manager.save(parameters(Small()), 3, 7, 80.0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "net-3_7.ckpt", "other.txt"]
-    assert manager.facts() == {"best": 90.0, "kept": [[3, "net-3_7.ckpt"]]}
+    facts = {"best": 90.0, "best_sha256": None, "kept": [[3, "net-3_7.ckpt"]]}
+    assert manager.facts() == facts
 
 
 def test_a_run_that_goes_on_elsewhere_takes_over_the_best_checkpoint_and_only_files_that_are_there(
@@ -71,3 +73,34 @@ def test_a_run_that_goes_on_elsewhere_takes_over_the_best_checkpoint_and_only_fi
     assert sorted(p.name for p in new.iterdir()) == ["best.ckpt", "last.ckpt", "net-2_7.ckpt"]
     assert (value(new / "best.ckpt"), value(new / "last.ckpt")) == (1.0, 2.0)
     assert sorted(p.name for p in old.iterdir()) == ["best.ckpt", "last.ckpt", "net-1_7.ckpt"]
+
+
+def test_a_best_checkpoint_of_a_later_epoch_is_not_taken_over(tmp_path, caplog):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir(), new.mkdir()
+    first = CheckpointManager(old, "net", 1, "top_k", 1)
+    first.save(parameters(Small(fill=1)), 1, 7, 80.0)
+    facts = first.facts()
+    first.save(parameters(Small(fill=2)), 2, 7, 90.0)
+    second = CheckpointManager(new, "net", 1, "top_k", 1)
+    checkpoint_manager._logger.propagate = True
+    with caplog.at_level("WARNING"):
+        second.restore(facts, origin=old)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{old / 'best.ckpt'} isn't of the best epoch until this state: the run goes on without a "
+        "best.ckpt until an epoch is better than 80.00 %"
+    ]
+    assert list(new.iterdir()) == [] and second.best == 80.0
+    assert second.save(parameters(Small(fill=3)), 2, 7, 85.0)
+    assert (value(new / "best.ckpt"), value(old / "best.ckpt")) == (3.0, 2.0)
+
+
+def test_the_other_runs_best_checkpoint_is_copied_so_that_its_permissions_stay(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir(), new.mkdir()
+    first = CheckpointManager(old, "net", 1, None, 10)
+    first.save(parameters(Small(fill=1)), 1, 7, 80.0)
+    (old / "best.ckpt").chmod(0o440)
+    CheckpointManager(new, "net", 1, None, 10).restore(first.facts(), origin=old)
+    assert not (new / "best.ckpt").samefile(old / "best.ckpt")
+    assert (old / "best.ckpt").stat().st_mode & 0o777 == 0o440
