@@ -87,10 +87,14 @@ class Config:
         """Return the values of a recipe's keys by name, without sections."""
         return {key.name: getattr(getattr(self, key.section), key.name) for key in KEYS.values()}
 
-    def to_yaml(self) -> str:
-        """Return a recipe of all keys, which ``--config`` loads as an equal configuration."""
+    def to_yaml(self, version: str = __version__) -> str:
+        """Return a recipe of all keys, which ``--config`` loads as an equal configuration.
+
+        Args:
+            version: of this package, which the run was or will be made with; "" if it isn't known.
+        """
         values = self.flat()
-        lines = [f"# every setting of a run of mindcv_ghost {__version__}"]
+        lines = [f"# every setting of a run of mindcv_ghost {version}".rstrip()]
         for section in SECTIONS:
             lines += ["", f"# {section}"]
             for key in KEYS.values():

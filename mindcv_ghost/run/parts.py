@@ -28,6 +28,7 @@ from mindcv_ghost.launch.world import World
 from mindcv_ghost.run.model import create_network
 from mindcv_ghost.run.preprocessing import create_augment
 from mindcv_ghost.surgery import GhostifyReport
+from mindcv_ghost.version import __version__
 
 __all__ = [
     "create_augment",
@@ -217,7 +218,7 @@ def run_facts(
         "mode": "graph" if config.system.mode == 0 else "pynative",
         "jit_level": config.system.jit_level or compat.default_jit_level(device),
         "seed": config.system.seed,
-        "versions": compat.installed_versions(),
+        "versions": {"mindcv_ghost": __version__, **compat.installed_versions()},
     }
 
 

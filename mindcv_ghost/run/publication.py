@@ -254,7 +254,8 @@ class Publication:
         }
 
     def _write_texts(self, folder: Path, card: Card) -> None:
-        write_text(folder / CONFIG, _portable(self.config).to_yaml())
+        trained_with = self.run.facts.get("versions", {}).get("mindcv_ghost", "")
+        write_text(folder / CONFIG, _portable(self.config).to_yaml(trained_with))
         write_bytes(folder / METRICS, self.run.metrics)
         facts = _without_folders(self.run.facts)
         write_text(folder / RUN, json.dumps(facts, indent=2, sort_keys=True) + "\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -31,7 +32,8 @@ class Card:
             checkpoint has.
         data: ``name``; ``dataset`` and ``val_split``, keys of the recipe; ``train_images``.
         input: of the network, as :class:`~mindcv_ghost.inference.description.Preprocessing` has it.
-        training: ``recipe``, ``seed``, ``epochs``, ``commit``, ``date``, ...; of a distilled
+        training: ``recipe``, ``seed``, ``epochs``, ``commit``, ``date``, ``versions``, ...; None
+            for what isn't known; ``history``, settings that changed midway; of a distilled
             network ``teacher``, with ``model``, ``args``, ``checkpoint`` (the file's name),
             ``weights`` (their digest), ``ema``, ``alpha`` and ``temperature``.
         class_names: in the order of the outputs; () where they aren't known.
@@ -144,11 +146,13 @@ class Card:
                 if name.startswith("correct_top")
             ),
             ("input", _input_text(self.input)),
-            ("recipe", f"{training['recipe']}; all settings: [config.yaml](config.yaml)"),
+            ("recipe", _recipe_text(training["recipe"])),
             ("started from", training["started_from"]),
             *([("teacher", _teacher_text(training["teacher"]))] if "teacher" in training else []),
             ("seed", training["seed"]),
             ("epochs", f"{training['epochs']}; these weights: {training['checkpoint']}"),
+            ("settings changed", _history_text(training.get("history", []))),
+            ("versions", _versions_text(training.get("versions") or {})),
             ("commit", training["commit"]),
             ("date", training["date"]),
             ("hardware", training["hardware"]),
@@ -156,17 +160,39 @@ class Card:
         ]
         if self.ghostify:
             rows.insert(1, ("ghostify", _code("", self.ghostify)))
-        table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+        table = "\n".join(
+            f"| {name} | {_cell(value)} |" for name, value in rows if value not in (None, "")
+        )
         sizes = "\n".join(f"| `{name}` | {size / 1e6:,.2f} MB |" for name, size in files.items())
         return (
             f"# {self.name}: {self.model}\n\n| | |\n| --- | --- |\n{table}\n\n"
             f"## Files\n\n| | |\n| --- | --- |\n{sizes}\n\n{self._numbers()}\n\n"
-            f"## Use\n\n```text\nmindcv-ghost validate --pretrained FOLDER --dataset "
-            f"{data['dataset']} --val_split {data['val_split']} --data_dir DIR\n```\n\n"
-            f"```python\nfrom mindcv_ghost import create_model\n\n"
-            f'network = create_model("{self.model}", pretrained="FOLDER")\n```\n\n'
+            f"## Use\n\n```text\n{self._command()}\n```\n\n{self._python()}\n\n"
             "`sha256sum -c SHA256SUMS` checks the files. This text was written by `mindcv-ghost "
             "publish`; [card.json](card.json) has it for programs.\n"
+        )
+
+    def _command(self) -> str:
+        """Return the command that counts the right answers again."""
+        dataset, split = (
+            _printable(shlex.quote(self.data[name])) for name in ("dataset", "val_split")
+        )
+        return (
+            f"mindcv-ghost validate --pretrained FOLDER --dataset {dataset} --val_split {split} "
+            "--data_dir DIR"
+        )
+
+    def _python(self) -> str:
+        """Say how a program gets the network."""
+        if self.ghostify:
+            return (
+                "The commands build this network. `create_model` can't, because it was made of "
+                f"{self.model} by `ghostify`: in code, apply `mindcv_ghost.surgery.ghostify` and "
+                "load `model.safetensors`."
+            )
+        return (
+            f"```python\nfrom mindcv_ghost import create_model\n\n"
+            f'network = create_model("{self.model}", pretrained="FOLDER")\n```'
         )
 
     def _numbers(self) -> str:
@@ -179,6 +205,34 @@ class Card:
             f"weights; the run's checkpoint has {self.accuracy['checkpoint_correct']:,} right "
             "answers."
         )
+
+
+def _printable(text: str) -> str:
+    """Escape what isn't printable: a newline, a byte of a folder's name that isn't UTF-8, ..."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _cell(value: object) -> str:
+    """Return the text of a cell of a table in Markdown."""
+    return _printable(str(value)).replace("|", "\\|")
+
+
+def _recipe_text(recipe: str | None) -> str:
+    return "; ".join([*([recipe] if recipe else []), "all settings: [config.yaml](config.yaml)"])
+
+
+def _history_text(history: Sequence[Mapping[str, Any]]) -> str:
+    """Say what was changed in the middle of the training, and when; "" if nothing was."""
+    texts = []
+    for change in history:
+        epochs = f"{change['epoch']} epoch{'' if change['epoch'] == 1 else 's'}"
+        batches = f" and {change['step']} batches" if change["step"] else ""
+        texts.append(f"after {epochs}{batches}: {'; '.join(change['changes'])}")
+    return ". ".join(texts)
+
+
+def _versions_text(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in versions.items() if version)
 
 
 def _shallow(card: Card) -> dict[str, Any]:

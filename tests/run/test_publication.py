@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import mindcv
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from mindcv_ghost.config import load_config
 from mindcv_ghost.data.sets import array_folders
 from mindcv_ghost.launch.world import detect
 from mindcv_ghost.report.finished_run import FinishedRun
+from mindcv_ghost.run.parts import run_facts
 from mindcv_ghost.run.publication import (
     Publication,
     Wishes,
@@ -21,6 +24,8 @@ from mindcv_ghost.run.publication import (
 )
 from mindcv_ghost.run.session import Session
 from mindcv_ghost.storage.checkpoint import save_weights
+from mindcv_ghost.version import __version__
+from tests.helpers.published import make_card
 from tests.helpers.tiny_network import tiny_registered
 
 TEACHER = {
@@ -53,6 +58,28 @@ def test_the_card_says_which_network_taught_a_distilled_one_and_how():
     names = {"model", "args", "checkpoint", "ema", "weights", "alpha", "temperature"}
     expected = {name: TEACHER[name] for name in names}
     assert _taught_by(TEACHER) == {**expected, "checkpoint": "last.ckpt"}
+
+
+def test_every_run_tells_the_release_that_it_was_made_with():
+    words = ["--model", "ghost_resnet20_cifar", "--dataset", "cifar10"]
+    config = load_config(words, script="train")
+    assert run_facts(config, detect({}), "CPU", 10, 1)["versions"]["mindcv_ghost"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("versions", "header"),
+    [({"mindcv_ghost": "0.0.9"}, "mindcv_ghost 0.0.9"), ({"mindspore": "2.8.0"}, "mindcv_ghost")],
+)
+def test_the_texts_name_the_release_that_trained_and_are_utf_8(tmp_path, versions, header):
+    words = ["--model", "ghost_resnet20_cifar", "--dataset", "folder", "--data_dir", "d"]
+    config = load_config(words, script="validate")
+    wishes = Wishes(tmp_path / "out", "pets", "CC0-1.0", "", "float32", ())
+    run = FinishedRun(tmp_path, {"versions": versions}, b"", [])
+    publication = Publication(run, config, "", wishes, detect({}), Session("CPU", None))
+    publication._write_texts(tmp_path, make_card(class_names=(os.fsdecode(b"caf\xe9"), "bee")))
+    lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == f"# every setting of a run of {header}"
+    assert "(caf\\udce9, bee)" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

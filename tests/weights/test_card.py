@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shlex
 
 import pytest
 
@@ -51,6 +53,56 @@ def test_people_read_who_taught_a_distilled_network():
         "weights 9e9ba91d69c80e81); distilled with alpha 0.9 and temperature 4 |"
     ) in card.to_markdown({})
     assert "teacher" not in make_card().to_markdown({})
+
+
+def with_training(**changes):
+    return make_card(training={**make_card().training, **changes})
+
+
+def test_people_read_the_versions_and_what_was_changed_midway_if_anything_was():
+    history = [
+        {"epoch": 1, "step": 0, "batches": 6, "changes": ["lr: 0.1 before, 0.2 now"]},
+        {"epoch": 2, "step": 3, "batches": 15, "changes": ["a: 1 before, 2 now", "b: c"]},
+    ]
+    versions = {"mindcv_ghost": "0.1.0", "mindspore": "2.8.0", "pillow": ""}
+    text = with_training(history=history, versions=versions).to_markdown({})
+    assert (
+        "| settings changed | after 1 epoch: lr: 0.1 before, 0.2 now. after 2 epochs and 3 "
+        "batches: a: 1 before, 2 now; b: c |\n| versions | mindcv_ghost 0.1.0, mindspore 2.8.0 |"
+    ) in text
+    text = with_training(history=[]).to_markdown({})
+    assert "settings changed" not in text and "versions" not in text
+
+
+def test_what_is_not_known_is_left_out():
+    text = with_training(commit=None, recipe=None, hardware=None, seed=0).to_markdown({})
+    assert "None" not in text and "| commit" not in text and "| hardware" not in text
+    assert "| recipe | all settings: [config.yaml](config.yaml) |\n" in text
+    assert "| seed | 0 |\n" in text
+
+
+def test_any_class_name_is_a_part_of_one_cell():
+    names = ("a|b", os.fsdecode(b"caf\xe9"), "two\nlines", "h\u00e9")
+    text = make_card(class_names=names, num_classes=4).to_markdown({})
+    assert "| classes | 4 (a\\|b, caf\\udce9, two\\nlines, h\u00e9) |\n" in text
+    text.encode()
+
+
+@pytest.mark.parametrize(("dataset", "split"), [("", "my val"), ("folder", "val"), ("a", "")])
+def test_the_command_of_the_text_has_the_words_of_the_card(dataset, split):
+    data = {**make_card().data, "dataset": dataset, "val_split": split}
+    lines = make_card(data=data).to_markdown({}).splitlines()
+    command = shlex.split(next(line for line in lines if line.startswith("mindcv-ghost validate")))
+    options = dict(zip(command[2::2], command[3::2]))
+    assert (options["--dataset"], options["--val_split"]) == (dataset, split)
+
+
+def test_the_text_of_a_ghostified_network_has_no_call_that_is_refused():
+    assert 'create_model("ghost_resnet20_cifar", pretrained="FOLDER")' in make_card().to_markdown(
+        {}
+    )
+    text = make_card(ghostify={"ratio": 2}).to_markdown({})
+    assert "```python" not in text and "apply `mindcv_ghost.surgery.ghostify` and load" in text
 
 
 @pytest.mark.parametrize(
