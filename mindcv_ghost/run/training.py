@@ -41,7 +41,7 @@ from mindcv_ghost.run.session import Session
 from mindcv_ghost.run.teacher import load_teacher, prepare_teacher
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 from mindcv_ghost.storage.provenance import source_commit, utc_now
-from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder
+from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder, has_states
 from mindcv_ghost.storage.run_folder import RunFolder
 
 __all__ = ["TrainingRun", "create_training"]
@@ -294,11 +294,7 @@ def _create_writer(
 ) -> RunWriter:
     """Open the files of the run folder; those of a run that isn't resumed are renamed."""
     if resume is None or not resume.lies_in(folder.path):
-        # A best.ckpt of another training would pass for this one's if it isn't validated.
-        for name in ("metrics.csv", FOLDER, *folder.checkpoints()):
-            moved = folder.back_up(name)
-            if moved is not None:
-                _logger.info("%s of an earlier run kept as %s", name, moved)
+        _keep_earlier_run(folder, config)
     checkpoint = config.checkpoint
     writer = RunWriter(
         metrics=MetricsLog(
@@ -318,6 +314,19 @@ def _create_writer(
     if resume is not None:
         resume.restore_writer(writer)
     return writer
+
+
+def _keep_earlier_run(folder: RunFolder, config: Config) -> None:
+    """Rename what an earlier run has left in the folder of a new one."""
+    # A best.ckpt of another training would pass for this one's if it isn't validated.
+    names = ["metrics.csv", FOLDER, *folder.checkpoints()]
+    # If the same job was requeued before it could save a state, its record is this run's.
+    if has_states(folder.path / FOLDER) or not folder.has_config(config.to_yaml()):
+        names += ["config.yaml", "run.json"]
+    for name in names:
+        moved = folder.back_up(name)
+        if moved is not None:
+            _logger.info("%s of an earlier run kept as %s", name, moved)
 
 
 def _create_trainer(

@@ -22,3 +22,32 @@ def test_a_new_run_renames_an_earlier_ones_metrics_states_and_kept_checkpoints(t
     assert not {path.name for path in tmp_path.iterdir()} & set(names[1:-1])
     assert (tmp_path / "my-a.ckpt").is_file()
     folder.close()
+
+
+def test_a_new_run_keeps_the_record_of_an_earlier_one_unless_it_is_the_same_job_again(tmp_path):
+    folder = RunFolder(tmp_path)
+    first, second = (
+        load_config(
+            ["--model", "ghost_resnet18", "--dataset", "digits", "--lr", lr], script="train"
+        )
+        for lr in ("0.1", "0.2")
+    )
+    state = tmp_path / "resume" / "000001_epoch0_step5.safetensors"
+
+    def start(config, facts: str) -> set[str]:
+        _create_writer(config, folder, 10, {}, None)
+        folder.write_config(config.to_yaml())
+        (tmp_path / "run.json").write_text(facts)
+        return {path.name for path in tmp_path.glob("[cr]*.[0-9].*")}
+
+    assert start(first, "first") == set()
+    assert start(first, "first again") == set()  # it was requeued before it saved a state
+    state.write_bytes(b"state")
+    assert start(first, "same settings") == {"config.1.yaml", "run.1.json"}
+    assert start(second, "other settings") == {
+        *("config.1.yaml", "run.1.json", "config.2.yaml", "run.2.json")
+    }
+    assert (tmp_path / "run.1.json").read_text() == "first again"
+    assert (tmp_path / "config.1.yaml").read_text() == first.to_yaml()
+    assert (tmp_path / "run.2.json").read_text() == "same settings"
+    folder.close()
