@@ -45,8 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="weights to publish: last, best or a file in RUN_DIR (best, or last of a run without "
-        "validation)",
+        help="weights to publish: last, best or the name of another checkpoint in RUN_DIR (best, "
+        "or last of a run without validation)",
     )
     parser.add_argument(
         "--use_ema",
@@ -174,9 +174,7 @@ def _checkpoint(run: FinishedRun, asked: str | None) -> Path:
                 f"the run in {run.folder} was validated, but its best.ckpt is gone: --checkpoint "
                 "last publishes the last epoch's weights"
             ) from None
-        raise CheckpointError(
-            f"there is no checkpoint {path}: choose one with --checkpoint FILE"
-        ) from None
+        raise CheckpointError(f"there is no checkpoint {path}: {_choice(run)}") from None
     except OSError as error:
         raise CheckpointError(f"{path} can't be read ({error.strerror or error})") from error
     # The card says how these weights were trained, and the run folder alone knows that.
@@ -185,13 +183,32 @@ def _checkpoint(run: FinishedRun, asked: str | None) -> Path:
             f"--checkpoint {path} isn't in the run folder {run.folder}, whose recipe and results "
             "the card states: give a file that is in it, or the run folder of that file"
         )
+    # Others there may be of an earlier run, or were given up by this one: best.1.ckpt, ...
+    if not (_is_the_runs(run, path.name) and _is_the_runs(run, path.resolve().name)):
+        raise CheckpointError(
+            f"{path} may be of another training: only last.ckpt, best.ckpt and "
+            f"{run.facts.get('model')}-EPOCH_STEPS.ckpt are this run's: {_choice(run)}"
+        )
     return path
 
 
 def _chosen(run: FinishedRun, asked: str | None) -> Path:
+    """Return the path that is meant; a name without a folder is one in the run folder."""
     if asked and asked not in ("best", "last"):
-        return Path(asked)
+        return Path(asked) if os.path.dirname(asked) else run.folder / asked
     return run.folder / f"{asked or ('best' if run.was_validated else 'last')}.ckpt"
+
+
+def _is_the_runs(run: FinishedRun, name: str) -> bool:
+    numbered = re.escape(str(run.facts.get("model"))) + r"-\d+_\d+\.ckpt"
+    return name in ("best.ckpt", "last.ckpt") or bool(re.fullmatch(numbered, name))
+
+
+def _choice(run: FinishedRun) -> str:
+    """Say which files of the run can be published."""
+    names = sorted(p.name for p in run.folder.glob("*.ckpt") if _is_the_runs(run, p.name))
+    there = f"the run folder has {', '.join(names)}" if names else "the run folder has none"
+    return f"choose one with --checkpoint FILE ({there})"
 
 
 def _config(args: argparse.Namespace, checkpoint: Path, use_ema: bool) -> Config:

@@ -75,9 +75,13 @@ def test_checkpoint_and_name_are_checked(run, tmp_path, capsys):
     assert "last.ckpt: choose one with --checkpoint FILE" in refusal(
         capsys, *words, "--checkpoint", "last"
     )
-    assert "there is no checkpoint none.ckpt" in refusal(
-        capsys, *words, "--checkpoint", "none.ckpt"
+    (run / "ghost_resnet50-2_44.ckpt").write_bytes(b"x")
+    (run / "best.1.ckpt").write_bytes(b"x")
+    told = refusal(capsys, *words, "--checkpoint", "none.ckpt")
+    assert (
+        f"there is no checkpoint {run / 'none.ckpt'}: choose one with --checkpoint FILE (" in told
     )
+    assert "(the run folder has best.ckpt, ghost_resnet50-2_44.ckpt)\n" in told
     assert "--name 'a/b': give letters, digits" in refusal(capsys, *words, "--name", "a/b")
 
 
@@ -100,6 +104,35 @@ def test_a_file_of_the_run_is_taken_also_through_a_link_to_the_folder(run, tmp_p
     (tmp_path / "link").symlink_to(run)
     asked = str(run / "best.ckpt")
     assert _checkpoint(read_finished_run(tmp_path / "link"), asked) == Path(asked)
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "ghost_resnet50-2_44.ckpt"])
+def test_a_name_is_that_of_a_file_in_the_run_folder(run, name, tmp_path, monkeypatch):
+    (run / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(b"another")
+    assert _checkpoint(read_finished_run(run), name) == run / name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("best.1.ckpt", "best.ckpt.given_up", "ghost_resnet50-2_44.1.ckpt", "other-2_44.ckpt"),
+        *("run.json", "metrics.csv"),
+    ],
+)
+def test_what_may_be_of_an_earlier_training_is_refused(run, tmp_path, capsys, name):
+    (run / name).touch()
+    for file in (name, run / name):
+        told = refusal(capsys, run, tmp_path / "out", *LICENCE, "--checkpoint", file)
+        assert (
+            f"{run / name} may be of another training: only last.ckpt, best.ckpt and "
+            "ghost_resnet50-EPOCH_STEPS.ckpt are this run's: choose one with --checkpoint FILE "
+            "(the run folder has best.ckpt)"
+        ) in told
+    (run / "last.ckpt").symlink_to(run / name)
+    with pytest.raises(CheckpointError, match="may be of another training"):
+        _checkpoint(read_finished_run(run), "last")
 
 
 def test_a_lost_best_checkpoint_is_not_replaced_by_the_last_one_unasked(run, tmp_path, capsys):
