@@ -10,6 +10,7 @@ from mindcv_ghost import compat
 from mindcv_ghost.config import Config, load_config
 from mindcv_ghost.config.keys import AugmentConfig
 from mindcv_ghost.data.sets.array_sets import ARRAY_SETS
+from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.launch.world import World, check_distribute, detect
 from mindcv_ghost.weights import find_weights
 from mindcv_ghost.weights.card import Card
@@ -63,6 +64,11 @@ def use_published(argv: list[str], config: Config, script: str) -> Config:
     published = find_weights(pretrained, asked)
     own = config.explicit
     config = load_config(argv, script=script, weights_recipe=str(published.config))
+    if config.model.model != published.card.model:  # none was asked for: it is the recipe's
+        raise CheckpointError(
+            f"{published.config} is the recipe of {config.model.model}, the card beside it that of "
+            f"{published.card.model}: this isn't a folder that `mindcv-ghost publish` wrote"
+        )
     model = dataclasses.replace(
         config.model, pretrained=False, ckpt_path=str(published.weights.resolve())
     )

@@ -22,7 +22,7 @@ from mindcv_ghost.config.recipe import read_recipe
 from mindcv_ghost.config.rules import INTERPOLATIONS, check_rules, notices_of
 from mindcv_ghost.config.shipped import recipe_path
 from mindcv_ghost.config.value_types import KeywordArguments
-from mindcv_ghost.errors import ConfigError
+from mindcv_ghost.errors import CheckpointError, ConfigError
 from mindcv_ghost.version import __version__
 
 __all__ = ["load_config"]
@@ -49,10 +49,11 @@ def load_config(
         script: "train", "validate" or "export"; it decides which options there are, and which
             rules apply.
         weights_recipe: the recipe that published weights were trained by. Its network and its
-            preprocessing are the defaults; nothing else of it is read.
+            preprocessing are the defaults; nothing else of it is read, and no other file.
 
     Raises:
         ConfigError: lists all problems, each with its place and its remedy.
+        CheckpointError: if ``weights_recipe`` can't be read, or isn't a recipe.
         SystemExit: with status 0, after printing help or version.
     """
     keys = keys_of(script)
@@ -64,8 +65,7 @@ def load_config(
         raise SystemExit(0)
     builder = _Builder(line.problems, line.misspelt, keys)
     if weights_recipe:
-        values = read_recipe(weights_recipe).values
-        builder.override({name: values[name] for name in _OF_WEIGHTS if name in values})
+        builder.take_network(weights_recipe)
     if line.config:
         line.config = recipe_path(line.config)
         recipe = read_recipe(line.config)
@@ -104,6 +104,21 @@ class _Builder:
 
     def __post_init__(self) -> None:
         self.values = {name: key.default for name, key in self.keys.items()}
+
+    def take_network(self, path: str) -> None:
+        """Take the network and its preprocessing from the recipe of published weights.
+
+        Raises:
+            CheckpointError: if it can't be read, or isn't what was published.
+        """
+        recipe = read_recipe(path, "pretrained", with_bases=False)
+        before = len(self.problems)
+        self.override({k: recipe.values[k] for k in _OF_WEIGHTS if k in recipe.values})
+        problems = recipe.problems + self.problems[before:]
+        if problems:
+            raise CheckpointError(
+                f"{path} isn't a recipe that `mindcv-ghost publish` wrote: {_message(problems)}"
+            )
 
     def current_keys(self, values: dict[str, RawValue]) -> dict[str, RawValue]:
         """Return a recipe's values by current keys; renamed keys are translated.

@@ -84,21 +84,23 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read_recipe(path: str, where: str = "--config") -> Recipe:
+def read_recipe(path: str, where: str = "--config", *, with_bases: bool = True) -> Recipe:
     """Read a recipe file and its ``_base_`` files.
 
     Args:
         path: the file.
         where: the option or line that names it, for the message if it can't be read.
+        with_bases: whether it may have ``_base_`` files; if it mayn't, no other file is read.
     """
-    reader = _Reader()
+    reader = _Reader(with_bases)
     return Recipe(reader.resolve(path, where, ()), reader.problems)
 
 
 class _Reader:
     """Reads a recipe and its bases, each file once."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_bases: bool) -> None:
+        self.with_bases = with_bases
         self.problems: list[str] = []
         self._read_files: dict[str, dict[str, RawValue]] = {}
         self._bytes = self._nodes = 0
@@ -123,7 +125,11 @@ class _Reader:
             return {}
         own = self._read(path, where)
         values: dict[str, RawValue] = {}
-        for base, base_where in _bases(own.pop("_base_", None), self.problems):
+        bases = _bases(own.pop("_base_", None), self.problems)
+        if bases and not self.with_bases:
+            self.problems.append(f"{bases[0][1]} isn't legal here: everything is in this one file")
+            return {}
+        for base, base_where in bases:
             base_path = recipe_path(base, os.path.dirname(path))
             _override(values, self.resolve(base_path, base_where, (*chain, real)))
         _override(values, own)

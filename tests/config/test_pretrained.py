@@ -7,7 +7,8 @@ import pytest
 from mindcv_ghost.commands.job import read_job
 from mindcv_ghost.config import load_config
 from mindcv_ghost.errors import CheckpointError
-from tests.helpers.published import write_published
+from mindcv_ghost.weights.checksums import SUMS, sums_text
+from tests.helpers.published import CONFIG, write_published
 
 URL = "https://host/pets#sha256=" + 64 * "0"
 
@@ -82,3 +83,37 @@ def test_a_training_is_told_at_once_of_missing_weights_unless_it_resumes():
     with pytest.raises(CheckpointError, match="'./none': there is no such folder"):
         read_job(words, "train")
     assert read_job([*words, "--resume", "auto"], "train")[0].model.pretrained == "./none"
+
+
+def change_recipe(folder, text: str) -> None:
+    """Change the recipe of published weights, and its checksum with it."""
+    (folder / "config.yaml").write_text(text)
+    names = [path.name for path in folder.iterdir() if path.name != SUMS]
+    (folder / SUMS).write_text(sums_text(folder, names))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "_base_: ../other.yaml\n",
+            "config.yaml isn't a recipe that `mindcv-ghost publish` wrote: .*config.yaml:6: _base_ "
+            "isn't legal here: everything is in this one file",
+        ),
+        ("mean: [1, two]\n", "config.yaml isn't a recipe .*config.yaml:6: mean"),
+        ("lr: 0.1\n", "config.yaml isn't a recipe .*config.yaml:6: lr is set twice"),
+        ("{\n", "config.yaml isn't a recipe .*not YAML"),
+    ],
+)
+def test_the_published_recipe_is_one_whole_file(pets, change, message):
+    (pets.parent / "other.yaml").write_text("in_channels: 3\n")
+    change_recipe(pets, CONFIG + change)
+    with pytest.raises(CheckpointError, match=f"(?s){message}"):
+        read_job(["--pretrained", str(pets)], "validate")
+
+
+def test_recipe_and_card_have_to_be_of_one_network(pets):
+    change_recipe(pets, CONFIG.replace("resnet20", "resnet56"))
+    message = "the recipe of ghost_resnet56_cifar, the card beside it that of ghost_resnet20_cifar"
+    with pytest.raises(CheckpointError, match=message):
+        read_job(["--pretrained", str(pets)], "validate")
