@@ -95,9 +95,14 @@ def _check(args: argparse.Namespace) -> None:
         return
     if args.output.suffix != ".ckpt":
         raise ConfigError(f"--output {args.output}: the suffix must be .ckpt")
-    if not args.output.parent.is_dir():
+    try:
+        has_folder, exists = args.output.parent.is_dir(), args.output.exists()
+    except OSError as problem:  # a long name, or a closed folder
+        reason = problem.strerror or problem
+        raise ConfigError(f"--output {args.output} can't be written: {reason}") from None
+    if not has_folder:
         raise ConfigError(f"--output {args.output}: there is no folder {args.output.parent}")
-    if args.output.exists() and not args.force:
+    if exists and not args.force:
         raise ConfigError(f"--output {args.output} exists already; --force replaces it")
 
 

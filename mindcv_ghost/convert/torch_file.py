@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ def read_pickled(path: Path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: if the file can't be read, or PyTorch isn't installed.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    if not os.path.isfile(path):  # Path's is_file raises for a name that is too long
+        kind = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise CheckpointError(f"{path} {kind}")
     torch = _torch(path)
     try:
         # weights_only, because unpickling anything else could run any code.

@@ -33,7 +33,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ReportError(f"{path} can't be read ({error.strerror or error})") from None
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise ReportError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ReportError(f"{path} holds no JSON object")

@@ -159,7 +159,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, float | int | None]]
         ReportError: if there is no such file, or :class:`MetricsLog` didn't write it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's is_file raises for a name that is too long
         raise ReportError(f"no metrics file {path}: train first, its run folder holds metrics.csv")
     text = _read(path)
     lines = text[: text.rfind("\n") + 1].splitlines()

@@ -166,9 +166,14 @@ def _require_places(evaluate: EvaluateConfig) -> None:
         if not getattr(evaluate, key):
             continue
         path = Path(getattr(evaluate, key))
-        if path.is_dir():
+        try:
+            is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+        except OSError as problem:  # a long name, or a closed folder
+            reason = problem.strerror or problem
+            raise ConfigError(f"{key} is {path}, which can't be written: {reason}") from None
+        if is_folder:
             raise ConfigError(f"{key} is {path}, which is a folder: give a file in it")
-        if not path.parent.is_dir():
+        if not has_folder:
             raise ConfigError(f"{key} is {path}, but there is no folder {path.parent}: create it")
         if not os.access(path.parent, os.W_OK):
             raise ConfigError(f"{key} is {path}, but its folder can't be written to")

@@ -118,7 +118,13 @@ def _find_shipped(name: str, model: str | None) -> Published:
 
 
 def _is_path(text: str) -> bool:
-    return "/" in text or text in (".", "..") or text.startswith("~") or os.path.exists(text)
+    if "/" in text or text in (".", "..") or text.startswith("~"):
+        return True
+    if os.path.isfile(os.path.join(text, SUMS)):
+        return True
+    # What else has the name of a network of this package, such as a folder of images, doesn't hide
+    # it. The message about any other file says why it isn't taken.
+    return os.path.exists(text) and not any(text == folder.name for folder in _shipped_folders())
 
 
 def _folder(text: str) -> Path:

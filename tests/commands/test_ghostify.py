@@ -19,6 +19,7 @@ from mindcv_ghost.run.model import create_network
 from mindcv_ghost.storage.checkpoint import load_weights, save_weights
 from mindcv_ghost.surgery import ghostify
 
+LONG = f"{300 * 'x'}.ckpt"
 FIT = ["resnet18", "--init", "fit", "--ckpt_path", "in.ckpt", "--image", "a.png"]
 MODEL = ["resnet18", "--num_classes", "10", "--image_size", "64", "--where", "layer4.1.*"]
 
@@ -111,6 +112,7 @@ def test_the_printed_options_build_the_network_of_other_channels_and_arguments(t
         (["resnet18", "--image", "a.png"], "--image is only for --init fit"),
         (["resnet18", "--output", "a.pth"], "--output a.pth: the suffix must be .ckpt"),
         (["resnet18", "--output", "no/a.ckpt"], "--output no/a.ckpt: there is no folder no"),
+        (["resnet18", "--output", LONG], f"--output {LONG} can't be written: File name too long"),
         (["resnet18", "--output", "old.ckpt"], "--output old.ckpt exists already; --force"),
         (["resnet18", "--image_size", "4"], "--image_size is 4; it must be at least 8"),
         (["resnet18", "--cheap_kernel_size", "9"], "--cheap_kernel_size is 9; give one of 1, 3"),

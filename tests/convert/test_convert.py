@@ -240,6 +240,9 @@ def test_pytorchs_file_is_known_by_its_content_whatever_its_suffix(tmp_path, sou
     assert "are both PyTorch files" in capsys.readouterr().err
 
 
+LONG = 300 * "x"
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
@@ -247,6 +250,8 @@ def test_pytorchs_file_is_known_by_its_content_whatever_its_suffix(tmp_path, sou
         (["{source}", "x.onnx", "--model", MODEL], "the suffix must be .ckpt"),
         (["missing.pth", "x.ckpt", "--model", MODEL], "missing.pth does not exist"),
         (["missing.ckpt", "x.pth", "--model", MODEL], "no checkpoint missing.ckpt"),
+        ([f"{LONG}.pth", "x.ckpt", "--model", MODEL], f"{LONG}.pth does not exist"),
+        (["{source}", f"{LONG}.ckpt", "--model", MODEL], "File name too long"),
         (["{source}", "x.ckpt", "--model", "resnet50"], "names are known for"),
         (["{source}", "x.ckpt", "--model", "ghost_resnet19"], "there is no model 'ghost_resnet19'"),
         (["{source}", "x.ckpt", "--model", MODEL, "--model_args", "ratio=0"], "ratio is 0"),

@@ -129,6 +129,8 @@ def test_an_unknown_column_is_a_type_error(tmp_path):
 
 def test_missing_foreign_and_damaged_files_are_explained(tmp_path):
     with pytest.raises(ReportError, match="no metrics file"):
+        read_metrics(tmp_path / (300 * "x"))
+    with pytest.raises(ReportError, match="no metrics file"):
         read_metrics(tmp_path / "metrics.csv")
     path = tmp_path / "foreign.csv"
     path.write_text("name,age\nx,3\n")

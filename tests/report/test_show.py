@@ -21,6 +21,9 @@ def test_files_of_something_else_are_named(run_folder, capsys):
     (run_folder / "validate.json").write_text('{"files": []}')
     assert show.main([str(run_folder)]) == 2
     assert f"{run_folder}/validate.json isn't a validation's: " in capsys.readouterr().err
+    (run_folder / "validate.json").write_text("[" * 200_000)
+    assert show.main([str(run_folder)]) == 2
+    assert f"{run_folder}/validate.json is not JSON: " in capsys.readouterr().err
     (run_folder / "run.json").write_text("{}")
     assert show.main([str(run_folder)]) == 2
     assert f"{run_folder}/run.json isn't a training's: " in capsys.readouterr().err

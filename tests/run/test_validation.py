@@ -15,6 +15,7 @@ WORDS = ["--model", "ghost_resnet20_cifar", "--ckpt_path", "a.ckpt", "--num_clas
 def test_a_file_that_could_not_be_written_is_refused_before_the_images_are_read(tmp_path, key):
     for path, problem in (
         (tmp_path, "which is a folder"),
+        (tmp_path / (300 * "x"), "which can't be written: File name too long"),
         (tmp_path / "none" / "file", "there is no folder .*none: create it"),
     ):
         config, world = read_job([*WORDS, f"--{key}", str(path)], "validate")

@@ -122,6 +122,29 @@ def test_what_is_none_of_the_three_is_told(tmp_path, text, message):
 LONG = 300 * "x"
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_other_files_of_a_networks_name_do_not_hide_it(shipped, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets", "mine"):
+        if kind == "folder":
+            (tmp_path / name / "train").mkdir(parents=True)
+        else:
+            (tmp_path / name).write_text("")
+    assert find_weights("pets", MODEL).folder == shipped / MODEL / "pets"
+    message = (
+        "SHA256SUMS can't be read" if kind == "folder" else "is a file: give it as --ckpt_path"
+    )
+    for text in ("./pets", "mine"):
+        with pytest.raises(CheckpointError, match=message):
+            find_weights(text, MODEL)
+
+
+def test_a_published_folder_of_a_networks_name_is_meant(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_published(tmp_path / "pets")
+    assert find_weights("pets", MODEL).folder == Path("pets")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
