@@ -9,7 +9,9 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Set before MindSpore is imported: its warnings would hide the message of a failing test.
@@ -28,9 +30,34 @@ LAUNCH_FOLDER = "PRTE_MCA_prte_tmpdir_base"
 _LAUNCHES = tempfile.mkdtemp(prefix="mindcv_ghost_tests_mpi_")
 atexit.register(shutil.rmtree, _LAUNCHES, ignore_errors=True)
 _launch_folders = itertools.count()
+# Tests start web servers on this machine, which no proxy reaches.
+_direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+os.environ["no_proxy"] = ",".join(filter(None, [_direct, "127.0.0.1", "localhost"]))
+# The same inputs in each run, and no limit of 200 ms each: the machine may be busy.
+hypothesis.settings.register_profile("tests", deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
+# Two processes share the files of tests. Files that take minutes come first, so that neither
+# process has one left when the other is done.
+LONG = ("e2e", "engine", "kernels", "packaging")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker is `python -c`. MindSpore's compile cache wants a program's file.
     sys.argv[0] = os.path.join(os.path.dirname(pytest.__file__), "__main__.py")
+
+
+def pytest_configure(config):
+    """Have pytest-xdist hand files out in our order, not by their numbers of tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Sort the files that take long to the front."""
+    tests = Path(__file__).parent
+
+    def rank(item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=rank)
 
 
 def pytest_runtest_setup(item):
@@ -41,6 +68,32 @@ def pytest_runtest_setup(item):
     (32,768 IDs), it ends with status 213: "The PMIx server's listener thread failed to start".
     """
     os.environ[LAUNCH_FOLDER] = os.path.join(_LAUNCHES, str(next(_launch_folders)))
+
+
+@pytest.fixture(autouse=True)
+def mode_of_the_start():
+    """Give each test MindSpore's own mode, PyNative, whatever the tests before it have set.
+
+    A new network, or a new shape, takes a tenth of the time that graph mode compiles for. A test
+    that needs graph mode asks for it: with ``graph_mode``, or by setting it.
+    """
+    _set_pynative_mode()
+    yield
+    _set_pynative_mode()
+
+
+def _set_pynative_mode() -> None:
+    ms = sys.modules.get("mindspore")
+    if ms is not None and ms.get_context("mode") != ms.PYNATIVE_MODE:
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture
+def graph_mode():
+    """Graph mode at the level that training on a CPU uses."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
 
 
 def pytest_collection_finish(session):

@@ -20,8 +20,6 @@ LR = 0.1
 @pytest.fixture(autouse=True, params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
 def mode(request):
     ms.set_context(mode=request.param)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def make(loss=None, lr=LR, nesterov=False, opt="momentum", momentum=0.0, **step):

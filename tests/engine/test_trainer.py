@@ -367,7 +367,6 @@ def test_validating_with_averaged_weights_doesnt_change_training(tmp_path, mode,
         )
         trainer.run()
         ended.append({n: p.asnumpy().tolist() for n, p in trainer.state.parameters.items()})
-    ms.set_context(mode=ms.GRAPH_MODE)
     assert ended[0] == ended[1]
 
 

@@ -32,7 +32,6 @@ class Network(nn.Cell):
 
 @pytest.fixture(scope="module")
 def network():
-    ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(0)
     return Network().set_train(False)
 

@@ -27,9 +27,7 @@ LARGE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def graph_mode():
-    ms.set_context(mode=ms.GRAPH_MODE)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def check(name: str, side: int, kinds: dict[str, int], folder) -> None:

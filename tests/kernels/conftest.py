@@ -1,11 +1,10 @@
-"""The native operators of this tree, and the mode of training."""
+"""The native operators of this tree."""
 
 from __future__ import annotations
 
 import ctypes
 import shutil
 
-import mindspore as ms
 import pytest
 
 from mindcv_ghost.kernels import library
@@ -25,12 +24,3 @@ def handle(built):
     handle = ctypes.CDLL(str(built.path))
     yield handle
     handle.ghost_set_threads(ctypes.c_int(2))
-
-
-@pytest.fixture
-def graph_mode():
-    """Graph mode at the level that training uses; the mode before comes back."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-    yield
-    ms.set_context(mode=before)

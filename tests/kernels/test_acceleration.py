@@ -54,11 +54,8 @@ class Small(nn.Cell):
 
 @pytest.fixture(autouse=True)
 def library(built, monkeypatch):
-    """This tree's library; the mode before comes back."""
+    """This tree's library."""
     monkeypatch.setattr(acceleration, "load", lambda threads: built)
-    before = ms.get_context("mode")
-    yield
-    ms.set_context(mode=before)
 
 
 @pytest.fixture

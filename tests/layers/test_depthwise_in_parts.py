@@ -12,10 +12,7 @@ import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.layers import GhostModule, compute_in_parts
 from mindcv_ghost.layers.depthwise_in_parts import DepthwiseInParts
 
-
-@pytest.fixture(autouse=True)
-def graph_mode():
-    ms.set_context(mode=ms.GRAPH_MODE)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def values(*shape: int) -> Tensor:

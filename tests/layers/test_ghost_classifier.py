@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -10,14 +9,6 @@ from mindspore import Tensor
 import mindcv_ghost
 from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.layers import GhostClassifier
-
-
-@pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
 
 
 @pytest.mark.parametrize("classes, ratio", [(10, 2), (10, 3), (7, 1), (5, 5)])

@@ -17,10 +17,8 @@ from ..helpers.randomised import randomise
 
 @pytest.fixture(params=["graph", "pynative"])
 def mode(request):
-    before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
-    yield request.param
-    ms.set_context(mode=before)
+    return request.param
 
 
 def images(*shape: int) -> np.ndarray:

@@ -14,10 +14,7 @@ from ..helpers.numpy_reference import max_pool
 
 @pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
 def mode(request):
-    before = ms.get_context("mode")
     ms.set_context(mode=request.param)
-    yield
-    ms.set_context(mode=before)
 
 
 class Weighted(nn.Cell):

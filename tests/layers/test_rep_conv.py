@@ -12,14 +12,6 @@ from mindcv_ghost.layers import RepConv
 from mindcv_ghost.surgery import deploy, ghostify, has_deploy_form
 
 
-@pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
 def randomise(network: nn.Cell) -> None:
     random = np.random.RandomState(0)
     for parameter in network.get_parameters():

@@ -37,10 +37,8 @@ def alone(monkeypatch):
 
 @pytest.fixture(params=list(MODES))
 def mode(request):
-    before = ms.get_context("mode")
     ms.set_context(mode=MODES[request.param])
-    yield request.param
-    ms.set_context(mode=before)
+    return request.param
 
 
 def free_port() -> int:

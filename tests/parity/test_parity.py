@@ -7,7 +7,6 @@ Weights, BN scales and statistics are random with a fixed seed and are converted
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -40,14 +39,6 @@ WRITTEN = {
 REPARAMETERISED = [name for name in TIMM if name.startswith(("ghostnetv3", "repghost"))]
 # One width of each family; the others have the same blocks.
 GRADIENTS = ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_050", "repghostnet_050", *WRITTEN]
-
-
-@pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
 
 
 def pytorch(name: str):

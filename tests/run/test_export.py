@@ -54,7 +54,6 @@ def registered():
 
 @pytest.fixture(scope="module")
 def checkpoint(registered, tmp_path_factory) -> Path:
-    ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(3)
     network = mindcv.create_model(registered, num_classes=5)
     path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"

@@ -67,13 +67,6 @@ class UsersTrainCell(nn.Cell):
         self.optimizer = optimizer
 
 
-@pytest.fixture(autouse=True)
-def eager():
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
-
-
 def train_one_step(cell: nn.Cell) -> None:
     draw = np.random.default_rng(0)
     images = Tensor(draw.normal(size=(4, 3, 8, 8)).astype(np.float32))

@@ -21,12 +21,8 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(autouse=True)
-def pynative():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+def seed():
     ms.set_seed(0)
-    yield
-    ms.set_context(mode=before)
 
 
 def images(*shape: int) -> Tensor:

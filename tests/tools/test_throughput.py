@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 
-import mindspore as ms
 import pytest
 
 from tools.measure import time_models
@@ -69,13 +68,10 @@ def test_code_that_is_not_committed_is_not_measured(measure, commit, monkeypatch
     assert "commit first" in capsys.readouterr().err
 
 
-def test_a_real_network_is_measured(monkeypatch):
+def test_a_real_network_is_measured(monkeypatch, graph_mode):
     monkeypatch.setattr(time_models, "SECONDS", 0.01)
     monkeypatch.setattr(time_models, "BATCH_SIZES", (2,))
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
     (row,) = time_models.measured_rows(["ghost_resnet20_cifar"])
-    ms.set_context(mode=before)
     assert list(row["images_per_second"]) == ["2"] and row["images_per_second"]["2"] > 0
 
 
