@@ -17,6 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+TINY = Path(__file__).with_name("tiny.py")
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
 SIDE = 32
 
@@ -59,10 +60,16 @@ def marked_processes(mark: str) -> list[int]:
 
 
 class Scripts:
-    """Starts train.py and validate.py in a folder of the test's own."""
+    """Starts train.py and validate.py in a folder of the test's own.
 
-    def __init__(self, cwd: Path) -> None:
-        self.cwd = cwd
+    Args:
+        cwd: the folder.
+        tiny: whether the models ``tiny``, ``tiny_plain`` and ``tiny_without_bn`` are registered,
+            which aren't in the package. Their command is started by ``tiny.py`` instead.
+    """
+
+    def __init__(self, cwd: Path, tiny: bool = False) -> None:
+        self.cwd, self.tiny = cwd, tiny
         self.environ = launcher_environment()
         # As in an activated environment.
         self.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
@@ -89,7 +96,8 @@ class Scripts:
         return Done(process.returncode, out, err)
 
     def script(self, name: str, *args, ranks: int = 1, launcher: str = "mpirun", **kwargs) -> Done:
-        command = [sys.executable, ROOT / name, *args]
+        program = [TINY, name.partition(".")[0]] if self.tiny else [ROOT / name]
+        command = [sys.executable, *program, *args]
         if ranks > 1 and launcher == "mpirun":
             command = [BIN / "mpirun", "--oversubscribe", "-n", ranks, *command]
         elif ranks > 1:
@@ -111,6 +119,11 @@ class Scripts:
 @pytest.fixture
 def scripts(tmp_path) -> Scripts:
     return Scripts(tmp_path)
+
+
+@pytest.fixture
+def tiny_scripts(tmp_path) -> Scripts:
+    return Scripts(tmp_path, tiny=True)
 
 
 def write_images(folder: Path, counts: dict[str, int], seed: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SOON_COMPILED, recipe, rows
+from .conftest import recipe, rows
 
 
 def refused(done) -> str:
@@ -83,19 +83,20 @@ def test_a_flat_validation_folder_is_refused_with_the_command_that_sorts_it(scri
     assert "python -m mindcv_ghost.data.imagenet" in text
 
 
-def test_a_cut_image_stops_the_run_by_its_name(scripts, copied):
+def test_a_cut_image_stops_the_run_by_its_name(tiny_scripts, copied):
     victim = copied / "train" / "dog" / "dog_003.jpg"
     victim.write_bytes(victim.read_bytes()[:400])
-    options = recipe(copied, model=SOON_COMPILED)
-    text = refused(scripts.train(*options, status=2, timeout=120))
+    options = recipe(copied, model="tiny")
+    text = refused(tiny_scripts.train(*options, status=2, timeout=120))
     assert "dog_003.jpg" in text
 
 
-def test_a_cut_image_is_skipped_on_request_and_counted_in_validation(scripts, copied):
+def test_a_cut_image_is_skipped_on_request_and_counted_in_validation(tiny_scripts, copied):
+    scripts = tiny_scripts
     for split, name in (("train", "dog/dog_003.jpg"), ("val", "eel/eel_004.jpg")):
         victim = copied / split / name
         victim.write_bytes(victim.read_bytes()[:400])
-    options = dict(model=SOON_COMPILED, epoch_size=1, ckpt_save_dir="run")
+    options = dict(model="tiny", epoch_size=1, ckpt_save_dir="run")
     done = scripts.train(*recipe(copied, on_bad_image="skip", **options))
     assert "1 unreadable" in done.out
     assert "dog_003.jpg" in done.out
@@ -104,10 +105,9 @@ def test_a_cut_image_is_skipped_on_request_and_counted_in_validation(scripts, co
     assert (result["images"], result["unreadable"]) == (77, 1)
 
 
-def test_validation_without_or_with_a_wrong_checkpoint(scripts, images):
-    text = refused(scripts.validate(*recipe(images), status=2))
-    assert "--ckpt_path" in text
-    text = refused(scripts.validate(*recipe(images), "--ckpt_path", "no.ckpt", status=2))
+def test_validation_with_a_checkpoint_that_is_not_there_names_it(tiny_scripts, images):
+    options = recipe(images, model="tiny", ckpt_path="no.ckpt")
+    text = refused(tiny_scripts.validate(*options, status=2))
     assert "no checkpoint no.ckpt" in text
 
 
@@ -130,12 +130,13 @@ def test_a_run_folder_that_is_a_file_is_named(scripts, images):
     assert "the run folder run can't be written" in text
 
 
-def test_a_loss_that_is_no_number_stops_the_run(scripts, images):
-    text = refused(scripts.train(*recipe(images, lr=1e30, val_while_train="false"), status=2))
+def test_a_loss_that_is_no_number_stops_the_run(tiny_scripts, images):
+    options = recipe(images, model="tiny", lr=1e30, val_while_train="false")
+    text = refused(tiny_scripts.train(*options, status=2))
     # Which of them first is a matter of how the operators round on their way to infinity.
     what = "loss became (nan|inf)|gradients became infinite or NaN"
     assert re.search(f"the ({what}) at step 2 of epoch 1", text)
-    report = json.loads((scripts.cwd / "ckpt" / "diverged.json").read_text())
+    report = json.loads((tiny_scripts.cwd / "ckpt" / "diverged.json").read_text())
     assert len(report["images"]) == 8 and all(Path(name).is_file() for name in report["images"])
 
 

@@ -11,17 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CLASSES, ROOT, SOON_COMPILED, recipe
+from .conftest import CLASSES, ROOT, Scripts, recipe
 
 COUNTS = ("images", "correct", "correct_top5", "unreadable", "top1", "top5")
 # Exports in a process of its own, as a user's program does.
 EXPORT = """
 import sys, mindcv
+from tests.helpers.tiny_network import register_tiny
 from mindcv_ghost.config import load_config
 from mindcv_ghost.export import to_onnx
 from mindcv_ghost.run.preprocessing import describe_recipe
 from mindcv_ghost.storage.checkpoint import load_weights
 
+register_tiny("tiny")
 config = load_config(["--config", "run/config.yaml"], script="validate")
 network = mindcv.create_model(config.model.model, num_classes=6)
 load_weights(network, "run/best.ckpt")
@@ -32,12 +34,9 @@ to_onnx(network, "net.onnx", image_size=(32, 32), description=describe_recipe(co
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, images) -> Path:
     """A folder with the run of a small network in ``run``, and ``net.onnx``."""
-    from .conftest import Scripts
-
     folder = tmp_path_factory.mktemp("trained")
-    scripts = Scripts(folder)
-    # By momentum it may name one class for all images, as processors round.
-    options = recipe(images, model=SOON_COMPILED, epoch_size=8, opt="adam", lr=0.0003)
+    scripts = Scripts(folder, tiny=True)
+    options = recipe(images, model="tiny", epoch_size=8, opt="adam", lr=0.0003)
     scripts.train(*options, "--ckpt_save_dir", "run")
     scripts.environ["PYTHONPATH"] = str(ROOT)
     scripts.run(sys.executable, "-c", EXPORT)
@@ -45,9 +44,8 @@ def trained(tmp_path_factory, images) -> Path:
 
 
 @pytest.fixture
-def scripts(scripts, trained):
-    scripts.cwd = trained
-    return scripts
+def scripts(trained):
+    return Scripts(trained, tiny=True)
 
 
 def test_validate_counts_the_same_for_the_file_as_for_the_checkpoint(scripts, images):
@@ -60,13 +58,14 @@ def test_validate_counts_the_same_for_the_file_as_for_the_checkpoint(scripts, im
     for done in (alone, two):
         assert {name: done.json[name] for name in COUNTS} == expected
         assert done.json["loss"] == pytest.approx(checkpoint.json["loss"], rel=1e-5)
-        assert (done.json["checkpoint"], done.json["model"]) == ("net.onnx", SOON_COMPILED)
+        assert (done.json["checkpoint"], done.json["model"]) == ("net.onnx", "tiny")
         assert done.json["parameters"] is None
     assert two.json["ranks"] == 2
     assert (scripts.cwd / "a.csv").read_text() == (scripts.cwd / "b.csv").read_text()
     assert alone.json["top1"] > 20  # more than chance: it has learnt something
 
     # infer, without MindSpore, agrees on each image of each class.
+    scripts.tiny = False
     done = scripts.script("infer.py", images / "val", "--csv", "--topk", "1", "--model", "net.onnx")
     rows = list(csv.DictReader(io.StringIO(done.out)))
     hits = [Path(row["image"]).parent.name == row["label"] for row in rows]

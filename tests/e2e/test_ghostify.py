@@ -8,31 +8,46 @@ import mindcv
 import mindspore as ms
 import pytest
 
+from tests.helpers.tiny_network import model_registry_kept, register_plain
+
 from .conftest import recipe, rows
 
 
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory):
-    """A checkpoint of MindCV's resnet18."""
-    path = tmp_path_factory.mktemp("dense") / "resnet18.ckpt"
+@pytest.mark.parametrize(
+    ("model", "where", "replaced", "convolutions", "ranks", "averages"),
+    [
+        pytest.param("tiny_plain", "layer2.*", 1, 2, 1, ["true"], id="tiny"),
+        *(
+            pytest.param(
+                *("resnet18", "layer4.*", 5, 20, ranks, ["false", "true"]),
+                id=f"resnet18-{ranks}",
+                marks=pytest.mark.slow,
+            )
+            for ranks in (1, 2)
+        ),
+    ],
+)
+def test_a_trained_network_is_fitted_trained_and_validated(
+    images, scripts, model, where, replaced, convolutions, ranks, averages
+):
+    scripts.tiny = model == "tiny_plain"
     ms.set_seed(3)
-    ms.save_checkpoint(mindcv.create_model("resnet18", num_classes=6), str(path))
-    return path
-
-
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_trained_network_is_fitted_trained_and_validated(images, dense, scripts, ranks):
+    with model_registry_kept():
+        register_plain("tiny_plain", has_bn=True)
+        dense = mindcv.create_model(model, num_classes=6)
+    ms.save_checkpoint(dense, str(scripts.cwd / "dense.ckpt"))
     done = scripts.train(
-        *recipe(images, model="resnet18", epoch_size=1, batch_size=8, ema="true"),
-        *("--ckpt_path", dense, "--ckpt_save_dir", "run"),
-        *("--ghostify", "ratio=2", "init=fit", "calibration_images=24", "where=layer4.*"),
+        *recipe(images, model=model, epoch_size=1, batch_size=8, ema="true"),
+        *("--ckpt_path", "dense.ckpt", "--ckpt_save_dir", "run"),
+        *("--ghostify", "ratio=2", "init=fit", "calibration_images=24", f"where={where}"),
         ranks=ranks,
     )
-    assert done.out.count("5 of 20 convolutions are Ghost modules (ratio 2") == 1
+    told = f"{replaced} of {convolutions} convolutions are Ghost modules (ratio 2"
+    assert done.out.count(told) == 1
     facts = json.loads((scripts.cwd / "run" / "run.json").read_text())
     assert facts["ghostify"]["after"]["parameters"] == facts["parameters"]
-    assert [r["replaced"] for r in facts["ghostify"]["convolutions"]].count(True) == 5
-    for average in ("false", "true"):
+    assert [r["replaced"] for r in facts["ghostify"]["convolutions"]].count(True) == replaced
+    for average in averages:
         again = scripts.validate(
             *("--config", "run/config.yaml", "--ckpt_path", "run/last.ckpt"),
             *("--use_ema", average),

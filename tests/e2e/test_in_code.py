@@ -42,10 +42,15 @@ def check(lines: list[str], trained: int) -> None:
     assert float(losses[-1]) < float(losses[0])  # it learns its eight images
 
 
+HEAD = """
+from tests.helpers.tiny_network import register_tiny
+register_tiny("tiny", side=64)
+"""
+
+
 def test_the_pages_program_trains_undoes_and_exports(tmp_path):
-    small = PROGRAM.replace("ghost_resnet50", "ghost_resnet20_cifar").replace("64, 64", "32, 32")
-    small = small.replace(", zero_init_last=True", "")
-    lines = run(tmp_path, small + UNDO + TRAIN + WITH)
+    tiny = HEAD + PROGRAM.replace("ghost_resnet50", "tiny")
+    lines = run(tmp_path, tiny + UNDO + TRAIN + WITH)
     check(lines, trained=4)
     assert (tmp_path / "network.mindir").stat().st_size > 10_000
 

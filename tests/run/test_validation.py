@@ -11,6 +11,12 @@ from mindcv_ghost.run.validation import create_validation
 WORDS = ["--model", "ghost_resnet20_cifar", "--ckpt_path", "a.ckpt", "--num_classes", "3"]
 
 
+def test_without_weights_it_is_refused_and_the_options_that_give_them_are_named():
+    config, world = read_job(["--model", "ghost_resnet20_cifar"], "validate")
+    with pytest.raises(ConfigError, match="--ckpt_path FILE.*--pretrained NAME.*--onnx FILE"):
+        create_validation(config, world, session=None)
+
+
 @pytest.mark.parametrize("key", ["per_class", "confusion"])
 def test_a_file_that_could_not_be_written_is_refused_before_the_images_are_read(tmp_path, key):
     for path, problem in (
