@@ -1,4 +1,4 @@
-"""Runs the scripts in this folder that need several ranks and check themselves."""
+"""Runs scripts that need several ranks and check themselves."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def run_on_two_ranks(script: str) -> None:
-    """Run a script of this folder under mpirun; rank 0 must print OK, and all exit with 0."""
-    done = run_on_ranks(2, Path(__file__).with_name(script))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == "OK"
 
 
 def run_on_ranks(ranks: int, script: Path, *arguments: str) -> subprocess.CompletedProcess:

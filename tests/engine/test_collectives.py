@@ -1,4 +1,4 @@
-"""Collectives are exact, with one rank and with two."""
+"""Collectives with one rank; test_two_ranks.py has those with two."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import pytest
 from mindspore import nn
 
 from mindcv_ghost.engine.collectives import Collectives, checksum
-
-from .ranks import run_on_two_ranks
 
 
 def test_a_single_rank_gets_its_own_values():
@@ -27,7 +25,3 @@ def test_a_checksum_changes_with_one_value():
     values[1, 2] = np.nextafter(values[1, 2], np.float32(9))
     network.weight.set_data(type(network.weight)(values))
     assert checksum(network) != before
-
-
-def test_two_ranks_gather_broadcast_and_average_exactly():
-    run_on_two_ranks("collectives_ranks.py")

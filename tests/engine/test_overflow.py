@@ -1,4 +1,4 @@
-"""Overflows are detected by value or by register, and all ranks skip the same updates."""
+"""Overflows are detected by value or by register."""
 
 from __future__ import annotations
 
@@ -13,16 +13,8 @@ from mindcv_ghost.engine.overflow import StatusCheck, ValueCheck
 from mindcv_ghost.engine.step import LossScale, NetworkWithLoss, Outcome, TrainStep
 
 from .networks import CrossEntropy, Linear, batch
-from .ranks import run_on_two_ranks
 
-
-@pytest.fixture(autouse=True)
-def graph_mode():
-    ms.set_context(mode=ms.GRAPH_MODE)
-
-
-def test_all_ranks_skip_an_update_if_one_of_them_overflowed():
-    run_on_two_ranks("overflow_ranks.py")
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 @pytest.mark.parametrize("saturates", [False, True])
