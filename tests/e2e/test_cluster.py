@@ -126,6 +126,7 @@ def jobs(tmp_path):
         job.output.close()
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_do_not_mix(jobs):
     first, second = jobs(), jobs()
     first.mpirun("ok")
@@ -200,6 +201,7 @@ def test_ranks_find_each_other_without_open_mpi(jobs, launcher):
         pytest.param(
             *(("raise", "0"), "rank 0 of 2 failed: ValueError: in the midst of it"),
             id="raise_0",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             *(("exit", "1"), "rank 1 of 2 failed: exit status 3"),

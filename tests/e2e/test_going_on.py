@@ -134,6 +134,7 @@ def test_with_two_ranks_a_finished_run_goes_on_bit_for_bit(runs):
     assert done.out.count("now: epoch_size 4: lr 0.02 to the end of epoch 4") == 1
 
 
+@pytest.mark.slow
 def test_a_longer_cosine_has_the_rates_of_the_longer_recipe(runs, cosine):
     found = [float(row["lr"]) for row in rows(runs.cwd / "cosine")]
     for epochs, epoch in ((2, 1), (2, 2), (4, 3), (4, 4)):
@@ -146,6 +147,7 @@ def test_a_longer_cosine_has_the_rates_of_the_longer_recipe(runs, cosine):
     assert "now: decay_epochs 4, epoch_size 4: lr 0.01 from epoch 3 on, " in cosine.out
 
 
+@pytest.mark.slow
 def test_a_cosine_that_is_not_lengthened_is_told_to_stay_low(runs, cosine):
     folder = runs.copy("cosine", "low")
     options = {"scheduler": "cosine_decay", "min_lr": 0.0, "decay_epochs": 4, "resume": "auto"}
@@ -154,6 +156,7 @@ def test_a_cosine_that_is_not_lengthened_is_told_to_stay_low(runs, cosine):
     assert "give its decay_epochs" in done.out
 
 
+@pytest.mark.slow
 def test_named_changes_are_accepted_and_others_refused(runs, finished):
     changes = {"lr": 0.01, "weight_decay": 0.001, "epoch_size": 3, "keep_checkpoint_max": 2}
     folder = runs.copy(finished, "named")
@@ -174,6 +177,7 @@ def test_named_changes_are_accepted_and_others_refused(runs, finished):
     assert "the run is finished: 3 of 3 epochs" in again.out
 
 
+@pytest.mark.slow
 def test_a_job_that_is_requeued_before_it_could_save_a_state_keeps_the_old_settings_once(
     runs, finished
 ):
@@ -190,6 +194,7 @@ def test_a_job_that_is_requeued_before_it_could_save_a_state_keeps_the_old_setti
     assert len(runs.facts(folder)["history"]) == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_s_files_tell_what_the_run_started_from(runs, finished):
     start = f"{finished}/last.ckpt"
     runs.train("started", epoch_size=1, keep_checkpoint_max=2, ckpt_path=start)

@@ -26,17 +26,14 @@ from mindcv_ghost.storage.resume_folder import ResumeFolder, find_state
 from .networks import CLASSES, CrossEntropy
 
 STEPS, EPOCHS, WIDTH = 5, 3, 16
-# The other tests here use momentum; these are one optimizer of MindSpore and one of MindCV.
-OPTIMIZERS = ("adamw", "adan")
-MORE_OPTIMIZERS = ("momentum", "sgd", "rmsprop", "lion", "nadam", "adagrad")
+# The other tests here use momentum.
+MORE_OPTIMIZERS = ("adan", "momentum", "sgd", "rmsprop", "lion", "nadam", "adagrad")
 BATCHES = tuple(range(EPOCHS * STEPS))
 
 
-@pytest.fixture(autouse=True)
-def graph_mode():
-    # In PyNative mode MindSpore 2.8 isn't reproducible: of 25 equal runs of this network, several
-    # had losses that differed in the last bit.
-    ms.set_context(mode=ms.GRAPH_MODE)
+# In PyNative mode MindSpore 2.8 isn't reproducible: of 25 equal runs of this network, several
+# had losses that differed in the last bit.
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 class Wide(nn.Cell):
@@ -153,10 +150,10 @@ def stop_at(trainer, place):
 @pytest.mark.parametrize(
     ("accumulation", "in_flight", "stops"),
     [
-        # At the overflow, within an epoch, and at the last batch of one and of the run.
-        pytest.param(1, 0, (2, 7, 9, 14), id="1-0"),
-        # In both halves of a group, in a short one, and where what is in flight ends the epoch.
-        pytest.param(2, 2, (1, 2, 4, 7, 13), id="2-2"),
+        # At the overflow, and at the last batch of an epoch.
+        pytest.param(1, 0, (2, 9), id="1-0"),
+        # In the first half of a group, and where what is in flight ends the run.
+        pytest.param(2, 2, (2, 13), id="2-2"),
         pytest.param(1, 0, BATCHES, id="1-0 every batch", marks=pytest.mark.slow),
         pytest.param(2, 2, BATCHES, id="2-2 every batch", marks=pytest.mark.slow),
     ],
@@ -183,7 +180,7 @@ def test_a_stop_after_any_batch_changes_nothing(tmp_path, accumulation, in_fligh
 
 
 @pytest.mark.parametrize(
-    "opt", [*OPTIMIZERS, *(pytest.param(opt, marks=pytest.mark.slow) for opt in MORE_OPTIMIZERS)]
+    "opt", ["adamw", *(pytest.param(opt, marks=pytest.mark.slow) for opt in MORE_OPTIMIZERS)]
 )
 def test_the_state_of_every_optimizer_is_saved(tmp_path, opt):
     for name in ("whole", "stopped"):
@@ -198,8 +195,15 @@ def test_the_state_of_every_optimizer_is_saved(tmp_path, opt):
     assert outcome(again, tmp_path / "stopped") == outcome(whole, tmp_path / "whole")
 
 
-@pytest.mark.parametrize("stop", [None, (1, 2)], ids=["finished", "within an epoch"])
-@pytest.mark.parametrize("decay", [1, 0.9], ids=["constant", "exponential"])
+@pytest.mark.parametrize(
+    ("decay", "stop"),
+    [
+        pytest.param(1, None, id="constant-finished"),
+        pytest.param(0.9, (1, 2), id="exponential-within an epoch"),
+        pytest.param(1, (1, 2), id="constant-within an epoch", marks=pytest.mark.slow),
+        pytest.param(0.9, None, id="exponential-finished", marks=pytest.mark.slow),
+    ],
+)
 def test_an_extended_run_ends_like_a_whole_one_of_that_length(tmp_path, decay, stop):
     for name in ("whole", "extended"):
         (tmp_path / name).mkdir()

@@ -76,6 +76,7 @@ def words(place, *more):
     return [*options, "--allow_dirty", *more]
 
 
+@pytest.mark.slow
 def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capfd, monkeypatch):
     (place / "stop").touch()
     assert proof.main(words(place, "--only", ONE.name)) == 2

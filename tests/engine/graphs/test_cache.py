@@ -22,10 +22,7 @@ from mindcv_ghost.engine.step import NetworkWithLoss, TrainStep
 from ..networks import CrossEntropy, Linear, batch
 from ..test_exact_resume import make, outcome, resume, stop_at
 
-
-@pytest.fixture(autouse=True)
-def graph_mode():
-    ms.set_context(mode=ms.GRAPH_MODE)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 class Scaled(nn.Cell):
@@ -299,7 +296,7 @@ def test_a_resumed_run_with_kept_graphs_ends_like_an_uninterrupted_one_without(t
         found.append(cache.compile(cell, *inputs))
         return found[-1]
 
-    for number, place in enumerate([(0, 3), (1, 1), (2, 0)]):
+    for number, place in enumerate([(0, 3), (2, 0)]):
         folder = tmp_path / f"stopped{number}"
         folder.mkdir()
         trainer, _ = make(folder)
@@ -310,7 +307,7 @@ def test_a_resumed_run_with_kept_graphs_ends_like_an_uninterrupted_one_without(t
         trainer.compile = compile
         trainer.run()
         assert outcome(trainer, folder) == wanted
-    assert found[:2] == [False, False] and all(found[2:]) and len(found) == 12
+    assert found[:2] == [False, False] and all(found[2:]) and len(found) == 8
 
 
 COUNTED = """
