@@ -39,8 +39,16 @@ def run(project: Path, *argv: str) -> str:
 @pytest.mark.zoo
 def test_page_leads_to_a_model_that_passes_the_zoos_tests_and_trains(tmp_path):
     project = tmp_path / "project"
-    ignored = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT, project, ignore=ignored)
+    names = [".git", ".venv*", "runs", "__pycache__", "*.egg-info", ".hypothesis", ".*_cache"]
+    ignored = shutil.ignore_patterns(*names)
+    whole = {str(ROOT / name) for name in ("data", "build", "dist")}  # mindcv_ghost/data isn't it
+
+    def ignore(folder: str, entries: list[str]) -> set[str]:
+        return ignored(folder, entries) | {
+            name for name in entries if os.path.join(folder, name) in whole
+        }
+
+    shutil.copytree(ROOT, project, ignore=ignore)
     models = project / "mindcv_ghost" / "models"
     (models / "ghost_lenet.py").write_text(block("python"), encoding="utf-8")
     names = models / "__init__.py"

@@ -14,7 +14,7 @@ SOURCES = [
         for name in ("mindcv_ghost", "tools", "benchmarks")
         for path in (ROOT / name).rglob("*.py")
     ),
-    *(ROOT / name for name in ("train.py", "validate.py", "export.py", "setup.py")),
+    *(ROOT / name for name in ("train.py", "validate.py", "export.py", "infer.py", "setup.py")),
 ]
 # Modules that run or rebuild what a file says.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

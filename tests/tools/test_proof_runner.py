@@ -16,8 +16,9 @@ import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.errors import DataError
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.storage.checkpoint import save_weights
-from mindcv_ghost.weights.finding import list_shipped
+from mindcv_ghost.weights.finding import Published
 from tests.e2e.test_small_images import TEST, TRAIN, write_clothes
+from tests.helpers.published import make_card
 from tests.helpers.tiny_network import tiny_registered
 from tools.measure import proof, proof_times
 from tools.measure.proof_list import QUICK, ROWS, Experiment
@@ -146,13 +147,12 @@ def test_what_an_experiment_depends_on_is_trained_first_and_its_weights_are_give
 
 @pytest.mark.parametrize("date", ["recorded", "another"])
 def test_weights_that_come_with_the_package_are_taken_if_they_are_of_the_recorded_run(
-    tmp_path, date
+    tmp_path, monkeypatch, date
 ):
-    names = ("ghost_resnet20_cifar", "cifar10_jpeg_s1")
-    (published,) = (p for p in list_shipped() if p.folder.parts[-2:] == names)
-    training = published.card.training
-    record = {key: training[key] for key in ("recipe", "seed", "commit", "date")}
-    record["date"] = record["date"] if date == "recorded" else date
+    run = {"recipe": "a.yaml", "seed": 0, "commit": "abc", "date": "recorded"}
+    published = Published(tmp_path / "resnet20", make_card(training=run))
+    monkeypatch.setattr(proof, "list_shipped", lambda: [published])
+    record = {**run, "date": date}
     runner = Calls(tmp_path)
     runner.out.mkdir()
     (runner.out / "cifar10_jpeg-resnet20-seed0.json").write_text(json.dumps(record))
@@ -253,9 +253,9 @@ def test_a_part_of_a_data_set_proves_nothing(place, capsys, monkeypatch):
     assert "has 60,000 training and 10,000 test images" in text
 
 
-def test_a_list_that_is_recorded_says_that_nothing_is_left(capsys):
-    quick = f"fashion_mnist-{QUICK}-seed0"
-    assert proof.main(["--only", quick]) == 0
+def test_a_list_that_is_recorded_says_that_nothing_is_left(tmp_path, capsys):
+    (tmp_path / f"{ONE.name}.json").write_text("{}")
+    assert proof.main(["--only", ONE.name, "--out", str(tmp_path)]) == 0
     assert "nothing to run: 1 experiments were chosen, and all are recorded" in (
         capsys.readouterr().out
     )
@@ -266,10 +266,10 @@ def test_an_unknown_experiment_is_named(capsys):
     assert "no experiment nothing; --list names all" in capsys.readouterr().err
 
 
-def test_the_tool_runs_as_a_module_and_lists_the_main_pair_first(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["proof", "--list"])
-    assert proof.main() == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_the_tool_runs_as_a_module_and_lists_the_main_pair_first():
+    command = [sys.executable, "-m", "tools.measure.proof", "--list"]
+    done = subprocess.run(command, cwd=proof.ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:2]] == [
         "cifar10_jpeg-resnet20-seed0",
         "cifar10_jpeg-ghost_resnet20-seed0",

@@ -29,5 +29,7 @@ def test_each_is_where_its_card_says_with_all_that_its_list_has():
         assert card.accuracy["unreadable"] == 0
 
 
-def test_all_together_stay_below_eight_megabytes():
-    assert sum(path.stat().st_size for path in ROOT.rglob("*") if path.is_file()) < 8e6
+def test_each_stays_below_two_megabytes():
+    """Everybody who installs the package downloads them all; Ghost-ResNet-56 takes 1.8 MB."""
+    for published in list_shipped():
+        assert sum(path.stat().st_size for path in published.folder.iterdir()) < 2e6
