@@ -9,43 +9,40 @@ import time
 from pathlib import Path
 
 import mindcv
-import pytest
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.storage.checkpoint import save_weights
+from tests.helpers.tiny_network import tiny_registered
 
 from .conftest import CLASSES, ROOT, SIDE, SOON_COMPILED
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "x.ckpt"
-    network = mindcv.create_model(SOON_COMPILED, num_classes=len(CLASSES))
-    save_weights(list(network.get_parameters()), path)
-    return path
+def options(model: str, images: Path, folder: Path) -> list[object]:
+    """The options of an export; writes the model's checkpoint into the folder."""
+    with tiny_registered("tiny"):
+        network = mindcv.create_model(model, num_classes=len(CLASSES))
+    save_weights(list(network.get_parameters()), folder / "x.ckpt")
+    words: list[object] = ["--model", model, "--ckpt_path", "x.ckpt", "--data_dir", images]
+    return [*words, "--image_resize", SIDE, "--batch_size", 16]
 
 
-def options(images: Path, checkpoint: Path) -> list[object]:
-    words: list[object] = ["--model", SOON_COMPILED, "--ckpt_path", checkpoint]
-    return [*words, "--data_dir", images, "--image_resize", SIDE, "--batch_size", 16]
-
-
-def test_the_files_have_the_accuracy_that_validation_measures(scripts, images, checkpoint):
-    words = options(images, checkpoint)
+def test_the_files_have_the_accuracy_that_validation_measures(tiny_scripts, images):
+    scripts = tiny_scripts
+    words = options("tiny", images, scripts.cwd)
     done = scripts.export(*words, "--format", "onnx", "mindir", "--output", "out")
-    names = [f"{SOON_COMPILED}.{suffix}" for suffix in ("json", "mindir", "onnx")]
+    names = [f"tiny.{suffix}" for suffix in ("json", "mindir", "onnx")]
     assert sorted(p.name for p in (scripts.cwd / "out").iterdir()) == names
     assert "comparing with the network on 77 validation images" in done.out + done.err
     validated = scripts.validate(*words, "--device_target", "CPU").json
     for suffix in ("onnx", "mindir"):
-        accuracy = done.json["accuracy"][f"{SOON_COMPILED}.{suffix}"]
+        accuracy = done.json["accuracy"][f"tiny.{suffix}"]
         assert accuracy["top1"] == validated["top1"]
         assert accuracy["top5"] == validated["top5"]
         assert accuracy["images"] == validated["images"] == 77
 
 
-def test_bad_input_is_one_message_with_status_2(scripts, images, checkpoint):
-    words = options(images, checkpoint)
+def test_bad_input_is_one_message_with_status_2(scripts, images):
+    words = options(SOON_COMPILED, images, scripts.cwd)
     done = scripts.export(*words, "--model", "ghost_resnet18", "--output", "out", status=2)
     text = done.out + done.err
     assert "Traceback" not in text and text.count("error: ") == 1
@@ -53,8 +50,9 @@ def test_bad_input_is_one_message_with_status_2(scripts, images, checkpoint):
     assert not (scripts.cwd / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing(scripts, images, checkpoint):
-    command = [sys.executable, ROOT / "export.py", *options(images, checkpoint), "--output", "out"]
+def test_ctrl_c_leaves_nothing(scripts, images):
+    words = [*options(SOON_COMPILED, images, scripts.cwd), "--output", "out"]
+    command = [sys.executable, ROOT / "export.py", *words]
     process = subprocess.Popen(
         [str(word) for word in command],
         cwd=scripts.cwd,
