@@ -96,7 +96,7 @@ def test_its_answers_are_the_network_s_and_its_cost_is_measured(tmp_path):
 def test_a_teacher_for_other_images_is_refused_before_training(tmp_path):
     path = tmp_path / "a.ckpt"
     with tiny_registered("tiny_teacher") as name:  # its classifier fits images of 32x32 alone
-        network = mindcv.create_model(name, num_classes=CLASSES)
+        network = mindcv.create_model(name, num_classes=CLASSES, ratio=1)
         save_weights(list(network.get_parameters()), path)
         with pytest.raises(ConfigError, match="can't answer the student's images of 3x48x48"):
             prepare(path, "--teacher", name, "--image_resize", "48")
