@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import os
 import platform
 import re
@@ -117,13 +118,37 @@ _DISTRIBUTIONS = {
 
 
 def usable_cores() -> int:
-    """Count the processor cores that this process may run on.
+    """Count the processor cores that this process may use.
 
-    Open MPI binds each of two ranks to one core, so these can be fewer than the machine has.
+    Open MPI binds each of two ranks to one core, and a container may have a quota of processor time
+    (``docker run --cpus 2``), so these can be fewer than the machine has.
     """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1  # macOS and Windows
+    quota = _cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _cpu_quota(root: str = "/sys/fs/cgroup") -> float | None:
+    """Return the cores' worth of time that a container may use; None without a limit.
+
+    Inside a container its own control group is at the root.
+
+    Args:
+        root: where the control groups of version 2, or those of version 1, are mounted.
+    """
+    files = (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"])
+    for names in files:
+        try:
+            words = " ".join(Path(root, name).read_text() for name in names).split()
+            quota, period = int(words[0]), int(words[1])
+        except (OSError, ValueError, IndexError):  # another version, or "max": no limit
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
 
 
 def cache_folder() -> Path:

@@ -23,8 +23,15 @@ from importlib import metadata
 from pathlib import Path
 
 from mindcv_ghost.compat import cache_folder, usable_cores
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.launch.environment import with_package_path, without_launcher
-from mindcv_ghost.native_prebuilt import LIBRARIES, find_compiler, library_for, processor_flags
+from mindcv_ghost.native_prebuilt import (
+    LIBRARIES,
+    find_compiler,
+    library_for,
+    processor_flags,
+    source_files,
+)
 
 __all__ = [
     "LibrarySpec",
@@ -71,10 +78,12 @@ def build_library(spec: LibrarySpec) -> Path:
     """
     if not sys.platform.startswith("linux"):
         raise Unavailable(f"this package's C++ is built on Linux only, and this is {sys.platform}")
-    if ":" in str(cache_folder()):
-        raise Unavailable(
-            f"MindSpore can't name a library whose path has a colon ({cache_folder()})"
-        )
+    try:
+        cache = cache_folder()
+    except UserError as no_home:
+        raise Unavailable(str(no_home)) from None
+    if ":" in str(cache):
+        raise Unavailable(f"MindSpore can't name a library whose path has a colon ({cache})")
     prebuilt = _prebuilt(spec.name, spec.sources)
     problem = ""
     if prebuilt:
@@ -145,7 +154,7 @@ def _hash(spec: LibrarySpec, makers: Sequence[str]) -> str:
             parts.append(metadata.version(package))
         except metadata.PackageNotFoundError:
             parts.append("unknown")
-    for source in sorted(spec.sources.iterdir()):
+    for source in source_files(spec.sources):
         parts += [source.name, source.read_text(encoding="utf-8")]
     parts += [test.read_text(encoding="utf-8") for test in spec.test_files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

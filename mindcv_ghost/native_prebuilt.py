@@ -29,6 +29,7 @@ __all__ = [
     "library_for",
     "platform_tag",
     "processor_flags",
+    "source_files",
 ]
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -92,9 +93,14 @@ def library_for(name: str, sources: Path, flags: Iterable[str]) -> Path | None:
     return None
 
 
+def source_files(folder: Path) -> list[Path]:
+    """Return what a library is compiled from, sorted; an editor may keep folders beside it."""
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
 def _file_name(name: str, sources: Path, level: str) -> str:
     digest = hashlib.sha256()
-    for path in sorted(sources.iterdir()):
+    for path in source_files(sources):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{name}-{digest.hexdigest()[:16]}-{level}.so"
 

@@ -281,3 +281,28 @@ def test_networks_at_module_level_end_without_errors_other_than_the_users_own(tm
 def test_without_this_package_networks_at_module_level_end_with_mindspores_errors(tmp_path):
     lines = errors_at_exit(tmp_path / "program.py", MODULE_LEVEL)
     assert lines and all("total_instance_count" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "files, quota",
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu.max": "damaged"}, None),
+    ],
+)
+def test_a_containers_quota_is_read(tmp_path, files, quota):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert compat._cpu_quota(str(tmp_path)) == quota
+
+
+def test_usable_cores_are_those_of_the_quota_rounded_up(monkeypatch):
+    monkeypatch.setattr(compat.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    for quota, cores in ((None, 64), (1.5, 2), (0.2, 1), (100.0, 64)):
+        monkeypatch.setattr(compat, "_cpu_quota", lambda quota=quota: quota)
+        assert compat.usable_cores() == cores

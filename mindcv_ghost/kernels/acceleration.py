@@ -25,8 +25,9 @@ def accelerate(network: nn.Cell | Model, *, threads: int | None = None) -> Repor
     """Let this package's operators compute the layers of a network that they support.
 
     They are for the CPU and float32, in graph mode and in PyNative mode, for training and for
-    evaluation. The first call on a machine compiles them, which takes about a minute. Everywhere
-    else, and without a compiler, the network stays as it is and the report says why.
+    evaluation. A wheel brings them; from a checkout the first call on a machine compiles them, in
+    about 20 seconds on two cores. Where they can't be had, the network stays as it is and the
+    report says why.
 
     Parameters stay the same objects with the same names, so that optimizers and checkpoints aren't
     affected. A second call changes nothing. Graphs that were compiled before are compiled anew.

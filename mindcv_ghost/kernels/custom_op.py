@@ -64,7 +64,7 @@ class _Custom(ops.Custom):
 
 
 def _inferred(shapes: Callable[..., Any]) -> Callable[..., Any]:
-    """Infer an operator's shapes, unless its graph is about to be exported.
+    """Infer an operator's shapes, unless they are open, or its graph is about to be exported.
 
     MindSpore 2.8 writes a MindIR with this package's operators in it that only this machine can
     load, and fails in its ONNX exporter with "The pointer[value] is null". Nothing in a cell tells
@@ -81,9 +81,22 @@ def _inferred(shapes: Callable[..., Any]) -> Callable[..., Any]:
                     "machine only: call mindcv_ghost.decelerate(network) first"
                 )
             frame = frame.f_back
+        _check_sizes(inputs)
         return shapes(*inputs)
 
     return infer
+
+
+def _check_sizes(shapes: Sequence[Sequence[int]]) -> None:
+    """Refuse open shapes (a size of -1, -2 for all) and empty tensors, which the C++ can't take."""
+    for shape in shapes:
+        if any(size < 1 for size in shape):
+            what = "a batch without images" if 0 in shape else "images of an open shape"
+            raise UserError(
+                f"an accelerated network can't compute {what}: a layer received the shape "
+                f"{tuple(shape)}. Give it images of a known size, or call "
+                "mindcv_ghost.decelerate(network) first"
+            )
 
 
 def _float32(types: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ mode its call is the operator's (``direct_call``).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -99,6 +99,11 @@ class NativeNetwork(NativeCell):
 
     Its operator has the attribute ``library``.
     """
+
+    @staticmethod
+    def skipped(cell: nn.Cell) -> Iterable[nn.Cell]:
+        """None: whether the network is evaluated as one operator is found at each call."""
+        return ()
 
     def __getattr__(self, name: str) -> Any:
         """Find ``evaluation``, the operator of the network as it is now, or None.

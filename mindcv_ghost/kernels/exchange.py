@@ -28,7 +28,7 @@ from mindcv_ghost.kernels.ghost_tail import (
     NativeGhostModule,
 )
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.native_cell import NativeCell
+from mindcv_ghost.kernels.native_cell import NativeCell, has_hooks
 from mindcv_ghost.kernels.parameter_free_shortcut import NativeGhostCifarBlock
 from mindcv_ghost.kernels.pooling import NativeGlobalAvgPool
 from mindcv_ghost.kernels.rescale import (
@@ -93,7 +93,7 @@ def is_native(cell: object) -> bool:
 def native_class(cell: nn.Cell) -> type[NativeCell] | None:
     """Return the native class that computes exactly what a cell does; None if there is none."""
     for native in NATIVE_CLASSES.get(type(cell), ()):
-        if native.supports(cell):
+        if native.supports(cell) and not any(map(has_hooks, native.skipped(cell))):
             return native
     return None
 

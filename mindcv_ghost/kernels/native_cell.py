@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mindspore import dtype as mstype
@@ -46,6 +46,14 @@ class NativeCell(NamesGraphOnce, Accelerated):
     def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
         """Cells below this one that its operator computes as well: they keep their class."""
         return ()
+
+    @staticmethod
+    def skipped(cell: nn.Cell) -> Iterable[nn.Cell]:
+        """Cells below this one that may never be called by themselves.
+
+        A hook on one of them wouldn't run, so a cell with such a hook keeps its class.
+        """
+        return (below for _, below in cell.cells_and_names() if below is not cell)
 
     def emit(self, program: Program, x: Maps) -> Maps:
         """Add this cell's steps to a program that evaluates a network as one operator.

@@ -96,6 +96,10 @@ class NativeGhostResNet(NativeNetwork, GhostResNet):
     def fused(cell: nn.Cell) -> Sequence[nn.Cell]:
         return (cell.bn1,)
 
+    @staticmethod
+    def skipped(cell: nn.Cell) -> Sequence[nn.Cell]:
+        return cell.bn1, cell.relu, cell.max_pool
+
     def stem(self, x):
         bn = self.bn1
         return self.operator(self.conv1(x), bn.gamma, bn.beta, bn.moving_mean, bn.moving_variance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import threading
 
 import mindspore as ms
 import numpy as np
@@ -422,6 +424,67 @@ def test_a_cell_with_a_hook_is_not_fused_into_another():
     assert (report.native_ghost_modules, report.ghost_modules) == (2, 3)
     network(Tensor(IMAGES))
     assert ran == [1]
+
+
+def test_a_hook_on_any_cell_runs_as_often_as_without_acceleration():
+    network, ran = small(), []
+    cells = [(name, cell) for name, cell in network.cells_and_names() if name]
+    for name, cell in cells:
+        cell.register_forward_hook(lambda *_, name=name: ran.append(name))
+    network(Tensor(IMAGES))
+    expected, ran[:] = sorted(ran), []
+    assert "block.relu" in expected and "block.conv1.primary.act" in expected
+    mindcv_ghost.accelerate(network)
+    network(Tensor(IMAGES))
+    assert sorted(ran) == expected
+
+
+@pytest.mark.parametrize("name", ["block.conv3", "block.relu", "block.conv2.cheap.act"])
+def test_a_hook_on_one_cell_runs(name):
+    network, ran = small(), []
+    dict(network.cells_and_names())[name].register_forward_hook(lambda *_: ran.append(name))
+    assert mindcv_ghost.accelerate(network).native_ghost_modules >= 2
+    network(Tensor(IMAGES))
+    assert ran == [name]
+
+
+def test_a_batch_without_images_is_refused():
+    network = small(accelerated=True)
+    with pytest.raises(UserError, match=r"a batch without images: .*\(0, 3, 9, 9\)"):
+        network(Tensor(IMAGES[:0]))
+
+
+def test_open_shapes_are_refused(graph_mode):
+    network = small(accelerated=True)
+    network.set_inputs(Tensor(shape=[None, 3, None, None], dtype=ms.float32))
+    with pytest.raises(UserError, match="images of an open shape"):
+        network(Tensor(IMAGES))
+
+
+def test_the_number_of_threads_can_change_while_a_network_runs(built, graph_mode):
+    network = mindcv_ghost.create_model("ghostnetv2_100", num_classes=3).set_train(False)
+    mindcv_ghost.accelerate(network)
+    image = Tensor(np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32))
+    expected = network(image).asnumpy()
+    handle = ctypes.CDLL(built.path)
+    results, running = [], threading.Event()
+
+    def run():
+        for _ in range(200):
+            results.append(network(image).asnumpy())
+        running.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    number = 0
+    while not running.is_set():
+        number += 1
+        handle.ghost_set_threads(ctypes.c_int(1 + number % 3))
+    thread.join(60)
+    handle.ghost_set_threads(ctypes.c_int(2))
+    assert len(results) == 200 and number > 10
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
 
 
 class Alike(nn.Cell):

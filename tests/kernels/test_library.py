@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mindcv_ghost import compat, native_build
+from mindcv_ghost import compat, native_build, native_prebuilt
 from mindcv_ghost.kernels import library
 from mindcv_ghost.kernels.acceleration import accelerate
 from mindcv_ghost.kernels.install import install
@@ -92,6 +92,18 @@ def test_a_cache_that_cannot_be_written_leaves_stock_operators(tmp_path, monkeyp
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert "MindSpore's operators: the cache" in stock_report()
+
+
+def test_without_a_home_folder_stock_operators_stay(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert "this user has no home folder: set XDG_CACHE_HOME" in stock_report()
+
+
+def test_an_editors_folder_among_the_sources_changes_no_library(tmp_path):
+    (tmp_path / "a.cc").write_text("int a;")
+    (tmp_path / ".cache").mkdir()
+    assert native_prebuilt.source_files(tmp_path) == [tmp_path / "a.cc"]
 
 
 def test_the_line_counts_what_is_native(built):

@@ -42,7 +42,7 @@ class TensorLine {
   // among the threads.
   template <typename Body>
   void each(int64_t begin, int64_t end, const Body& body) const {
-    const int64_t threads = SharedPool::get().threads(), count = end - begin;
+    const int64_t threads = SharedPool::get()->threads(), count = end - begin;
     parallel(threads, [&](int64_t thread) {
       each_of_one(begin + count * thread / threads, begin + count * (thread + 1) / threads, body);
     });

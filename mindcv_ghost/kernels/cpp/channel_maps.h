@@ -26,7 +26,7 @@ template <typename Body>
 inline void parallel_blocks(int64_t images, int64_t channels, int64_t plane, const Body& body) {
   constexpr int64_t kMap = 1024, kChannel = 1 << 15;  // values that need no neighbours
   const int64_t wanted = std::min(kMap / plane, kChannel / (images * plane));
-  const int64_t fair = channels / (4 * SharedPool::get().threads());
+  const int64_t fair = channels / (4 * SharedPool::get()->threads());
   const int64_t most = std::clamp<int64_t>(std::min(wanted, fair), 1, 16);
   parallel((channels + most - 1) / most, [&](int64_t part) {
     const int64_t first = part * most;

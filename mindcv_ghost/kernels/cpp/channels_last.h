@@ -81,7 +81,7 @@ template <typename Body>
 inline void for_pieces(Member* team, int64_t images, int64_t vectors, int64_t rows,
                        const Body& body) {
   constexpr int64_t kManyRows = 16;  // of a thread
-  const int64_t threads = SharedPool::get().threads();
+  const int64_t threads = SharedPool::get()->threads();
   const bool by_rows = rows >= kManyRows * threads;
   const int64_t inner = by_rows ? 1 : vectors;  // pieces have all vectors, or one or more
   const int64_t total = images * inner * rows, parts = std::min(threads, total);

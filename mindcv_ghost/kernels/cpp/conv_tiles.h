@@ -508,7 +508,7 @@ inline void for_ranges(const Reach& reach, int64_t images, int64_t depth, int64_
   // Columns stay in the L2 cache, beside the inputs of the next ones, which are few where neighbours
   // share them.
   const int64_t bytes = (kFetchesInputs && reach.is_identity() ? 192 : 384) << 10;
-  const int64_t threads = SharedPool::get().threads();
+  const int64_t threads = SharedPool::get()->threads();
   const int64_t fitting = bytes / (depth * static_cast<int64_t>(sizeof(float)));
   const int64_t wanted = std::clamp(fitting / kPanel * kPanel, kPanel, 32 * kPanel);
   const int64_t total = images * reach.outputs();

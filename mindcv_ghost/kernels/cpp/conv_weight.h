@@ -141,7 +141,7 @@ inline void conv_backward_weight(const ConvShape& q, const float* x, const float
   if (q.is_winograd()) return winograd_weight(q.winograd(), x, dy, dweight);
   const Reach reach = q.reach();
   const WeightLayout w(q);
-  const int64_t threads = SharedPool::get().threads();
+  const int64_t threads = SharedPool::get()->threads();
   const std::vector<Tile> all = tiles(reach, q.images, 256, threads);
   const int64_t count = all.size(), shares = std::min(threads, count);
   const int64_t panels = panels_of(q.out_channels), size = panels * w.others * w.rows * kPanel;

@@ -14,7 +14,7 @@ ConvShape conv_shape(Arguments* a, int x, int y, int weight) {
   const ConvShape q = {a->dim(x, 0), a->dim(x, 1),      a->dim(weight, 0),
                        a->dim(x, 2), a->dim(x, 3),      a->dim(weight, 2),
                        static_cast<int64_t>((*a)[0][0])};
-  a->want(q.stride >= 1 && q.kernel % 2 == 1);
+  a->want(q.stride >= 1 && q.kernel % 2 == 1 && q.images > 0 && q.in_plane() > 0);
   a->want_size(x, q.images * q.in_channels * q.in_plane());
   a->want_size(weight, q.out_channels * q.depth());
   if (a->fit()) a->want_size(y, q.images * q.out_channels * q.out_plane());

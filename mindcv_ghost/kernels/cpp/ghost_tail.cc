@@ -36,7 +36,8 @@ TailShape tail_shape(Arguments* a, int weight, int y, bool with_shortcut) {
                  a->dim(u, 3), a->dim(weight, 2), relus != 0, relus == kAfterEachNorm, {}};
   a->want(relus == 0 || relus == kAfterEachNorm || relus == kBeforeCheapConvolution);
   a->want(q.intrinsic > 0 && q.ghosts > 0 && q.ghosts % q.intrinsic == 0 && q.kernel % 2 == 1 &&
-          q.out_channels >= q.intrinsic && q.out_channels <= q.intrinsic + q.ghosts);
+          q.out_channels >= q.intrinsic && q.out_channels <= q.intrinsic + q.ghosts &&
+          q.images > 0 && q.plane() > 0);
   a->want(!(q.outer_relu && with_shortcut));
   if (a->fit() && a->size(0) > kSettings) {
     a->want_size(0, kSettings + q.out_channels);

@@ -78,7 +78,7 @@ inline void sum_lanes(const float* from, int64_t count, float* to) {
 template <typename Add, typename Finish>
 inline void sum_in_shares(const LineSumsLayout& at, int64_t units, int64_t floats, int arrays,
                           const Add& add, const Finish& finish) {
-  const int64_t shares = std::min<int64_t>(SharedPool::get().threads(), units);
+  const int64_t shares = std::min<int64_t>(SharedPool::get()->threads(), units);
   const int64_t count = at.count();
   WholeScratch whole(shares * count, 1);
   float* totals = whole.take(shares * count);

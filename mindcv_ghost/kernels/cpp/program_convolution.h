@@ -81,7 +81,7 @@ class Split {
     const int64_t ranges = (vectors + fitting - 1) / fitting;
     range_ = round_up((vectors + ranges - 1) / ranges, 3);
     ranges_ = (vectors + range_ - 1) / range_;
-    const int64_t wanted = 8 * SharedPool::get().threads();
+    const int64_t wanted = 8 * SharedPool::get()->threads();
     groups_ = std::min(blocks, (wanted + ranges_ - 1) / ranges_);
   }
 
@@ -134,7 +134,7 @@ inline void convolve_rows(const Convolution& q, const Finish& finish, Member* te
   // Made with a thread's first part: the input may be overwritten when a thread comes too late for
   // one.
   std::optional<Columns> columns;
-  const int64_t width = (vectors + 1) * kLanes, threads = SharedPool::get().threads();
+  const int64_t width = (vectors + 1) * kLanes, threads = SharedPool::get()->threads();
   team->each(q.blocks, [&](int64_t block) {
     const int64_t memory = finish.memory(q.line.plane());
     Scratch scratch(Convolution::kRows * width + memory, 2);
@@ -204,7 +204,7 @@ inline int64_t band_rows(const Convolution& q) {
   const int64_t fitting = kValues / (q.source.channels * q.line.width);
   const int64_t most = std::min(fitting, kMost);
   if (most < 8) return 0;
-  const int64_t bands = round_up((q.line.height + most - 1) / most, SharedPool::get().threads());
+  const int64_t bands = round_up((q.line.height + most - 1) / most, SharedPool::get()->threads());
   return round_up((q.line.height + bands - 1) / bands, step);
 }
 

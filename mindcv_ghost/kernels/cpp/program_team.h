@@ -23,7 +23,8 @@ class Team {
   // Calls program(member) on all threads of the pool.
   template <typename Program>
   void run(const Program& program) {
-    SharedPool::get().run(SharedPool::get().threads(), [&](int64_t i) {
+    const std::shared_ptr<Pool> pool = SharedPool::get();
+    pool->run(pool->threads(), [&](int64_t i) {
       Member member(this, i == 0);
       program(member);
     });
@@ -43,7 +44,7 @@ class Team {
         body(part);
         phase.done.fetch_add(1, std::memory_order_release);
       }
-      while (phase.done.load(std::memory_order_acquire) != count) relax();
+      wait_until([&] { return phase.done.load(std::memory_order_acquire) == count; });
     }
 
    private:

@@ -270,7 +270,7 @@ inline void convolve_winograd_rows(const Run& run, const PlannedStep& p, Member*
   const Line line(run.input(p).line.images, p.out_height, p.out_width, 0);
   const Finish finish(run, p);
   const int64_t length = line.length() + 2 * kLanes, memory = finish.memory(line.plane());
-  const int64_t step = winograd.lines().width() + kLanes, threads = SharedPool::get().threads();
+  const int64_t step = winograd.lines().width() + kLanes, threads = SharedPool::get()->threads();
   const int64_t row_step = kPoints * channels + 16;
   team->each(blocks, [&](int64_t block) {
     const int64_t first = block * kRows, rows = std::min(kRows, p.rows - first);

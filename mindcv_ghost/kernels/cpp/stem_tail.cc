@@ -27,6 +27,7 @@ int ghost_stem(GHOST_PARAMETERS) {
       GHOST_ARGUMENTS, 6, 1,
       [](Arguments* a) {
         const StemShape q = stem_shape(*a);
+        a->want(q.images > 0 && q.height > 0 && q.width > 0);
         a->want_sizes(2, 2, q.channels);
         a->want_size(4, q.images * q.channels * q.out_plane());
         a->want_size(5, 2 * q.channels);
@@ -43,6 +44,7 @@ int ghost_stem_evaluate(GHOST_PARAMETERS) {
       GHOST_ARGUMENTS, 7, 1,
       [](Arguments* a) {
         const StemShape q = stem_shape(*a);
+        a->want(q.images > 0 && q.height > 0 && q.width > 0);
         a->want_sizes(2, 4, q.channels);
         a->want_size(6, q.images * q.channels * q.out_plane());
         return q;
@@ -58,6 +60,7 @@ int ghost_stem_backward(GHOST_PARAMETERS) {
       GHOST_ARGUMENTS, 9, 1,
       [](Arguments* a) {
         const StemShape q = stem_shape(*a);
+        a->want(q.images > 0 && q.height > 0 && q.width > 0);
         a->want_sizes(2, 2, q.channels);
         a->want_size(4, 2 * q.channels);
         a->want_size(5, q.images * q.channels * q.out_plane());

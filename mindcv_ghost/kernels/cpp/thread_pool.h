@@ -26,6 +26,21 @@ inline void relax() {
 #endif
 }
 
+// Spins until a condition is met. After a while it lets other threads have the core: there may be
+// more threads than cores, or than a container's quota gives time for.
+template <typename Condition>
+void wait_until(const Condition& met) {
+  constexpr int kSpins = 1 << 14;
+  for (int i = 0; !met(); ++i) {
+    if (i < kSpins) {
+      relax();
+    } else {
+      std::this_thread::yield();
+      i = kSpins;
+    }
+  }
+}
+
 // Runs the parts of a job on a fixed number of threads, the caller among them.
 //
 // OpenMP isn't used because MindSpore's own idle threads and its would spin against each other.
@@ -52,10 +67,17 @@ class Pool {
 
   int threads() const { return threads_; }
 
+  // The pool whose job this thread is working on, or nullptr.
+  static Pool*& current() {
+    static thread_local Pool* pool = nullptr;
+    return pool;
+  }
+
   // Calls body(0) ... body(count - 1), each once, in any order; returns when all are done.
   template <typename Body>
   void run(int64_t count, const Body& body) {
     if (threads_ == 1 || count <= 1 || !busy_.try_lock()) {
+      const Working here(this);
       for (int64_t i = 0; i < count; ++i) body(i);
       return;
     }
@@ -75,7 +97,7 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       open_ = false;
     }
-    while (active_.load(std::memory_order_acquire) != 0) relax();
+    wait_until([this] { return active_.load(std::memory_order_acquire) == 0; });
     busy_.unlock();
   }
 
@@ -83,7 +105,20 @@ class Pool {
   // Rounds of spinning before a worker sleeps: the next operator usually follows at once.
   static constexpr int kSpins = 4000;
 
+  // Makes a pool the current one of this thread, as long as it exists.
+  class Working {
+   public:
+    explicit Working(Pool* pool) : before_(current()) { current() = pool; }
+    ~Working() { current() = before_; }
+    Working(const Working&) = delete;
+    Working& operator=(const Working&) = delete;
+
+   private:
+    Pool* before_;
+  };
+
   void take_parts() {
+    const Working here(this);
     for (;;) {
       const int64_t part = next_.fetch_add(1, std::memory_order_relaxed);
       if (part >= count_) return;
@@ -126,26 +161,29 @@ class Pool {
 };
 
 // The pool of the process: made at first use, and again in a forked child, which has no threads.
+//
+// The number of threads can be changed while jobs run: each runs to its end on the pool that it has
+// begun on, which its caller owns together with this class. All parts of a job have to see the same
+// number of threads, because they divide work by it.
 class SharedPool {
  public:
-  static Pool& get() {
+  static std::shared_ptr<Pool> get() {
+    if (Pool* own = Pool::current()) return {std::shared_ptr<Pool>(), own};  // the caller owns it
     std::lock_guard<std::mutex> lock(mutex());
     if (slot() == nullptr) {
       static std::once_flag once;
       std::call_once(once, [] { pthread_atfork(before_fork, after_fork, after_fork_in_child); });
-      slot() = new Pool(wanted());
+      slot() = std::make_shared<Pool>(wanted());
     }
-    return *slot();
+    return slot();
   }
 
-  // Takes effect at once; no kernel may be running.
+  // Jobs that begin from now on have this number of threads.
   static void set_threads(int threads) {
+    std::shared_ptr<Pool> old;  // ended when the mutex is free: its workers may wait for that
     std::lock_guard<std::mutex> lock(mutex());
     wanted() = threads < 1 ? 1 : threads;
-    if (slot() != nullptr && slot()->threads() != wanted()) {
-      delete slot();
-      slot() = nullptr;
-    }
+    if (slot() != nullptr && slot()->threads() != wanted()) old.swap(slot());
   }
 
  private:
@@ -154,9 +192,9 @@ class SharedPool {
     static std::mutex* only = new std::mutex();
     return *only;
   }
-  static Pool*& slot() {
-    static Pool* pool = nullptr;
-    return pool;
+  static std::shared_ptr<Pool>& slot() {
+    static std::shared_ptr<Pool>* pool = new std::shared_ptr<Pool>();
+    return *pool;
   }
   static int& wanted() {
     static int threads = 1;
@@ -165,7 +203,7 @@ class SharedPool {
   static void before_fork() { mutex().lock(); }
   static void after_fork() { mutex().unlock(); }
   static void after_fork_in_child() {
-    slot() = nullptr;  // leaked: its threads can't be joined here
+    new std::shared_ptr<Pool>(std::move(slot()));  // leaked: its threads can't be joined here
     mutex().unlock();
   }
 };
@@ -173,7 +211,7 @@ class SharedPool {
 // Calls body(0) ... body(count - 1) on the process's pool.
 template <typename Body>
 void parallel(int64_t count, const Body& body) {
-  SharedPool::get().run(count, body);
+  SharedPool::get()->run(count, body);
 }
 
 // Calls body(first, end) on the pool for runs of `count` maps of `size` values. Runs are long enough
@@ -182,7 +220,7 @@ template <typename Body>
 void parallel_runs(int64_t count, int64_t size, const Body& body) {
   constexpr int64_t kLeast = 1 << 10, kMost = 1 << 14;  // values
   const int64_t values = std::max<int64_t>(1, size);
-  const int64_t fair = count / (4 * SharedPool::get().threads());
+  const int64_t fair = count / (4 * SharedPool::get()->threads());
   const int64_t run = std::max<int64_t>(1, std::clamp(fair, kLeast / values, kMost / values));
   parallel((count + run - 1) / run, [&](int64_t part) {
     body(part * run, std::min(count, (part + 1) * run));

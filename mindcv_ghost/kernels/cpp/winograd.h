@@ -344,11 +344,11 @@ inline void winograd_by_panels(const WinogradShape& q, const float* x, const Ker
 // x (N, in_channels, H, W) to y (N, out_channels, H, W), plus `other` where there is one.
 inline void winograd_convolve(const WinogradShape& q, const float* x, const Kernels& kernels,
                               const float* other, float* y) {
-  if (q.tiles() < q.out_channels && panels_of(q.out_channels) >= 2 * SharedPool::get().threads()) {
+  if (q.tiles() < q.out_channels && panels_of(q.out_channels) >= 2 * SharedPool::get()->threads()) {
     return winograd_by_panels(q, x, kernels, other, y);
   }
   constexpr int64_t kBytes = 1 << 20;  // of a block's inputs at the points
-  const int64_t threads = SharedPool::get().threads();
+  const int64_t threads = SharedPool::get()->threads();
   const int64_t panels = panels_of(q.out_channels);
   const int64_t panel_size = q.in_channels * kPanel;
   WholeScratch whole(kPoints * weight_step(q), 1);

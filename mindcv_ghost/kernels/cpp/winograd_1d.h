@@ -160,7 +160,7 @@ inline void winograd_1d_convolve(const WinogradShape& q, const float* x, const K
   const int64_t all = q.images * q.tile_rows();
   const int64_t wanted = std::max<int64_t>(1, kPositions / BandLine::pitch(q));
   const int64_t blocks =
-      std::min(all, round_up((all + wanted - 1) / wanted, SharedPool::get().threads()));
+      std::min(all, round_up((all + wanted - 1) / wanted, SharedPool::get()->threads()));
   const BandLine longest = {q, (all + blocks - 1) / blocks};
   std::vector<int64_t> at(depth);
   for (int64_t k = 0; k < depth; ++k) at[k] = k / 3 * longest.step() + k % 3 - 1;
