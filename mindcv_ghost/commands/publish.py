@@ -19,6 +19,7 @@ from mindcv_ghost.launch.world import detect
 from mindcv_ghost.program import program
 from mindcv_ghost.report.finished_run import FinishedRun, read_finished_run
 from mindcv_ghost.run.imports import importing_without_gc
+from mindcv_ghost.storage.run_folder import is_numbered_checkpoint
 from mindcv_ghost.storage.staging import folder_problem, is_claimed
 
 __all__ = ["main"]
@@ -200,8 +201,8 @@ def _chosen(run: FinishedRun, asked: str | None) -> Path:
 
 
 def _is_the_runs(run: FinishedRun, name: str) -> bool:
-    numbered = re.escape(str(run.facts.get("model"))) + r"-\d+_\d+\.ckpt"
-    return name in ("best.ckpt", "last.ckpt") or bool(re.fullmatch(numbered, name))
+    model = str(run.facts.get("model"))
+    return name in ("best.ckpt", "last.ckpt") or is_numbered_checkpoint(name, model)
 
 
 def _choice(run: FinishedRun) -> str:

@@ -14,7 +14,7 @@ from mindcv_ghost.kernels.custom_op import (
     settings_tensor,
 )
 from mindcv_ghost.kernels.library import Library
-from mindcv_ghost.kernels.native_cell import NativeCell, has_hooks, is_plain_batch_norm
+from mindcv_ghost.kernels.native_cell import NativeCell, is_plain_batch_norm
 from mindcv_ghost.layers import ConvNormAct
 
 __all__ = [
@@ -163,9 +163,7 @@ class NativeConvNormAct(NativeCell, ConvNormAct):
 
     @staticmethod
     def supports(cell: nn.Cell) -> bool:
-        return (
-            type(cell.act) is nn.ReLU and not has_hooks(cell.act) and is_plain_batch_norm(cell.bn)
-        )
+        return type(cell.act) is nn.ReLU and is_plain_batch_norm(cell.bn)
 
     @staticmethod
     def make_operator(cell: nn.Cell, library: Library) -> nn.Cell:

@@ -30,7 +30,6 @@ from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import (
     NativeCell,
     emit,
-    has_hooks,
     is_plain_batch_norm,
     is_plain_conv,
 )
@@ -199,9 +198,7 @@ class NativeGhostModule(NativeCell, GhostModule):
             return False
         if cheap is None:
             return True
-        activates_alone = cell.act is None or (
-            type(cell.act) is nn.ReLU and not has_hooks(cell.act) and primary.act is None
-        )
+        activates_alone = cell.act is None or (type(cell.act) is nn.ReLU and primary.act is None)
         return (
             activates_alone
             and type(cheap.act) is type(primary.act)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from mindcv_ghost.storage.atomic_file import copy_file, link_or_copy
 from mindcv_ghost.storage.checkpoint import save_weights
 from mindcv_ghost.storage.provenance import sha256_of
+from mindcv_ghost.storage.run_folder import is_numbered_checkpoint
 
 if TYPE_CHECKING:
     import mindspore as ms
@@ -100,11 +100,10 @@ class CheckpointManager:
         if origin is not None and self.best is not None:
             self._take_over_best(origin / "best.ckpt")
         # Only names of this form are ever deleted, whatever the facts say.
-        numbered = re.compile(re.escape(self.model) + r"-\d+_\d+\.ckpt")
         self._kept = [
             (float(score), self.folder / name)
             for score, name in facts["kept"]
-            if numbered.fullmatch(name) and (self.folder / name).is_file()
+            if is_numbered_checkpoint(name, self.model) and (self.folder / name).is_file()
         ]
 
     def _take_over_best(self, file: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
-__all__ = ["digest_of", "sha256_of", "source_commit", "utc_now"]
+__all__ = ["digest_of", "is_repeatable", "sha256_of", "source_commit", "utc_now"]
 
 _CHUNK_BYTES = 1 << 22
 
@@ -33,6 +33,15 @@ def source_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+def is_repeatable(commit: str | None) -> bool:
+    """Say whether :func:`source_commit` names code that others can have.
+
+    >>> is_repeatable("0123456789ab"), is_repeatable("0123456789ab-dirty"), is_repeatable(None)
+    (True, False, False)
+    """
+    return bool(commit) and "-dirty" not in str(commit)
 
 
 def utc_now() -> str:

@@ -12,12 +12,22 @@ from pathlib import Path
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.storage.atomic_file import remove_temporary_files, write_bytes
 
-__all__ = ["RunFolder", "RunFolderError"]
+__all__ = ["RunFolder", "RunFolderError", "is_numbered_checkpoint"]
 
+_NUMBERED = r"-\d+_\d+\.ckpt"  # after the model: epoch and steps
 # Checkpoints that a run may never replace: last.ckpt is written after each epoch.
-_KEPT = re.compile(r"best\.ckpt|.+-\d+_\d+\.ckpt")
+_KEPT = re.compile(rf"best\.ckpt|.+{_NUMBERED}")
 # All files that a run replaces in its folder. Other commands write others into it without a lock.
 _REPLACED = rf"{_KEPT.pattern}|last\.ckpt|metrics\.csv|config\.yaml|run\.json|\.probe"
+
+
+def is_numbered_checkpoint(name: str, model: str) -> bool:
+    """Say whether a file is the checkpoint of one of a model's epochs: ``MODEL-EPOCH_STEPS.ckpt``.
+
+    >>> is_numbered_checkpoint("ghost_resnet50-3_468.ckpt", "ghost_resnet50")
+    True
+    """
+    return bool(re.fullmatch(re.escape(model) + _NUMBERED, name))
 
 
 class RunFolderError(UserError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from mindcv_ghost.errors import CheckpointError
@@ -106,7 +106,7 @@ class Card:
         wrong = card._wrong_field()
         if wrong:
             raise _unreadable(where, f"{wrong} has an illegal value")
-        return cls(**{**_shallow(card), "class_names": tuple(card.class_names)})
+        return replace(card, class_names=tuple(card.class_names))
 
     def _wrong_field(self) -> str:
         """Return the name of a field of another type; "" if there is none."""
@@ -233,10 +233,6 @@ def _history_text(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _versions_text(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{package} {version}" for package, version in versions.items() if version)
-
-
-def _shallow(card: Card) -> dict[str, Any]:
-    return {f.name: getattr(card, f.name) for f in fields(card)}
 
 
 def _is_count(value: Any) -> bool:

@@ -51,3 +51,4 @@ def test_validation_gives_the_recorded_count_of_right_answers(key, scripts):
         recorded["images"],
         0,
     )
+    assert recorded["images"] == 10_000

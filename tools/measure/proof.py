@@ -38,7 +38,7 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
-from mindcv_ghost.storage.provenance import source_commit
+from mindcv_ghost.storage.provenance import is_repeatable, source_commit
 from mindcv_ghost.weights.finding import list_shipped
 from tools.measure.proof_list import (
     DATA_SETS,
@@ -93,7 +93,7 @@ class Runner:
             ReportError: if files differ from the commit.
         """
         commit = source_commit()
-        if not self.allow_dirty and (not commit or "-dirty" in commit):
+        if not self.allow_dirty and not is_repeatable(commit):
             raise ReportError(
                 f"commit {commit or 'unknown'}: a run from it can't be recorded, because nobody "
                 "could repeat it. Commit first (or give --allow_dirty)."
@@ -212,7 +212,7 @@ def record(
     if other:
         raise ReportError(f"{folder} was run with {other}, not with {asked}")
     commit = facts.get("commit")
-    if (not commit or "-dirty" in commit) and not allow_dirty:
+    if not is_repeatable(commit) and not allow_dirty:
         raise ReportError(
             f"{folder} was run from commit {commit or 'unknown'}: nobody could repeat it. Commit, "
             "remove the folder and run again (or give --allow_dirty)."

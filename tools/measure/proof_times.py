@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import source_commit, utc_now
 from tools.measure.proof_list import Experiment, rows_of
-from tools.measure.turns import seconds_in_turns
+from tools.measure.turns import evaluations, seconds_in_turns
 
 __all__ = ["measure"]
 
 BATCH_SIZES = (1, 32)
-ROUNDS, SECONDS, WARM_UP = 5, 0.1, 3
+ROUNDS, SECONDS = 5, 0.1
 
 
 def measure(out: Path, data: str) -> None:
@@ -49,27 +50,16 @@ def measure(out: Path, data: str) -> None:
     print(data, json.dumps(times, indent=1))
 
 
-def _cases(data: str) -> dict[tuple[str, int], Any]:
+def _cases(data: str) -> dict[tuple[str, int], Callable[[], object]]:
     """Return (row, images of a batch) -> a call that evaluates a batch."""
-    import mindspore as ms
     import numpy as np
 
-    import mindcv_ghost
     from tools.measure.proof import RECIPES, build
 
     random, cases = np.random.RandomState(0), {}
     for row in (name for name, row in rows_of(data).items() if row.is_a_network):
         recipe = RECIPES / Experiment(data, row, 0).recipe
         network, shape = build(["--config", str(recipe)])
-        mindcv_ghost.accelerate(network.set_train(False))
-        for size in BATCH_SIZES:
-            images = ms.Tensor(random.standard_normal((size, *shape)).astype(np.float32))
-            call = _call(network, images)
-            for _ in range(WARM_UP):
-                call()
+        for size, call in evaluations(network, shape, BATCH_SIZES, random).items():
             cases[row, size] = call
     return cases
-
-
-def _call(network: Any, images: Any) -> Any:
-    return lambda: network(images).asnumpy()

@@ -4,8 +4,9 @@ python -m tools.measure.time_models [MODEL ...]
 
 Inference in graph mode with this package's operators, as validate.py runs it, on random images in
 memory, one by one and in batches of 32. All networks are compiled first, and then take turns, in
-several rounds: on a machine that is busy for a while all are slowed alike. It takes about ten
-minutes and 6 GB. Run it on an idle machine, and commit first: a record names its code.
+several rounds: on a machine that is busy for a while all are slowed alike. Compiling them takes
+nearly ten minutes on two cores. Run it on an idle machine, and commit first: a record names its
+code.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from mindcv_ghost import compat
 from mindcv_ghost.errors import UserError, tells_user_errors
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
-from mindcv_ghost.storage.provenance import source_commit, utc_now
+from mindcv_ghost.storage.provenance import is_repeatable, source_commit, utc_now
 from tools.measure.count_models import zoo
-from tools.measure.turns import seconds_in_turns
+from tools.measure.turns import evaluations, seconds_in_turns
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "throughput.json"
 BATCH_SIZES = (1, 32)
@@ -51,17 +52,10 @@ def compiled_calls(names: Iterable[str]) -> dict[tuple[str, int], Callable[[], o
         config = registry.get_pretrained_cfg(name)
         shape = tuple(config.get("input_size", (3, 224, 224)))
         network = mindcv_ghost.create_model(name, num_classes=config["num_classes"])
-        mindcv_ghost.accelerate(network.set_train(False))
-        for size in BATCH_SIZES:
-            images = ms.Tensor(random.standard_normal((size, *shape)).astype(np.float32))
-            calls[name, size] = _call(network, images)
-            calls[name, size]()
+        for size, call in evaluations(network, shape, BATCH_SIZES, random).items():
+            calls[name, size] = call
         print(f"{name}: compiled", flush=True)
     return calls
-
-
-def _call(network: ms.nn.Cell, images: ms.Tensor) -> Callable[[], object]:
-    return lambda: network(images).asnumpy()
 
 
 def measured_rows(names: Iterable[str]) -> list[dict]:
@@ -101,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="the JSON file (%(default)s)")
     arguments = parser.parse_args(argv)
     commit = source_commit()
-    if commit is None or commit.endswith("-dirty"):
+    if not is_repeatable(commit):
         raise UserError(f"this code is {commit or 'of no commit'}: commit first, then measure")
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
     result = {

@@ -4,12 +4,44 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["seconds_in_turns"]
+import numpy as np
+
+__all__ = ["evaluations", "seconds_in_turns"]
 
 Key = TypeVar("Key")
+
+
+def evaluations(
+    network: Any, shape: Sequence[int], batch_sizes: Sequence[int], random: np.random.RandomState
+) -> dict[int, Callable[[], object]]:
+    """Accelerate a network, and compile its evaluation of random images.
+
+    Args:
+        network: an ``nn.Cell``, changed in place.
+        shape: of an image, (C, H, W).
+        batch_sizes: numbers of images.
+        random: draws the images.
+
+    Returns:
+        batch size -> a call that evaluates such a batch.
+    """
+    import mindspore as ms
+
+    import mindcv_ghost
+
+    def evaluation(images: ms.Tensor) -> Callable[[], object]:
+        return lambda: network(images).asnumpy()
+
+    mindcv_ghost.accelerate(network.set_train(False))
+    calls = {}
+    for size in batch_sizes:
+        images = ms.Tensor(random.standard_normal((size, *shape)).astype(np.float32))
+        calls[size] = evaluation(images)
+        calls[size]()
+    return calls
 
 
 def seconds_in_turns(

@@ -23,6 +23,7 @@ from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.storage.atomic_file import write_text
+from mindcv_ghost.storage.provenance import is_repeatable
 
 __all__ = ["collect_result", "main", "record_run"]
 
@@ -49,7 +50,7 @@ def record_run(
     folder, out = Path(run_folder), Path(out)
     result = collect_result(folder)
     commit = result["commit"]
-    if (not commit or "-dirty" in commit) and not allow_dirty:
+    if not is_repeatable(commit) and not allow_dirty:
         raise ReportError(
             f"{folder} was run from commit {commit or 'unknown'}: nobody could repeat it. Commit, "
             "run again and record that run (or give --allow_dirty)."

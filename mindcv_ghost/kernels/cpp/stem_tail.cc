@@ -10,8 +10,10 @@ using ghost::Norm;
 using ghost::run_operator;
 using ghost::StemShape;
 
-StemShape stem_shape(const Arguments& a) {
-  return {a.dim(1, 0), a.dim(1, 1), a.dim(1, 2), a.dim(1, 3)};
+StemShape stem_shape(Arguments* a) {
+  const StemShape q = {a->dim(1, 0), a->dim(1, 1), a->dim(1, 2), a->dim(1, 3)};
+  a->want(q.images > 0 && q.height > 0 && q.width > 0);
+  return q;
 }
 
 // In training, where the operators compute the batch statistics or are given them.
@@ -26,8 +28,7 @@ int ghost_stem(GHOST_PARAMETERS) {
   return run_operator(
       GHOST_ARGUMENTS, 6, 1,
       [](Arguments* a) {
-        const StemShape q = stem_shape(*a);
-        a->want(q.images > 0 && q.height > 0 && q.width > 0);
+        const StemShape q = stem_shape(a);
         a->want_sizes(2, 2, q.channels);
         a->want_size(4, q.images * q.channels * q.out_plane());
         a->want_size(5, 2 * q.channels);
@@ -43,8 +44,7 @@ int ghost_stem_evaluate(GHOST_PARAMETERS) {
   return run_operator(
       GHOST_ARGUMENTS, 7, 1,
       [](Arguments* a) {
-        const StemShape q = stem_shape(*a);
-        a->want(q.images > 0 && q.height > 0 && q.width > 0);
+        const StemShape q = stem_shape(a);
         a->want_sizes(2, 4, q.channels);
         a->want_size(6, q.images * q.channels * q.out_plane());
         return q;
@@ -59,8 +59,7 @@ int ghost_stem_backward(GHOST_PARAMETERS) {
   return run_operator(
       GHOST_ARGUMENTS, 9, 1,
       [](Arguments* a) {
-        const StemShape q = stem_shape(*a);
-        a->want(q.images > 0 && q.height > 0 && q.width > 0);
+        const StemShape q = stem_shape(a);
         a->want_sizes(2, 2, q.channels);
         a->want_size(4, 2 * q.channels);
         a->want_size(5, q.images * q.channels * q.out_plane());

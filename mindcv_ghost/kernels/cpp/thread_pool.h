@@ -31,12 +31,12 @@ inline void relax() {
 template <typename Condition>
 void wait_until(const Condition& met) {
   constexpr int kSpins = 1 << 14;
-  for (int i = 0; !met(); ++i) {
-    if (i < kSpins) {
+  for (int spins = 0; !met();) {
+    if (spins < kSpins) {
+      ++spins;
       relax();
     } else {
       std::this_thread::yield();
-      i = kSpins;
     }
   }
 }
