@@ -165,8 +165,11 @@ class GraphCache:
             return
         body = run.to_bytes(8, "little") + graph
         write_bytes(entry, _MAGIC + hashlib.sha256(body).digest() + body)
-        kept = sorted(self.folder.glob("*.graph"), key=lambda path: path.stat().st_mtime)
-        for old in kept[:-_MAX_GRAPHS]:
+        kept = []
+        for path in self.folder.glob("*.graph"):
+            with contextlib.suppress(FileNotFoundError):  # another rank or job has just removed it
+                kept.append((path.stat().st_mtime, path))
+        for _, old in sorted(kept)[:-_MAX_GRAPHS]:
             old.unlink(missing_ok=True)
 
 

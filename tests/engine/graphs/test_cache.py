@@ -241,6 +241,13 @@ def test_the_least_recently_used_graphs_are_removed_first(tmp_path, monkeypatch)
     assert run(tmp_path, Scaled(2.0))[0]
 
 
+def test_a_graph_that_another_process_has_just_removed_is_no_failure(tmp_path, caplog):
+    (tmp_path / "listed_but_gone.graph").symlink_to(tmp_path / "gone")
+    run(tmp_path, Scaled())
+    assert caplog.messages == []
+    assert run(tmp_path, Scaled())[0]
+
+
 @pytest.mark.parametrize("others", [0, 12345], ids=["none", "another run's"])
 def test_ranks_use_kept_graphs_only_if_all_have_one_of_the_same_run(tmp_path, others):
     class Joined(Collectives):
