@@ -25,8 +25,7 @@ from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
-from mindcv_ghost.storage.provenance import sha256_of
-from mindcv_ghost.storage.resume_folder import FOLDER, ResumeFolder, find_newest
+from mindcv_ghost.storage.resume_folder import ResumeFolder
 from mindcv_ghost.storage.training_state import open_state
 
 __all__ = ["DiskError", "RunWriter", "Writer", "check_space"]
@@ -153,11 +152,7 @@ class RunWriter:
         self._newest = path
         elsewhere = path.parent.resolve() != self.resume.folder.resolve()
         origin = path.parent.parent if elsewhere else None
-        checkpoints = facts["checkpoints"]
-        if "best_sha256" not in checkpoints:
-            digest = _digest_of_best(path.parent.parent, checkpoints)
-            checkpoints = {**checkpoints, "best_sha256": digest}
-        self.checkpoints.restore(checkpoints, origin)
+        self.checkpoints.restore(facts["checkpoints"], origin)
         self.metrics.restore(facts["metrics"])
 
     def give_up_after(self, path: Path) -> None:
@@ -187,23 +182,6 @@ def _best_of(path: Path) -> float | None:
         return open_state(path).facts["checkpoints"]["best"]
     except (CheckpointError, KeyError):
         return -1.0
-
-
-def _digest_of_best(run: Path, checkpoints: dict[str, Any]) -> str | None:
-    """Return the digest of a run's best checkpoint if it is that of a state without a digest.
-
-    Such states were written before they had one. The checkpoint is theirs if no later epoch of the
-    run was better.
-
-    Args:
-        run: its folder.
-        checkpoints: of the state.
-    """
-    newest = find_newest(run / FOLDER)
-    if newest is None or newest.facts.get("checkpoints", {}).get("best") != checkpoints["best"]:
-        return None
-    file = run / "best.ckpt"
-    return sha256_of(file) if file.is_file() else None
 
 
 def check_space(folder: Path, state_bytes: int, weight_bytes: int) -> None:

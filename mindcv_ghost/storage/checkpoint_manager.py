@@ -96,7 +96,7 @@ class CheckpointManager:
             origin: its run folder, if it was another one: its best checkpoint is taken over if it
                 is the one that the facts tell of.
         """
-        self.best, self._best_sha256 = facts["best"], facts.get("best_sha256")
+        self.best, self._best_sha256 = facts["best"], facts["best_sha256"]
         if origin is not None and self.best is not None:
             self._take_over_best(origin / "best.ckpt")
         # Only names of this form are ever deleted, whatever the facts say.

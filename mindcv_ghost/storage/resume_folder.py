@@ -25,7 +25,7 @@ from mindcv_ghost.storage.training_state import (
     write_state,
 )
 
-__all__ = ["FOLDER", "ResumeFolder", "find_epoch_end", "find_newest", "find_state", "has_states"]
+__all__ = ["FOLDER", "ResumeFolder", "find_epoch_end", "find_state", "has_states"]
 
 FOLDER = "resume"
 _NAME = re.compile(r"(\d{6,})_epoch(\d+)_step(\d+)\.safetensors")
@@ -165,14 +165,6 @@ def find_epoch_end(state: StateFile) -> StateFile | None:
 def has_states(folder: Path) -> bool:
     """Say whether a ``resume`` folder has a state, intact or not; the folder may not exist."""
     return bool(_files(folder))
-
-
-def find_newest(folder: Path) -> StateFile | None:
-    """Find the newest intact state in a ``resume`` folder, and change nothing there."""
-    for file in reversed(_files(folder)):
-        with contextlib.suppress(CheckpointError):
-            return open_state(file)
-    return None
 
 
 def _rename_damaged(files: list[Path]) -> None:

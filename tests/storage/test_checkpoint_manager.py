@@ -52,7 +52,7 @@ def test_after_a_restore_older_numbered_checkpoints_are_removed_and_no_other_fil
         (tmp_path / name).write_bytes(b"x")
     manager = CheckpointManager(tmp_path, "net", 1, "latest_k", 1)
     kept = [[1, "net-1_7.ckpt"], [2, "net-2_7.ckpt"], [0, "other.txt"]]
-    manager.restore({"best": 90.0, "kept": kept})
+    manager.restore({"best": 90.0, "best_sha256": None, "kept": kept})
     assert not manager.save(parameters(Small()), 3, 7, 80.0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "net-3_7.ckpt", "other.txt"]
     facts = {"best": 90.0, "best_sha256": None, "kept": [[3, "net-3_7.ckpt"]]}
