@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindcv_ghost.errors import ConfigError, UserError
+from mindcv_ghost.errors import ConfigError, UserError, first_line
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -382,8 +382,7 @@ def _ask_driver(device: str) -> tuple[int, str]:
     try:
         count = int(module.device_count())
     except Exception as error:  # whatever the driver's library raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return 0, f"{device}'s driver doesn't answer: {first}"
+        return 0, f"{device}'s driver doesn't answer: {first_line(error)}"
     return count, "" if count else f"{device}'s driver finds no device"
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "first_line",
     "near_names",
     "tells_user_errors",
+    "type_and_first_line",
 ]
 
 
@@ -50,13 +51,26 @@ class LaunchError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return the first line of an exception's message; MindSpore's are followed by call stacks.
+    r"""Return the first line of an exception's message, without MindSpore's rules and dashes.
 
-    >>> first_line(ValueError("----\nno\nmore")), first_line(KeyError())
+    MindSpore's messages go on with call stacks.
+
+    >>> first_line(ValueError("----\n- no\n----\nmore")), first_line(KeyError())
     ('no', 'KeyError')
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
-    return lines[0] if lines else type(error).__name__
+    return lines[0].removeprefix("- ") if lines else type(error).__name__
+
+
+def type_and_first_line(error: BaseException) -> str:
+    r"""Return an exception's type and the first line of its message, for errors of unknown origin.
+
+    >>> type_and_first_line(ValueError("no\nmore")), type_and_first_line(KeyError())
+    ('ValueError: no', 'KeyError')
+    """
+    name = type(error).__name__
+    first = first_line(error)
+    return name if first == name else f"{name}: {first}"
 
 
 def near_names(word: str, names: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:

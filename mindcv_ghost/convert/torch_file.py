@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mindcv_ghost.errors import CheckpointError
+from mindcv_ghost.errors import CheckpointError, first_line
 from mindcv_ghost.storage.atomic_file import write_bytes
 
 __all__ = ["PICKLED", "SUFFIXES", "read_pickled", "write_torch_file"]
@@ -45,10 +45,10 @@ def read_pickled(path: Path) -> dict[str, np.ndarray]:
         # weights_only, because unpickling anything else could run any code.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:
-        lines = str(problem).splitlines() or [type(problem).__name__]
         raise CheckpointError(
-            f"{path} can't be read as weights only (weights_only=True): {lines[0]}. If the file "
-            f"contains more than tensors, save it again with torch.save(model.state_dict(), ...)"
+            f"{path} can't be read as weights only (weights_only=True): {first_line(problem)}. "
+            "If the file contains more than tensors, save it again with "
+            "torch.save(model.state_dict(), ...)"
         ) from problem
     return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, loaded).items()}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mindcv_ghost.config import Config
 from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, SLOW, CheckResult
-from mindcv_ghost.errors import MissingDataError
+from mindcv_ghost.errors import MissingDataError, first_line
 
 if TYPE_CHECKING:
     from mindcv_ghost.data.sets.sources import Source
@@ -180,7 +180,7 @@ def check_images(
         try:
             sizes.append(_decode(source, index))
         except Exception as error:
-            bad.append((str(error).splitlines() or [type(error).__name__])[0])
+            bad.append(first_line(error))
 
     started = clock()
     with ThreadPoolExecutor(max_workers=config.workers) as pool:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from mindcv_ghost.doctor.exchange import GRACE_SECONDS, FileExchange, MissingRanks, SingleRank
 from mindcv_ghost.doctor.report import BROKEN, OK, SKIPPED, CheckResult, Report, merge_ranks
 from mindcv_ghost.doctor.watchdog import Watchdog
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import UserError, type_and_first_line
 from mindcv_ghost.launch.world import World
 
 __all__ = ["EVERY_RANK", "ONE_PER_HOST", "RANK_0", "Check", "CheckRunner", "Output"]
@@ -124,7 +124,7 @@ class CheckRunner:
         try:
             result = check.run()
         except (Exception, SystemExit) as error:
-            result = CheckResult(check.what, BROKEN, first_line(error), blocks=True)
+            result = CheckResult(check.what, BROKEN, _worded(error), blocks=True)
         return dataclasses.replace(result, seconds=round(time.perf_counter() - started, 2))
 
     def _add(self, result: CheckResult) -> None:
@@ -146,14 +146,9 @@ class CheckRunner:
         return dataclasses.replace(result, text=f"{result.text}; {still_running}", blocks=True)
 
 
-def first_line(error: BaseException) -> str:
-    r"""Return the first line of an exception's message after its type; a UserError's whole message.
-
-    >>> first_line(ValueError("no\nmore")), first_line(KeyError())
-    ('ValueError: no', 'KeyError')
-    """
+def _worded(error: BaseException) -> str:
+    """Return a UserError's whole message on one line, or another error's type and first line."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
-    if isinstance(error, UserError) and lines:
-        return "".join(f"{a}{' ' if a[-1] in '.:;,' else '; '}" for a in lines[:-1]) + lines[-1]
-    name = type(error).__name__
-    return f"{name}: {lines[0]}" if lines else name
+    if not isinstance(error, UserError) or not lines:
+        return type_and_first_line(error)
+    return "".join(f"{a}{' ' if a[-1] in '.:;,' else '; '}" for a in lines[:-1]) + lines[-1]

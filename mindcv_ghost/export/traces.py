@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from mindspore import nn
 
-from mindcv_ghost.errors import UserError
+from mindcv_ghost.errors import UserError, first_line
 from mindcv_ghost.export import mindir
 from mindcv_ghost.export.graph import Argument, Call, Graph, Repeated, Variable, Varying
 
@@ -76,7 +76,7 @@ def trace(
             return _merge([*graphs, other])
         except Exception as error:  # MindSpore raises errors of many classes
             problems.append(error)
-    reason = str(problems[-1]).strip().split("\n")[0]
+    reason = first_line(problems[-1])
     raise FixedSize(
         f"{type(network).__name__} takes images of one size, {height} x {width} pixels ({reason}); "
         f"export it with dynamic=('batch',) (--dynamic batch)"

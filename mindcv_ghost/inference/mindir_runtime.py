@@ -33,10 +33,9 @@ class MindirRuntime:
             from mindspore.train import mind_ir_pb2
         except (ImportError, TypeError) as problem:
             # TypeError: onnx was imported before, with protobuf's implementation in C.
-            first = str(problem).splitlines()[0]
             raise ConfigError(
-                f"{path} is run by MindSpore, which can't be imported ({first}): pip install "
-                "'mindcv-ghost[cpu]', import mindspore before onnx, or export to .onnx"
+                f"{path} is run by MindSpore, which can't be imported ({first_line(problem)}): "
+                "pip install 'mindcv-ghost[cpu]', import mindspore before onnx, or export to .onnx"
             ) from None
         model = mind_ir_pb2.ModelProto()
         try:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mindcv_ghost.errors import LaunchError, UserError
+from mindcv_ghost.errors import LaunchError, UserError, type_and_first_line
 from mindcv_ghost.launch import cluster, scheduler
 from mindcv_ghost.launch.environment import prepare_environment, set_local_size
 from mindcv_ghost.launch.failure_channel import Failure
@@ -106,10 +106,7 @@ def _describe(world: World, error: BaseException) -> Failure | None:
         if isinstance(error.code, int):
             return Failure(world.rank, f"exit status {error.code}", error.code)
         return Failure(world.rank, str(error.code))
-    # MindSpore's messages go on with pages of C++ frames; the first line is the message.
-    first = (str(error).strip().splitlines() or [""])[0]
-    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return Failure(world.rank, text, detail=traceback.format_exc())
+    return Failure(world.rank, type_and_first_line(error), detail=traceback.format_exc())
 
 
 def _exit_from_mindspore(code: int) -> NoReturn:

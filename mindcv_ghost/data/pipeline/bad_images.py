@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mindcv_ghost.data.sets.sources import Source
-from mindcv_ghost.errors import DataError
+from mindcv_ghost.errors import DataError, first_line
 
 __all__ = ["black_image", "first_readable"]
 
@@ -42,7 +42,7 @@ def first_readable(
         except DataError as error:
             if not skip:
                 raise
-            last = str(error).splitlines()[0]
+            last = first_line(error)
     raise DataError(f"{tries:,} images in a row can't be read, the last of them: {last}")
 
 
