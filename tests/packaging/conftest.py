@@ -41,8 +41,8 @@ def sources(tmp_path_factory) -> Path:
     return folder
 
 
-def build(sources: Path, out: Path, *words: str, **environ: str) -> list[Path]:
+def build(sources: Path, out: Path, *words: str, timeout: int = 280, **environ: str) -> list[Path]:
     """Build without network; return the files, sorted by name."""
     command = [sys.executable, "-m", "build", "--no-isolation", *words, "--outdir", out, sources]
-    start(*command, cwd=out.parent, **environ)
+    start(*command, cwd=out.parent, timeout=timeout, **environ)
     return sorted(out.iterdir())

@@ -156,7 +156,9 @@ def test_a_wheel_with_native_libraries_trains_in_an_empty_environment(sources, t
     """Everything comes from PyPI; no compiler is on the PATH."""
     if not set(LEVELS["x86-64-v2"]) <= processor_flags():
         pytest.skip("the libraries are for x86-64")
-    [wheel] = build(sources, tmp_path / "dist", "--wheel", MINDCV_GHOST_PREBUILT="1")
+    # Each library is compiled for three processors: five minutes of one core.
+    how = {"timeout": 1200, "MINDCV_GHOST_PREBUILT": "1"}
+    [wheel] = build(sources, tmp_path / "dist", "--wheel", **how)
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path / "content")
     libraries = tmp_path / "content" / "mindcv_ghost" / "prebuilt"
