@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 help:
 	@echo "make demo       set up, train on handwritten digits with 2 processes, validate, show"
 	@echo "make test       set up, run the tests (11 to 27 minutes on 2 cores)"
-	@echo "make test-slow  tests that take longer (about 15 minutes)"
+	@echo "make test-slow  tests that take longer (about 45 minutes)"
 	@echo "make test-zoo   every registered model: gradients, features, modes, counts"
 	@echo "make test-parity  the same numbers as PyTorch and timm (installs both)"
 	@echo "make test-native  the native operators, all networks, under sanitizers, for other processors"
