@@ -72,6 +72,7 @@ class Row:
 QUESTIONS = {
     "parent": "Does a Ghost network keep its parent's accuracy at half the operations?",
     "thin": "Is it better than a thinner network of as many operations?",
+    "deep": "What does a deeper network give without Ghost modules?",
     "shallow": "Is it better than a shallower network?",
     "s_d": "What do s and d cost?",
     "fit": "Does a fitted start beat a random one?",

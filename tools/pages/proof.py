@@ -52,6 +52,7 @@ _FIT_EPOCHS = (0, 1, 3, EPOCHS)
 _COMPARED = {
     "parent": (("ghost_resnet20", "resnet20"), ("ghost_resnet56", "resnet56")),
     "thin": (("ghost_resnet20", "thin"),),
+    "deep": (("resnet56", "resnet20"),),
     "shallow": (("ghost_resnet56", "resnet20"),),
     "s_d": tuple((row, "ghost_resnet20") for row in ("s3", "s4", "s5", "d3", "d5")),
     "fit": (("fit_1", "random_1"), ("fit_3", "random_3"), ("fit_15", "ghost_resnet20")),
