@@ -26,7 +26,7 @@ def accelerate(network: nn.Cell | Model, *, threads: int | None = None) -> Repor
 
     They are for the CPU and float32, in graph mode and in PyNative mode, for training and for
     evaluation. A wheel brings them; from a checkout the first call on a machine compiles them, in
-    about 20 seconds on two cores. Where they can't be had, the network stays as it is and the
+    20 to 50 seconds on two cores. Where they can't be had, the network stays as it is and the
     report says why.
 
     Parameters stay the same objects with the same names, so that optimizers and checkpoints aren't
