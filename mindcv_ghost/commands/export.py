@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         try:
             summary = export.run()
         except VerificationError as problem:
-            print(f"error: {problem}. Nothing was written.", file=sys.stderr)
+            print(f"error: {problem}. No network was written.", file=sys.stderr)
             return 1
         report_export(summary)
     return 0
@@ -107,5 +107,7 @@ def _check_checkpoint(path: str) -> None:
         raise CheckpointError(
             f"--ckpt_path {path} can't be read: {problem.strerror or problem}"
         ) from None
+    if os.path.isdir(path):
+        raise CheckpointError(f"--ckpt_path {path} is a folder; give a file of weights in it")
     if not is_file:
         raise CheckpointError(f"--ckpt_path {path}: there is no such file")

@@ -215,6 +215,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ReportError(f"{path} is not a text file: move it away and start again") from None
+    except OSError as error:
+        raise ReportError(f"{path} can't be read ({error.strerror})") from None
 
 
 def _other_header(path: Path, found: str, expected: str) -> ReportError:

@@ -18,7 +18,7 @@ from mindcv_ghost.launch.environment import device_id, leftover_variables
 from mindcv_ghost.launch.processes import launcher_environment
 from mindcv_ghost.launch.world import World
 from mindcv_ghost.report.logs import setup_logging
-from mindcv_ghost.storage.run_folder import RunFolder
+from mindcv_ghost.storage.run_folder import RunFolder, unwritable
 
 __all__ = ["Session", "open_session", "take_device"]
 
@@ -53,7 +53,13 @@ def open_session(config: Config, world: World, writes: bool) -> Iterator[Session
     # The folder comes first: a job that can't write should end before it waits for anything.
     folder_name = config.checkpoint.ckpt_save_dir if writes else None
     folder = RunFolder(folder_name) if folder_name is not None and world.rank == 0 else None
-    _redirect_mindcv_log(setup_logging(folder_name, world.rank))
+    try:
+        logger = setup_logging(folder_name, world.rank)
+    except OSError as error:  # on another host there may be no such folder, or another user's
+        if folder is not None:
+            folder.close()
+        raise unwritable(folder_name or "", error) from error
+    _redirect_mindcv_log(logger)
     for notice in config.notices:
         _logger.info("%s", notice)
     for warning in leftover_variables(os.environ, world):

@@ -47,6 +47,8 @@ from mindcv_ghost.storage.run_folder import RunFolder
 __all__ = ["TrainingRun", "create_training"]
 
 _logger = logging.getLogger(__name__)
+# What validation and the figures of a run leave in its folder (report/show.py).
+_OF_A_RUN = ("validate.json", "confusion.png", "learning_curve.png")
 _THEN = ", then "  # between the commits of a run
 
 
@@ -318,8 +320,9 @@ def _create_writer(
 
 def _keep_earlier_run(folder: RunFolder, config: Config) -> None:
     """Rename what an earlier run has left in the folder of a new one."""
-    # A best.ckpt of another training would pass for this one's if it isn't validated.
-    names = ["metrics.csv", FOLDER, *folder.checkpoints()]
+    # A best.ckpt of another training would pass for this one's if it isn't validated, and so would
+    # what commands have written next to it.
+    names = ["metrics.csv", FOLDER, *folder.checkpoints(), *_OF_A_RUN]
     # If the same job was requeued before it could save a state, its record is this run's.
     if has_states(folder.path / FOLDER) or not folder.has_config(config.to_yaml()):
         names += ["config.yaml", "run.json"]

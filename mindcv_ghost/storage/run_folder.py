@@ -12,7 +12,7 @@ from pathlib import Path
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.storage.atomic_file import remove_temporary_files, write_bytes
 
-__all__ = ["RunFolder", "RunFolderError", "is_numbered_checkpoint"]
+__all__ = ["RunFolder", "RunFolderError", "is_numbered_checkpoint", "unwritable"]
 
 _NUMBERED = r"-\d+_\d+\.ckpt"  # after the model: epoch and steps
 # Checkpoints that a run may never replace: last.ckpt is written after each epoch.
@@ -34,6 +34,14 @@ class RunFolderError(UserError):
     """The run folder can't be used."""
 
 
+def unwritable(path: str | os.PathLike, error: OSError) -> RunFolderError:
+    """Return the error that tells of a run folder that can't be written."""
+    return RunFolderError(
+        f"the run folder {path} can't be written ({error.strerror}). Give another one with "
+        "--ckpt_save_dir."
+    )
+
+
 class RunFolder:
     """Opens a run folder for writing and locks it against other runs until the process ends.
 
@@ -53,10 +61,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held until the end)
         except OSError as error:
-            raise RunFolderError(
-                f"the run folder {self.path} can't be written ({error.strerror}). Give another one "
-                "with --ckpt_save_dir."
-            ) from error
+            raise unwritable(self.path, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

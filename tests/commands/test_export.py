@@ -30,6 +30,11 @@ def test_weights_are_needed():
 def test_a_missing_checkpoint_is_named():
     text = refusal("--ckpt_path", "nowhere.ckpt", kind=CheckpointError)
     assert text == "--ckpt_path nowhere.ckpt: there is no such file"
+
+
+def test_a_folder_of_weights_is_refused(tmp_path):
+    text = refusal("--ckpt_path", str(tmp_path), kind=CheckpointError)
+    assert text == f"--ckpt_path {tmp_path} is a folder; give a file of weights in it"
     text = refusal("--ckpt_path", 300 * "x", kind=CheckpointError)
     assert text == f"--ckpt_path {300 * 'x'} can't be read: File name too long"
 

@@ -10,7 +10,8 @@ from mindcv_ghost.storage.run_folder import RunFolder
 def test_a_new_run_renames_an_earlier_ones_metrics_states_and_kept_checkpoints(tmp_path):
     folder = RunFolder(tmp_path)
     (tmp_path / "resume").mkdir()
-    names = ("metrics.csv", "best.ckpt", "ghost_resnet18-3_20.ckpt", "other-1_2.ckpt", "my-a.ckpt")
+    names = ("metrics.csv", "best.ckpt", "ghost_resnet18-3_20.ckpt", "other-1_2.ckpt")
+    names += ("validate.json", "confusion.png", "learning_curve.png", "my-a.ckpt")
     for name in names:
         (tmp_path / name).write_text(name)
     config = load_config(["--model", "ghost_resnet18", "--dataset", "digits"], script="train")

@@ -198,6 +198,7 @@ def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeyp
     monkeypatch.setattr(proof_times, "_cases", lambda data: calls)
     monkeypatch.setattr("tools.measure.turns._median_seconds", median_seconds)
     monkeypatch.setattr(proof_times.compat, "set_up", lambda *arguments: None)
+    monkeypatch.setattr("tools.measure.commits.source_commit", lambda: "abc")
     assert proof.main(["--times", "--data", "fashion_mnist", "--out", str(tmp_path)]) == 0
     assert turns == [*calls.values()] * proof_times.ROUNDS
     result = json.loads((tmp_path / "times_fashion_mnist.json").read_text())

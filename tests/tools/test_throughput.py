@@ -18,7 +18,7 @@ def measure(tmp_path, monkeypatch):
     monkeypatch.setattr(time_models, "zoo", lambda: ["a", "b"])
     monkeypatch.setattr(time_models, "TWINS", ("a", "b"))
     monkeypatch.setattr(time_models.compat, "set_up", lambda *arguments: None)
-    monkeypatch.setattr(time_models, "source_commit", lambda: "abc")
+    monkeypatch.setattr("tools.measure.commits.source_commit", lambda: "abc")
 
     def run(*words, slower=1.0):
         turns = []
@@ -63,9 +63,19 @@ def test_a_busy_machine_s_rates_are_refused(measure, capsys):
 
 @pytest.mark.parametrize("commit", ["abc-dirty", None])
 def test_code_that_is_not_committed_is_not_measured(measure, commit, monkeypatch, capsys):
-    monkeypatch.setattr(time_models, "source_commit", lambda: commit)
+    monkeypatch.setattr("tools.measure.commits.source_commit", lambda: commit)
     assert measure() == (2, None)
     assert "commit first" in capsys.readouterr().err
+
+
+def test_a_part_of_the_zoo_does_not_replace_the_record_of_all(
+    measure, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(time_models, "OUT", tmp_path / "out.json")
+    assert measure("a") == (2, None)
+    assert "give another file with --out" in capsys.readouterr().err
+    assert measure("c") == (2, None)
+    assert "no such model in the zoo: c" in capsys.readouterr().err
 
 
 def test_a_real_network_is_measured(monkeypatch, graph_mode):

@@ -34,7 +34,8 @@ from mindcv_ghost.errors import UserError, tells_user_errors
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.storage.atomic_file import write_text
-from mindcv_ghost.storage.provenance import source_commit, utc_now
+from mindcv_ghost.storage.provenance import utc_now
+from tools.measure.commits import repeatable_commit
 
 __all__ = ["EQUAL", "FAMILIES", "agrees", "main", "networks", "run_one", "summarise"]
 
@@ -121,6 +122,7 @@ def measure(name: str, side: int, folder: Path, sizes: bool) -> None:
     import mindcv_ghost  # noqa: F401 (registers its models)
     from mindcv_ghost.export import build_onnx
 
+    (folder / f"{name}.onnx").unlink(missing_ok=True)  # of an earlier run
     row: dict[str, Any] = {"model": name, "image_size": side}
     inputs = [_images(batch, (side, side), seed) for seed, batch in enumerate(BATCHES)]
     try:
@@ -316,7 +318,8 @@ def export(
     with ThreadPoolExecutor(workers) as pool:
         rows = pool.map(lambda entry: run_one(entry[1], entry[2], folder, sizes), wanted)
         for (family, name, _), row in zip(wanted, rows):
-            kept = {k: v for k, v in old.get(name, {}).items() if k == "any_size" and not sizes}
+            keys = {"milliseconds"} | (set() if sizes else {"any_size"})
+            kept = {key: value for key, value in old.get(name, {}).items() if key in keys}
             old[name] = {"family": family, **kept, **row}
             print(json.dumps(old[name]), flush=True)
             yield [old[name] for _, name, _ in networks(FAMILIES) if name in old]
@@ -374,13 +377,15 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [family for family in arguments.families if family not in FAMILIES]
     if unknown:
         raise UserError(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    repeatable_commit()  # before anything is measured
     result = read_json(arguments.out) if arguments.out.exists() else {"rows": []}
     old = {row["model"]: row for row in result["rows"]}
     if not arguments.only_times:
         families = arguments.families or list(FAMILIES)
         sizes = not arguments.no_sizes
         for rows in export(families, arguments.folder, arguments.workers, sizes, old):
-            result = {**_conditions(), "rows": rows}
+            times = {key: result[key] for key in ("hardware_of_times",) if key in result}
+            result = {**_conditions(), **times, "rows": rows}
             write_text(arguments.out, json.dumps(result, indent=1) + "\n")
     if not arguments.no_times:
         for row in result["rows"]:
@@ -402,7 +407,7 @@ def _conditions() -> dict[str, Any]:
         "command": "python -m tools.measure.export_families",
         "hardware": describe_hardware(),
         "versions": {package: version(package) for package in packages},
-        "commit": source_commit(),
+        "commit": repeatable_commit(),
         "date": utc_now(),
     }
 

@@ -33,7 +33,7 @@ import numpy as np
 import onnx
 import yaml
 
-from mindcv_ghost.errors import tells_user_errors
+from mindcv_ghost.errors import UserError, tells_user_errors
 from mindcv_ghost.export.quantisation import LayerCost, Scheme, quantise
 from mindcv_ghost.export.quantisation.calibration import calibrate
 from mindcv_ghost.export.quantisation.insertion import insert_quantisation, prepare
@@ -45,7 +45,9 @@ from mindcv_ghost.export.quantisation.sensitivity import (
 )
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
-from mindcv_ghost.storage.provenance import source_commit, utc_now
+from mindcv_ghost.storage.provenance import utc_now
+from tools.measure.commits import repeatable_commit
+from tools.measure.proof import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "results" / "int8.json"
@@ -79,11 +81,10 @@ def trained(model: str, side: int, runs: Path) -> tuple[Path, Path]:
     runs.mkdir(parents=True, exist_ok=True)
     path = runs / f"{model}.yaml"
     write_text(path, yaml.safe_dump(recipe))
-    checkpoint = runs / model / "best.ckpt"
-    if not checkpoint.exists():
-        command = [sys.executable, "train.py", "--config", str(path)]
+    if not is_finished(runs / model, recipe["epoch_size"]):  # it may have been stopped
+        command = [sys.executable, "train.py", "--config", str(path), "--resume", "auto"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return path, checkpoint
+    return path, runs / model / "best.ckpt"
 
 
 def images_and_labels(recipe: Path, split: str) -> tuple[list[np.ndarray], np.ndarray]:
@@ -298,12 +299,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from benchmarks.harness import provenance
 
+    unknown = [model for model in arguments.models if model not in NETWORKS]
+    if unknown:
+        raise UserError(f"no such model: {', '.join(unknown)}; there are {', '.join(NETWORKS)}")
+    if arguments.models and arguments.out == OUT:
+        raise UserError(f"{OUT.name} has all models: give another file with --out, too")
     result = {
         "kind": "int8",
         "command": "python -m tools.measure.int8",
         "hardware": describe_hardware(),
         "versions": provenance("onnxruntime", "openvino", "onnx")["versions"],
-        "commit": source_commit(),
+        "commit": repeatable_commit(),
         "date": utc_now(),
         "threads": THREADS,
         "calibration_images": CALIBRATION_IMAGES,

@@ -112,6 +112,8 @@ class Runner:
         folder = folder or self.runs / experiment.name
         if not is_finished(folder, ROWS[experiment.row].epochs):
             weights = None if experiment.parent is None else self._weights(experiment.parent)
+            # One of fewer epochs would pass for that of the longer run.
+            (folder / "validate.json").unlink(missing_ok=True)
             self._call(self._train_command(experiment, folder, weights))
             if not is_finished(folder, ROWS[experiment.row].epochs):
                 raise ReportError(f"{folder} was stopped; the same command goes on")

@@ -14,7 +14,8 @@ os.environ.setdefault("GLOG_v", "3")
 from mindcv_ghost import compat
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
-from mindcv_ghost.storage.provenance import source_commit, utc_now
+from mindcv_ghost.storage.provenance import utc_now
+from tools.measure.commits import repeatable_commit
 from tools.measure.proof_list import Experiment, rows_of
 from tools.measure.turns import evaluations, seconds_in_turns
 
@@ -33,6 +34,7 @@ def measure(out: Path, data: str) -> None:
     """
     import mindspore as ms
 
+    commit = repeatable_commit()
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
     times: dict[str, Any] = {}
     for (row, batch), values in seconds_in_turns(_cases(data), ROUNDS, SECONDS).items():
@@ -43,7 +45,7 @@ def measure(out: Path, data: str) -> None:
         "command": f"python -m tools.measure.proof --times --data {data}",
         "batch_sizes": list(BATCH_SIZES),
         **{"hardware": describe_hardware(), "versions": compat.installed_versions()},
-        **{"commit": source_commit(), "date": utc_now()},
+        **{"commit": commit, "date": utc_now()},
         "milliseconds": times,
     }
     write_text(out / f"times_{data}.json", json.dumps(result, indent=1) + "\n")

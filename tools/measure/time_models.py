@@ -30,7 +30,8 @@ from mindcv_ghost import compat
 from mindcv_ghost.errors import UserError, tells_user_errors
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
-from mindcv_ghost.storage.provenance import is_repeatable, source_commit, utc_now
+from mindcv_ghost.storage.provenance import utc_now
+from tools.measure.commits import repeatable_commit
 from tools.measure.count_models import zoo
 from tools.measure.turns import evaluations, seconds_in_turns
 
@@ -94,9 +95,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="by default the whole zoo")
     parser.add_argument("--out", type=Path, default=OUT, help="the JSON file (%(default)s)")
     arguments = parser.parse_args(argv)
-    commit = source_commit()
-    if not is_repeatable(commit):
-        raise UserError(f"this code is {commit or 'of no commit'}: commit first, then measure")
+    unknown = [name for name in arguments.models if name not in zoo()]
+    if unknown:
+        raise UserError(f"no such model in the zoo: {', '.join(unknown)}")
+    if arguments.models and arguments.out == OUT:
+        raise UserError(f"{OUT.name} has the whole zoo: give another file with --out, too")
+    commit = repeatable_commit()
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
     result = {
         "kind": "throughput",

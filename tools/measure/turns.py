@@ -12,12 +12,16 @@ import numpy as np
 __all__ = ["evaluations", "seconds_in_turns"]
 
 Key = TypeVar("Key")
+_CALIBRATION_IMAGES = 8
 
 
 def evaluations(
     network: Any, shape: Sequence[int], batch_sizes: Sequence[int], random: np.random.RandomState
 ) -> dict[int, Callable[[], object]]:
-    """Accelerate a network, and compile its evaluation of random images.
+    """Accelerate an untrained network, and compile its evaluation of random images.
+
+    BN's running statistics become those of random images: with the initial ones the values can grow
+    or vanish from layer to layer, and numbers that are nearly 0 (denormal ones) are slow.
 
     Args:
         network: an ``nn.Cell``, changed in place.
@@ -31,14 +35,22 @@ def evaluations(
     import mindspore as ms
 
     import mindcv_ghost
+    from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
 
     def evaluation(images: ms.Tensor) -> Callable[[], object]:
         return lambda: network(images).asnumpy()
 
+    def random_images(size: int) -> np.ndarray:
+        return random.standard_normal((size, *shape)).astype(np.float32)
+
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # nothing has to be compiled for one batch
+    recompute_running_statistics(network, [random_images(_CALIBRATION_IMAGES)])
+    ms.set_context(mode=mode)
     mindcv_ghost.accelerate(network.set_train(False))
     calls = {}
     for size in batch_sizes:
-        images = ms.Tensor(random.standard_normal((size, *shape)).astype(np.float32))
+        images = ms.Tensor(random_images(size))
         calls[size] = evaluation(images)
         calls[size]()
     return calls
