@@ -44,7 +44,7 @@ def test_calls_are_timed_in_turns(monkeypatch):
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
     found = seconds_in_turns(calls, 2, 0.0001)
     turns = [name for name, _ in itertools.groupby(order)]
-    assert turns == ["a", "b", "a", "b"]
+    assert turns == ["a", "b"] * 3  # the first of them isn't timed
     assert [len(seconds) for seconds in found.values()] == [2, 2]
 
 

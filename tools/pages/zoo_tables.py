@@ -133,7 +133,8 @@ def throughput_sentence(throughput: dict) -> str:
     return (
         "Images a second: inference in graph mode with this package's operators on "
         f"{throughput['hardware']} (MindSpore {throughput['versions']['mindspore']}, commit "
-        f"`{throughput['commit']}`). A dash: not measured.\n"
+        f"`{throughput['commit']}`); medians of {throughput['rounds']} rounds, in which the "
+        "networks took turns. A dash: not measured.\n"
     )
 
 
