@@ -23,14 +23,14 @@ def measure(tmp_path, monkeypatch):
     def run(*words, slower=1.0):
         turns = []
 
-        def compiled_calls(names):
+        def network_calls(names):
             return {(name, size): lambda: None for name in names for size in (1, 32)}
 
         def median_seconds(call, seconds):
             turns.append(call)
             return (0.1, 0.1, 0.1 * slower, 0.1)[(len(turns) - 1) % 4]
 
-        monkeypatch.setattr(time_models, "compiled_calls", compiled_calls)
+        monkeypatch.setattr(time_models, "network_calls", network_calls)
         monkeypatch.setattr("tools.measure.turns._median_seconds", median_seconds)
         out = tmp_path / "out.json"
         status = time_models.main([*words, "--out", str(out)])

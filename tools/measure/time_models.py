@@ -46,8 +46,8 @@ MOST = 1.1
 """Rates of the twins that are further apart than by this factor are refused."""
 
 
-def compiled_calls(names: Iterable[str]) -> dict[tuple[str, int], Callable[[], object]]:
-    """Return (model, images of a batch) -> a call of the compiled network."""
+def network_calls(names: Iterable[str]) -> dict[tuple[str, int], Callable[[], object]]:
+    """Return (model, images of a batch) -> a call of the network."""
     random, calls = np.random.RandomState(0), {}
     for name in names:
         config = registry.get_pretrained_cfg(name)
@@ -55,7 +55,7 @@ def compiled_calls(names: Iterable[str]) -> dict[tuple[str, int], Callable[[], o
         network = mindcv_ghost.create_model(name, num_classes=config["num_classes"])
         for size, call in evaluations(network, shape, BATCH_SIZES, random).items():
             calls[name, size] = call
-        print(f"{name}: compiled", flush=True)
+        print(f"{name}: prepared", flush=True)
     return calls
 
 
@@ -66,7 +66,7 @@ def measured_rows(names: Iterable[str]) -> list[dict]:
         UserError: if the two names of one network differ by more than a tenth.
     """
     rows: dict[str, dict] = {}
-    for (name, size), seconds in seconds_in_turns(compiled_calls(names), ROUNDS, SECONDS).items():
+    for (name, size), seconds in seconds_in_turns(network_calls(names), ROUNDS, SECONDS).items():
         median = statistics.median(seconds)
         row = rows.setdefault(name, {"model": name, "images_per_second": {}, "spread": {}})
         row["images_per_second"][str(size)] = float(f"{size / median:.4g}")

@@ -18,7 +18,7 @@ _CALIBRATION_IMAGES = 8
 def evaluations(
     network: Any, shape: Sequence[int], batch_sizes: Sequence[int], random: np.random.RandomState
 ) -> dict[int, Callable[[], object]]:
-    """Accelerate an untrained network, and compile its evaluation of random images.
+    """Accelerate an untrained network, and prepare its evaluation of random images.
 
     BN's running statistics become those of random images: with the initial ones the values can grow
     or vanish from layer to layer, and numbers that are nearly 0 (denormal ones) are slow.
@@ -30,7 +30,7 @@ def evaluations(
         random: draws the images.
 
     Returns:
-        batch size -> a call that evaluates such a batch.
+        batch size -> a call that evaluates such a batch. The first one compiles the network.
     """
     import mindspore as ms
 
@@ -52,7 +52,6 @@ def evaluations(
     for size in batch_sizes:
         images = ms.Tensor(random_images(size))
         calls[size] = evaluation(images)
-        calls[size]()
     return calls
 
 
@@ -62,8 +61,7 @@ def seconds_in_turns(
     """Time each call once per round.
 
     Args:
-        calls: key -> what is timed. Each is called once before the first round: MindSpore compiles
-            graphs anew after a change of its mode.
+        calls: key -> what is timed. Each is called once before the first round, to compile it.
         rounds: number of rounds.
         seconds: for as long a call is repeated in its turn, at least once. The first repetition
             of several isn't counted: the caches are those of the call before.
