@@ -91,21 +91,42 @@ def exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _ForgivingFile(io.FileIO):
-    """A file descriptor that is redirected to /dev/null when writing fails in certain ways."""
+class _ForgivingStream(io.TextIOWrapper):
+    """Text to a file descriptor, which is redirected to /dev/null when certain errors occur.
 
-    def __init__(self, number: int, errors: type[OSError]) -> None:
-        super().__init__(number, "w", closefd=False)
-        self._errors = errors
+    The raw file below can't be the one that forgives: a Ctrl-C that is handled in its Python code
+    comes between the system's write and BufferedWriter's note of it, which then writes the same
+    bytes once more.
+    """
 
-    def write(self, data) -> int:
+    def __init__(self, number: int, like: io.TextIOWrapper, errors: type[OSError]) -> None:
+        super().__init__(
+            io.BufferedWriter(io.FileIO(number, "w", closefd=False)),
+            like.encoding,
+            like.errors,
+            line_buffering=like.line_buffering,
+            write_through=like.write_through,
+        )
+        self._forgiven = errors
+
+    def write(self, text: str) -> int:
         try:
-            return super().write(data)
-        except self._errors:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())  # for native code, too
-            os.close(null)
-            return len(data)
+            return super().write(text)
+        except self._forgiven:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except self._forgiven:
+            self._discard()
+            super().flush()  # what is still in the buffer
+
+    def _discard(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())  # for native code, too
+        os.close(null)
 
 
 def ignore_closed_output(errors: type[OSError] = OSError) -> None:
@@ -122,12 +143,7 @@ def ignore_closed_output(errors: type[OSError] = OSError) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream.fileno() == number:
                 stream.flush()
-                raw = io.BufferedWriter(_ForgivingFile(number, errors))
-                wrapped = io.TextIOWrapper(raw, stream.encoding, stream.errors)
-                wrapped.reconfigure(
-                    line_buffering=stream.line_buffering, write_through=stream.write_through
-                )
-                setattr(sys, name, wrapped)
+                setattr(sys, name, _ForgivingStream(number, stream, errors))
 
 
 @contextlib.contextmanager
