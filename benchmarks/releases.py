@@ -5,7 +5,8 @@
 
     /path/to/another/venv/bin/python benchmarks/releases.py [--batch 4] [--side 128]
 
-replaces this release's rows in benchmarks/releases.csv, of which docs/versions.md has a table.
+replaces this release's rows in benchmarks/releases.csv, of which docs/versions.md has a table. All
+rows of a file are of one machine, size and commit: begin another with --csv.
 Predicted: a native step takes as long as under 2.8.
 """
 
@@ -24,8 +25,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import ROOT, provenance  # noqa: E402
+from mindcv_ghost.errors import tells_user_errors  # noqa: E402
 from mindcv_ghost.storage.atomic_file import write_text  # noqa: E402
-from tools.pages.releases import COLUMNS  # noqa: E402
+from tools.pages.releases import COLUMNS, check_comparable, read_releases  # noqa: E402
 
 
 def measure(who: str, steps: int, batch: int, side: int) -> float:
@@ -39,22 +41,21 @@ def measure(who: str, steps: int, batch: int, side: int) -> float:
     return json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
 
 
-def main() -> None:
-    """Measure stock and native operators; write their rows."""
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Measure stock and native operators; write their rows; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "releases.csv")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     release, facts = metadata.version("mindspore"), provenance()
-    rows: list[dict] = []
-    if args.csv.is_file():
-        with open(args.csv, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["mindspore"] != release]
+    same = {"batch": str(args.batch), "side": str(args.side), **facts}
+    rows = [row for row in read_releases(args.csv) if row["mindspore"] != release]
+    check_comparable([*rows, same])  # before minutes of measuring
     for who, steps in (("native", 6), ("stock", 2)):
         seconds = measure(who, steps, args.batch, args.side)
-        size = {"batch": args.batch, "side": args.side, "seconds": f"{seconds:.4g}"}
-        rows.append({"mindspore": release, "operators": who, **size, **facts})
+        rows.append({"mindspore": release, "operators": who, "seconds": f"{seconds:.4g}", **same})
         print(f"MindSpore {release}, {who} operators: {seconds:.4g} s a step", flush=True)
     rows.sort(key=lambda row: [int(part) for part in row["mindspore"].split(".")])
     out = io.StringIO()
@@ -62,7 +63,8 @@ def main() -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(args.csv, out.getvalue())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

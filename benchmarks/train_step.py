@@ -6,7 +6,7 @@ JSON, has the median over the rounds of the ratio within a round. If the time th
 gives is too short, rounds are left out first, then rivals, beginning with those without a goal.
 
     python benchmarks/train_step.py [--model ghost_resnet50] [--rounds 15] [--steps 3] [--batch 32]
-                                    [--side 128] [--ratio 2] [--baseline COMMIT]
+                                    [--side 128] [--ratio 1] [--baseline COMMIT]
 
 Rivals: the same network on MindSpore's stock operators; the same network in PyTorch with
 channels-last memory, timm's except for Ghost-ResNet-50 (for inference BN is folded into the
@@ -111,6 +111,7 @@ UNITS = {
     "megabytes": "MB",
 }
 TORCH = ("torch", "contiguous", "compiled")
+RATIO_MODEL = "ghost_resnet20_cifar"  # its rivals in PyTorch have the argument, too
 CASES = {
     "training": "training",
     "inference": "inference",
@@ -319,7 +320,7 @@ def torch_step(
     from tests.parity.ghost_torch import GhostResNet20Cifar, GhostResNet50
 
     torch.manual_seed(1)
-    if model == "ghost_resnet20_cifar":
+    if model == RATIO_MODEL:
         network = GhostResNet20Cifar(1000, ratio or 2)
     elif model in ("ghost_resnet50", "ghost_resnet50_s4"):
         network = GhostResNet50(ratio=4 if model.endswith("_s4") else 2)
@@ -373,7 +374,9 @@ def main() -> None:
     for name, default in (("rounds", 15), ("steps", 3), ("batch", 32), ("side", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="ghost_resnet50")
-    parser.add_argument("--ratio", type=int, default=0, help="of Ghost modules; 0: the model's own")
+    parser.add_argument(
+        "--ratio", type=int, default=0, help=f"of the Ghost modules of {RATIO_MODEL}; 0: its own"
+    )
     parser.add_argument("--baseline", help="commit whose operators are a rival")
     parser.add_argument("--case", choices=tuple(CASES))
     parser.add_argument("--only", help=argparse.SUPPRESS)
@@ -386,7 +389,14 @@ def main() -> None:
     rows = ROWS.get(model, ROWS["other"])
     if not arguments.baseline:
         rows = tuple(row for row in rows if row[1] != "baseline")
-    cases = (arguments.case,) if arguments.case else ("training", "inference")
+    if arguments.ratio and model != RATIO_MODEL:
+        parser.error(f"--ratio is for --model {RATIO_MODEL}")
+    measured = {row[0] for row in rows}
+    if arguments.case and arguments.case not in measured:
+        cases = ", ".join(case for case in CASES if case in measured)
+        parser.error(f"--case {arguments.case} isn't measured for {model}; measured are: {cases}")
+    wanted = (arguments.case,) if arguments.case else ("training", "inference")
+    cases = [case for case in wanted if case in measured]
     budget, left_out = TimeBudget(), []
     for number, case in enumerate(cases):
         order, comparisons = measuring_order(rows, case), len(cases) - number

@@ -33,6 +33,7 @@ _SHARED_OPTIONS = {
 }
 _TAKES_MODEL = ("ghostify", "complexity", "redundancy")  # as their first word
 _TAKES_FILE = (("infer", "--model"),)  # where the option of this name has listed values elsewhere
+_LISTED_OR_FILE = ("--config", "-c", "--pretrained")  # a listed value, or a path
 
 
 def model_names() -> list[str]:
@@ -71,6 +72,7 @@ class _Call(NamedTuple):
     name: str
     texts: list[str]  # arguments that are text
     choices: list[str]
+    is_flag: bool  # an option without a value
 
 
 def _calls(module: str) -> Iterator[_Call]:
@@ -81,7 +83,8 @@ def _calls(module: str) -> Iterator[_Call]:
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             listed = [k.value for k in node.keywords if k.arg == "choices"]
             choices = _texts(e for v in listed if isinstance(v, ast.Tuple) for e in v.elts)
-            yield _Call(name, _texts(node.args), choices)
+            actions = _texts(k.value for k in node.keywords if k.arg == "action")
+            yield _Call(name, _texts(node.args), choices, "store_true" in actions)
 
 
 def _texts(nodes: Iterable[ast.expr]) -> list[str]:
@@ -103,7 +106,24 @@ def _values() -> dict[str, list[str]]:
             found[f"--{key.name}"] = ["true", "false"]
         elif choices := getattr(key.type, "choices", ()):
             found[f"--{key.name}"] = [str(word) for word in choices if word != ""]
+    found["--pretrained"] += _shipped_weights()
     return found
+
+
+def _shipped_weights() -> list[str]:
+    return sorted({card.parent.name for card in _PACKAGE.glob("weights/shipped/*/*/card.json")})
+
+
+def _unlisted(values: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (command, option) where an option has values elsewhere, but takes a file or none."""
+    flags = [
+        (name, word)
+        for name, command in COMMANDS.items()
+        for call in _calls(command.module)
+        if call.name == "add_argument" and call.is_flag
+        for word in call.texts
+    ]
+    return [*_TAKES_FILE, *(each for each in flags if each[1] in set(values))]
 
 
 def _words() -> dict[str, list[str]]:
@@ -119,6 +139,8 @@ def _cases(words: dict[str, list[str]], line: str) -> str:
 
 
 def _bash() -> str:
+    values = _values()
+    listed_or_file = " || ".join(f"$before == {word}" for word in _LISTED_OR_FILE)
     return f"""\
 # Completion of mindcv-ghost for bash; made by: mindcv-ghost completion bash
 _mindcv_ghost() {{
@@ -130,16 +152,16 @@ case ${{COMP_WORDS[1]}} in
 {_cases(_words(), "words='{}'")}
 esac
 case ${{COMP_WORDS[1]}}$before in
-{"|".join(map("".join, _TAKES_FILE))}) ;;
+{"|".join(map("".join, _unlisted(values)))}) ;;
 *) case $before in
-{_cases(_values(), "values='{}'")}
+{_cases(values, "values='{}'")}
 esac ;;
 esac
 if [[ $COMP_CWORD == 1 ]]; then words='{" ".join(COMMANDS)} --help --version'
 elif [[ $before == -* && $word != -* ]]; then words=$values; fi
 COMPREPLY=($(compgen -W "$words" -- "$word"))
 if [[ $COMP_CWORD == 1 || $word == -* ]]; then return; fi
-if [[ -z $values || $before == --config || $before == -c ]]; then
+if [[ -z $values || {listed_or_file} ]]; then
 COMPREPLY+=($(compgen -f -- "$word"))
 fi
 }}
@@ -148,6 +170,7 @@ complete -o filenames -F _mindcv_ghost mindcv-ghost
 
 
 def _zsh() -> str:
+    values, listed_or_file = _values(), "|".join(_LISTED_OR_FILE)
     commands = "\n".join(f"'{name}:{command.line}'" for name, command in COMMANDS.items())
     return f"""\
 #compdef mindcv-ghost
@@ -161,9 +184,9 @@ if (( CURRENT == 2 )); then _describe command commands; return; fi
 if [[ $word == --*=* ]]; then before=${{word%%=*}} word=${{word#*=}}; compset -P 1 '*='; fi
 if [[ $before == -* && $word != -* ]]; then
 case ${{words[2]}}$before in
-{"|".join(map("".join, _TAKES_FILE))}) ;;
+{"|".join(map("".join, _unlisted(values)))}) ;;
 *) case $before in
-{_cases(_values(), "compadd -- {}")}
+{_cases(values, "compadd -- {}")}
 esac ;;
 esac
 else
@@ -171,7 +194,8 @@ case ${{words[2]}} in
 {_cases(_words(), "compadd -- {}")}
 esac
 fi
-if [[ $word != -* && ( $before == (--config|-c) || compstate[nmatches] -eq 0 ) ]]; then _files; fi
+if [[ $word != -* && ( $before == ({listed_or_file}) || compstate[nmatches] -eq 0 ) ]]
+then _files; fi
 }}
 if [[ $funcstack[1] == _mindcv_ghost ]]; then _mindcv_ghost "$@"
 else compdef _mindcv_ghost mindcv-ghost; fi
@@ -180,6 +204,7 @@ else compdef _mindcv_ghost mindcv-ghost; fi
 
 def _fish() -> str:
     start, values = "complete -c mindcv-ghost", _values()
+    unlisted = _unlisted(values)
     lines = ["# Completion of mindcv-ghost for fish; made by: mindcv-ghost completion fish"]
     for name, words in _words().items():
         line = COMMANDS[name].line
@@ -190,7 +215,7 @@ def _fish() -> str:
                 lines.append(f"{here} -a {word}")
                 continue
             short = " -s c" if word == "--config" else ""
-            has_list = word in values and (name, word) not in _TAKES_FILE
+            has_list = word in values and (name, word) not in unlisted
             listed = f" -r -a '{' '.join(values[word])}'" if has_list else ""
             lines.append(f"{here} -l {word[2:]}{short}{listed}")
     return "\n".join(lines) + "\n"

@@ -17,6 +17,7 @@ from mindcv_ghost.commands.completion import SHELLS, main, model_names, options_
 from mindcv_ghost.commands.table import COMMANDS
 from mindcv_ghost.config import KEYS
 from mindcv_ghost.config.shipped import list_recipes
+from mindcv_ghost.weights.finding import list_shipped
 
 # A line up to the cursor, and all that may follow its last word.
 CASES = {
@@ -30,6 +31,9 @@ CASES = {
     "validate --model ghostnet_": ["ghostnet_050", "ghostnet_100", "ghostnet_130"],
     "infer --model ghostnet_": [],
     "infer --top": ["--topk"],
+    "infer --use_ema ": [],
+    "validate --use_ema ": ["true", "false"],
+    "validate --pretrained cifar10_jpeg_": ["cifar10_jpeg_s1"],
     "complexity repghostnet_11": ["repghostnet_111"],
     "recipes --copy repghostnet_11": ["repghostnet_111_ascend"],
     "ghostify --init ": ["random", "fit"],
@@ -111,6 +115,8 @@ def test_bash_offers_all_commands_recipes_and_files(scripts, tmp_path):
         name for name in list_recipes() if name.startswith("gho")
     ]
     assert bash(scripts, tmp_path, "train --data_dir ") == ["mine.yaml"]
+    weights = ["true", "false", *sorted({each.folder.name for each in list_shipped()})]
+    assert bash(scripts, tmp_path, "infer --pretrained ") == [*weights, "mine.yaml"]
     assert bash(scripts, tmp_path, "infer --model ") == ["mine.yaml"]
 
 

@@ -38,3 +38,13 @@ def test_a_damaged_file_is_refused_with_its_line(file):
     file.write_text(file.read_text().replace("0.5", "fast", 1))
     with pytest.raises(ReportError, match="line 2"):
         read_releases(file)
+
+
+@pytest.mark.parametrize(("told", "value"), [("machine", "another CPU"), ("batch", "8")])
+def test_times_of_two_machines_or_sizes_are_not_compared(file, told, value):
+    first, *rest, last = file.read_text().splitlines()
+    before = {"machine": "a CPU", "batch": ",4,"}[told]
+    after = value if told == "machine" else f",{value},"
+    file.write_text("\n".join((first, *rest, last.replace(before, after))) + "\n")
+    with pytest.raises(ReportError, match=f"2 values of {told}: .*; {value}"):
+        read_releases(file)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from mindcv_ghost.report import ReportError
 from tools.pages.benchmark_rows import read_rows
 
-__all__ = ["COLUMNS", "read_releases", "releases_table"]
+__all__ = ["COLUMNS", "check_comparable", "read_releases", "releases_table"]
 
 COLUMNS = ("mindspore", "operators", "batch", "side", "seconds", "machine", "versions", "commit")
 COLUMNS += ("date",)
@@ -17,13 +18,30 @@ def read_releases(path: str | os.PathLike) -> list[dict]:
     """Read benchmarks/releases.csv; return no rows if there is no such file.
 
     Raises:
-        ReportError: if ``benchmarks/releases.py`` can't have written a row.
+        ReportError: if ``benchmarks/releases.py`` can't have written the rows.
     """
 
     def convert(row: dict) -> None:
         row["seconds"] = float(row["seconds"])
 
-    return read_rows(path, COLUMNS, convert)
+    rows = read_rows(path, COLUMNS, convert)
+    check_comparable(rows)
+    return rows
+
+
+def check_comparable(rows: Sequence[dict]) -> None:
+    """Check that what differs between rows is the release and the operators.
+
+    Raises:
+        ReportError: if they are of several machines, sizes or commits.
+    """
+    for name in ("machine", "batch", "side", "commit"):
+        values = list(dict.fromkeys(str(row[name]) for row in rows))
+        if len(values) > 1:
+            raise ReportError(
+                f"times of different releases are compared, but these have {len(values)} values of "
+                f"{name}: {'; '.join(values)}. Measure all releases alike, or write to another file"
+            )
 
 
 def releases_table(rows: Sequence[dict]) -> str:
