@@ -231,11 +231,11 @@ def test_a_data_set_whose_folder_is_not_given_is_where_the_recipe_says(tmp_path)
 
 @pytest.mark.parametrize("commit", ["abc-dirty", None])
 def test_nothing_is_trained_that_could_not_be_recorded(place, commit, monkeypatch, capsys):
-    monkeypatch.setattr(proof, "source_commit", lambda: commit)
+    monkeypatch.setattr("tools.measure.commits.source_commit", lambda: commit)
     monkeypatch.setattr(proof.Runner, "_call", lambda *_: pytest.fail("it can't be recorded"))
     arguments = [word for word in words(place, "--only", ONE.name) if word != "--allow_dirty"]
     assert proof.main(arguments) == 2
-    assert "Commit first" in capsys.readouterr().err
+    assert "commit first" in capsys.readouterr().err
 
 
 def test_missing_data_are_named_with_the_way_to_get_them(tmp_path, capsys, monkeypatch):

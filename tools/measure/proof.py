@@ -38,8 +38,9 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
-from mindcv_ghost.storage.provenance import is_repeatable, source_commit
+from mindcv_ghost.storage.provenance import is_repeatable
 from mindcv_ghost.weights.finding import list_shipped
+from tools.measure.commits import repeatable_commit
 from tools.measure.proof_list import (
     DATA_SETS,
     IMAGES,
@@ -90,14 +91,10 @@ class Runner:
         """Refuse to train what couldn't be recorded afterwards.
 
         Raises:
-            ReportError: if files differ from the commit.
+            UserError: if files differ from the commit.
         """
-        commit = source_commit()
-        if not self.allow_dirty and not is_repeatable(commit):
-            raise ReportError(
-                f"commit {commit or 'unknown'}: a run from it can't be recorded, because nobody "
-                "could repeat it. Commit first (or give --allow_dirty)."
-            )
+        if not self.allow_dirty:
+            repeatable_commit()
 
     def run(self, experiment: Experiment, folder: Path | None = None) -> Path:
         """Train, or continue to train, and validate; return the run folder.
