@@ -34,7 +34,6 @@ __all__ = [
     "medians_of_rounds",
     "measure_rounds",
     "launcher_environ",
-    "machine_name",
     "print_row",
     "run_launcher",
     "scratch_folder",
@@ -244,7 +243,6 @@ def provenance(*rivals: str) -> dict[str, str]:
         rivals: further packages whose versions are recorded, if they are installed.
     """
     from mindcv_ghost import compat
-    from mindcv_ghost.native_prebuilt import processor_flags
     from mindcv_ghost.report.hardware import describe_hardware
     from mindcv_ghost.storage.provenance import source_commit
 
@@ -253,28 +251,11 @@ def provenance(*rivals: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
-        "machine": machine_name(describe_hardware(), processor_flags()),
+        "machine": describe_hardware(),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "commit": source_commit() or "none",
         "date": datetime.date.today().isoformat(),
     }
-
-
-def machine_name(hardware: str, flags: Iterable[str]) -> str:
-    """Name a kind of machine: its processor, the instructions that decide its speed, its cores.
-
-    Args:
-        hardware: the processor's name and the number of cores, as ``describe_hardware`` has them. A
-            virtual machine's processor often has its family's name alone.
-        flags: the processor's instruction sets by Linux's names; none if they aren't known.
-
-    >>> machine_name("AMD EPYC, 2 cores", ["sse2", "avx2", "fma"])
-    'AMD EPYC, AVX2, 2 cores'
-    """
-    names = {"avx512f": "AVX-512", "avx2": "AVX2", "sse4_2": "SSE 4.2"}
-    level = next((name for flag, name in names.items() if flag in flags), "")
-    processor, cores = hardware.rsplit(", ", 1)
-    return ", ".join(filter(None, (processor, level, cores)))
 
 
 def launcher_environ() -> dict[str, str]:
