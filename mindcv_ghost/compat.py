@@ -154,11 +154,13 @@ def _cpu_quota(root: str = "/sys/fs/cgroup") -> float | None:
 def cache_folder() -> Path:
     """Return this package's folder in XDG_CACHE_HOME or ~/.cache; it may not exist yet.
 
+    A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification wants it.
+
     Raises:
         UserError: if this user has no home folder.
     """
-    caches = os.environ.get("XDG_CACHE_HOME")
-    if not caches:
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):
         try:
             caches = os.path.join(Path.home(), ".cache")
         except RuntimeError:  # HOME isn't set, and the system doesn't know this user

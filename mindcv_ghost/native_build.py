@@ -27,6 +27,7 @@ from mindcv_ghost.errors import UserError
 from mindcv_ghost.launch.environment import with_package_path, without_launcher
 from mindcv_ghost.native_prebuilt import (
     LIBRARIES,
+    compilers_reason,
     find_compiler,
     library_for,
     processor_flags,
@@ -122,13 +123,13 @@ def _cached(spec: LibrarySpec, key: str, write: Callable[[Path], object]) -> Pat
         with _locked(path.parent / "lock"):
             if path.exists():  # another process may have made it in the meantime
                 return path
-            draft = path.with_name(f"draft-{os.getpid()}.so")
-            try:
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                draft = Path(folder) / path.name
                 write(draft)
                 _test(spec, draft)
+                with draft.open("rb") as file:  # a power cut mustn't leave an empty library there
+                    os.fsync(file.fileno())
                 os.replace(draft, path)
-            finally:
-                draft.unlink(missing_ok=True)
     except OSError as error:
         raise Unavailable(f"the cache {cache_folder()} can't be written ({error})") from error
     return path
@@ -155,7 +156,7 @@ def _hash(spec: LibrarySpec, makers: Sequence[str]) -> str:
         except metadata.PackageNotFoundError:
             parts.append("unknown")
     for source in source_files(spec.sources):
-        parts += [source.name, source.read_text(encoding="utf-8")]
+        parts += [source.name, source.read_text(encoding="utf-8", errors="replace")]
     parts += [test.read_text(encoding="utf-8") for test in spec.test_files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -235,11 +236,11 @@ def _compile(spec: LibrarySpec, compiler: str, draft: Path) -> None:
 
 
 def _first_problem(commands: list[list[str]]) -> str:
-    """Run compilers side by side; return the last line of the first one that fails, or ""."""
+    """Run compilers side by side; return why the first of them fails, or ""."""
     with ThreadPoolExecutor(usable_cores()) as several:
         for done in list(several.map(lambda command: _run(command, "the compiler"), commands)):
             if done.returncode != 0:
-                return (done.stderr.strip().splitlines() or ["no message"])[-1]
+                return compilers_reason(done.stderr)
     return ""
 
 
@@ -249,16 +250,22 @@ def _test(spec: LibrarySpec, draft: Path) -> None:
     # compile cache, for example) must not change what it computes.
     environ = with_package_path(without_launcher(os.environ))
     environ = {name: value for name, value in environ.items() if not name.startswith("MS_")}
-    done = _run(command, "the self-test", environ)
+    # Not the user's folder, which may have modules that Python would import instead of its own.
+    done = _run(command, "the self-test", environ, draft.parent)
     if done.returncode != 0:
         last = (f"{done.stdout}\n{done.stderr}".strip().splitlines() or ["no message"])[-1]
         raise Unavailable(f"the self-test ends with {done.returncode} ({last})")
 
 
-def _run(command: list[str], what: str, environ: dict[str, str] | None = None):
+def _run(
+    command: list[str],
+    what: str,
+    environ: dict[str, str] | None = None,
+    folder: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=environ
+            command, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=environ, cwd=folder
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{what} doesn't run ({error})") from error
@@ -266,7 +273,11 @@ def _run(command: list[str], what: str, environ: dict[str, str] | None = None):
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; the operating system releases it when the process ends."""
+    """Hold a lock file; the operating system releases it when the process ends.
+
+    Some network file systems have no locks (NFS without its lock daemon, Lustre with ``noflock``).
+    There several processes may build the same library, and the last one's stays.
+    """
     import fcntl
 
     with path.open("w") as file:
@@ -279,4 +290,6 @@ def _locked(path: Path) -> Iterator[None]:
                 if time.monotonic() > end:
                     raise Unavailable(f"another process holds {path}") from None
                 time.sleep(0.1)
+            except OSError:
+                break
         yield

@@ -25,6 +25,7 @@ __all__ = [
     "LIBRARIES",
     "build_all",
     "compile_flags",
+    "compilers_reason",
     "find_compiler",
     "library_for",
     "platform_tag",
@@ -65,6 +66,8 @@ def find_compiler() -> str:
     names = (asked,) if asked else _COMPILERS
     for found in filter(None, map(shutil.which, names)):
         return found
+    if asked:
+        raise FileNotFoundError(f"CXX is {asked!r}, which isn't the name or path of a program")
     raise FileNotFoundError(f"there is no compiler ({', '.join(names)})")
 
 
@@ -94,8 +97,13 @@ def library_for(name: str, sources: Path, flags: Iterable[str]) -> Path | None:
 
 
 def source_files(folder: Path) -> list[Path]:
-    """Return what a library is compiled from, sorted; an editor may keep folders beside it."""
-    return sorted(path for path in folder.iterdir() if path.is_file())
+    """Return what a library is compiled from, sorted; editors keep files of their own beside it."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".cc", ".h") or path.name == "compile_flags.txt"
+        if path.is_file() and not path.name.startswith(".")
+    )
 
 
 def _file_name(name: str, sources: Path, level: str) -> str:
@@ -142,10 +150,18 @@ def build_all(folder: Path) -> str:
 
 
 def _problem_of(command: list[str]) -> str:
-    """Run a compiler; return its last line if it fails, else ""."""
     done = subprocess.run(command, capture_output=True, text=True)
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return last if done.returncode else ""
+    return compilers_reason(done.stderr) if done.returncode else ""
+
+
+def compilers_reason(stderr: str) -> str:
+    r"""Return the line of a compiler's output that says why it failed; what follows is context.
+
+    >>> compilers_reason("In file included from a.cc:\nb.h:1: fatal error: no c.h\n1 |")
+    'b.h:1: fatal error: no c.h'
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in lines if "error:" in line), lines[-1])
 
 
 def platform_tag(folder: Path) -> str:

@@ -149,23 +149,22 @@ def add_model_arguments(parser: argparse.ArgumentParser, num_classes: int | None
 
 
 def parse_model_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse ``["ratio=4", "act=relu"]`` into keyword arguments; values are JSON, or else strings.
+    """Parse ``["ratio=4", "act=relu"]`` into keyword arguments, as train.py's ``--model_args``.
+
+    Raises:
+        ConfigError: if a word isn't an argument's name with its value, or a name is an option.
 
     >>> parse_model_args(["ratio=4", "deploy=true", "act=relu"])
     {'ratio': 4, 'deploy': True, 'act': 'relu'}
     """
-    import json
+    from mindcv_ghost.config.keys import MODEL_ARGUMENTS
+    from mindcv_ghost.config.raw_value import IllegalValue, RawValue
 
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ConfigError(f"--model_args takes name=value, for example ratio=4, not {pair!r}")
-        try:
-            arguments[name] = json.loads(text)
-        except json.JSONDecodeError:
-            arguments[name] = text
-    return arguments
+    words = [RawValue(pair, "--model_args") for pair in pairs]
+    try:
+        return MODEL_ARGUMENTS.parse(RawValue(words, "--model_args"))
+    except IllegalValue as illegal:
+        raise ConfigError(f"--model_args takes {illegal}; given was {' '.join(pairs)}") from None
 
 
 def check_model_exists(name: str) -> None:

@@ -15,7 +15,7 @@ from mindcv.models import registry
 
 import mindcv_ghost
 from mindcv_ghost.errors import CheckpointError, ConfigError, UserError
-from mindcv_ghost.registry import create_model_by_name, register_model
+from mindcv_ghost.registry import create_model_by_name, parse_model_args, register_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -176,6 +176,14 @@ def test_an_unknown_model_is_refused_with_the_most_similar_name():
     message = "there is no model 'ghost_resnet5'; did you mean 'ghost_resnet50'?"
     with pytest.raises(ConfigError, match=re.escape(message)):
         create_model_by_name("ghost_resnet5")
+
+
+def test_arguments_on_a_command_line_have_the_types_that_they_look_like():
+    words = ["deploy=False", "ghost_classifier=no", "ratio=4", "x=None", "act=relu", "a=[3, 4]"]
+    assert parse_model_args(words) == {
+        **{"deploy": False, "ghost_classifier": False, "ratio": 4},
+        **{"x": None, "act": "relu", "a": [3, 4]},
+    }
 
 
 @pytest.mark.parametrize("model_args", [{"ration": 4}, {"num_classes": 5}])

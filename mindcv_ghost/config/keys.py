@@ -38,6 +38,7 @@ __all__ = [
     "ADDITIONS",
     "DEVIATIONS",
     "KEYS",
+    "MODEL_ARGUMENTS",
     "RENAMED",
     "SCRIPT_SECTIONS",
     "SECTIONS",
@@ -67,6 +68,8 @@ _RESERVED = {
     **{name: f"--{name}" for name in ("drop_path_rate", "pretrained", "ema")},
     **{"model_name": "--model", "checkpoint_path": "--ckpt_path"},
 }
+MODEL_ARGUMENTS = KeywordArguments(_RESERVED)
+"""What ``model_args`` takes."""
 CHEAP_KERNEL_SIZES = (1, 3, 5, 7)
 """What ``ghostify`` takes from a recipe or a command line; in code it takes any odd size."""
 
@@ -299,7 +302,7 @@ class ModelConfig:
         False, Bool(), "initialise the classifier anew if the checkpoint's has other classes"
     )
     model_args: dict[str, Any] = _key(
-        {}, KeywordArguments(_RESERVED), "further arguments of the network, merged by name"
+        {}, MODEL_ARGUMENTS, "further arguments of the network, merged by name"
     )
     ghostify: dict[str, Any] = _key(
         {},
@@ -448,7 +451,7 @@ class DistillConfig:
     teacher_ckpt: str = _key("", Text(legal="a file", empty=True), "the teacher's weights")
     teacher_ema: bool = _key(False, Bool(), "take the EMA weights of teacher_ckpt")
     teacher_args: dict[str, Any] = _key(
-        {}, KeywordArguments(_RESERVED), "further arguments of the teacher, merged by name"
+        {}, MODEL_ARGUMENTS, "further arguments of the teacher, merged by name"
     )
     distill_alpha: float | None = _key(
         None,

@@ -259,8 +259,10 @@ def _add_block(program: Program, block: nn.Cell, source: int, target: int) -> No
 
 
 def _stride(branches: Sequence[Branch]) -> int:
-    (stride,) = {conv.stride[0] for conv, _ in branches if conv is not None}
-    return stride
+    strides = {conv.stride[0] for conv, _ in branches if conv is not None}
+    if len(strides) != 1:
+        raise NotCovered("branches have different strides")
+    return strides.pop()
 
 
 class _Module(NamedTuple):
@@ -359,7 +361,8 @@ def _add_attention(program: Program, attention: nn.Cell, module: _Module, source
     """Add what computes the factors of a module's output from its input."""
     pool, fc = attention.pool, attention.fc
     _want(ordinary_class(attention) is DFCAttention and type(pool) is nn.AvgPool2d, attention)
-    _want(type(fc) is nn.SequentialCell and len(fc) == 6, attention)
+    halves = pool.kernel_size == pool.stride == 2 and pool.pad_mode == "VALID"
+    _want(halves and type(fc) is nn.SequentialCell and len(fc) == 6, attention)
     cells = list(fc)
     program.add(_HALVE, source, _HALF)
     program.add(_ATTEND, _HALF, module.intrinsic, module.ghosts, _FACTORS)

@@ -103,8 +103,9 @@ def _float32(types: Callable[..., Any]) -> Callable[..., Any]:
     """Infer an operator's types, and refuse inputs that its C++ would misread."""
 
     def infer(*inputs: Any) -> Any:
-        if any(kind != mstype.float32 for kind in map(_element_type, inputs)):
-            given = ", ".join(str(_element_type(kind)) for kind in inputs[1:])
+        others = [kind for kind in map(_element_type, inputs) if kind != mstype.float32]
+        if others:
+            given = ", ".join(dict.fromkeys(map(str, others)))
             raise UserError(
                 f"an accelerated network computes in float32, and a layer received {given}. Cast "
                 "its inputs to float32, or call mindcv_ghost.decelerate(network) first"

@@ -20,7 +20,7 @@ from mindcv_ghost.kernels.batch_norm import (
     UpdateRunningStatistics,
     norm_parameters,
 )
-from mindcv_ghost.kernels.convolution import NativeConv2d
+from mindcv_ghost.kernels.convolution import NativeConv2d, is_padded_by_half
 from mindcv_ghost.kernels.custom_op import (
     custom_operator,
     read_once,
@@ -206,6 +206,9 @@ class NativeGhostModule(NativeCell, GhostModule):
             and is_plain_conv(cheap.conv)
             and cheap.conv.has_bias is False
             and cheap.conv.group == primary.conv.out_channels
+            and cheap.conv.kernel_size[0] == cheap.conv.kernel_size[1]
+            and cheap.conv.stride == (1, 1)
+            and is_padded_by_half(cheap.conv)
         )
 
     @staticmethod
@@ -239,7 +242,9 @@ class NativeGhostModule(NativeCell, GhostModule):
     def emit(self, program: Program, x: Maps, **fields: Any) -> Maps:
         """Add the module as one step; ``fields``: ``other`` and ``outer`` of a step."""
         primary, cheap = self.primary, self.cheap
-        if cheap is None or cheap.bn is None or not isinstance(primary.conv, NativeConv2d):
+        if cheap is None:
+            raise NotCovered("a Ghost module has no cheap branch")
+        if not isinstance(primary.conv, NativeConv2d):
             raise NotCovered("a primary convolution isn't native")
         if self.act is not None or self.order is not None:
             raise NotCovered(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mindspore import Tensor, nn, ops
 
 from mindcv_ghost.kernels.batch_norm import UpdateRunningStatistics
+from mindcv_ghost.kernels.convolution import NativeConv2d
 from mindcv_ghost.kernels.custom_op import (
     EvaluationOperator,
     custom_operator,
@@ -16,7 +17,7 @@ from mindcv_ghost.kernels.custom_op import (
 from mindcv_ghost.kernels.evaluation import NativeNetwork
 from mindcv_ghost.kernels.library import Library
 from mindcv_ghost.kernels.native_cell import emit, is_plain_batch_norm, is_plain_conv
-from mindcv_ghost.kernels.program import Activation, Kind, Maps, Program
+from mindcv_ghost.kernels.program import Activation, Kind, Maps, NotCovered, Program
 from mindcv_ghost.layers import StemMaxPool
 from mindcv_ghost.models.ghost_resnet import GhostResNet
 
@@ -106,6 +107,8 @@ class NativeGhostResNet(NativeNetwork, GhostResNet):
 
     def emit(self, program: Program, x: Maps) -> Maps:
         """Add the steps of the whole network."""
+        if not isinstance(self.conv1, NativeConv2d):
+            raise NotCovered("the first convolution isn't native")
         x = program.convolution(x, self.conv1, self.bn1, Activation.RELU, kind=Kind.STEM)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = emit(program, stage, x)

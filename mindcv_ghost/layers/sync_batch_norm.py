@@ -9,6 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from mindcv_ghost.layers.accelerated import refuse_accelerated
+from mindcv_ghost.layers.replacing import replace_cells
 
 __all__ = ["SyncBatchNorm2d", "convert_sync_batch_norm"]
 
@@ -114,19 +115,9 @@ def convert_sync_batch_norm(network: nn.Cell, size: int) -> nn.Cell:
     refuse_accelerated(network, "convert_sync_batch_norm")
     if _is_convertible(network, "the network"):
         return SyncBatchNorm2d(network)
-    replaced: dict[int, nn.Cell] = {}
-    for path, parent in list(network.cells_and_names()):
-        changed = False
-        for name, child in parent.name_cells().items():
-            if not _is_convertible(child, f"{path}.{name}".lstrip(".")):
-                continue
-            if id(child) not in replaced:
-                replaced[id(child)] = SyncBatchNorm2d(child)
-            # Not by setattr, which would prefix the parameters' names a second time.
-            parent._cells[name] = replaced[id(child)]
-            changed = True
-        if changed and isinstance(parent, nn.SequentialCell):
-            parent.cell_list = list(parent.cells())  # its construct iterates over this list
+    cells = list(network.cells_and_names())
+    convertible = [cell for path, cell in cells if _is_convertible(cell, path)]
+    replace_cells(network, {id(cell): SyncBatchNorm2d(cell) for cell in convertible})
     return network
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,6 +250,11 @@ def _state_facts(
     }
 
 
+def _is_over(config: Config, resume: ResumePoint) -> bool:
+    """Whether a run that is resumed has all its epochs behind it."""
+    return resume.facts["position"]["epoch"] >= config.train.epoch_size
+
+
 def _origin(config: Config, resume: ResumePoint | None) -> dict[str, Any]:
     """Say what trained the run, where, and when its latest part began; on rank 0.
 
@@ -265,7 +270,7 @@ def _origin(config: Config, resume: ResumePoint | None) -> dict[str, Any]:
     if not before:
         return now
     assert resume is not None
-    if resume.facts["position"]["epoch"] >= config.train.epoch_size:
+    if _is_over(config, resume):
         return before
     for key in ("commit", "hardware"):
         parts = [part for part in (before[key] or "").split(_THEN) if part]
@@ -297,6 +302,8 @@ def _create_writer(
     """Open the files of the run folder; those of a run that isn't resumed are renamed."""
     if resume is None or not resume.lies_in(folder.path):
         _keep_earlier_run(folder, config)
+    elif not _is_over(config, resume):
+        _rename(folder, _OF_A_RUN)  # they are of fewer epochs
     checkpoint = config.checkpoint
     writer = RunWriter(
         metrics=MetricsLog(
@@ -326,6 +333,10 @@ def _keep_earlier_run(folder: RunFolder, config: Config) -> None:
     # If the same job was requeued before it could save a state, its record is this run's.
     if has_states(folder.path / FOLDER) or not folder.has_config(config.to_yaml()):
         names += ["config.yaml", "run.json"]
+    _rename(folder, names)
+
+
+def _rename(folder: RunFolder, names: Iterable[str]) -> None:
     for name in names:
         moved = folder.back_up(name)
         if moved is not None:

@@ -72,6 +72,23 @@ class _Entry:
     parts: list[memoryview] = field(default_factory=list)
 
 
+@dataclass
+class _Budget:
+    """How many more entries a file may have, those of its map parameters included."""
+
+    left: int = MAX_ENTRIES
+
+    def take(self) -> None:
+        """Count an entry.
+
+        Raises:
+            UnreadableFile: if it is one too many.
+        """
+        if self.left == 0:
+            raise UnreadableFile(f"it has more than {MAX_ENTRIES:,} entries")
+        self.left -= 1
+
+
 def parse_ckpt(data: bytes) -> dict[str, np.ndarray]:
     """Read the tensors of a checkpoint; strings and map parameters in it are skipped.
 
@@ -124,12 +141,12 @@ def _arrays(view: memoryview) -> dict[str, np.ndarray]:
 def _joined(view: memoryview) -> Iterator[_Entry]:
     """Yield the file's parameters, with the slices of one joined."""
     current: _Entry | None = None
-    for count, (number, value) in enumerate(read_fields(view)):
+    budget = _Budget()
+    for number, value in read_fields(view):
         if number != 1 or not isinstance(value, memoryview):
             raise UnreadableFile("it is damaged or of another kind: an entry is no parameter")
-        if count >= MAX_ENTRIES:
-            raise UnreadableFile(f"it has more than {MAX_ENTRIES:,} entries")
-        entry = _entry(value)
+        budget.take()
+        entry = _entry(value, budget)
         if current is None or entry.name != current.name:
             if current is not None:
                 yield current
@@ -142,7 +159,7 @@ def _joined(view: memoryview) -> Iterator[_Entry]:
         yield current
 
 
-def _entry(view: memoryview) -> _Entry:
+def _entry(view: memoryview, budget: _Budget) -> _Entry:
     """Parse a ``Value``: a name with a tensor or a map."""
     name: str | None = None
     tensor: memoryview | None = None
@@ -155,6 +172,7 @@ def _entry(view: memoryview) -> _Entry:
         elif number == 3 and not is_map and isinstance(value, memoryview):
             is_map = True
             for _, part in read_fields(value):  # skipped, but a damaged map means a damaged file
+                budget.take()
                 _tensor(name or "", part if isinstance(part, memoryview) else memoryview(b""), True)
         else:
             raise UnreadableFile(

@@ -21,6 +21,7 @@ from mindcv_ghost.storage.atomic_file import remove_temporary_files
 from mindcv_ghost.storage.training_state import (
     DamagedFileError,
     StateFile,
+    UnreadableStateError,
     open_state,
     write_state,
 )
@@ -105,9 +106,10 @@ def superseded(files: list[Path]) -> list[Path]:
 
 
 def find_state(where: str, run_folder: Path) -> StateFile | None:
-    """Find the newest intact state; damaged ones are reported.
+    """Find the newest intact state; damaged ones and unreadable ones are reported.
 
-    Those of ``run_folder`` are renamed to ``*.damaged``; another run's folder stays as it is.
+    Damaged ones of ``run_folder`` are renamed to ``*.damaged``; another run's folder stays as it
+    is.
 
     Args:
         where: ``auto`` for the newest of ``run_folder``; or a run folder; or a file, whose
@@ -134,22 +136,25 @@ def find_state(where: str, run_folder: Path) -> StateFile | None:
                 f"--resume {where}: no such file, and no run folder with states in {folder}. Give "
                 "a run folder, a file of its resume folder, or auto for the one in ckpt_save_dir."
             )
-    damaged = []
+    damaged, passed_over = [], False
     for file in reversed(files):
         try:
             state = open_state(file)
-        except DamagedFileError as error:
-            damaged.append(file)
+        except (DamagedFileError, UnreadableStateError) as error:
+            if isinstance(error, DamagedFileError):
+                damaged.append(file)
+            passed_over = True
             _logger.warning("%s", error)
             continue
-        if damaged:
+        if passed_over:
             _logger.warning("the state before it is intact and used instead: %s", file)
         if file.parent.resolve() == (run_folder / FOLDER).resolve():
             _rename_damaged(damaged)
         return state
     raise CheckpointError(
-        f"none of {', '.join(map(str, files))} is intact. Leave --resume out to start a new run "
-        "(these files are kept under another name), or start from the weights with --ckpt_path."
+        f"none of {', '.join(map(str, files))} is intact and readable. Leave --resume out to start "
+        "a new run (these files are kept under another name), or start from the weights with "
+        "--ckpt_path."
     )
 
 
@@ -157,7 +162,7 @@ def find_epoch_end(state: StateFile) -> StateFile | None:
     """Find the newest intact state before ``state`` that was written at the end of an epoch."""
     for file in reversed(_files(state.path.parent)):
         if _step(file) == 0 and _is_before(file, state.path):
-            with contextlib.suppress(DamagedFileError):
+            with contextlib.suppress(DamagedFileError, UnreadableStateError):
                 return open_state(file)
     return None
 

@@ -24,7 +24,15 @@ from mindcv_ghost.errors import CheckpointError
 from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.name_mismatch import compare
 
-__all__ = ["SCHEMA", "STATE_FORMAT", "DamagedFileError", "StateFile", "open_state", "write_state"]
+__all__ = [
+    "SCHEMA",
+    "STATE_FORMAT",
+    "DamagedFileError",
+    "StateFile",
+    "UnreadableStateError",
+    "open_state",
+    "write_state",
+]
 
 SCHEMA = 1
 """Version of the layout of ``facts`` and of the arrays' names."""
@@ -42,6 +50,10 @@ _LARGEST_FILE = 1 << 36
 
 class DamagedFileError(CheckpointError):
     """The file isn't what was written: cut, altered, or something else altogether."""
+
+
+class UnreadableStateError(CheckpointError):
+    """The system can't read a state file: a disk's error, or a network file system's."""
 
 
 def write_state(path: Path, arrays: Mapping[str, np.ndarray], facts: dict) -> None:
@@ -75,7 +87,8 @@ def open_state(path: Path) -> StateFile:
 
     Raises:
         DamagedFileError: if it isn't a file that :func:`write_state` wrote.
-        CheckpointError: if it can't be read, or a later version of this package wrote it.
+        UnreadableStateError: if the system can't read it.
+        CheckpointError: if a later version of this package wrote it.
     """
     try:
         size = path.stat().st_size
@@ -84,7 +97,7 @@ def open_state(path: Path) -> StateFile:
         with open(path, "rb") as file:
             header = _checked_header(path, file, size)
     except OSError as error:
-        raise CheckpointError(f"{path} can't be read ({error.strerror}).") from error
+        raise UnreadableStateError(f"{path} can't be read ({error.strerror}).") from error
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != STATE_FORMAT:
         raise DamagedFileError(f"{path} isn't a training state of mindcv_ghost.")

@@ -20,6 +20,7 @@ from mindcv_ghost.compat import mint_convolutions
 from mindcv_ghost.errors import near_names
 from mindcv_ghost.layers.accelerated import refuse_accelerated
 from mindcv_ghost.layers.ghost_module import GhostModule
+from mindcv_ghost.layers.replacing import replace_cells
 from mindcv_ghost.surgery.bn_statistics import recompute_running_statistics
 from mindcv_ghost.surgery.convolutions import ConvolutionSite, find_convolutions
 from mindcv_ghost.surgery.fit import fit_ghost_modules, load_fit
@@ -241,16 +242,7 @@ def _replace(network: nn.Cell, site: ConvolutionSite, module: GhostModule) -> No
     if site.norm is not None:
         exchange[id(site.norm)] = nn.Identity()
     module.set_train(site.conv.training)
-    for parent in [cell for _, cell in network.cells_and_names()]:
-        for name, child in parent.name_cells().items():
-            if id(child) in exchange:
-                # setattr would prefix the parameters' names a second time.
-                parent._cells[name] = exchange[id(child)]
-        # Lists hold cells, too: a SequentialCell runs the cells of its own list.
-        for name, value in vars(parent).items():
-            if isinstance(value, (list, tuple)) and any(id(cell) in exchange for cell in value):
-                new = [exchange.get(id(cell), cell) for cell in value]
-                parent.__dict__[name] = type(value)(new)
+    replace_cells(network, exchange)
 
 
 def _check_that_all_run(chosen: list[ConvolutionSite], after: ComplexityReport) -> None:

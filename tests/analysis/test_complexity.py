@@ -194,7 +194,11 @@ def test_command_prints_csv(capsys):
     ("argv", "message"),
     [
         (["ghost_resnet19"], "there is no model 'ghost_resnet19'"),
-        (["ghost_resnet18", "--model_args", "ratio"], "--model_args takes name=value"),
+        (["ghost_resnet18", "--model_args", "ratio"], "--model_args takes names with values"),
+        (
+            ["ghost_resnet18", "--model_args", "checkpoint_path=x.ckpt"],
+            "checkpoint_path is an option of its own: --ckpt_path",
+        ),
         (["ghost_resnet18", "--model_args", "ratio=65"], "ratio is 65, but a Ghost module of 64"),
         (["ghost_resnet18", "--model_args", "ratoi=4"], "ratoi"),
         (["ghost_resnet18", "--image_size", "-1"], "--image_size is -1; it must be at least 1"),

@@ -181,7 +181,8 @@ def test_without_a_compiler_mindspore_makes_the_images_and_the_log_says_why(
     source = FolderSource(str(images))
     loader = EvalLoader(source, Augment(image_resize=16), batch_size=23)
     assert (
-        loader.backend_info == "MindSpore's image pipeline: there is no compiler (no-such-compiler)"
+        loader.backend_info == "MindSpore's image pipeline: CXX is 'no-such-compiler', "
+        "which isn't the name or path of a program"
     )
     without = arrays(loader.batches())
     monkeypatch.undo()

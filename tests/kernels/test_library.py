@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -60,7 +62,8 @@ def test_a_network_without_layers_for_them_needs_no_compiler(cache, monkeypatch)
 
 def test_without_a_compiler_stock_operators_stay(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert stock_report() == "MindSpore's operators: there is no compiler (no-such-compiler)"
+    reason = "CXX is 'no-such-compiler', which isn't the name or path of a program"
+    assert stock_report() == f"MindSpore's operators: {reason}"
 
 
 def test_a_compiler_that_fails_is_quoted(cache, tmp_path, monkeypatch):
@@ -98,6 +101,15 @@ def test_without_a_home_folder_stock_operators_stay(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert "this user has no home folder: set XDG_CACHE_HOME" in stock_report()
+
+
+def test_a_file_system_without_locks_still_gets_its_library(tmp_path, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with native_build._locked(tmp_path / "lock"):
+        assert (tmp_path / "lock").exists()
 
 
 def test_an_editors_folder_among_the_sources_changes_no_library(tmp_path):
@@ -152,7 +164,7 @@ def test_the_self_test_inherits_neither_a_launchers_nor_mindspores_variables(mon
     monkeypatch.setenv("GLOG_v", "3")
     given = []
 
-    def run(command, what, environ):
+    def run(command, what, environ, folder):
         given.append(environ)
         return subprocess.CompletedProcess(command, 0)
 

@@ -58,6 +58,9 @@ def test_a_library_of_other_sources_is_not_taken(folder, tmp_path):
     shutil.copytree(SOURCES, tmp_path / "cpp")
     flags = LEVELS["x86-64-v2"]
     assert native_prebuilt.library_for("kernels", tmp_path / "cpp", flags)
+    for name in (".gemm.h.swp", "gemm.h~", ".#gemm.h"):  # an editor's
+        (tmp_path / "cpp" / name).write_bytes(b"b0VIM\xff")
+    assert native_prebuilt.library_for("kernels", tmp_path / "cpp", flags)
     (tmp_path / "cpp" / "compile_flags.txt").write_text("-O2\n")
     assert native_prebuilt.library_for("kernels", tmp_path / "cpp", flags) is None
 
@@ -95,7 +98,7 @@ def test_a_library_that_fails_its_test_is_compiled_instead(shipped, monkeypatch)
         library.load(threads=1)
     text = str(caught.value)
     assert text.startswith("the prebuilt library isn't used because the self-test ends with 1 (")
-    assert text.endswith("; there is no compiler (no-such-compiler)")
+    assert text.endswith("; CXX is 'no-such-compiler', which isn't the name or path of a program")
     compiled = []
     monkeypatch.setattr(native_build, "_test", fail_unless_compiled(compiled))
     monkeypatch.setattr(native_build, "_compiler", lambda: "c++")
@@ -122,7 +125,7 @@ def compile_nothing(compiled: list[str]):
 
 def test_a_user_may_want_it_compiled(shipped, monkeypatch):
     monkeypatch.setenv("MINDCV_GHOST_COMPILE", "1")
-    with pytest.raises(native_build.Unavailable, match="^there is no compiler"):
+    with pytest.raises(native_build.Unavailable, match="^CXX is 'no-such-compiler'"):
         library.load(threads=1)
 
 
@@ -138,7 +141,8 @@ def test_the_wheels_platform_is_the_newest_glibc_that_a_library_needs(tmp_path):
     ("environ", "reason"),
     [
         ({"MINDCV_GHOST_PREBUILT": "0"}, "MINDCV_GHOST_PREBUILT is 0"),
-        ({"CXX": "no-such-compiler"}, "there is no compiler (no-such-compiler)"),
+        ({"CXX": "ccache g++"}, "CXX is 'ccache g++', which isn't the name or path of a program"),
+        ({"PATH": ""}, "there is no compiler (c++, g++, clang++)"),
         ({"CXX": "false"}, "false fails (no message)"),
     ],
 )

@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.kernels.install import install, uninstall
 from mindcv_ghost.kernels.program import Activation, Kind, Program, Step
+from mindcv_ghost.kernels.self_test import checks
 from mindcv_ghost.kernels.self_test.call import call
 from mindcv_ghost.models.ghost_resnet import GhostBasicBlock, GhostBottleneck, GhostResNet
 
@@ -201,6 +202,40 @@ def test_a_network_whose_cells_have_to_be_called_is_evaluated_layer_by_layer(bui
     assert network.evaluation is not None
     network.layer2.set_train(True)
     assert network.evaluation is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(pad_mode="same"),
+        dict(pad_mode="valid"),
+        dict(pad_mode="pad", padding=6, dilation=2),
+    ],
+    ids=["same", "valid", "dilation"],
+)
+def test_a_first_convolution_that_no_step_computes_is_computed_by_its_layer(built, options):
+    network, x = make(), images(2)
+    network.conv1 = nn.Conv2d(3, 64, 7, stride=2, **options).set_train(False)
+    install(network, built)
+    assert network.evaluation is None
+    assert_close(network(x), stock_result(network, x))
+
+
+def test_what_memory_holds_from_before_does_not_get_into_results(handle):
+    class OnlyNaN:
+        @staticmethod
+        def normal(size):
+            return np.full(size, np.nan)
+
+        @staticmethod
+        def uniform(low, high, size):
+            return np.full(size, np.nan)
+
+    # 49 of Winograd's tiles, of which one is no whole vector; and 18 channels, no whole vectors.
+    checked = ((1, 2, 55, 56), 16, 18)
+    with pytest.raises(AssertionError):
+        checks._check_program(handle, OnlyNaN, (12, 2, 60, 72), 66, 18)
+    checks._check_program(handle, np.random.default_rng(0), *checked)
 
 
 def test_features_are_the_same_with_and_without_one_operator(built):

@@ -151,7 +151,18 @@ def test_any_networks_batch_norms_are_replaced_and_keep_their_parameters(alone, 
     assert [p.name for p in network.trainable_params()] == order
     for _, cell in network.cells_and_names():
         if isinstance(cell, nn.SequentialCell):
-            assert all(a is b for a, b in zip(cell.cell_list, cell.cells()))
+            assert len(cell.cell_list) == len(cell._cells)
+            assert all(a is b for a, b in zip(cell.cell_list, cell._cells.values()))
+
+
+def test_a_cell_that_is_used_twice_keeps_both_places(alone):
+    conv, norm, relu = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()
+    network = nn.SequentialCell(conv, norm, relu, conv, norm, relu)
+    places = convert_sync_batch_norm(network, size=2).cell_list
+    assert [type(cell) for cell in places] == 2 * [nn.Conv2d, SyncBatchNorm2d, nn.ReLU]
+    assert places[1] is places[4] and places[0] is conv is places[3]
+    x = Tensor(np.full((2, 3, 4, 4), -1.0, np.float32))
+    assert network(x).asnumpy().min() == 0.0  # what the last ReLU leaves
 
 
 def test_converting_twice_changes_nothing_more(alone):

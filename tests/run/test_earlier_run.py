@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mindcv_ghost.config import load_config
+from mindcv_ghost.run.resume import ResumePoint
 from mindcv_ghost.run.training import _create_writer
 from mindcv_ghost.storage.run_folder import RunFolder
+from mindcv_ghost.storage.training_state import StateFile
 
 
 def test_a_new_run_renames_an_earlier_ones_metrics_states_and_kept_checkpoints(tmp_path):
@@ -22,6 +26,25 @@ def test_a_new_run_renames_an_earlier_ones_metrics_states_and_kept_checkpoints(t
         assert (tmp_path / f"{stem}.1.{suffix}").read_text() == name
     assert not {path.name for path in tmp_path.iterdir()} & set(names[1:-1])
     assert (tmp_path / "my-a.ckpt").is_file()
+    folder.close()
+
+
+@pytest.mark.parametrize(("done", "renamed"), [(89, True), (90, False)])
+def test_what_was_validated_does_not_pass_for_what_a_run_has_after_more_epochs(
+    done, renamed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ResumePoint, "restore_writer", lambda self, writer: None)
+    folder = RunFolder(tmp_path)
+    (tmp_path / "resume").mkdir()
+    for name in ("validate.json", "best.ckpt"):
+        (tmp_path / name).write_text(name)
+    words = ["--model", "ghost_resnet18", "--dataset", "digits", "--epoch_size", "90"]
+    facts = {"position": {"epoch": done}}
+    resume = ResumePoint(facts, StateFile(tmp_path / "resume" / "a", facts))
+    _create_writer(load_config(words, script="train"), folder, 10, {}, resume)
+    assert (tmp_path / "validate.1.json").exists() is renamed
+    assert (tmp_path / "validate.json").exists() is not renamed
+    assert (tmp_path / "best.ckpt").exists()
     folder.close()
 
 

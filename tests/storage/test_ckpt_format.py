@@ -40,11 +40,11 @@ def crafted(*entries: tuple) -> bytes:
     return message.SerializeToString()
 
 
-def with_map() -> bytes:
+def with_map(tensors: int = 3) -> bytes:
     message = Checkpoint()
     value = message.value.add()
     value.tag = "table"
-    for _ in range(3):
+    for _ in range(tensors):
         tensor = value.maptensor.tensor.add()
         tensor.dims.append(4)
         tensor.tensor_type = "float32"
@@ -166,6 +166,7 @@ BAD = {
     ),
     "empty entries": (b"\x0a\x00" * 200_000, "no name"),
     "maps and maps": (b"\x0a\x05\x0a\x01a\x1a\x00" * 200_000, "no tensor|100,000 entries"),
+    "a map of many tensors": (with_map(100_001), "100,000 entries"),
     "nested groups": (b"\x0b" * 100_000, "of another kind"),
     "a length beyond the file": (b"\x0a\xff\xff\xff\xff\x0f", "of another kind"),
     "a number without an end": (b"\x0a" + b"\xff" * 100, "of another kind"),

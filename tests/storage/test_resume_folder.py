@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 
 import numpy as np
@@ -102,6 +104,26 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, caplog
     assert newest.with_name(newest.name + ".damaged").exists()
     # It no longer counts among those that are kept.
     assert len([n for n in save(tmp_path, (2, 0)) if n.endswith("safetensors")]) == 2
+
+
+def test_a_state_that_the_system_cannot_read_keeps_its_name_and_the_one_before_it_is_used(
+    tmp_path, caplog, monkeypatch
+):
+    save(tmp_path, (1, 0), (1, 8))
+    newest = tmp_path / "resume" / "000002_epoch1_step8.safetensors"
+    checked = training_state._checked_header
+
+    def checked_header(path, file, size):
+        if path == newest:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return checked(path, file, size)
+
+    monkeypatch.setattr(training_state, "_checked_header", checked_header)
+    with caplog.at_level("WARNING"):
+        assert find_state("auto", tmp_path).facts["place"] == [1, 0]
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == f"{newest} can't be read (Input/output error)."
+    assert "the state before it is intact and used instead" in told[1] and newest.exists()
 
 
 def test_for_a_damaged_file_given_by_path_the_one_before_it_is_used(tmp_path):

@@ -135,7 +135,11 @@ class Winograd {
       } else {
         for (int64_t k = 0; k < lines.columns(); ++k) {
           for (int point = 0; point < kPoints; ++point) {
-            inputs[lines.column(point, k) + c] = v[point][k];
+            float* column = inputs + lines.column(point, k);
+            column[c] = v[point][k];
+            // The last vector of a column is read whole, and its weights are 0 there: without these
+            // zeros, a NaN that memory holds from before would get into the products.
+            if (c == 0) std::fill(column + depth(), column + lines.column_step(), 0.0f);
           }
         }
       }
