@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import gc
 import itertools
+import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +32,10 @@ LAUNCH_FOLDER = "PRTE_MCA_prte_tmpdir_base"
 _LAUNCHES = tempfile.mkdtemp(prefix="mindcv_ghost_tests_mpi_")
 atexit.register(shutil.rmtree, _LAUNCHES, ignore_errors=True)
 _launch_folders = itertools.count()
+# A shell without job control starts a command in the background with Ctrl-C ignored, and its
+# children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests start web servers on this machine, which no proxy reaches.
 _direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
 os.environ["no_proxy"] = ",".join(filter(None, [_direct, "127.0.0.1", "localhost"]))
@@ -86,6 +92,18 @@ def _set_pynative_mode() -> None:
     ms = sys.modules.get("mindspore")
     if ms is not None and ms.get_context("mode") != ms.PYNATIVE_MODE:
         ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture(autouse=True)
+def loggers_of_the_start():
+    """Undo what a test's ``setup_logging`` changes, or the next one's warnings can't be read."""
+    yield
+    logger = logging.getLogger("mindcv_ghost")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

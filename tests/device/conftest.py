@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
     recipe,
     rows,
 )
+from ..helpers.processes import killed_if_it_fails
 from .fake_device import record
 from .fake_device.checks import check_records
 from .fake_device.register import build
@@ -132,7 +132,7 @@ class Host(Scripts):
         environ = {
             **self.environ,
             "FAKE_DEVICE_LOG": str(log),
-            "FAKE_DEVICE_STEP_SECONDS": "0.05",
+            "FAKE_DEVICE_STEP_SECONDS": "0.2",
             "RUN_MARK": mark.partition("=")[2],
         }
         process = subprocess.Popen(
@@ -145,22 +145,21 @@ class Host(Scripts):
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while steps_done(log) < steps and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        assert process.poll() is None, process.communicate()
         target = process.pid
         for pid in marked_processes(mark) if ranks > 1 else ():
             # The mpirun of PyPI's package is a wrapper that doesn't forward signals.
             if "prterun" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]:
                 target = pid
         os.kill(target, number)
-        try:
-            out, err = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        with killed_if_it_fails(process):
+            out, err = process.communicate(timeout=120)
         # mpirun doesn't wait for ranks that it has terminated; they may still be saving.
+        deadline = time.monotonic() + 120
         while marked_processes(mark):
             assert time.monotonic() < deadline, marked_processes(mark)
             time.sleep(0.05)

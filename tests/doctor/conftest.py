@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..e2e.conftest import BIN, ROOT, launcher_environment
+from ..helpers.processes import killed_if_it_fails
 
 SCRIPT = Path(__file__).with_name("one_check.py")
 MPIRUN = [str(BIN / "mpirun"), "--oversubscribe", "-n", "2"]
@@ -41,12 +41,9 @@ class Doctor:
             start_new_session=True,
         )
 
-    def end(self, process: subprocess.Popen, timeout: float = 240) -> Done:
-        try:
+    def end(self, process: subprocess.Popen, timeout: float = 600) -> Done:
+        with killed_if_it_fails(process):
             out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
         return Done(process.returncode, out, err)
 
     @property
@@ -59,7 +56,7 @@ class Doctor:
 
     def one_check(self, *options: object, launcher: tuple[str, ...] = (), **environ: str) -> Done:
         """Run the checks of one_check.py; without MindSpore."""
-        return self.end(self.start(*launcher, *self.script, *options, **environ), 90)
+        return self.end(self.start(*launcher, *self.script, *options, **environ), 240)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from ..helpers.processes import killed_if_it_fails
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -74,7 +75,7 @@ class Scripts:
         # As in an activated environment.
         self.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 
-    def run(self, *command: str, status: int | None = 0, timeout: int = 240) -> Done:
+    def run(self, *command: str, status: int | None = 0, timeout: int = 600) -> Done:
         process = subprocess.Popen(
             [str(part) for part in command],
             cwd=self.cwd,
@@ -85,12 +86,8 @@ class Scripts:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        try:
+        with killed_if_it_fails(process):
             out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            # The launcher alone would leave its ranks behind, to disturb the tests that follow.
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
         if status is not None:
             assert process.returncode == status, out + err
         return Done(process.returncode, out, err)

@@ -87,7 +87,7 @@ def test_a_cut_image_stops_the_run_by_its_name(tiny_scripts, copied):
     victim = copied / "train" / "dog" / "dog_003.jpg"
     victim.write_bytes(victim.read_bytes()[:400])
     options = recipe(copied, model="tiny")
-    text = refused(tiny_scripts.train(*options, status=2, timeout=120))
+    text = refused(tiny_scripts.train(*options, status=2))
     assert "dog_003.jpg" in text
 
 

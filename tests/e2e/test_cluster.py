@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ..helpers.processes import kill_all
 from .conftest import BIN, ROOT, launcher_environment, marked_processes
 
 RANK = [sys.executable, str(Path(__file__).with_name("cluster_rank.py"))]
@@ -121,8 +122,7 @@ def jobs(tmp_path):
 
     yield make
     for job in made:
-        for pid in job.alive():
-            os.kill(pid, signal.SIGKILL)
+        kill_all(job.alive())
         job.output.close()
 
 
@@ -342,12 +342,17 @@ def test_ranks_stand_still_while_mpirun_is_stopped_and_then_go_on(jobs, tmp_path
     job = jobs()
     run = Training(job, tmp_path, "mpirun")
     mpirun = parent_of(relay_of(job, 0))
+
+    def wait_until(stopped: list[bool]) -> None:
+        deadline = time.monotonic() + 30
+        while [state_of(pid) == "T" for pid in job.pids().values()] != stopped:
+            assert time.monotonic() < deadline, job.text
+            time.sleep(0.05)
+
     os.kill(mpirun, signal.SIGTSTP)  # as Ctrl-Z does
-    time.sleep(1.5)
-    assert [state_of(pid) for pid in job.pids().values()] == ["T", "T"]
+    wait_until([True, True])
     os.kill(mpirun, signal.SIGCONT)
-    time.sleep(1.5)
-    assert "T" not in [state_of(pid) for pid in job.pids().values()]
+    wait_until([False, False])
     assert "saving" not in job.text
     os.kill(relay_of(job, 1), signal.SIGUSR1)
     assert job.end(SAVE_SECONDS) == [0], job.text

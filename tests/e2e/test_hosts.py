@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ..helpers.processes import kill_all
 from .conftest import (
     BIN,
     ROOT,
@@ -135,8 +136,7 @@ class Job:
 def job(tmp_path):
     made = Job(tmp_path)
     yield made
-    for pid in marked_processes(made.mark):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(marked_processes(made.mark))
     made.output.close()
 
 

@@ -229,7 +229,7 @@ def test_msrun_trains_two_ranks_in_either_mode(scripts, images, model, mode):
 @pytest.mark.slow
 def test_eight_ranks_train(scripts, images):
     options = recipe(images, batch_size=2, ckpt_save_dir="run", epoch_size=1)
-    scripts.train(*options, ranks=8, timeout=600)
+    scripts.train(*options, ranks=8)
     facts = json.loads((scripts.cwd / "run" / "run.json").read_text())
     assert (facts["ranks"], facts["global_batch_size"], facts["steps_per_epoch"]) == (8, 16, 3)
     assert len(rows(scripts.cwd / "run")) == 1

@@ -25,5 +25,5 @@ def run_on_ranks(ranks: int, script: Path, *arguments: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         env=environ,
-        timeout=120,
+        timeout=600,
     )

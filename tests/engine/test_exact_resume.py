@@ -305,9 +305,7 @@ def test_a_full_disk_is_logged_and_training_goes_on(tmp_path, monkeypatch, caplo
     whole.run()
     failing(monkeypatch, times=(2, 3))
     trainer, _ = make(tmp_path / "full", save_every_steps=2)
-    from mindcv_ghost.engine import run_writer
 
-    run_writer._logger.propagate = True
     with caplog.at_level("WARNING"):
         trainer.run()
     told = [r.getMessage() for r in caplog.records if "NOT SAVED" in r.getMessage()]

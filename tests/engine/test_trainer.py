@@ -337,7 +337,6 @@ def test_a_single_remaining_batch_is_fed_by_the_host(tmp_path, monkeypatch):
 def test_bad_images_are_named_once(tmp_path, caplog):
     trainer, _ = make(tmp_path, epochs=2)
     trainer.bad_images = lambda: {"a.jpg": "cut"}
-    trainer_module._logger.propagate = True
     with caplog.at_level("WARNING"):
         trainer.run()
     assert [r.getMessage() for r in caplog.records] == ["a.jpg can't be read: cut"]

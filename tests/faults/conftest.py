@@ -27,6 +27,7 @@ from ..e2e.conftest import (  # noqa: F401 (images is a fixture)
     recipe,
     rows,
 )
+from ..helpers.processes import kill_all
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 CLOCKS = {"images_per_second", "epoch_seconds", "compile_seconds"}
@@ -204,5 +205,4 @@ def new_run(images, tmp_path):  # noqa: F811
 
     yield make
     for run in made:
-        for pid in run.alive():
-            os.kill(pid, signal.SIGKILL)
+        kill_all(run.alive())

@@ -69,6 +69,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(new_run, whole, ranks
         slow = {"WRITE_SECONDS": 0.02} if fault is kill_within_a_save else {"STEP_SECONDS": 0.1}
         run.start(**slow)
         fault(run, draw)
+        assert run.injected or number
         if draw.random() < 0.4:
             damage(run, draw)
     run.finish()

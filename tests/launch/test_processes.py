@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..helpers.processes import killed_if_it_fails
+
 ROOT = Path(__file__).resolve().parents[2]
 # A rank's parent is its supervisor, and that has the rank's own environment.
 CODE = """
@@ -88,14 +90,22 @@ print("told", file=sys.stderr)
 def run_python(code: str, **options) -> subprocess.Popen:
     command = [sys.executable, "-c", code]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, env=environ, text=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        command,
+        env=environ,
+        text=True,
+        stdin=pipe,
+        stderr=pipe,
+        start_new_session=True,
+        **options,
     )
 
 
 def test_an_interrupt_during_a_write_repeats_nothing_of_the_output():
     process = run_python(FORGIVING % "" + INTERRUPTED, stdout=subprocess.PIPE)
-    out, err = process.communicate(timeout=120)
+    with killed_if_it_fails(process):
+        out, err = process.communicate(timeout=300)
     numbers = [int(line) for line in out.splitlines()]
     assert (process.returncode, err) == (0, "")
     assert len(numbers) >= 100 and numbers == sorted(set(numbers))
@@ -106,7 +116,7 @@ def test_output_whose_reader_has_gone_is_discarded(errors):
     process = run_python(FORGIVING % errors + CLOSED, stdout=subprocess.PIPE)
     process.stdout.close()
     process.stdout = None
-    assert process.communicate("begin", timeout=60)[1] == "told\n"
+    assert process.communicate("begin", timeout=120)[1] == "told\n"
     assert process.returncode == 0
 
 
@@ -115,5 +125,5 @@ def test_output_whose_reader_has_gone_is_discarded(errors):
 def test_a_full_disk_is_told_where_only_a_closed_pipe_is_forgiven(errors, fails):
     with open("/dev/full", "w") as full:
         process = run_python(FORGIVING % errors + CLOSED, stdout=full)
-    err = process.communicate("begin", timeout=60)[1]
+    err = process.communicate("begin", timeout=120)[1]
     assert (process.returncode != 0, "No space left on device" in err) == (fails, fails)

@@ -61,7 +61,7 @@ def two_ranks(tmp_path_factory) -> Path:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     logs = "".join(log.read_text() for log in folder.glob("log/worker*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs

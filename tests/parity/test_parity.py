@@ -96,9 +96,9 @@ def test_gradients_and_statistics_equal_pytorchs(name, train, monkeypatch):
 
 @pytest.mark.parametrize("name", REPARAMETERISED)
 def test_deploy_form_equals_timms(name):
+    torch, model = pytorch(name)
     from timm.utils.model import reparameterize_model
 
-    torch, model = pytorch(name)
     network = twin(name, model, CLASSES, drop_rate=0.0).set_train(False)
     deployed = deploy(network)
     merged = reparameterize_model(model)

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 
-import pytest
-
-from mindcv_ghost.report.logs import LOGGER_NAME, setup_logging
+from mindcv_ghost.report.logs import setup_logging
 
 LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
-
-
-@pytest.fixture(autouse=True)
-def _clean_logger():
-    yield
-    logger = logging.getLogger(LOGGER_NAME)
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = True
 
 
 def test_rank_0_writes_plain_lines_to_stdout_and_file(tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 from mindcv_ghost.config import load_config
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.errors import CheckpointError
-from mindcv_ghost.run import resume, training
+from mindcv_ghost.run import training
 from mindcv_ghost.run.resume import find_resume_point
 from mindcv_ghost.storage.resume_folder import ResumeFolder
 
@@ -31,7 +31,6 @@ def find(folder, where="auto", accepted=(), **changes):
 @pytest.fixture
 def told(caplog):
     """The lines that the log got: level and text."""
-    resume._logger.propagate = True
     caplog.set_level("INFO")
     return lambda: [(r.levelname, r.getMessage()) for r in caplog.records]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mindcv_ghost.storage import checkpoint_manager
 from mindcv_ghost.storage.checkpoint import load_weights
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 
@@ -83,7 +82,6 @@ def test_a_best_checkpoint_of_a_later_epoch_is_not_taken_over(tmp_path, caplog):
     facts = first.facts()
     first.save(parameters(Small(fill=2)), 2, 7, 90.0)
     second = CheckpointManager(new, "net", 1, "top_k", 1)
-    checkpoint_manager._logger.propagate = True
     with caplog.at_level("WARNING"):
         second.restore(facts, origin=old)
     assert [record.getMessage() for record in caplog.records] == [

@@ -95,7 +95,6 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path, caplog
     save(tmp_path, (1, 0), (1, 8))
     newest = tmp_path / "resume" / "000002_epoch1_step8.safetensors"
     damage(newest, seed)
-    resume_folder._logger.propagate = True
     with caplog.at_level("WARNING"):
         assert find_state("auto", tmp_path).facts["place"] == [1, 0]
     told = [record.getMessage() for record in caplog.records]
