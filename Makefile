@@ -121,6 +121,8 @@ format: $(VENV)/.test
 pages: $(VENV)/.demo
 	$(BIN)/python -m tools.pages.figures configs/ghostnet/ghost_module.png
 	$(BIN)/python -m tools.pages.proof results/proof docs/proof.png
+	$(BIN)/python -m tools.pages.benchmarks benchmarks/results.csv docs/performance.png
+	$(BIN)/python -m tools.pages.profile benchmarks/profile.csv docs/performance_profile.png
 	$(BIN)/python -m tools.pages.tables
 
 # Neither downloads anything: both say how to get the data that are missing.
@@ -132,10 +134,7 @@ proof-quick: $(VENV)/.demo
 
 # Alone on the machine, or the numbers mean little. The page is made of whatever could be measured.
 bench: $(VENV)/.bench
-	-$(BIN)/python benchmarks/run_all.py
-	$(BIN)/python -m tools.pages.benchmarks benchmarks/results.csv docs/performance.png
-	$(BIN)/python -m tools.pages.profile benchmarks/profile.csv docs/performance_profile.png
-	$(BIN)/python -m tools.pages.tables
+	$(BIN)/python benchmarks/run_all.py; status=$$?; $(MAKE) pages; exit $$status
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-releases build dist *.egg-info

@@ -11,28 +11,40 @@ from pathlib import Path
 __all__ = ["digest_of", "is_repeatable", "sha256_of", "source_commit", "utc_now"]
 
 _CHUNK_BYTES = 1 << 22
+_DIRTY = "-dirty"
+# Of what is run from a checkout; git's * matches slashes, too.
+_CODE = ("mindcv_ghost/*.py", "mindcv_ghost/*.cc", "mindcv_ghost/*.h", "tools/*.py")
+_CODE += ("benchmarks/*.py",)
 
 
 def source_commit() -> str | None:
     """Return the git commit of this package, with ``-dirty`` appended if files differ from it.
 
-    None if the package isn't in a git checkout of its own.
+    A file of code that git doesn't know is a difference, too. None if the package isn't in a git
+    checkout of its own.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    describe = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), *describe],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        commit = _git(root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        unknown = _git(root, "ls-files", "--others", "--exclude-standard", "--", *_CODE)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() or None
+    if unknown and not commit.endswith(_DIRTY):
+        commit += _DIRTY
+    return commit or None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return answer.stdout.strip()
 
 
 def is_repeatable(commit: str | None) -> bool:
@@ -41,7 +53,7 @@ def is_repeatable(commit: str | None) -> bool:
     >>> is_repeatable("0123456789ab"), is_repeatable("0123456789ab-dirty"), is_repeatable(None)
     (True, False, False)
     """
-    return bool(commit) and "-dirty" not in str(commit)
+    return bool(commit) and _DIRTY not in str(commit)
 
 
 def utc_now() -> str:

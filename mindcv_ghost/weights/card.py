@@ -137,7 +137,7 @@ class Card:
         rows = [
             ("model", _code(self.model, self.model_args)),
             ("parameters", f"{self.parameters:,}"),
-            ("data", f"{data['name']}, {data['train_images']:,} training images"),
+            ("data", _data_text(data)),
             ("classes", f"{self.num_classes}{_listed(self.class_names)}"),
             ("top-1", f"{self.top1}, split {data['val_split']}"),
             *(
@@ -215,6 +215,11 @@ def _printable(text: str) -> str:
 def _cell(value: object) -> str:
     """Return the text of a cell of a table in Markdown."""
     return _printable(str(value)).replace("|", "\\|")
+
+
+def _data_text(data: Mapping[str, Any]) -> str:
+    count = data["train_images"]
+    return data["name"] if count is None else f"{data['name']}, {count:,} training images"
 
 
 def _recipe_text(recipe: str | None) -> str:

@@ -162,6 +162,11 @@ def _download(text: str) -> Path:
     digits = _FRAGMENT.fullmatch(fragment)
     if not url.startswith(("http://", "https://")):
         raise CheckpointError(f"pretrained {text!r}: a URL begins with https:// or http://")
+    if "?" in url:
+        raise CheckpointError(
+            f"pretrained {text!r}: a URL is that of a folder, whose files are fetched by their "
+            "names below it, and has no query (?...). Download the files, and give their folder"
+        )
     if digits is None:
         raise CheckpointError(
             f"pretrained {text!r}: a URL is used only with its checksum, as {url}#sha256=DIGITS. "

@@ -110,6 +110,7 @@ def test_sha256sum_agrees(tmp_path):
         ("file:///pets#sha256=" + 64 * "0", "a URL begins with https:// or http://"),
         ("https://host/pets", "only with its checksum, as https://host/pets#sha256=DIGITS"),
         ("https://host/pets#sha256=12", "only with its checksum"),
+        ("https://host/pets?token=1#sha256=" + 64 * "0", "has no query"),
         ("https://host/pets#md5=" + 32 * "0", "only with its checksum"),
     ],
 )

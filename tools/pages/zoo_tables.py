@@ -134,7 +134,8 @@ def throughput_sentence(throughput: dict) -> str:
         "Images a second: inference in graph mode with this package's operators on "
         f"{throughput['hardware']} (MindSpore {throughput['versions']['mindspore']}, commit "
         f"`{throughput['commit']}`); medians of {throughput['rounds']} rounds, in which the "
-        "networks took turns. A dash: not measured.\n"
+        "networks took turns. A dash: not measured. Parallel branches were added up at each "
+        "call; parameters and MACs are those of the form that is trained.\n"
     )
 
 

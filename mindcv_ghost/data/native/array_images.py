@@ -55,6 +55,7 @@ def _array_images(source: ArraySource, primary: list, secondary: list, final: li
     settings["strides"] = planes[0].strides[1:]
     # What the operations after the geometry make of each byte.
     values = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], channels, 2)
+    seeded = [op for op in (*secondary, *final) if isinstance(op, SeededOp)]
     for op in (*primary, *secondary, *final):
         name = type(op).__name__
         if name == "RandomCrop" and op.size == (height, width) and len(set(op.padding)) == 1:
@@ -66,7 +67,7 @@ def _array_images(source: ArraySource, primary: list, secondary: list, final: li
                 raise Unavailable(f"images of {height} x {width} are resized")
         elif name in ("Rescale", "Normalize"):
             values = op(values)
-        elif name != "HWC2CHW" and not isinstance(op, SeededOp):
+        elif name != "HWC2CHW" and op not in seeded:
             raise Unavailable(f"{name} isn't one of the native loader's operations")
     return ArrayImages(source, planes, settings, values[:, 0].T, secondary, final)
 

@@ -23,18 +23,22 @@ class DecodedCache:
     Args:
         images: number of images in the set.
         megabytes: of memory.
+
+    Raises:
+        MemoryError: if there is no memory for the list of images.
     """
 
     def __init__(self, images: int, megabytes: int) -> None:
         library = load()
         self.handle = library.loader_new_cache(images, megabytes * 10**6)
-        if self.handle:
-            weakref.finalize(self, library.loader_delete_cache, self.handle)
+        if not self.handle:
+            raise MemoryError(f"no memory for a list of {images:,} images")
+        weakref.finalize(self, library.loader_delete_cache, self.handle)
 
     @property
     def bytes(self) -> int:
         """Bytes in use."""
-        return load().loader_cache_bytes(self.handle) if self.handle else 0
+        return load().loader_cache_bytes(self.handle)
 
 
 def cache_for(source: FolderSource, megabytes: int) -> DecodedCache | None:
@@ -54,4 +58,7 @@ def cache_for(source: FolderSource, megabytes: int) -> DecodedCache | None:
             continue
     if not sizes or np.mean(sizes) * len(source) > megabytes * 10**6:
         return None
-    return DecodedCache(len(source), megabytes)
+    try:
+        return DecodedCache(len(source), megabytes)
+    except MemoryError:
+        return None

@@ -90,9 +90,11 @@ def train_decoder(
         raise Unavailable("color_jitter changes hues")
     if augment.aug_splits not in (0, 1):
         raise Unavailable(f"aug_splits is {augment.aug_splits}")
+    # A SeededOp is called on images that the library has made, which stands for `primary`.
+    seeded = [op for op in (*transforms.secondary, *transforms.final) if isinstance(op, SeededOp)]
     for operation in (*transforms.primary, *transforms.secondary, *transforms.final):
         name = type(operation).__name__
-        if name not in _COMPUTED and not isinstance(operation, SeededOp):
+        if name not in _COMPUTED and operation not in seeded:
             raise Unavailable(f"{name} isn't one of the native loader's operations")
     settings = _settings(augment)
     settings["training"] = 1

@@ -73,10 +73,8 @@ int tail(Arguments arguments, bool with_shortcut) {
         float* saved = a[y + 1];
         const NormOutput first = {saved, saved + q.intrinsic};
         const NormOutput second = {saved + 2 * q.intrinsic, saved + 2 * q.intrinsic + q.ghosts};
-        const auto forward =
-            q.kernel == 1 ? ghost::pointwise_tail_forward : ghost::tail_forward;
-        forward(q, a[1], first_norm(a), a[4], second_norm(a), shortcut, a[y], first,
-                            second);
+        const auto forward = q.kernel == 1 ? ghost::pointwise_tail_forward : ghost::tail_forward;
+        forward(q, a[1], first_norm(a), a[4], second_norm(a), shortcut, a[y], first, second);
       });
 }
 

@@ -79,11 +79,12 @@ class PaddedLine {
 
 // The loops are inlined, so that sums in `each` stay in registers.
 
-// Calls each(i, place, bits, values) for all steps of a depthwise convolution's result: sum over the
-// taps t of weight[t] * x[i + distance of t]. `memory` holds a line.
+// Calls each(i, place, bits, values) for all steps of a depthwise convolution's result: sum over
+// the taps t of weight[t] * x[i + distance of t]. `memory` holds a line.
 template <typename Each>
-__attribute__((always_inline)) inline void convolve(const PaddedLine& p, const float* x, const float* weight, float* memory,
-                     const Each& each) {
+__attribute__((always_inline)) inline void convolve(const PaddedLine& p, const float* x,
+                                                    const float* weight, float* memory,
+                                                    const Each& each) {
   if (p.kernel() == 3) {
     const float* rows[3] = {x - p.row() - 1, x - 1, x + p.row() - 1};
     float w[9];  // a local copy, which `each` can't overwrite
@@ -107,8 +108,10 @@ __attribute__((always_inline)) inline void convolve(const PaddedLine& p, const f
 // each(i, place, bits, values) with the input's, and adds the weight's to `sums`. Both lines hold
 // zeros between the maps.
 template <typename Each>
-__attribute__((always_inline)) inline void convolve_backward(const PaddedLine& p, const float* e, const float* x,
-                              const float* weight, float* memory, double* sums, const Each& each) {
+__attribute__((always_inline)) inline void convolve_backward(const PaddedLine& p, const float* e,
+                                                             const float* x, const float* weight,
+                                                             float* memory, double* sums,
+                                                             const Each& each) {
   if (p.kernel() == 3) {
     const float* rows[3] = {e + p.row() - 1, e - 1, e - p.row() - 1};
     float w[9];

@@ -179,7 +179,8 @@ class Plan {
     switch (step.kind) {
       case StepKind::kMean:
         p->out_height = p->out_width = 1;
-        return step.channels == in.channels && step.input > 0;
+        return step.channels == in.channels && step.input > 0 && step.first == 0 &&
+               step.other == -1;
       case StepKind::kConvolution:
       case StepKind::kStem:
       case StepKind::kGhost: break;

@@ -38,7 +38,6 @@ class Line {
   int64_t margin() const { return reach == 0 ? 0 : round_up(reach * (width + 1), kLanes); }
   // Memory of so many channels, including what vectors read beyond.
   int64_t size(int64_t channels) const { return 2 * margin() + channels * stride + kLanes; }
-
 };
 
 // How many positions beyond whole vectors are better columns by themselves: few of them.

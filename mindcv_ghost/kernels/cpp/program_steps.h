@@ -70,7 +70,7 @@ inline void stem(const Run& run, const PlannedStep& p, Member* team) {
 
 // The mean of each map.
 inline void average(const Run& run, const PlannedStep& p, Member* team) {
-  const Map& in = run.input(p);
+  const Map &in = run.input(p), &out = run.output(p);
   const LineWriter writer(run, p);
   const int64_t plane = in.line.plane();
   team->each((in.channels + 15) / 16, [&](int64_t part) {
@@ -79,7 +79,8 @@ inline void average(const Run& run, const PlannedStep& p, Member* team) {
         const float* x = in.channel(c) + n * in.line.step;
         float sum = 0;
         for (int64_t i = 0; i < plane; ++i) sum += x[i];
-        run.output(p).channel(c)[n] = sum / static_cast<float>(plane);
+        out.channel(c)[n * out.line.step] = sum / static_cast<float>(plane);
+        writer.write_zeros(c, n);
       }
     }
   });

@@ -1,6 +1,6 @@
-// Convolutions of 3x3 with stride 2 of few channels and small maps, and the gradient of their input,
-// as products of lines (line_product.h): the maps are split by the parity of their rows and columns into four lines each,
-// in which a tap is at the same distance for all outputs.
+// Convolutions of 3x3 with stride 2 of few channels and small maps, and the gradient of their
+// input, as products of lines (line_product.h): the maps are split by the parity of their rows and
+// columns into four lines each, in which a tap is at the same distance for all outputs.
 #pragma once
 
 #include <algorithm>

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <new>
 
 #include "array_images.h"
 #include "colour.h"
@@ -222,8 +223,13 @@ int loader_is_plain_jpeg(const uint8_t* data, int64_t bytes) {
   return loader::is_plain_jpeg(data, bytes);
 }
 
+// Null if there is no memory for it.
 void* loader_new_cache(int64_t images, int64_t bytes) {
-  return new (std::nothrow) loader::DecodedCache(images, bytes);
+  try {
+    return new loader::DecodedCache(images, bytes);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 void loader_delete_cache(void* cache) { delete static_cast<loader::DecodedCache*>(cache); }
 int64_t loader_cache_bytes(void* cache) {
