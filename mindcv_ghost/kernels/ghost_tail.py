@@ -242,8 +242,8 @@ class NativeGhostModule(NativeCell, GhostModule):
     def emit(self, program: Program, x: Maps, **fields: Any) -> Maps:
         """Add the module as one step; ``fields``: ``other`` and ``outer`` of a step."""
         primary, cheap = self.primary, self.cheap
-        if cheap is None:
-            raise NotCovered("a Ghost module has no cheap branch")
+        if cheap is None or cheap.bn is None:
+            raise NotCovered("a Ghost module has no cheap branch with a BN")
         if not isinstance(primary.conv, NativeConv2d):
             raise NotCovered("a primary convolution isn't native")
         if self.act is not None or self.order is not None:

@@ -12,9 +12,8 @@ __all__ = ["digest_of", "is_repeatable", "sha256_of", "source_commit", "utc_now"
 
 _CHUNK_BYTES = 1 << 22
 _DIRTY = "-dirty"
-# Of what is run from a checkout; git's * matches slashes, too.
-_CODE = ("mindcv_ghost/*.py", "mindcv_ghost/*.cc", "mindcv_ghost/*.h", "tools/*.py")
-_CODE += ("benchmarks/*.py",)
+# Of what is run from a checkout. A star matches slashes, too.
+_CODE = ("mindcv_ghost/*.py", "mindcv_ghost/*.cc", "mindcv_ghost/*.h", "tools/*.py", "benchmarks/*")
 
 
 def source_commit() -> str | None:

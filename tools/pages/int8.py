@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tools.pages import markdown
+
 __all__ = [
     "int8_kinds_table",
     "int8_networks_table",
@@ -46,7 +48,7 @@ def int8_networks_table(result: Result) -> str:
         f"{scheme}; {result['calibration_images']} calibration images; top-1 of {images} held-out "
         f"digits, {100 / images:.2f} points each. {_provenance(result)}"
     )
-    return f"{_table(head, rows)}\n{note}\n"
+    return f"{markdown.table(head, rows)}\n{note}\n"
 
 
 def int8_trials_table(result: Result) -> str:
@@ -61,7 +63,7 @@ def int8_trials_table(result: Result) -> str:
     ]
     before = each["record"]["top1_float32"]
     note = f"`{each['model']}`, {before:.2f} % in float32, in the order in which they were tried."
-    return f"{_table(head, rows)}\n{note}\n"
+    return f"{markdown.table(head, rows)}\n{note}\n"
 
 
 def int8_kinds_table(result: Result) -> str:
@@ -84,7 +86,7 @@ def int8_kinds_table(result: Result) -> str:
                     _decibels(kind["per_tensor_worst_db"]),
                 )
             )
-    return _table(head, rows)
+    return markdown.table(head, rows)
 
 
 def int8_schemes_table(result: Result) -> str:
@@ -103,7 +105,7 @@ def int8_schemes_table(result: Result) -> str:
         f"One image of 224x224, {result['threads']} threads, medians of rounds in "
         f"turn; noise of the logits of the held-out digits. {_provenance(result)}"
     )
-    return f"{_table(head, rows)}\n{note}\n"
+    return f"{markdown.table(head, rows)}\n{note}\n"
 
 
 def _decibels(value: float | None) -> str:
@@ -115,8 +117,3 @@ def _provenance(result: Result) -> str:
         f"{result['hardware']}; {result['versions']}; commit `{result['commit']}`, "
         f"{result['date'][:10]}."
     )
-
-
-def _table(head: tuple, rows: list[tuple]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)

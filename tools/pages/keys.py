@@ -14,6 +14,7 @@ from mindcv_ghost.config.keys import (
     Key,
     keys_of,
 )
+from tools.pages.markdown import table
 
 __all__ = ["keys_table"]
 
@@ -28,16 +29,14 @@ def keys_table() -> str:
 
 
 def _section(section: str, keys: Iterable[Key], note: str = "") -> str:
-    head = "| key | meaning | legal values | default |\n| --- | --- | --- | --- |\n"
     rows = [_row(key) for key in keys if key.section == section]
-    return f"## {section}\n\n{note}{head}" + "".join(rows)
+    return f"## {section}\n\n{note}" + table(("key", "meaning", "legal values", "default"), rows)
 
 
-def _row(key: Key) -> str:
+def _row(key: Key) -> tuple[str, ...]:
     meaning = key.help
     if key.name in ADDITIONS:
         meaning += " (not in MindCV)"
     if key.name in DEVIATIONS:
         meaning += f" (MindCV's default differs: {DEVIATIONS[key.name]})"
-    cells = (f"`{key.name}`", meaning, key.type.legal, f"`{default_text(key)}`")
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return f"`{key.name}`", meaning, key.type.legal, f"`{default_text(key)}`"

@@ -23,6 +23,7 @@ from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure
 from tools.measure.proof_list import DATA_SETS, EPOCHS, PAIR, QUESTIONS, QUICK, ROWS, rows_of
+from tools.pages import markdown
 from tools.pages.charts import chart_main, save_chart
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "summary",
 ]
 
-NOT_RUN = "not run"
 TIMED_BATCH = "32"
 # The goals that were set before the first run, in points of top-1 on Fashion-MNIST.
 GOAL_LOSS, GOAL_PARENT, GOAL_LONG = 0.3, 94.5, 95.3
@@ -115,18 +115,6 @@ def read_proof(folder: str | os.PathLike) -> Proof:
     return Proof(records, times, published)
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Format the mean and the standard deviation over seeds.
-
-    >>> mean_and_spread([93.0, 94.0, 95.0]), mean_and_spread([93.0]), mean_and_spread([])
-    ('94.00 ± 1.00', '93.00', 'not run')
-    """
-    if not values:
-        return NOT_RUN
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
-
-
 def data_table(proof: Proof, data: str) -> str:
     """Return the table of a data set's networks."""
     head = ("Network", "Epochs", "Params (M)", "MACs (M)", "Top-1 (%)", "Right answers by seed")
@@ -143,7 +131,7 @@ def data_table(proof: Proof, data: str) -> str:
                 row.epochs,
                 f"{runs[0]['parameters'] / 1e6:.3f}" if runs else "–",
                 f"{runs[0]['macs'] / 1e6:.1f}" if runs else "–",
-                mean_and_spread(proof.top1(data, name)),
+                markdown.mean_and_spread(proof.top1(data, name)),
                 ", ".join(f"{one['correct']:,}" for one in runs) or "–",
                 _training_time(runs, 60, "{:.1f}") if runs else "–",
                 "–" if ms is None else f"{ms:.2f}",
@@ -151,7 +139,7 @@ def data_table(proof: Proof, data: str) -> str:
         )
     images = {one["images"] for one in proof.records if one["data"] == data}
     note = "".join(f"\nRight answers of {count:,} test images.\n" for count in sorted(images))
-    return _table(head, rows) + note
+    return markdown.table(head, rows) + note
 
 
 def _training_time(runs: Sequence[Mapping[str, Any]], unit: int, form: str) -> str:
@@ -185,7 +173,9 @@ def fit_table(proof: Proof) -> str:
             continue
         random = ["", "random_1", "random_3", "ghost_resnet20"]
         for start, names in (("fitted to ResNet-20", fitted), ("random", random)):
-            cells = [mean_and_spread(proof.top1(data, n, seed=0)) if n else "–" for n in names]
+            cells = [
+                markdown.mean_and_spread(proof.top1(data, n, seed=0)) if n else "–" for n in names
+            ]
             rows.append((title, start, *cells))
     note = (
         "\nTop-1 (%) of seed 0. Every number is a run of its own, whose schedule ends with its "
@@ -194,7 +184,7 @@ def fit_table(proof: Proof) -> str:
         "other way round wasn't run. The runs of 1 epoch have no warm-up, the longer ones one "
         "epoch of it.\n"
     )
-    return _table(head, rows) + note
+    return markdown.table(head, rows) + note
 
 
 def findings(proof: Proof) -> str:
@@ -279,7 +269,7 @@ def published_tables(proof: Proof) -> str:
     """Return the tables of others' numbers, each with its source."""
     parts = []
     for table in proof.published:
-        text = _table(tuple(table["columns"]), [tuple(row) for row in table["rows"]])
+        text = markdown.table(tuple(table["columns"]), [tuple(row) for row in table["rows"]])
         parts.append(f"**{table['title']}**\n\n{text}\nSource: {table['source']}\n")
     return "\n".join(parts) or "–\n"
 
@@ -291,8 +281,9 @@ def expectation(proof: Proof) -> str:
         return "What to expect of the quick trial: not measured yet."
     seconds = [one["train_seconds"] for one in runs]
     machines = sorted({one["hardware"] for one in runs})
+    top1 = markdown.mean_and_spread(proof.top1("fashion_mnist", QUICK))
     return (
-        f"Expect {mean_and_spread(proof.top1('fashion_mnist', QUICK))} % top-1 (mean and standard "
+        f"Expect {top1} % top-1 (mean and standard "
         f"deviation of {len(runs)} seed{'s' * (len(runs) > 1)}) after "
         f"{min(seconds):.0f} to {max(seconds):.0f} s of training on {' and '.join(machines)}."
     )
@@ -335,9 +326,9 @@ def summary(proof: Proof) -> str:
         if parent and ghost:
             first, second = (proof.runs(data, row)[0]["macs"] for row in PAIR)
             lines.append(
-                f"- {title}: Ghost-ResNet-20 **{mean_and_spread(ghost)} %** top-1 with "
+                f"- {title}: Ghost-ResNet-20 **{markdown.mean_and_spread(ghost)} %** top-1 with "
                 f"{second / first:.2f} of the operations of ResNet-20, which has "
-                f"**{mean_and_spread(parent)} %**.{_thin_text(proof, data)}\n"
+                f"**{markdown.mean_and_spread(parent)} %**.{_thin_text(proof, data)}\n"
             )
     if not lines:
         return "The accuracy of Ghost networks hasn't been measured yet.\n"
@@ -357,7 +348,7 @@ def _thin_text(proof: Proof, data: str) -> str:
         return ""
     return (
         " A thinner ResNet-20 with as many operations as the Ghost network has "
-        f"**{mean_and_spread(thin)} %**."
+        f"**{markdown.mean_and_spread(thin)} %**."
     )
 
 
@@ -372,7 +363,7 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     if not runs:
         return None
     return {
-        "top1": mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
+        "top1": markdown.mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
         "hours": _training_time(runs, 3600, "{:.2f}"),
         "parameters": runs[0]["parameters"],
         "epoch_seconds": _training_time(runs, runs[0]["epochs"], "{:.1f}"),
@@ -489,11 +480,6 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
             markeredgewidth=1.4,
         )
     axes.margins(x=0.08, y=0.1)
-
-
-def _table(head: tuple, rows: list[tuple]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
 PROOF_SECTIONS = {

@@ -31,6 +31,7 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.weights import list_shipped
+from tools.pages import markdown
 from tools.pages.benchmarks import benchmark_tables, read_results, scaling_table
 from tools.pages.digits_settings import DIGITS_SETTINGS_HEAD, digits_settings_rows
 from tools.pages.export import EXPORT_HEAD, export_failures, export_rows, export_sentence
@@ -146,7 +147,7 @@ def results_table(sources: Sources, page: Path) -> str:
         head = ("Model", "Context", "Top-1 (%)", "Top-5 (%)", "Params (M)", "Train T. (s/epoch)")
         head += ("Infer T. (ms/step)", "Download", "Config", "Log")
         if rows:
-            parts.append(f"**{title}**\n\n{_table(head, rows)}")
+            parts.append(f"**{title}**\n\n{markdown.table(head, rows)}")
     return "\n".join(parts)
 
 
@@ -226,7 +227,7 @@ def paper_table(sources: Sources, page: Path) -> str:
     head = ("Model (the paper's)", "Top-1 (%)", "Top-5 (%)", "Weights (M)", "FLOPs (B)")
     keys = ("name", "top1", "top5", "params_m", "flops_b")
     rows = [tuple(row[key] for key in keys) for row in sources.paper["rows"]]
-    return f"{_table(head, rows)}\nSource: {sources.paper['source']}\n"
+    return f"{markdown.table(head, rows)}\nSource: {sources.paper['source']}\n"
 
 
 def counts_table(sources: Sources, page: Path) -> str:
@@ -255,7 +256,7 @@ def counts_table(sources: Sources, page: Path) -> str:
                 paper[0]["flops_b"] if paper else "–",
             )
         )
-    return _table(head, rows)
+    return markdown.table(head, rows)
 
 
 def classifier_sentence(sources: Sources, page: Path) -> str:
@@ -296,7 +297,7 @@ def recipes_table(sources: Sources, page: Path) -> str:
         )
         for recipe in sources.recipes
     ]
-    return _table(("Recipe", "Model", "Data", "Epochs", "Hours", "Accuracy"), rows)
+    return markdown.table(("Recipe", "Model", "Data", "Epochs", "Hours", "Accuracy"), rows)
 
 
 def _hours_and_accuracy(recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple[str, str]:
@@ -327,7 +328,7 @@ def digits_sentence(sources: Sources, page: Path) -> str:
 def models_table(sources: Sources, page: Path) -> str:
     """Return the table of all registered models."""
     rows = models_rows(sources.registered, sources.recipes, page, sources.throughput)
-    return _table(MODEL_HEAD, rows)
+    return markdown.table(MODEL_HEAD, rows)
 
 
 def throughput_words(sources: Sources, page: Path) -> str:
@@ -338,7 +339,7 @@ def throughput_words(sources: Sources, page: Path) -> str:
 def ghostify_table(sources: Sources, page: Path) -> str:
     """Return the table of MindCV's convolutional networks before and after ghostify."""
     rows = ghostify_rows(sources.ghostify)
-    return f"{ghostify_sentence(sources.ghostify)}\n{_table(GHOSTIFY_HEAD, rows)}"
+    return f"{ghostify_sentence(sources.ghostify)}\n{markdown.table(GHOSTIFY_HEAD, rows)}"
 
 
 def ghostify_digits_table(sources: Sources, page: Path) -> str:
@@ -347,24 +348,25 @@ def ghostify_digits_table(sources: Sources, page: Path) -> str:
     if not sources.ghostify_digits["parts"]:
         return sentence
     head, rows = ghostify_digits_rows(sources.ghostify_digits)
-    return f"{sentence}\n{_table(head, rows)}"
+    return f"{sentence}\n{markdown.table(head, rows)}"
 
 
 def digits_settings_table(sources: Sources, page: Path) -> str:
     """Return the table of settings that were tried for the quick start."""
-    return _table(DIGITS_SETTINGS_HEAD, digits_settings_rows(sources.digits_settings["runs"]))
+    rows = digits_settings_rows(sources.digits_settings["runs"])
+    return markdown.table(DIGITS_SETTINGS_HEAD, rows)
 
 
 def export_table(sources: Sources, page: Path) -> str:
     """Return the table of the families' export to ONNX."""
     sentence = export_sentence(sources.export)
-    return f"{sentence}\n{_table(EXPORT_HEAD, export_rows(sources.export))}"
+    return f"{sentence}\n{markdown.table(EXPORT_HEAD, export_rows(sources.export))}"
 
 
 def all_paper_tables(sources: Sources, page: Path) -> str:
     """Return the paper's tables with our numbers beside its own."""
     tables = paper_tables(sources.paper_tables, sources.paper_rows)
-    return "\n".join(f"**{title}**\n\n{_table(PAPER_HEAD, rows)}" for title, rows in tables)
+    return "\n".join(f"**{title}**\n\n{markdown.table(PAPER_HEAD, rows)}" for title, rows in tables)
 
 
 def chart(sources: Sources, page: Path) -> str:
@@ -394,7 +396,7 @@ _SECTIONS = {
     "profile_operators": lambda sources, page: operator_table(sources.profile),
     "profile_chart": lambda sources, page: chart_link(sources.profile, page.stem),
     "releases": lambda sources, page: releases_table(sources.releases),
-    "shipped": lambda sources, page: _table(SHIPPED_HEAD, shipped_rows(list_shipped())),
+    "shipped": lambda sources, page: markdown.table(SHIPPED_HEAD, shipped_rows(list_shipped())),
     "support": lambda sources, page: support_table(sources.support["rows"]),
     "calls": lambda sources, page: calls_table(),
     "keys": lambda sources, page: keys_table(),
@@ -435,13 +437,13 @@ def fill(page: Path, text: str, sources: Sources) -> str:
             f"{page}: no table {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}"
         )
 
-    def table(match: re.Match) -> str:
+    def section(match: re.Match) -> str:
         name = match.group(1)
         body = _SECTIONS[name](sources, page)
         # Without the empty lines some Markdown readers make the table a part of the comment.
         return f"<!-- {name}:begin -->\n\n{body}\n<!-- {name}:end -->"
 
-    return _MARKED.sub(table, text)
+    return _MARKED.sub(section, text)
 
 
 def pages(root: str | os.PathLike) -> list[Path]:
@@ -467,11 +469,6 @@ def _name(model: str, ratio: int) -> str:
 
 def _link(words: str, target: Path, page: Path) -> str:
     return f"[{words}]({Path(os.path.relpath(target, page.parent)).as_posix()})"
-
-
-def _table(head: tuple, rows: list[tuple]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
 @tells_user_errors

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import statistics
 from pathlib import Path
 
 from mindcv_ghost.report import ReportError
+from tools.pages.markdown import mean_and_spread
 
 __all__ = [
     "GHOSTIFY_HEAD",
@@ -203,12 +203,8 @@ def ghostify_digits_rows(result: dict) -> tuple[tuple, list[tuple]]:
     rows = []
     for part, name in names.items():
         parts = [entry for entry in result["parts"] if entry["part"] == part]
-        cells = [_mean_and_spread(values) for values in zip(*(entry["top1"] for entry in parts))]
+        cells = [mean_and_spread(values) for values in zip(*(entry["top1"] for entry in parts))]
         cells = [cells[-1], *["–"] * epochs] if part == "base" else cells
         cost = [f"{parts[0][key] / 1e6:.2f}" for key in ("parameters", "macs")]
         rows.append((name, *cost, *cells))
     return head, rows
-
-
-def _mean_and_spread(values: tuple[float, ...]) -> str:
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
