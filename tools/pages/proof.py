@@ -57,7 +57,11 @@ _COMPARED = {
     "s_d": tuple((row, "ghost_resnet20") for row in ("s3", "s4", "s5", "d3", "d5")),
     "fit": (("fit_1", "random_1"), ("fit_3", "random_3"), ("fit_15", "ghost_resnet20")),
     "distilled": (("distilled", "ghost_resnet20"),),
-    "long": (("ghost_resnet20_long", "resnet20_long"),),
+    "long": (
+        ("resnet20_long", "resnet20"),
+        ("ghost_resnet20_long", "ghost_resnet20"),
+        ("ghost_resnet20_long", "resnet20_long"),
+    ),
 }
 _YES_OR_NO = ("parent", "thin", "distilled")  # whether the first row is as good as, or better
 
@@ -213,10 +217,13 @@ def _difference(proof: Proof, data: str, question: str, one: str, other: str) ->
         return ""
     gap = statistics.mean(a) - statistics.mean(b)
     compared = ROWS["random_1" if question == "fit" else other].title
-    text = f"{ROWS[one].title} is {abs(gap):.2f} points {'above' if gap >= 0 else 'below'} "
-    text += compared
-    epochs = ROWS[one].epochs
-    if epochs != EPOCHS or question == "fit":
+    epochs, name = ROWS[one].epochs, ROWS[one].title
+    is_longer = epochs != ROWS[other].epochs and question != "fit"
+    if is_longer:
+        name += f" after {epochs} epochs"
+        compared += f" after {ROWS[other].epochs}"
+    text = f"{name} is {abs(gap):.2f} points {'above' if gap >= 0 else 'below'} {compared}"
+    if not is_longer and (epochs != EPOCHS or question == "fit"):
         text += f" after {epochs} epoch{'s' * (epochs > 1)}"
     first, second = proof.runs(data, one)[0], proof.runs(data, other)[0]
     if first["macs"] != second["macs"]:
