@@ -12,7 +12,7 @@ import ast
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,7 +114,7 @@ def _shipped_weights() -> list[str]:
     return sorted({card.parent.name for card in _PACKAGE.glob("weights/shipped/*/*/card.json")})
 
 
-def _unlisted(values: Iterable[str]) -> list[tuple[str, str]]:
+def _unlisted(values: Collection[str]) -> list[tuple[str, str]]:
     """Return (command, option) where an option has values elsewhere, but takes a file or none."""
     flags = [
         (name, word)
@@ -122,8 +122,9 @@ def _unlisted(values: Iterable[str]) -> list[tuple[str, str]]:
         for call in _calls(command.module)
         if call.name == "add_argument" and call.is_flag
         for word in call.texts
+        if word in values
     ]
-    return [*_TAKES_FILE, *(each for each in flags if each[1] in set(values))]
+    return [*_TAKES_FILE, *flags]
 
 
 def _words() -> dict[str, list[str]]:

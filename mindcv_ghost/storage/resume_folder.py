@@ -136,17 +136,16 @@ def find_state(where: str, run_folder: Path) -> StateFile | None:
                 f"--resume {where}: no such file, and no run folder with states in {folder}. Give "
                 "a run folder, a file of its resume folder, or auto for the one in ckpt_save_dir."
             )
-    damaged, passed_over = [], False
+    damaged = []
     for file in reversed(files):
         try:
             state = open_state(file)
         except (DamagedFileError, UnreadableStateError) as error:
             if isinstance(error, DamagedFileError):
                 damaged.append(file)
-            passed_over = True
             _logger.warning("%s", error)
             continue
-        if passed_over:
+        if file is not files[-1]:
             _logger.warning("the state before it is intact and used instead: %s", file)
         if file.parent.resolve() == (run_folder / FOLDER).resolve():
             _rename_damaged(damaged)
