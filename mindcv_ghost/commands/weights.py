@@ -11,7 +11,7 @@ from mindcv_ghost.weights import Published, list_shipped
 
 __all__ = ["main"]
 
-_HEAD = ("model", "name", "data", "top-1", "size", "licence")
+_HEAD = ("model", "name", "model_args", "data", "top-1", "size", "licence")
 _HOW = (
     "`mindcv-ghost publish RUN_DIR OUT --license LICENCE` packs a finished run into a folder, and "
     "`--pretrained OUT` uses it."
@@ -45,5 +45,6 @@ def _table(shipped: Sequence[Published]) -> str:
 def _row(published: Published) -> tuple[str, ...]:
     card = published.card
     size = f"{published.weights.stat().st_size / 1e6:.2f} MB"
+    arguments = " ".join(f"{key}={value}" for key, value in card.model_args.items())
     data = str(card.data.get("name", ""))
-    return card.model, card.name, data, card.top1, size, card.license
+    return card.model, card.name, arguments or "-", data, card.top1, size, card.license

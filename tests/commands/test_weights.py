@@ -24,18 +24,19 @@ def test_without_any_it_says_how_to_publish(root, capsys):
     assert out.startswith("no weights come with this package. `mindcv-ghost publish RUN_DIR OUT")
 
 
-def test_model_name_data_accuracy_size_and_licence_are_listed(root, capsys):
-    write_published(root / "ghost_resnet20_cifar" / "pets")
-    write_published(root / "ghost_resnet18" / "pets", model="ghost_resnet18", license="MIT")
+def test_model_name_arguments_data_accuracy_size_and_licence_are_listed(root, capsys):
+    write_published(root / "ghost_resnet20_cifar" / "pets", model_args={})
+    changes = {"model_args": {"ratio": 4, "act": "relu6"}, "license": "MIT"}
+    write_published(root / "ghost_resnet18" / "pets", model="ghost_resnet18", **changes)
     ship(root)
     assert main([]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["model", "name", "data", "top-1", "size", "licence"]
+    assert head.split() == ["model", "name", "model_args", "data", "top-1", "size", "licence"]
     accuracy = ["91.00", "%", "(91", "of", "100", "images)"]
     size = ["0.02", "MB"]
     assert [row.split() for row in rows] == [
-        ["ghost_resnet18", "pets", "pets", *accuracy, *size, "MIT"],
-        ["ghost_resnet20_cifar", "pets", "pets", *accuracy, *size, "CC0-1.0"],
+        ["ghost_resnet18", "pets", "ratio=4", "act=relu6", "pets", *accuracy, *size, "MIT"],
+        ["ghost_resnet20_cifar", "pets", "-", "pets", *accuracy, *size, "CC0-1.0"],
     ]
 
 

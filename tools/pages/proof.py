@@ -9,11 +9,10 @@ there are none, and the tables say "not run".
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,20 @@ from typing import Any
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.json_file import read_json
+from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure
-from tools.measure.proof_list import DATA_SETS, EPOCHS, PAIR, QUESTIONS, QUICK, ROWS, rows_of
+from mindcv_ghost.weights.finding import Published, list_shipped
+from tools.measure.proof_list import (
+    DATA_SETS,
+    EPOCHS,
+    PAIR,
+    PREDICTIONS,
+    QUESTIONS,
+    QUICK,
+    ROWS,
+    Prediction,
+    rows_of,
+)
 from tools.pages import markdown
 from tools.pages.charts import chart_main, save_chart
 
@@ -32,6 +43,7 @@ __all__ = [
     "draw_chart",
     "draw_summary",
     "expectation",
+    "identity",
     "main",
     "read_proof",
     "recipe_summary",
@@ -46,24 +58,36 @@ _CAPTION = (
     "axes are logarithmic, and vertical axes don't begin at 0."
 )
 _MARKERS = "os^vDPX<>*hpd8"
-_WIDE = 4  # an axis with more between its ends has ticks at 1, 2 and 5 alone
+_WIDE = 3  # an axis with more between its ends has few ticks
+_FEW_TICKS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 _FIT_EPOCHS = (0, 1, 3, EPOCHS)
+# README's figure: row -> its name there, where the name is (in points from the symbol), and which
+# side of it that place is.
+_SUMMARY = {
+    "resnet20": ("ResNet-20", (-9, -4), "right"),
+    "ghost_resnet20": ("Ghost-ResNet-20", (9, -4), "left"),
+    "thin": ("thinner ResNet-20", (9, -4), "left"),
+    "resnet56": ("ResNet-56", (0, 9), "center"),
+    "ghost_resnet56": ("Ghost-ResNet-56", (0, -17), "center"),
+}
 # Question -> pairs of rows: the first is compared with the second.
 _COMPARED = {
     "parent": (("ghost_resnet20", "resnet20"), ("ghost_resnet56", "resnet56")),
-    "thin": (("ghost_resnet20", "thin"),),
+    "thin": (("ghost_resnet20", "thin"), ("d3", "thin"), ("d5", "thin")),
     "deep": (("resnet56", "resnet20"),),
     "shallow": (("ghost_resnet56", "resnet20"),),
     "s_d": tuple((row, "ghost_resnet20") for row in ("s3", "s4", "s5", "d3", "d5")),
     "fit": (("fit_1", "random_1"), ("fit_3", "random_3"), ("fit_15", "ghost_resnet20")),
-    "distilled": (("distilled", "ghost_resnet20"),),
+    "distilled": (("distilled", "ghost_resnet20"), ("resnet56", "ghost_resnet20")),
     "long": (
         ("resnet20_long", "resnet20"),
         ("ghost_resnet20_long", "ghost_resnet20"),
         ("ghost_resnet20_long", "resnet20_long"),
     ),
 }
-_YES_OR_NO = ("parent", "thin", "distilled")  # whether the first row is as good as, or better
+# Questions that are answered by whether the first row is as good as the second, or better.
+_YES_OR_NO = ("parent", "thin", "distilled")
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -91,9 +115,14 @@ class Proof:
         return [100 * one["correct"] / one["images"] for one in runs]
 
     def milliseconds(self, data: str, row: str) -> float | None:
-        """Return the time of a batch, if it was measured."""
+        """Return the time of an evaluated batch, if it was measured."""
         rows = self.times.get(data, {}).get("milliseconds", {})
-        return rows.get(row, {}).get(TIMED_BATCH)
+        return rows.get(_timed_as(row), {}).get(TIMED_BATCH)
+
+    def step_milliseconds(self, data: str, row: str) -> float | None:
+        """Return the time of a training step, if it was measured."""
+        rows = self.times.get(data, {}).get("step_milliseconds", {})
+        return rows.get(row if ROWS[row].needs else _timed_as(row))
 
 
 def read_proof(folder: str | os.PathLike) -> Proof:
@@ -109,6 +138,10 @@ def read_proof(folder: str | os.PathLike) -> Proof:
         if kind == "proof":
             if result["row"] not in ROWS or result["data"] not in DATA_SETS:
                 raise ReportError(f"{path}: there is no row {result['data']}, {result['row']}")
+            if result["epochs"]:
+                # Of the last epoch: its weights are last.ckpt, which the other numbers are of.
+                epochs = last_run(read_metrics(path.with_name(f"{path.stem}_metrics.csv")))
+                result["top5"] = epochs[-1]["top5"]
             records.append(result)
         elif kind == "proof_times":
             times[result["data"]] = result
@@ -122,13 +155,12 @@ def read_proof(folder: str | os.PathLike) -> Proof:
 def data_table(proof: Proof, data: str) -> str:
     """Return the table of a data set's networks."""
     head = ("Network", "Epochs", "Params (M)", "MACs (M)", "Top-1 (%)", "Right answers by seed")
-    head += ("Minutes of training", f"Inference, ms ({TIMED_BATCH} images)")
+    head += (f"Training, ms ({_step_images(proof, data)})", f"Inference, ms ({TIMED_BATCH} images)")
     rows = []
     for name, row in rows_of(data).items():
         runs = proof.runs(data, name)
         if row.question in ("fit", "quick"):
             continue
-        ms = proof.milliseconds(data, name)
         rows.append(
             (
                 row.title,
@@ -137,13 +169,23 @@ def data_table(proof: Proof, data: str) -> str:
                 f"{runs[0]['macs'] / 1e6:.1f}" if runs else "–",
                 markdown.mean_and_spread(proof.top1(data, name)),
                 ", ".join(f"{one['correct']:,}" for one in runs) or "–",
-                _training_time(runs, 60, "{:.1f}") if runs else "–",
-                "–" if ms is None else f"{ms:.2f}",
+                _milliseconds(proof.step_milliseconds(data, name), "{:.0f}"),
+                _milliseconds(proof.milliseconds(data, name), "{:.2f}"),
             )
         )
     images = {one["images"] for one in proof.records if one["data"] == data}
     note = "".join(f"\nRight answers of {count:,} test images.\n" for count in sorted(images))
     return markdown.table(head, rows) + note
+
+
+def _step_images(proof: Proof, data: str) -> str:
+    """Return "128 images", the size of the training steps that were timed."""
+    size = proof.times.get(data, {}).get("step_images")
+    return "a step" if size is None else f"{size} images"
+
+
+def _milliseconds(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
 
 
 def _training_time(runs: Sequence[Mapping[str, Any]], unit: int, form: str) -> str:
@@ -160,6 +202,13 @@ def _training_time(runs: Sequence[Mapping[str, Any]], unit: int, form: str) -> s
 
 def _seconds(run: Mapping[str, Any]) -> float:
     return run["epoch_seconds"] * run["epochs"]
+
+
+def _timed_as(row: str) -> str:
+    """Return the row that has the network of this one, and whose time is measured."""
+    if ROWS[row].question == "distilled":
+        return "ghost_resnet20"
+    return next(name for name, other in ROWS.items() if other.recipe == ROWS[row].recipe)
 
 
 def _cores(run: Mapping[str, Any]) -> str:
@@ -210,10 +259,8 @@ def findings(proof: Proof) -> str:
 
 def _difference(proof: Proof, data: str, question: str, one: str, other: str) -> str:
     """Compare two rows in a sentence; "" if one of them wasn't run."""
-    # A fitted start and a random one have their seeds in common.
-    seed = 0 if question == "fit" else None
-    a, b = proof.top1(data, one, seed), proof.top1(data, other, seed)
-    if not a or not b:
+    a, b = _compared(proof, data, one, other)
+    if not a or not b or (question == "distilled" and not proof.runs(data, "distilled")):
         return ""
     gap = statistics.mean(a) - statistics.mean(b)
     compared = ROWS["random_1" if question == "fit" else other].title
@@ -227,23 +274,49 @@ def _difference(proof: Proof, data: str, question: str, one: str, other: str) ->
         text += f" after {epochs} epoch{'s' * (epochs > 1)}"
     first, second = proof.runs(data, one)[0], proof.runs(data, other)[0]
     if first["macs"] != second["macs"]:
-        text += f", with {first['macs'] / second['macs']:.2f} of the operations and "
-        text += f"{first['parameters'] / second['parameters']:.2f} of the parameters"
+        shares = [
+            f"{first['macs'] / second['macs']:.2f} of the operations",
+            f"{first['parameters'] / second['parameters']:.2f} of the parameters",
+        ]
+        for measured, words in (
+            (proof.step_milliseconds, "the time of a training step"),
+            (proof.milliseconds, "the time of an evaluated batch"),
+        ):
+            ours, theirs = measured(data, one), measured(data, other)
+            shares += [f"{ours / theirs:.2f} of {words}"] if ours and theirs else []
+        text += f", with {', '.join(shares[:-1])} and {shares[-1]}"
     if len(a) < 2 or len(b) < 2:
         counts = sorted({len(a), len(b)})
         seeds = f"one seed against the mean of {counts[-1]}" if len(counts) > 1 else "one seed each"
-        return f"{text} ({seeds}: no standard error)."
-    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+        return f"{text} ({seeds}: no confidence interval)."
+    low, high = _confidence_interval(a, b)
     seeds = f"{len(a)} seeds each" if len(a) == len(b) else f"{len(a)} and {len(b)} seeds"
-    text = f"{text}. The standard error of that difference, from {seeds}, is {error:.2f} points."
-    return f"{_answer(gap, error)}{text}" if question in _YES_OR_NO else text
+    text += f". The difference's {100 * _CONFIDENCE:g} % confidence interval, from {seeds}, is "
+    text += f"{low:+.2f} to {high:+.2f} points."
+    return f"{_answer(low, high)}{text}" if question in _YES_OR_NO else text
 
 
-def _answer(gap: float, error: float) -> str:
+def _compared(
+    proof: Proof, data: str, one: str, other: str
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the accuracies of two rows; a fitted start and a random one are of the same seed."""
+    seed = 0 if ROWS[one].question == "fit" else None
+    return proof.top1(data, one, seed), proof.top1(data, other, seed)
+
+
+def _confidence_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Return Welch's interval of the difference of two means, for unequal variances."""
+    from scipy.stats import ttest_ind  # takes a second to import
+
+    interval = ttest_ind(a, b, equal_var=False).confidence_interval(_CONFIDENCE)
+    return float(interval.low), float(interval.high)
+
+
+def _answer(low: float, high: float) -> str:
     """Answer a question that is true if the first row isn't below the second."""
-    if abs(gap) <= 2 * error:
+    if low <= 0 <= high:
         return "**No clear difference.** "
-    return "**Yes.** " if gap > 0 else "**No.** "
+    return "**Yes.** " if low > 0 else "**No.** "
 
 
 def _goals(proof: Proof) -> list[str]:
@@ -270,6 +343,52 @@ def _goals(proof: Proof) -> list[str]:
 
 def _goal(goal: str, found: str, met: bool) -> str:
     return f"- {goal}: {found}, {'met' if met else '**missed**'}."
+
+
+def predictions(proof: Proof) -> str:
+    """Return the table of what was predicted, and what came out."""
+    head = ("Data", "Top-1 (%), or difference (points)", "Predicted", "Found")
+    rows = [
+        (DATA_SETS[one.data], _subject(one), one.expected, _found(proof, one))
+        for one in PREDICTIONS
+    ]
+    return markdown.table(head, rows)
+
+
+def _subject(prediction: Prediction) -> str:
+    rows = [prediction.row, prediction.other] if prediction.other else [prediction.row]
+    return " minus ".join(_title_with_epochs(row) for row in rows)
+
+
+def _title_with_epochs(row: str) -> str:
+    epochs = ROWS[row].epochs
+    after = "" if epochs == EPOCHS else f" after {epochs} epoch{'s' * (epochs != 1)}"
+    return f"{ROWS[row].title}{after}"
+
+
+def _found(proof: Proof, prediction: Prediction) -> str:
+    if not prediction.other:
+        return markdown.mean_and_spread(proof.top1(prediction.data, prediction.row))
+    a, b = _compared(proof, prediction.data, prediction.row, prediction.other)
+    if not a or not b:
+        return markdown.NOT_RUN
+    return f"{statistics.mean(a) - statistics.mean(b):+.2f}"
+
+
+def teacher_cost(proof: Proof) -> str:
+    """Say what the teacher of the distilled rows costs."""
+    lines = []
+    for data, times in proof.times.items():
+        teacher, step = times.get("teacher"), times.get("step_milliseconds", {})
+        if teacher and {"distilled", "ghost_resnet20"} <= set(step):
+            taught, alone = step["distilled"], step["ghost_resnet20"]
+            lines.append(
+                f"On {DATA_SETS[data]} a step of {times['step_images']} images takes "
+                f"{taught:.0f} ms with the teacher and {alone:.0f} ms without: "
+                f"{taught / alone:.1f} times as long. The teacher, which evaluates each batch, "
+                f"takes {teacher['memory_bytes'] / 1e6:.0f} MB of memory.\n"
+            )
+    return "".join(lines) or "What the teacher costs hasn't been measured yet.\n"
 
 
 def published_tables(proof: Proof) -> str:
@@ -335,7 +454,7 @@ def summary(proof: Proof) -> str:
             lines.append(
                 f"- {title}: Ghost-ResNet-20 **{markdown.mean_and_spread(ghost)} %** top-1 with "
                 f"{second / first:.2f} of the operations of ResNet-20, which has "
-                f"**{markdown.mean_and_spread(parent)} %**.{_thin_text(proof, data)}\n"
+                f"**{markdown.mean_and_spread(parent)} %**.{_others_text(proof, data)}\n"
             )
     if not lines:
         return "The accuracy of Ghost networks hasn't been measured yet.\n"
@@ -343,34 +462,49 @@ def summary(proof: Proof) -> str:
     return (
         "[![Top-1 against operations](docs/proof_summary.png)](docs/proof.md)\n\n"
         f"{_CAPTION}\n\n"
-        f"Measured on a CPU after {EPOCHS} epochs, mean and standard deviation of "
-        f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} ([all networks, and what "
-        f"this doesn't show](docs/proof.md)):\n\n{''.join(lines)}"
+        f"Measured on a CPU after {EPOCHS} epochs with s = 2 (one map in two is computed by an "
+        "ordinary convolution) and d = 1 (a cheap operation is a factor per channel), mean and "
+        f"standard deviation of {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} ([all "
+        f"networks, and what this doesn't show](docs/proof.md)):\n\n{''.join(lines)}"
     )
 
 
-def _thin_text(proof: Proof, data: str) -> str:
-    thin = proof.top1(data, "thin")
-    if not thin:
-        return ""
-    return (
-        " A thinner ResNet-20 with as many operations as the Ghost network has "
-        f"**{markdown.mean_and_spread(thin)} %**."
-    )
+def _others_text(proof: Proof, data: str) -> str:
+    """Return the results of the networks that the Ghost network has to be compared with."""
+    thin, d5, text = proof.top1(data, "thin"), proof.top1(data, "d5"), ""
+    if thin:
+        text += (
+            " A thinner ResNet-20 with as many operations as the Ghost network has "
+            f"**{markdown.mean_and_spread(thin)} %**."
+        )
+    if d5:
+        seeds = f" ({len(d5)} seed{'s' * (len(d5) > 1)})"
+        text += (
+            " With cheap kernels of 5x5 the Ghost network has "
+            f"**{markdown.mean_and_spread(d5)} %**{seeds}."
+        )
+    return text
 
 
 def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     """Return what a recipe's own runs gave; None if there are none.
 
     Returns:
-        ``top1``, ``hours`` and ``epoch_seconds`` as text, ``parameters`` and ``seeds``.
+        ``top1``, ``top5``, ``hours``, ``epoch_seconds``, ``inference`` and ``context`` (devices
+        and mode) as text, ``parameters``, ``seeds``, and ``published``: the weights that come with
+        this package, or None.
     """
     runs = [one for one in proof.records if one["recipe"] == recipe and not one["options"]]
     runs = [one for one in runs if one["epochs"]]
     if not runs:
         return None
+    ms, identities = proof.milliseconds(runs[0]["data"], runs[0]["row"]), map(identity, runs)
     return {
+        "context": f"{runs[0]['device']}x{runs[0]['ranks']}-G",
         "top1": markdown.mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
+        "top5": markdown.mean_and_spread([one["top5"] for one in runs]),
+        "inference": "–" if ms is None else f"{ms:.2f} (batch {TIMED_BATCH})",
+        "published": _published(set(identities)),
         "hours": _training_time(runs, 3600, "{:.2f}"),
         "parameters": runs[0]["parameters"],
         "epoch_seconds": _training_time(runs, runs[0]["epochs"], "{:.1f}"),
@@ -378,9 +512,20 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     }
 
 
+def identity(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a run has in common with no other, from its record or its weights' card."""
+    return tuple(facts.get(key) for key in ("recipe", "seed", "commit", "date"))
+
+
+def _published(identities: Set[tuple[Any, ...]]) -> Published | None:
+    """Return the weights of one of these runs, if they come with this package."""
+    found = (one for one in list_shipped() if identity(one.card.training) in identities)
+    return next(found, None)
+
+
 @dataclass(frozen=True)
 class _Point:
-    title: str
+    row: str
     macs: float
     ms: float | None
     top1: list[float]
@@ -391,19 +536,17 @@ class _Point:
 def _points(proof: Proof) -> dict[str, list[_Point]]:
     """Return data set -> the networks that were trained with the common budget."""
     found: dict[str, list[_Point]] = {}
+    drawn = [name for name, row in ROWS.items() if row.is_a_network or row.question == "distilled"]
+    markers = dict(zip(drawn, _MARKERS))
     for data in DATA_SETS:
-        for name, row in ROWS.items():
-            runs = proof.runs(data, name)
-            if not runs or not (row.is_a_network or row.question == "distilled"):
+        for name in drawn:
+            row, runs = ROWS[name], proof.runs(data, name)
+            if not runs:
                 continue
             colour = BLUE if row.title.startswith("Ghost") else GREY
             colour = ORANGE if row.question == "distilled" else colour
-            # A taught network is the same network as an untaught one.
-            timed = "ghost_resnet20" if row.question == "distilled" else name
-            ms = proof.milliseconds(data, timed)
-            marker = _MARKERS[list(ROWS).index(name) % len(_MARKERS)]
-            top1 = proof.top1(data, name)
-            point = _Point(row.title, runs[0]["macs"] / 1e6, ms, top1, colour, marker)
+            macs, ms = runs[0]["macs"] / 1e6, proof.milliseconds(data, name)
+            point = _Point(name, macs, ms, proof.top1(data, name), colour, markers[name])
             found.setdefault(data, []).append(point)
     return found
 
@@ -431,15 +574,25 @@ def draw_summary(folder: str | os.PathLike, png: str | os.PathLike) -> None:
     points = _points(read_proof(folder))
     if not points:
         return
-    figure = new_figure(3.0 + 4.6 * len(points), 3.6)
+    # README shows it at about this width, so the letters are as large as its text.
+    figure = new_figure(0.6 + 4.2 * len(points), 3.5)
     panels = figure.subplots(1, len(points), squeeze=False)[0]
-    shown: dict[str, Any] = {}
     for (data, networks), axes in zip(points.items(), panels):
-        _draw_panel(axes, [(p.macs, p) for p in networks], "multiply-adds of an image (millions)")
-        axes.set_title(DATA_SETS[data], size=10, loc="left")
-        handles, names = axes.get_legend_handles_labels()
-        shown = {**dict(zip(names, handles)), **shown}
-    _put_legend(panels[-1], list(shown.values()), list(shown))
+        shown = [(p.macs, p) for p in networks if p.row in _SUMMARY]
+        _draw_panel(axes, shown, "multiply-adds of an image (millions)", size=11)
+        axes.set_title(DATA_SETS[data], size=12, loc="left")
+        axes.margins(x=0.18, y=0.2)
+        for macs, point in shown:
+            name, offset, side = _SUMMARY[point.row]
+            axes.annotate(
+                name,
+                (macs, statistics.mean(point.top1)),
+                xytext=offset,
+                textcoords="offset points",
+                ha=side,
+                size=10,
+                color=point.colour,
+            )
     save_chart(figure, png, folder)
 
 
@@ -450,11 +603,13 @@ def _put_legend(axes: Any, handles: Sequence[Any], names: Sequence[str]) -> None
     )
 
 
-def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -> None:
+def _draw_panel(
+    axes: Any, points: Sequence[tuple[float, _Point]], label: str, size: int = 9
+) -> None:
     from matplotlib import ticker  # new_figure says so where it isn't installed
 
-    axes.set_xlabel(label, size=9)
-    axes.set_ylabel("top-1 (%)", size=9)
+    axes.set_xlabel(label, size=size)
+    axes.set_ylabel("top-1 (%)", size=size)
     axes.grid(axis="y", color="#DDDDDD", lw=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -466,11 +621,11 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
     places = [x for x, _ in points]
     if max(places) > _WIDE * min(places):
         # Each of 8, 9, 10 and 90, 100 would touch its neighbour.
-        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=_FEW_TICKS))
         axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(which="both", labelsize=8, length=3, pad=3)  # 10 is a tick like 9
+    axes.tick_params(which="both", labelsize=size - 1, length=3, pad=3)  # 10 is a tick like 9
     for x, point in points:
         mean = statistics.mean(point.top1)
         bar = statistics.stdev(point.top1) if len(point.top1) > 1 else None
@@ -480,7 +635,7 @@ def _draw_panel(axes: Any, points: Sequence[tuple[float, _Point]], label: str) -
             yerr=bar,
             fmt=point.marker,
             color=point.colour,
-            label=point.title,
+            label=ROWS[point.row].title,
             capsize=3,
             markersize=7,
             markerfacecolor="none",  # some networks are at about the same place
@@ -493,6 +648,8 @@ PROOF_SECTIONS = {
     **{f"proof_{data}": (lambda proof, data=data: data_table(proof, data)) for data in DATA_SETS},
     "proof_fit": fit_table,
     "proof_findings": findings,
+    "proof_predictions": predictions,
+    "proof_teacher": teacher_cost,
     "proof_published": published_tables,
     "proof_quick": lambda proof: expectation(proof) + "\n",
     "proof_runs": runs_list,

@@ -176,16 +176,19 @@ def _run_row(run: dict, recipe: DescribedRecipe, sources: Sources, page: Path) -
 
 
 def _proof_row(summary: dict, recipe: DescribedRecipe, sources: Sources, page: Path) -> tuple:
-    seeds = summary["seeds"]
+    seeds, published = summary["seeds"], summary["published"]
+    download = "–"
+    if published is not None:
+        download = _link(f"`{published.folder.name}`", published.folder, page)
     return (
         _network_name(recipe),
-        "CPUx1-G",
+        summary["context"],
         f"{summary['top1']} ({seeds} seed{'s' * (seeds > 1)})",
-        "–",
+        summary["top5"],
         f"{summary['parameters'] / 1e6:.2f}",
         summary["epoch_seconds"],
-        "–",
-        "–",
+        summary["inference"],
+        download,
         _link("cfg", recipe.path, page),
         _link("runs", sources.root / PROOF_PAGE, page),
     )
@@ -458,7 +461,7 @@ def _network_name(recipe: DescribedRecipe) -> str:
     """Return the model with its arguments, if they aren't the default ones."""
     arguments = dict(recipe.values.get("model_args") or {})
     words = [f"{key} {value}" for key, value in arguments.items()]
-    words += ["fitted"] if recipe.values.get("ghostify") else []
+    words = [f"fitted to {', '.join(words)}"] if recipe.values.get("ghostify") else words
     words += ["distilled"] if recipe.values.get("teacher") else []
     return f"{recipe.model} ({', '.join(words)})" if words else recipe.model
 
