@@ -238,7 +238,7 @@ def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeyp
     steps = {"a": lambda: None, "taught": lambda: None}
     teacher = {"row": "resnet56", "memory_bytes": 5}
     monkeypatch.setattr(proof_times, "_batches", lambda data: calls)
-    monkeypatch.setattr(proof_times, "_steps", lambda data, weights: (steps, teacher))
+    monkeypatch.setattr(proof_times, "_steps", lambda data: (steps, teacher))
     monkeypatch.setattr("tools.measure.turns._median_seconds", median_seconds)
     monkeypatch.setattr(proof_times.compat, "set_up", lambda *arguments: None)
     monkeypatch.setattr("tools.measure.commits.source_commit", lambda: "abc")

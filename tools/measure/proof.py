@@ -369,7 +369,7 @@ def main(argv: list[str] | None = None) -> int:
         from tools.measure.proof_times import measure
 
         for name in [arguments.data] if arguments.data else DATA_SETS:
-            measure(arguments.out, name, runner.weights)
+            measure(arguments.out, name)
         return 0
     chosen = _chosen(arguments)
     if arguments.list:

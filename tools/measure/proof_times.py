@@ -13,9 +13,11 @@ os.environ.setdefault("GLOG_v", "3")
 
 from mindcv_ghost import compat
 from mindcv_ghost.config import load_config
+from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.hardware import describe_hardware
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import utc_now
+from mindcv_ghost.weights.finding import Published, list_shipped
 from tools.measure.commits import repeatable_commit
 from tools.measure.proof_list import IMAGES, Experiment, rows_of
 from tools.measure.turns import evaluations, seconds_in_turns
@@ -29,22 +31,22 @@ ROUNDS, SECONDS = 5, 0.1
 STEP_SECONDS = 1.0  # a step is longer, and the first one of a turn isn't counted
 
 
-def measure(out: Path, data: str, teacher_weights: Callable[[Experiment], Path]) -> None:
+def measure(out: Path, data: str) -> None:
     """Time an evaluated batch and a training step of each network, in turns.
 
     Args:
         out: folder of the records; ``times_DATA.json`` in it is replaced.
         data: the data set, a key of ``DATA_SETS``.
-        teacher_weights: returns the file of an experiment that teaches.
     """
     import mindspore as ms
 
     commit = repeatable_commit()
+    out.mkdir(parents=True, exist_ok=True)
     compat.set_up("CPU", 0, ms.GRAPH_MODE, None)
     times: dict[str, Any] = {}
     for (row, batch), values in seconds_in_turns(_batches(data), ROUNDS, SECONDS).items():
         times.setdefault(row, {})[str(batch)] = _milliseconds(values)
-    steps, teacher = _steps(data, teacher_weights)
+    steps, teacher = _steps(data)
     result = {
         "kind": "proof_times",
         "data": data,
@@ -83,9 +85,7 @@ def _batches(data: str) -> Calls:
     return cases
 
 
-def _steps(
-    data: str, teacher_weights: Callable[[Experiment], Path]
-) -> tuple[Calls, dict[str, Any]]:
+def _steps(data: str) -> tuple[Calls, dict[str, Any]]:
     """Return row -> a call that trains a step as train.py does, and what the teacher costs."""
     import mindspore as ms
     import numpy as np
@@ -105,7 +105,7 @@ def _steps(
             continue
         words = ["--config", str(RECIPES / experiment.recipe)]
         if experiment.parent is not None:
-            words += ["--teacher_ckpt", str(teacher_weights(experiment.parent))]
+            words += ["--teacher_ckpt", str(_published(experiment.parent).weights)]
         config = load_config(words)
         classes = config.model.num_classes
         loaded, teacher = load_teacher(config, classes, collectives), None
@@ -119,6 +119,14 @@ def _steps(
         labels = random.randint(0, classes, STEP_IMAGES).astype(np.int32)
         calls[name] = _step(learner.step.set_train(), ms.Tensor(images), ms.Tensor(labels))
     return calls, cost
+
+
+def _published(experiment: Experiment) -> Published:
+    """Return the weights of a recipe that come with this package: any will do for the time."""
+    for published in list_shipped():
+        if published.card.training["recipe"] == experiment.recipe:
+            return published
+    raise ReportError(f"no weights of {experiment.recipe} come with this package")
 
 
 def _step(step: Any, images: Any, labels: Any) -> Callable[[], object]:
