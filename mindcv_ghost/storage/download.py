@@ -95,8 +95,8 @@ def _complete(url: str, part: Path, algorithm: str, wanted: str, largest: int) -
                 )
             # The beginning may have been another file's: once more, from the start.
         elif _size(part) <= started:
-            break
-    raise DownloadError(f"cut off after {_size(part):,} bytes again and again")
+            raise DownloadError(f"nothing more arrived after {_size(part):,} bytes")
+    raise DownloadError(f"incomplete after {_TRANSFERS} transfers: {_size(part):,} bytes")
 
 
 def _transfer(url: str, part: Path, start: int, largest: int) -> bool:

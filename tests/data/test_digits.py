@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_a_folder_with_other_content_is_not_touched(tmp_path):
     with pytest.raises(DataError, match="isn't the digits"):
         write_digits(str(tmp_path))
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_digits_that_lack_an_image_are_refused_and_not_touched(digits, tmp_path, split):
+    copy = tmp_path / "digits"
+    shutil.copytree(digits / "digits", copy)
+    assert write_digits(str(tmp_path)) == str(copy)
+    next(copy.glob(f"{split}/3/*.png")).unlink()
+    with pytest.raises(DataError, match="1,437 images in train and 360 in val"):
+        write_digits(str(tmp_path))
+    assert len(list(copy.glob("*/*/*.png"))) == 1796
 
 
 def test_the_error_names_a_folder_that_cannot_be_written(tmp_path):

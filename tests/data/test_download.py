@@ -412,7 +412,9 @@ def test_what_has_arrived_is_kept_when_every_mirror_cuts_off(
     served("fashion_mnist", contents)
     server.ranges = False
     server.cut = dict.fromkeys(server.files, 50_000)
-    with pytest.raises(DataError, match="(?s)cut off after 50,000 bytes.*the next start goes on"):
+    with pytest.raises(
+        DataError, match="(?s)nothing more arrived after 50,000 bytes.*the next start goes on"
+    ):
         open_source("fashion_mnist", str(tmp_path / "data"), "train", download=True)
     part = tmp_path / "data" / "fashion-mnist" / ".train-images-idx3-ubyte.gz.part"
     assert part.read_bytes() == contents[0][:50_000]

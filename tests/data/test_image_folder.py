@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from mindcv_ghost.data.sets.image_folder import FolderSource, class_folders
+from mindcv_ghost.data.sets.image_folder import FolderSource, class_folders, refuse_other_classes
 from mindcv_ghost.data.sets.paths import printable
 from mindcv_ghost.data.sets.sources import check_splits, class_names, open_source
 from mindcv_ghost.errors import DataError
@@ -181,6 +181,20 @@ def test_a_class_that_only_val_has_is_named(folder):
     train = open_source("imagenet", str(folder), "train")
     with pytest.raises(DataError, match="1 only in validation: elk"):
         check_splits(train, open_source("imagenet", str(folder), "val"), 10)
+
+
+def test_comparing_the_classes_of_two_splits_reads_each_list_twice_however_many_there_are():
+    class Names(list):
+        readings = 0
+
+        def __iter__(self):
+            self.readings += 1
+            return super().__iter__()
+
+    # ImageNet-21K has 21,841 classes.
+    train, val = (Names(f"n{k:08d}" for k in range(2000)) for _ in range(2))
+    refuse_other_classes("train", train, "val", val)
+    assert (train.readings, val.readings) == (2, 2)
 
 
 def test_validation_alone_takes_its_labels_from_the_training_folders(folder):

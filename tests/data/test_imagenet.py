@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
@@ -174,6 +176,22 @@ def test_a_file_that_is_not_a_devkit_is_refused(tmp_path, make, text):
     make(path)
     with pytest.raises(DataError, match=text):
         read_devkit(str(path))
+
+
+def test_a_devkit_packed_by_xz_is_read_and_a_damaged_one_refused(tmp_path, val, devkit, capsys):
+    packed = tmp_path / "devkit.tar.xz"
+    with gzip.open(devkit) as archive:
+        content = lzma.compress(archive.read())
+    packed.write_bytes(content)
+    assert read_devkit(str(packed)) == [WNIDS[k - 1] for k in TRUTH]
+    middle = len(content) // 2
+    packed.write_bytes(content[:middle] + bytes(32) + content[middle + 32 :])
+    before = tree(val)
+    assert main(["sort-val", "--val_dir", str(val), "--devkit", str(packed)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: the devkit can't be read: {packed} can't be unpacked: ")
+    assert "Give ILSVRC2012_devkit_t12.tar.gz" in error
+    assert tree(val) == before
 
 
 META = "ILSVRC2012_devkit_t12/data/meta.mat"

@@ -17,7 +17,7 @@ from tools.pages.benchmarks import (
     read_results,
     scaling_table,
 )
-from tools.pages.charts import digest_of
+from tools.pages.charts import source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = {"command": "a.py", "machine": "a CPU, 2 cores", "versions": "x 1", "commit": "abc"}
@@ -134,7 +134,7 @@ def test_the_chart_ends_with_the_digest_of_its_results(results, tmp_path):
     pytest.importorskip("matplotlib")
     assert main([str(results), str(tmp_path / "chart.png")]) == 0
     data = (tmp_path / "chart.png").read_bytes()
-    assert data.startswith(b"\x89PNG") and data.endswith(digest_of(results).encode())
+    assert data.startswith(b"\x89PNG") and data.endswith(source_digest(results).encode())
     draw_chart(results, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == data
 
@@ -145,5 +145,5 @@ def test_the_committed_chart_is_of_the_committed_results():
     if not any(row["ratio"] is not None for row in rows):
         assert not png.exists()
         return
-    digest = digest_of(ROOT / "benchmarks" / "results.csv")
+    digest = source_digest(ROOT / "benchmarks" / "results.csv")
     assert png.read_bytes().endswith(digest.encode()), "stale: make bench draws it anew"

@@ -33,6 +33,7 @@ def mpirun(monkeypatch, tmp_path):
 
     monkeypatch.setattr(digits_settings.subprocess, "run", run)
     monkeypatch.setattr(digits_settings, "OUT", tmp_path / "out.json")
+    monkeypatch.setattr(digits_settings, "repeatable_commit", lambda: "0123456789ab")
     return commands
 
 
@@ -43,6 +44,7 @@ def test_runs_that_the_file_has_are_not_repeated(mpirun, tmp_path):
     runs = json.loads((tmp_path / "out.json").read_text())["runs"]
     assert [run["top1"] for run in runs] == [[81.9, 98.61, 98.33]] * 3
     assert {run["first_val_loss"] for run in runs} == {0.6}
+    assert {run["commit"] for run in runs} == {"0123456789ab"}
 
 
 def test_the_table_has_each_seeds_best_epoch():

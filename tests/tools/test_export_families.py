@@ -9,7 +9,16 @@ import pytest
 from mindcv.models import registry
 
 import mindcv_ghost  # noqa: F401
-from tools.measure.export_families import FAMILIES, agrees, networks, run_one, summarise
+from tools.measure import export_families
+from tools.measure.export_families import (
+    FAMILIES,
+    agrees,
+    networks,
+    run_one,
+    summarise,
+    time_all,
+    translate_all,
+)
 from tools.pages.export import export_failures, export_rows, export_sentence
 
 RESULT = {
@@ -68,6 +77,44 @@ def test_the_page_names_the_share_and_the_failures():
         "- `gone_a`: X in y can't",
         "- `none_a` doesn't run in MindSpore: KeyError",
     ]
+
+
+def test_times_of_another_machine_than_the_exports_are_said_to_be():
+    assert "times" not in export_sentence(RESULT)
+    assert "times" not in export_sentence({**RESULT, "hardware_of_times": "a CPU"})
+    told = export_sentence({**RESULT, "hardware_of_times": "another CPU"})
+    assert " a CPU, MindSpore 2.8.0, " in told
+    assert told.endswith("; commit `abc`. The times are of another CPU.\n")
+
+
+@pytest.mark.parametrize("hardware, kept", [("this CPU", [7.0, 3.0]), ("another CPU", [7.0, None])])
+def test_times_of_one_machine_alone_stand_in_the_table(tmp_path, monkeypatch, hardware, kept):
+    monkeypatch.setattr(export_families, "describe_hardware", lambda: "this CPU")
+    monkeypatch.setattr(export_families, "milliseconds", lambda path, side: 7.0)
+    rows = [{"model": m, "image_size": 32, "milliseconds": 3.0} for m in ("new", "old")]
+    (tmp_path / "new.onnx").write_bytes(b"")
+    result = {"hardware_of_times": hardware, "rows": rows}
+    time_all(result, tmp_path)
+    assert [row.get("milliseconds") for row in result["rows"]] == kept
+    assert result["hardware_of_times"] == "this CPU"
+
+
+@pytest.mark.parametrize(
+    "far, status, told", [(0.2, 1, "1 of 2 registered"), (1e-6, 0, "2 of 2 registered")]
+)
+def test_translating_all_prints_what_fails_and_its_status_says_whether_anything_did(
+    tmp_path, monkeypatch, capsys, far, status, told
+):
+    found = {"resnet18": {"difference": 1e-6}, "vgg11": {"difference": far}}
+    found["pit_ti"] = {"cannot_run": "KeyError"}
+    monkeypatch.setattr(mindcv, "list_models", lambda: list(found))
+    monkeypatch.setattr(
+        export_families, "run_one", lambda name, side, folder: {"model": name, **found[name]}
+    )
+    assert translate_all(2, tmp_path) == status
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert [json.loads(row)["model"] for row in rows] == ["vgg11"] * status
+    assert last == f"{told} networks agree; 1 more don't run"
 
 
 @pytest.mark.slow

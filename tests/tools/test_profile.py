@@ -9,7 +9,7 @@ import pytest
 
 from mindcv_ghost.report import ReportError
 from tools.pages import profile
-from tools.pages.charts import digest_of
+from tools.pages.charts import source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"peak_gflops": 200, "peak_gbytes": 40, "case": "n, training, 2 images of 8x8"}
@@ -90,10 +90,10 @@ def test_a_damaged_profile_is_refused_with_its_line(file, old, new):
 def test_the_chart_ends_with_the_digest_of_its_profile(file, tmp_path):
     pytest.importorskip("matplotlib")
     assert profile.main([str(file), str(tmp_path / "chart.png")]) == 0
-    assert (tmp_path / "chart.png").read_bytes().endswith(digest_of(file).encode())
+    assert (tmp_path / "chart.png").read_bytes().endswith(source_digest(file).encode())
 
 
 def test_the_committed_chart_is_of_the_committed_profile():
-    digest = digest_of(ROOT / "benchmarks" / "profile.csv")
+    digest = source_digest(ROOT / "benchmarks" / "profile.csv")
     png = ROOT / "docs" / "performance_profile.png"
     assert png.read_bytes().endswith(digest.encode()), "stale: make bench draws it anew"

@@ -102,6 +102,59 @@ def test_a_row_replaces_that_of_the_same_environment(tmp_path, monkeypatch):
     ]
 
 
+@pytest.fixture
+def environment_whose_pytest(tmp_path, monkeypatch):
+    """Make the environment 2.8.0: its pytest reports one passed test and ends with a status."""
+    monkeypatch.setattr(support, "FOLDER", tmp_path)
+    monkeypatch.setattr(support, "OUT", tmp_path / "support.json")
+    monkeypatch.setattr(support, "prepare", lambda environment: None)
+    (tmp_path / "report.xml").write_text(
+        '<testsuite time="1"><testcase classname="tests.convert.test_convert" name="test_a"/>'
+        "</testsuite>"
+    )
+    packages = json.dumps({"mindspore": "2.8.0", "python": "3.11.7", "numpy": "1.26.4"})
+
+    def make(status):
+        python = tmp_path / "2.8.0" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(
+            f"""#!/bin/sh
+if [ "$1" = -c ]; then echo '{packages}'; exit; fi
+for argument; do
+    case "$argument" in
+        --junitxml=*) cp {tmp_path}/report.xml "${{argument#--junitxml=}}" ;;
+    esac
+done
+exit {status}
+"""
+        )
+        python.chmod(0o755)
+
+    return make
+
+
+@pytest.mark.parametrize("status", [2, 3, 4, 5, 137])
+def test_tests_that_did_not_come_to_their_end_replace_no_row(
+    environment_whose_pytest, capsys, status
+):
+    environment_whose_pytest(status)
+    support.record(row("2.8.0", convert={"passed": 40, "failed": 0, "skipped": 0}))
+    before = support.OUT.read_text()
+    assert support.main(["--only", "2.8.0"]) == 1
+    assert support.OUT.read_text() == before
+    told = capsys.readouterr().out
+    assert f"2.8.0 not recorded: pytest ended with status {status} before all" in told
+    assert "0 failed" not in told
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_tests_that_came_to_their_end_are_recorded(environment_whose_pytest, status):
+    environment_whose_pytest(status)
+    support.main(["--only", "2.8.0"])
+    (recorded,) = json.loads(support.OUT.read_text())["rows"]
+    assert recorded["subjects"]["convert"] == {"passed": 1, "failed": 0, "skipped": 0}
+
+
 def test_the_table_has_a_row_for_each_environment_and_marks_failures():
     good, bad = dict(passed=5, failed=0, skipped=1), dict(passed=4, failed=2, skipped=0)
     table = support_table([row(train=good, resume=bad)])

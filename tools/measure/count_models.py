@@ -1,10 +1,13 @@
 """Count parameters, MACs and activations of the model zoo: results/complexity.json.
 
 python -m tools.measure.count_models
+
+Commit first: a record names its code.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,8 +18,11 @@ from mindcv.models import registry
 
 import mindcv_ghost
 from mindcv_ghost.analysis.complexity import ComplexityReport, count_macs
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.models.papers import paper_of
 from mindcv_ghost.storage.atomic_file import write_text
+from mindcv_ghost.storage.provenance import utc_now
+from tools.measure.commits import repeatable_commit
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 OUT = RESULTS / "complexity.json"
@@ -84,8 +90,11 @@ def _numbers(report: ComplexityReport) -> dict:
     }
 
 
-def main() -> int:
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
     """Count all networks and write the file; return the exit status."""
+    argparse.ArgumentParser(prog="python -m tools.measure.count_models").parse_args(argv)
+    commit = repeatable_commit()
     paper = json.loads((RESULTS / "paper_tables.json").read_text(encoding="utf-8"))
     rows = [row for table in paper["tables"] for row in table["rows"]]
     result = {
@@ -94,6 +103,8 @@ def main() -> int:
         "input": [3, 224, 224],
         "num_classes": 1000,
         "versions": {"mindspore": mindspore.__version__},
+        "commit": commit,
+        "date": utc_now(),
         "models": [count(name, ratio) for name in MODELS for ratio in (2, 4)],
         "registered": [count_registered(name) for name in zoo()],
         "paper_rows": [count_row(row) for row in rows],

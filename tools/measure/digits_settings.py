@@ -4,7 +4,7 @@ python -m tools.measure.digits_settings [--setting NAME ...] [--seed N ...]
 
 Each run is the quick start's training, by mpirun with two processes. The file is written after each
 run, and runs that it has aren't repeated. Processor seconds stand beside the accuracies, because
-they hardly depend on what else the machine does.
+they hardly depend on what else the machine does. Commit first: a record names its code.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mindcv_ghost.report.json_file import read_json
 from mindcv_ghost.report.metrics import read_metrics
 from mindcv_ghost.storage.atomic_file import write_text
 from mindcv_ghost.storage.provenance import utc_now
+from tools.measure.commits import repeatable_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "results" / "digits_settings.json"
@@ -105,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=list(SETTINGS)[:1])
     parser.add_argument("--seed", nargs="+", type=int, default=[42, 1, 2, 3, 4])
     arguments = parser.parse_args(argv)
+    commit = repeatable_commit()  # once: the file that is written belongs to the commit, too
     runs = read_json(OUT)["runs"] if OUT.exists() else []
     for setting in arguments.setting:
         for seed in arguments.seed:
@@ -115,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
                 "options": options,
                 "hardware": describe_hardware(),
                 "versions": compat.installed_versions(),
+                "commit": commit,
                 "date": utc_now(),
             }
             runs.append({"setting": setting, "seed": seed, **train(options, seed), **facts})

@@ -1,10 +1,13 @@
 """Ghostify every convolutional network that MindCV lists: results/ghostify.json.
 
 python -m tools.measure.ghostify_models
+
+Commit first: a record names its code.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import itertools
 import json
@@ -15,8 +18,11 @@ import mindcv
 import mindspore
 from mindspore.common import initializer
 
+from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.storage.atomic_file import write_text
+from mindcv_ghost.storage.provenance import utc_now
 from mindcv_ghost.surgery import ghostify
+from tools.measure.commits import repeatable_commit
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "ghostify.json"
 # MindCV's networks of attention or linear layers. Their only convolutions, if any, embed patches.
@@ -81,8 +87,11 @@ def _family(name: str) -> str:
     return registry.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
 
 
-def main() -> int:
+@tells_user_errors
+def main(argv: list[str] | None = None) -> int:
     """Ghostify all networks and write the file; return the exit status."""
+    argparse.ArgumentParser(prog="python -m tools.measure.ghostify_models").parse_args(argv)
+    commit = repeatable_commit()
     # The weights don't matter here, and truncated normal numbers take minutes to draw.
     initializer.TruncatedNormal._initialize = initializer.Normal._initialize
     rows = []
@@ -96,6 +105,8 @@ def main() -> int:
         "ratio": RATIO,
         "cheap_kernel_size": 3,
         "versions": {"mindspore": mindspore.__version__, "mindcv": mindcv.__version__},
+        "commit": commit,
+        "date": utc_now(),
         "models": sorted(rows, key=lambda row: row["model"]),
     }
     write_text(OUT, json.dumps(result, indent=2) + "\n")

@@ -161,19 +161,30 @@ def prepare(environment: Environment) -> None:
 
 
 def run_tests(environment: Environment, workers: int) -> ElementTree.Element:
-    """Run the tests in an environment; return pytest's report (JUnit XML)."""
+    """Run the tests in an environment; return pytest's report (JUnit XML).
+
+    Raises:
+        UserError: if pytest didn't come to the end: its report then has only what ran before.
+    """
     report = environment.folder / "report.xml"
     report.unlink(missing_ok=True)
     command = [environment.python, "-m", "pytest", "-m", _LEFT_OUT, f"--junitxml={report}"]
     # A loaded machine shouldn't decide what a release can do.
     command += ["--timeout=900", "--tb=short"]
+    # A file that can't be imported is a failure of its subject; the others are tested all the same.
+    command += ["--continue-on-collection-errors"]
     command += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
     tests = [test for subject in SUBJECTS.values() for test in subject]
     environ = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     with open(environment.folder / "tests.log", "w", encoding="utf-8") as log:
-        subprocess.run([*command, *tests], cwd=ROOT, env=environ, stdout=log, stderr=log)
+        done = subprocess.run([*command, *tests], cwd=ROOT, env=environ, stdout=log, stderr=log)
+    if done.returncode not in (0, 1):  # all passed, or some failed
+        raise UserError(
+            f"{environment.name} not recorded: pytest ended with status {done.returncode} before "
+            f"all tests had run; see {log.name}"
+        )
     if not report.is_file():
-        raise UserError(f"{environment.name}: pytest wrote no report; see {log.name}")
+        raise UserError(f"{environment.name} not recorded: pytest wrote no report; see {log.name}")
     return ElementTree.parse(report).getroot()
 
 
@@ -242,7 +253,7 @@ def record(row: dict) -> None:
 
 @tells_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Test under each release; return 1 if a test failed or an environment is missing."""
+    """Test under each release; return 1 if a test failed or an environment wasn't recorded."""
     parser = argparse.ArgumentParser(prog="python -m tools.measure.support")
     names = [environment.name for environment in ENVIRONMENTS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.plots import BLUE, GREY, ORANGE, new_figure
+from tools.pages import markdown
 from tools.pages.benchmark_rows import read_rows
 from tools.pages.charts import chart_main, save_chart
 
@@ -32,7 +33,6 @@ __all__ = [
 COLUMNS = ("benchmark", "case", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
 COLUMNS += ("command", "machine", "versions", "commit", "date")
 FAILED = "Failed"  # in the column "benchmark": the command failed, and "case" says how
-NOT_MEASURED = "not measured\n"
 _DEVICES = (8, 64, 512)
 _CASE = ("benchmark", "case", "rival")
 
@@ -92,7 +92,7 @@ def benchmark_tables(rows: Sequence[dict]) -> str:
             for row in failed
         ]
         parts.append(f"**{FAILED}**\n\n" + "\n".join(lines) + "\n")
-    return "\n".join(parts) or NOT_MEASURED
+    return "\n".join(parts) or f"{markdown.NOT_MEASURED}\n"
 
 
 def _machines(rows: Sequence[dict]) -> list[str]:
@@ -118,16 +118,15 @@ def _table(name: str, rows: Sequence[dict]) -> str:
     """Return a benchmark's table; a cell is ``ratio (ours / rival's)``."""
     machines = _machines(rows)
     names = ("case", "rival", "unit", "goal")
-    lines = ["| " + " | ".join((*names, *machines)) + " |"]
-    lines.append("| --- " * (len(names) + len(machines)) + "|")
+    lines = []
     for key in dict.fromkeys(tuple(row[column] for column in names) for row in rows):
         same = [row for row in rows if tuple(row[column] for column in names) == key]
         cells = {row["machine"]: _cell(row) for row in same}
-        texts = (*(text or "–" for text in key), *(cells.get(each, "–") for each in machines))
-        lines.append("| " + " | ".join(texts) + " |")
+        texts = [text or "–" for text in key]
+        lines.append([*texts, *(cells.get(each, "–") for each in machines)])
     runs = sorted({(row["machine"], row["versions"], row["commit"]) for row in rows})
     notes = [f"{machine}: {versions}; commit {commit}." for machine, versions, commit in runs]
-    return f"**{name}**\n\n" + "\n".join(lines) + "\n\n" + " ".join(notes) + "\n"
+    return f"**{name}**\n\n{markdown.table((*names, *machines), lines)}\n{' '.join(notes)}\n"
 
 
 def _cell(row: dict) -> str:
@@ -146,7 +145,7 @@ def scaling_table(rows: Sequence[dict]) -> str:
     for machine in _machines(rows):
         text = _scaling_of([row for row in rows if row["machine"] == machine])
         parts += [f"{machine}. {text}"] if text else []
-    return "\n".join(parts) or NOT_MEASURED
+    return "\n".join(parts) or f"{markdown.NOT_MEASURED}\n"
 
 
 def _scaling_of(rows: Sequence[dict]) -> str:
@@ -162,22 +161,21 @@ def _scaling_of(rows: Sequence[dict]) -> str:
     compute = whole - two
     if compute <= 0:
         raise ReportError(f"an all-reduce of {two} s is longer than the step of {whole} s it is in")
-    lines = ["| devices | all-reduce (s) | step (s) | images/s | efficiency | loaders must give |"]
-    lines.append("| --- " * 6 + "|")
+    names = ("devices", "all-reduce (s)", "step (s)", "images/s", "efficiency", "loaders must give")
+    lines = []
     for devices in _DEVICES:
         reduced = two * 2 * (devices - 1) / devices
         total = compute + reduced
         speed = devices * batch / total
-        lines.append(
-            f"| {devices} | {reduced:.3f} | {total:.3f} | {speed:.0f} | {compute / total:.2f} | "
-            f"{speed:.0f} images/s, {speed / loader['value']:.1f} cores like this one |"
-        )
+        needed = f"{speed:.0f} images/s, {speed / loader['value']:.1f} cores like this one"
+        times = (f"{reduced:.3f}", f"{total:.3f}", f"{speed:.0f}", f"{compute / total:.2f}")
+        lines.append((devices, *times, needed))
     head = (
         f"Measured: a step of {whole:.3f} s with {batch} images a rank, {two:.3f} s of it the "
         f"all-reduce of {numbers:.2f} M float32 over 2 ranks, so {4e-3 * numbers / two:.2f} GB/s "
         f"each way; a loader of {loader['value']:.0f} images/s a core.\n"
     )
-    return head + "\n" + "\n".join(lines) + "\n"
+    return f"{head}\n{markdown.table(names, lines)}"
 
 
 def _find(rows: Sequence[dict], benchmark: str, words: str) -> dict | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.measure.export_families import EQUAL, agrees, summarise
+from tools.pages.markdown import NOT_MEASURED
 
 __all__ = ["EXPORT_HEAD", "export_rows", "export_sentence", "export_failures"]
 
@@ -62,7 +63,7 @@ def _size(row: Mapping[str, Any]) -> str:
 def export_sentence(result: Mapping[str, Any]) -> str:
     """Return how many families are exported, and how that was measured."""
     if not result["rows"]:
-        return "not measured\n"
+        return f"{NOT_MEASURED}\n"
     counts, versions = summarise(result["rows"]), result["versions"]
     total = counts["run"]
     ours, theirs = (f"{counts[n]} ({counts[n] / total:.0%})" for n in ("ours", "mindspore"))
@@ -73,10 +74,13 @@ def export_sentence(result: Mapping[str, Any]) -> str:
             ("ONNX Runtime", "onnxruntime"),
         )
     )
+    times = result.get("hardware_of_times", result["hardware"])
+    timed = f" The times are of {times}." if times != result["hardware"] else ""
     return (
         f"Of {counts['families']} families, {total} run in MindSpore. Of these, {ours} are "
         f"exported and agree with MindSpore's logits to {EQUAL:.0e} of the largest; by MindSpore's "
-        f"own exporter, {theirs}. {result['hardware']}, {software}; commit `{result['commit']}`.\n"
+        f"own exporter, {theirs}. {result['hardware']}, {software}; commit `{result['commit']}`."
+        f"{timed}\n"
     )
 
 

@@ -14,14 +14,13 @@ __all__ = [
     "int8_trials_table",
 ]
 
-NOT_MEASURED = "not measured\n"
 Result = Mapping[str, Any]
 
 
 def int8_networks_table(result: Result) -> str:
     """Return a row per network: accuracy, size, and what stayed in float32."""
     if not result["networks"]:
-        return NOT_MEASURED
+        return f"{markdown.NOT_MEASURED}\n"
     head = ("Network", "float32, top-1 %", "int8, top-1 %", "same label, %", "SQNR, dB")
     head += ("calibration", "layers in float32", "MB", "per tensor, top-1 %", "per tensor, dB")
     rows = []
@@ -54,7 +53,7 @@ def int8_networks_table(result: Result) -> str:
 def int8_trials_table(result: Result) -> str:
     """Return a row per trial of the network in which most layers stayed in float32."""
     if not result["networks"]:
-        return NOT_MEASURED
+        return f"{markdown.NOT_MEASURED}\n"
     each = max(result["networks"], key=lambda each: len(each["record"]["excluded"]))
     head = ("Calibration", "layers in float32", "top-1 %", "SQNR, dB")
     rows = [
@@ -69,7 +68,7 @@ def int8_trials_table(result: Result) -> str:
 def int8_kinds_table(result: Result) -> str:
     """Return a row per network and kind of layer: what int8 costs it alone."""
     if not result["networks"]:
-        return NOT_MEASURED
+        return f"{markdown.NOT_MEASURED}\n"
     head = ("Network", "kind of layer", "layers", "median, dB", "worst, dB")
     head += ("per tensor: median", "worst")
     rows = []
@@ -92,7 +91,7 @@ def int8_kinds_table(result: Result) -> str:
 def int8_schemes_table(result: Result) -> str:
     """Return a row per runtime and scheme: time of an image, and noise."""
     if not result["schemes"]:
-        return NOT_MEASURED
+        return f"{markdown.NOT_MEASURED}\n"
     head = ("Network", "runtime", "scheme", "ms an image", "times as fast as float32", "SQNR, dB")
     rows = []
     for part in result["schemes"]:

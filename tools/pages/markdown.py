@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-__all__ = ["NOT_RUN", "mean_and_spread", "table"]
+__all__ = ["NOT_MEASURED", "NOT_RUN", "mean_and_spread", "table"]
 
+NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
 
 

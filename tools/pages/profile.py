@@ -17,6 +17,7 @@ from typing import Any
 from mindcv_ghost.errors import tells_user_errors
 from mindcv_ghost.report import ReportError
 from mindcv_ghost.report.plots import BLUE, GREEN, GREY, new_figure
+from tools.pages import markdown
 from tools.pages.benchmark_rows import read_rows
 from tools.pages.charts import chart_main, save_chart
 
@@ -48,7 +49,6 @@ PARTS = (FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT, TAILS, TAILS_BACKWARD, SUMS, 
 PARTS += (FINITE, COPIES, BETWEEN)
 
 _KINDS = ("stock", "native", "limit")
-NOT_MEASURED = "not measured\n"
 
 
 def read_profile(path: str | os.PathLike) -> list[dict]:
@@ -82,12 +82,12 @@ def _steps(rows: Sequence[dict]) -> list[list[dict]]:
 
 def part_table(rows: Sequence[dict]) -> str:
     """Return a table per step, with a row per part: its times, the limit, and what sets it."""
-    return "\n".join(map(_parts_of, _steps(rows))) or NOT_MEASURED
+    return "\n".join(map(_parts_of, _steps(rows))) or f"{markdown.NOT_MEASURED}\n"
 
 
 def _parts_of(rows: Sequence[dict]) -> str:
-    lines = ["| part of a step | stock (ms) | native (ms) | limit (ms) | set by | native / limit |"]
-    lines.append("| --- " * 6 + "|")
+    names = ("part of a step", *(f"{kind} (ms)" for kind in _KINDS), "set by", "native / limit")
+    lines = []
     totals = dict.fromkeys(_KINDS, 0.0)
     for part in PARTS:
         times = {kind: _time(rows, kind, part) for kind in _KINDS}
@@ -104,7 +104,7 @@ def _parts_of(rows: Sequence[dict]) -> str:
         "measured in the same run.\n"
     )
     note = f"{first['machine']}; {first['versions']}; commit {first['commit']}.\n"
-    return "\n".join((head, *lines, "", note))
+    return f"{head}\n{markdown.table(names, lines)}\n{note}"
 
 
 def operator_table(rows: Sequence[dict]) -> str:
@@ -114,28 +114,28 @@ def operator_table(rows: Sequence[dict]) -> str:
     tables = [_operators_of([row for row in found if row["case"] == case]) for case in cases]
     if len(tables) > 1:
         tables = [f"{case}:\n\n{table}" for case, table in zip(cases, tables)]
-    return "\n".join(tables) or NOT_MEASURED
+    return "\n".join(tables) or f"{markdown.NOT_MEASURED}\n"
 
 
 def _operators_of(rows: Sequence[dict]) -> str:
     machines = list(_by("machine", rows))
     names = ("operators", "part", "operator")
     heads = ("operators", "part of a step", "operator", *(f"{each} (ms)" for each in machines))
-    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    lines = []
     times: dict[tuple, dict[str, float]] = {}
     for row in rows:
         times.setdefault(tuple(row[name] for name in names), {})[row["machine"]] = row["ms"]
     order = [(kind, part) for kind in _KINDS for part in PARTS]
     for key in sorted(times, key=lambda k: (order.index(k[:2]), -max(times[k].values()))):
         cells = (f"{times[key][each]:.1f}" if each in times[key] else "–" for each in machines)
-        lines.append("| " + " | ".join((*key, *cells)) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append((*key, *cells))
+    return markdown.table(heads, lines)
 
 
 def chart_link(rows: Sequence[dict], page: str) -> str:
     """Return the link to the chart of a page, if anything was measured."""
     if not rows:
-        return NOT_MEASURED
+        return f"{markdown.NOT_MEASURED}\n"
     return f"![Time by part of a step, and the limit]({page}_profile.png)\n"
 
 
@@ -153,11 +153,10 @@ def _bound(rows: Sequence[dict], part: str) -> str:
     return "–"
 
 
-def _line(part: str, times: dict[str, float], bound: str) -> str:
+def _line(part: str, times: dict[str, float], bound: str) -> tuple[str, ...]:
     ratio = f"{times['native'] / times['limit']:.1f}" if times["limit"] else "–"
     limit = f"{times['limit']:.1f}" if times["limit"] else "–"
-    cells = (part, f"{times['stock']:.1f}", f"{times['native']:.1f}", limit, bound, ratio)
-    return "| " + " | ".join(cells) + " |"
+    return part, f"{times['stock']:.1f}", f"{times['native']:.1f}", limit, bound, ratio
 
 
 def draw_chart(profile: str | os.PathLike, png: str | os.PathLike) -> None:

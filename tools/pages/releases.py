@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from mindcv_ghost.report import ReportError
+from tools.pages import markdown
 from tools.pages.benchmark_rows import read_rows
 
 __all__ = ["COLUMNS", "check_comparable", "read_releases", "releases_table"]
@@ -47,17 +48,17 @@ def check_comparable(rows: Sequence[dict]) -> None:
 def releases_table(rows: Sequence[dict]) -> str:
     """Return a table with a row per release: a stock and a native step, and their ratio."""
     if not rows:
-        return "not measured\n"
-    lines = ["| MindSpore | stock operators (s a step) | native operators (s a step) | ratio |"]
-    lines.append("| --- " * 4 + "|")
+        return f"{markdown.NOT_MEASURED}\n"
+    head = ("MindSpore", "stock operators (s a step)", "native operators (s a step)", "ratio")
+    lines = []
     for release in dict.fromkeys(row["mindspore"] for row in rows):
         seconds = {r["operators"]: r["seconds"] for r in rows if r["mindspore"] == release}
         ratio = seconds["stock"] / seconds["native"]
-        cells = (release, f"{seconds['stock']:.2f}", f"{seconds['native']:.2f}", f"{ratio:.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
+        times = (f"{seconds['stock']:.2f}", f"{seconds['native']:.2f}")
+        lines.append((release, *times, f"{ratio:.1f}"))
     first = rows[0]
     note = (
         f"Training ghost_resnet50, {first['batch']} images of {first['side']}x{first['side']}, "
         f"{first['machine']}, commit {first['commit']}."
     )
-    return "\n".join((*lines, "", note)) + "\n"
+    return f"{markdown.table(head, lines)}\n{note}\n"

@@ -63,7 +63,6 @@ from tools.pages.zoo_tables import (
 
 __all__ = ["Sources", "fill", "main", "pages"]
 
-NOT_MEASURED = "not measured"
 # Results of which there is one file each.
 _SINGLE = frozenset(
     {
@@ -208,8 +207,9 @@ def _unmeasured_row(recipe: DescribedRecipe, sources: Sources, page: Path) -> tu
         default = not recipe.values.get("model_args") and recipe.values.get("in_channels", 3) == 3
         if parameters == "–" and default and (entry["model"], entry["num_classes"]) == asked:
             parameters = f"{entry['parameters'] / 1e6:.2f}"
-    cells = (_network_name(recipe), "–", NOT_MEASURED, NOT_MEASURED, parameters)
-    return (*cells, NOT_MEASURED, NOT_MEASURED, "–", _link("cfg", recipe.path, page), "–")
+    unknown = markdown.NOT_MEASURED
+    cells = (_network_name(recipe), "–", unknown, unknown, parameters, unknown, unknown)
+    return (*cells, "–", _link("cfg", recipe.path, page), "–")
 
 
 def runs_list(sources: Sources, page: Path) -> str:
@@ -268,7 +268,7 @@ def classifier_sentence(sources: Sources, page: Path) -> str:
     for ratio in (2, 4):
         entry = sources.counted("ghost_resnet50", ratio)
         if entry is None:
-            return f"{NOT_MEASURED}\n"
+            return f"{markdown.NOT_MEASURED}\n"
         ghosted = with_ghosted_classifier(entry["parameters"], entry["features"], 1000, ratio)
         words.append(f"{ghosted / 1e6:.2f} M (ratio {ratio})")
     return (
@@ -308,7 +308,7 @@ def _hours_and_accuracy(recipe: DescribedRecipe, sources: Sources, page: Path) -
         return recipe.hours, recipe.accuracy
     summary = recipe_summary(sources.proof, recipe.path.name)
     if summary is None:
-        return NOT_MEASURED, NOT_MEASURED
+        return markdown.NOT_MEASURED, markdown.NOT_MEASURED
     source = _link("measured", sources.root / PROOF_PAGE, page)
     return f"{summary['hours']}, {source}", f"{summary['top1']} % top-1 ({source})"
 
@@ -317,7 +317,7 @@ def digits_sentence(sources: Sources, page: Path) -> str:
     """Return the quick start's result in a sentence."""
     runs = [run for run in sources.runs if run["dataset"] == "digits"]
     if not runs:
-        return f"The quick start's result: {NOT_MEASURED}.\n"
+        return f"The quick start's result: {markdown.NOT_MEASURED}.\n"
     run = max(runs, key=lambda run: run["date"])
     return (
         f"Measured: {run['top1']:.2f} % top-1 of the {run['images']} validation digits in the best "
@@ -375,7 +375,7 @@ def all_paper_tables(sources: Sources, page: Path) -> str:
 def chart(sources: Sources, page: Path) -> str:
     """Return the link to the page's chart, if anything was measured."""
     if not any(row["ratio"] is not None for row in sources.benchmarks):
-        return "not measured\n"
+        return f"{markdown.NOT_MEASURED}\n"
     return f"![Ratios to the rivals, and the goals]({page.stem}.png)\n"
 
 

@@ -23,6 +23,7 @@ __all__ = ["DIGITS_FOLDER", "DIGITS_HELD_OUT", "write_digits"]
 DIGITS_FOLDER = "digits"
 DIGITS_HELD_OUT = 360
 _SPLITS = ("train", "val")
+_IMAGES = {"train": 1797 - DIGITS_HELD_OUT, "val": DIGITS_HELD_OUT}
 _SPLIT_SEED = 0
 _SIDE = 64  # pixels; each of the scan's becomes a smooth patch of 8x8
 
@@ -50,8 +51,8 @@ def write_digits(data_dir: str) -> str:
     if os.path.isdir(folder) and os.listdir(folder):
         raise DataError(
             f"{printable(folder)} exists but isn't the digits as this program writes them (10 "
-            f"class folders each in train and val, {DIGITS_HELD_OUT} images in val). Remove it, or "
-            "give another --data_dir."
+            f"class folders each in train and val, {_IMAGES['train']:,} images in train and "
+            f"{_IMAGES['val']} in val). Remove it, or give another --data_dir."
         )
     images, labels = _load()
     parent = os.path.dirname(os.path.abspath(folder))
@@ -89,15 +90,20 @@ def _digits_folder(data_dir: str) -> str:
 
 
 def _is_complete(folder: str) -> bool:
-    """Whether a folder is the digits; it is named only after all of them were written."""
+    """Whether a folder has the digits' classes, and in each split as many images."""
     try:
-        names = {split: sorted(os.listdir(os.path.join(folder, split))) for split in _SPLITS}
+        return all(_count(os.path.join(folder, split)) == _IMAGES[split] for split in _SPLITS)
     except OSError:
         return False
-    return all(
-        [name for name in names[split] if not name.startswith(".")] == [str(k) for k in range(10)]
-        for split in _SPLITS
-    )
+
+
+def _count(split: str) -> int | None:
+    """Count the images of a split; None if its classes aren't the digits."""
+    classes = [name for name in os.listdir(split) if not name.startswith(".")]
+    if sorted(classes) != [str(k) for k in range(10)]:
+        return None
+    files = [file for name in classes for file in os.listdir(os.path.join(split, name))]
+    return sum(file.endswith(".png") and not file.startswith(".") for file in files)
 
 
 def _load() -> tuple[np.ndarray, np.ndarray]:

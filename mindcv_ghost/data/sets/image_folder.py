@@ -275,8 +275,9 @@ def refuse_other_classes(
     train_root: str, train: Sequence[str], val_root: str, val: Sequence[str]
 ) -> None:
     """Raise a DataError that names the class folders that only one of two splits has."""
-    missing = [name for name in train if name not in set(val)]
-    extra = [name for name in val if name not in set(train)]
+    of_train, of_val = set(train), set(val)
+    missing = [name for name in train if name not in of_val]
+    extra = [name for name in val if name not in of_train]
     if not missing and not extra:
         return
     parts = [

@@ -24,7 +24,10 @@ __all__ = ["MAX_MEMBERS", "file_members", "gunzip", "gunzipped"]
 
 MAX_MEMBERS = 10_000  # CIFAR's archives and ImageNet's devkit have 9 to 30
 _CHUNK = 2**20
-_BROKEN = (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error)
+_BROKEN = (
+    *(OSError, EOFError, ValueError, OverflowError),
+    *(tarfile.TarError, zlib.error, lzma.LZMAError),
+)
 
 
 class _TooLarge(Exception):
