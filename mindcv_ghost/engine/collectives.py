@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import mindspore as ms
@@ -10,7 +9,7 @@ import numpy as np
 from mindspore import nn, ops
 from numpy.typing import ArrayLike
 
-from mindcv_ghost.engine.parameters import assign_parameter
+from mindcv_ghost.engine.parameters import assign_parameter, checksum
 
 __all__ = ["Collectives"]
 
@@ -177,12 +176,3 @@ class Collectives:
         different = [rank for rank in range(self.size) if not np.array_equal(rows[rank], rows[0])]
         if different:
             raise RuntimeError(f"the parameters of ranks {different} differ from those of rank 0")
-
-
-def checksum(network: nn.Cell) -> str:
-    """Return the SHA-256 of names, shapes and bytes of a network's parameters, in their order."""
-    digest = hashlib.sha256()
-    for p in network.get_parameters():
-        digest.update(f"{p.name}{tuple(p.shape)}".encode())
-        digest.update(np.ascontiguousarray(p.asnumpy()).tobytes())
-    return digest.hexdigest()

@@ -44,8 +44,8 @@ class DivergenceMonitor:
 
     If the update of a loss or gradient that isn't finite was applied, the weights are lost, and the
     training has diverged. If it was skipped, a lower loss scale may help: an update whose gradients
-    overflow doesn't count as bad while the dynamic loss scale can still fall. Otherwise the
-    training has diverged after ``patience`` bad updates in a row.
+    overflow doesn't count as bad if it has lowered the dynamic loss scale. Otherwise the training
+    has diverged after ``patience`` bad updates in a row.
 
     Args:
         patience: bad updates in a row after which to stop, if bad updates are skipped.
@@ -107,12 +107,12 @@ class DivergenceMonitor:
         self._bad_loss = True
         return None if self.skips else f"the loss became {loss}"
 
-    def add_update(self, finite: bool, scale_can_fall: bool) -> str | None:
+    def add_update(self, finite: bool, scale_fell: bool) -> str | None:
         """Add an update, after the losses of its batches.
 
         Args:
             finite: whether its gradients were finite.
-            scale_can_fall: whether the loss scale is dynamic and can be lowered further.
+            scale_fell: whether it lowered the dynamic loss scale.
 
         Returns:
             The reason if the training has diverged, else None.
@@ -125,7 +125,7 @@ class DivergenceMonitor:
             self.overflows += 1
             if not self.skips:
                 return "the gradients became infinite or NaN"
-        if bad_loss or not scale_can_fall:
+        if bad_loss or not scale_fell:
             self.bad_in_a_row += 1
         if self.bad_in_a_row < self.patience:
             return None

@@ -21,6 +21,7 @@ from mindcv_ghost.engine.signals import StopSignals
 from mindcv_ghost.engine.step import Outcome, TrainStep
 from mindcv_ghost.report.progress import Progress
 from mindcv_ghost.storage.atomic_file import write_bytes
+from mindcv_ghost.storage.run_folder import divergence_report
 
 __all__ = ["EpochRun", "EpochStats", "Position", "StepSettings"]
 
@@ -260,15 +261,17 @@ class EpochRun:
         """
         while len(self._in_flight) > in_flight:
             step, loss, values = self._in_flight.popleft()
+            images = "the batch"
             problem = self.watch.add_loss(*loss.asnumpy().reshape(-1).tolist())
             if values is not None and problem is None:
                 outcome = Outcome.read(values)
-                can_fall = not outcome.finite and self.step.scale_can_fall
-                problem = self.watch.add_update(outcome.finite, can_fall)
+                problem = self.watch.add_update(outcome.finite, outcome.scale_fell)
+                if self.step.accumulates:
+                    images = "the last batch of the group (gradient_accumulation_steps)"
                 stop, save = self._agreed
                 self._agreed = (stop or outcome.stop, save or outcome.save)
             if problem is not None:
-                raise self._diverged(problem, step)
+                raise self._diverged(problem, step, images)
 
     def _save_if_due(self) -> bool:
         """Save after an update if a rank has requested it; returns whether one asks to stop."""
@@ -285,8 +288,15 @@ class EpochRun:
         self._saved_at_time = time.monotonic()
         return stop
 
-    def _diverged(self, problem: str, step: int) -> TrainingDiverged:
-        """Write a report of a diverged run, and create the error that names it."""
+    def _diverged(self, problem: str, step: int, images: str) -> TrainingDiverged:
+        """Write a report of a diverged run, and create the error that names it.
+
+        Args:
+            problem: what was seen.
+            step: number of the batch, from 1, or of the last one of an accumulated group: an
+                overflow is the group's, and may be of any of its batches.
+            images: which batch's images the report has.
+        """
         rank = self.collectives.rank
         facts = {
             "problem": problem,
@@ -299,13 +309,12 @@ class EpochRun:
             "latest_losses": [str(loss) for loss in self.watch.recent],
             "images": self.source.names(self.epoch - 1, step - 1),
         }
-        name = "diverged.json" if rank == 0 else f"diverged_rank{rank}.json"
         report = ""
         if self.settings.report_folder is not None:
-            path = self.settings.report_folder / name
+            path = self.settings.report_folder / divergence_report(rank)
             with contextlib.suppress(OSError):
                 write_bytes(path, (json.dumps(facts, indent=2) + "\n").encode())
-                report = f" {path} has the images of the batch."
+                report = f" {path} has the images of {images}."
         return TrainingDiverged(
             f"{problem} at step {step} of epoch {self.epoch} (lr {facts['lr']:g}, loss scale "
             f"{facts['loss_scale']:g}).{report} The earlier checkpoints are kept. Try a lower "

@@ -123,10 +123,13 @@ def layer_decay_groups(
     for layer, p in zip(ids, parameters):
         decay = 0.0 if p.ndim <= 1 or p.name in no_decay else settings.weight_decay
         groups.setdefault((layer, decay), []).append(p)
+    head = max(ids)
+    # One power for each group: a schedule has hundreds of thousands of rates.
+    factors = {layer: layer_decay ** (head - layer) for layer, _ in groups}
     return [
         {
             "params": members,
-            "lr": [lr * layer_decay ** (max(ids) - layer) for lr in schedule],
+            "lr": [lr * factors[layer] for lr in schedule],
             "weight_decay": decay,
         }
         for (layer, decay), members in groups.items()

@@ -1,12 +1,14 @@
-"""Assign a parameter from outside the graph that trains it."""
+"""A network's parameters from outside the graph that trains them: assigned, and compared."""
 
 from __future__ import annotations
 
+import hashlib
+
 import mindspore as ms
 import numpy as np
-from mindspore import ops
+from mindspore import nn, ops
 
-__all__ = ["assign_parameter"]
+__all__ = ["assign_parameter", "checksum"]
 
 
 def assign_parameter(parameter: ms.Parameter, values: np.ndarray) -> None:
@@ -27,3 +29,16 @@ def assign_parameter(parameter: ms.Parameter, values: np.ndarray) -> None:
         # The assignment is an operator of its own. MindSpore's sources don't tell whether it runs
         # in the stream of the graphs that read the parameter, or before them.
         ms.runtime.synchronize()
+
+
+def checksum(network: nn.Cell) -> str:
+    """Return the SHA-256 of a network's parameters: their names, shapes, types and bytes, in order.
+
+    The states of a run with a teacher hold the teacher's: it must stay the same from version to
+    version, or these runs can't be resumed.
+    """
+    digest = hashlib.sha256()
+    for p in network.get_parameters():
+        digest.update(f"{p.name} {p.shape} {p.dtype}\0".encode())
+        digest.update(np.ascontiguousarray(p.asnumpy()).tobytes())
+    return digest.hexdigest()

@@ -3,7 +3,9 @@
 At the end of an epoch these are written, in this order: the weights as ordinary checkpoints
 (``last.ckpt``, ``best.ckpt``, the numbered ones), the row of ``metrics.csv``, and the state to
 resume from. A kill between two of them loses nothing: the previous state is still there and holds
-the whole text of ``metrics.csv``, and the batches that are repeated from it give the same results.
+the whole text of ``metrics.csv``. The batches that are repeated from it give the same results,
+unless something has changed that they depend on: ranks, settings, the masks of dropout. So a
+``best.ckpt`` of the epoch that was lost is put aside when the run is resumed.
 """
 
 from __future__ import annotations
@@ -20,13 +22,12 @@ import numpy as np
 
 from mindcv_ghost.engine.divergence import TrainingDiverged
 from mindcv_ghost.engine.step_state import find_non_finite
-from mindcv_ghost.errors import CheckpointError, UserError
+from mindcv_ghost.errors import UserError
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage.atomic_file import write_bytes
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
 from mindcv_ghost.storage.resume_folder import ResumeFolder
-from mindcv_ghost.storage.training_state import open_state
 
 __all__ = ["DiskError", "RunWriter", "Writer", "check_space"]
 
@@ -65,6 +66,7 @@ class RunWriter:
         checkpoints: weights that MindSpore and MindCV load.
         resume: states to resume from.
         facts: of the run, for every state.
+        epochs: of the whole run.
     """
 
     metrics: MetricsLog
@@ -72,9 +74,11 @@ class RunWriter:
     checkpoints: CheckpointManager
     resume: ResumeFolder
     facts: dict[str, Any]
+    epochs: int
     _failures: int = field(default=0, init=False)
     _newest: Path | None = field(default=None, init=False)
     _problem: str = field(default="", init=False)
+    _has_weights: bool = field(default=True, init=False)  # of the latest epoch
 
     def end_epoch(
         self, parameters: Sequence[ms.Parameter], row: dict[str, Any], steps: int
@@ -89,19 +93,23 @@ class RunWriter:
         Returns:
             Whether it is the best epoch so far.
         """
-        is_best = False
+        best, self._has_weights = self.checkpoints.best, True
         try:
-            is_best = self.checkpoints.save(parameters, row["epoch"], steps, row.get("top1"))
+            self.checkpoints.save(parameters, row["epoch"], steps, row.get("top1"))
         except OSError as error:
+            self._has_weights = False
             self._warn("the weights", error)
         try:
             self.metrics.append(**row)
         except OSError as error:
             self._warn("metrics.csv", error)
-        return is_best
+        return self.checkpoints.best != best  # also if what failed is a file after best.ckpt
 
     def save_state(self, arrays: dict[str, np.ndarray], progress: dict[str, Any]) -> bool:
         """Write a state to resume from.
+
+        The last epoch's isn't written without its weights: the run would pass for finished, and
+        ``--resume auto`` would never write them.
 
         Args:
             arrays: from :meth:`StepState.snapshot`.
@@ -129,10 +137,11 @@ class RunWriter:
             "checkpoints": self.checkpoints.facts(),
         }
         position = progress["position"]
-        try:
-            self._newest = self.resume.save(arrays, facts, position["epoch"], position["step"])
-        except OSError as error:
-            self._warn("the state to resume from", error)
+        if self._has_weights or position["epoch"] < self.epochs:
+            try:
+                self._newest = self.resume.save(arrays, facts, position["epoch"], position["step"])
+            except OSError as error:
+                self._warn("the state to resume from", error)
         self._failures = self._failures + 1 if self._problem else 0
         if self._failures >= _MAX_FAILURES:
             raise DiskError(
@@ -156,32 +165,21 @@ class RunWriter:
         self.metrics.restore(facts["metrics"])
 
     def give_up_after(self, path: Path) -> None:
-        """Put aside what was written after the state that the run goes on from.
+        """Put aside the states that were written after the one that the run goes on from.
 
-        Later states would be taken for its continuation, and ``best.ckpt`` for its best epoch.
+        They would be taken for its continuation.
 
         Args:
             path: of the state, in this run's folder.
         """
-        later = self.resume.give_up_after(path)
-        for file in later:
+        for file in self.resume.give_up_after(path):
             _logger.info("the run goes on from %s; a later state is kept as %s", path.name, file)
-        if later and _best_of(later[-1]) != self.checkpoints.best:
-            self.checkpoints.give_up_best()
 
     def _warn(self, what: str, error: OSError) -> None:
         reason = os.strerror(error.errno) if error.errno else str(error)
         newest = f"the newest state is {self._newest}" if self._newest else "there is no state yet"
         self._problem = f"{what} can't be saved in {self.checkpoints.folder} ({reason}); {newest}."
         _logger.warning("NOT SAVED: %s Training goes on.", self._problem)
-
-
-def _best_of(path: Path) -> float | None:
-    """Return the accuracy of the best epoch until a state; -1 if the state can't be read."""
-    try:
-        return open_state(path).facts["checkpoints"]["best"]
-    except (CheckpointError, KeyError):
-        return -1.0
 
 
 def check_space(folder: Path, state_bytes: int, weight_bytes: int) -> None:

@@ -183,21 +183,24 @@ class Outcome(NamedTuple):
         finite: whether the gradients of all ranks were finite.
         stop: whether any rank asked to stop after this update.
         save: whether any rank asked for a checkpoint after this update.
+        scale_fell: whether this update lowered the loss scale, which is dynamic then.
     """
 
     finite: bool
     stop: bool
     save: bool
+    scale_fell: bool = False
 
     @classmethod
     def read(cls, counts: Tensor) -> Outcome:
         """Fetch the outcome from the device; waits until the update is done.
 
         Args:
-            counts: float32 (3,): how many ranks overflowed, asked to stop, and asked to save.
+            counts: float32 (3,): how many ranks overflowed, asked to stop, and asked to save; with
+                a dynamic loss scale (4,): then 1 if it fell, else 0.
         """
-        overflowed, stop, save = (bool(count) for count in counts.asnumpy())
-        return cls(not overflowed, stop, save)
+        overflowed, *others = (bool(count) for count in counts.asnumpy())
+        return cls(not overflowed, *others)
 
 
 class _Update(nn.Cell):
@@ -260,7 +263,7 @@ class _Update(nn.Cell):
             if finite:
                 counts = ops.depend(counts, self._apply(gradients, factor))
             if self.dynamic:
-                counts = ops.depend(counts, self._adjust_scale(finite))
+                counts = ops.concat((counts, self._adjust_scale(finite)))
             return counts
         return ops.depend(counts, self._apply(gradients, factor))
 
@@ -273,13 +276,21 @@ class _Update(nn.Cell):
         return done
 
     def _adjust_scale(self, finite):
+        """Raise or lower the loss scale; return 1 if it fell, else 0.
+
+        That goes out with the counts, because the scale itself may be a later update's by the time
+        that anyone reads it.
+        """
+        fell = _as_count(ops.logical_and(ops.logical_not(finite), self.scale > 1))
         good = ops.select(finite, self.good_updates + 1, ops.zeros_like(self.good_updates))
         grown = good >= self.window
         scale = ops.select(grown, self.scale * 2, self.scale)
         # A scale above 2**24 is useless: 2**-24 is float16's smallest number.
         scale = ops.select(finite, ops.minimum(scale, 2.0**24), ops.maximum(scale / 2, 1.0))
         good = ops.select(grown, ops.zeros_like(good), good)
-        return ops.assign(self.scale, scale), ops.assign(self.good_updates, good)
+        # The old scale is compared before the new one is assigned.
+        done = ops.assign(self.scale, ops.depend(scale, fell)), ops.assign(self.good_updates, good)
+        return ops.depend(fell, done)
 
 
 class TrainStep(NamesGraphOnce, nn.Cell):
@@ -380,11 +391,6 @@ class TrainStep(NamesGraphOnce, nn.Cell):
     def skips_overflow(self) -> bool:
         """Whether updates whose gradients aren't finite are skipped."""
         return self.updater.skip_overflow
-
-    @property
-    def scale_can_fall(self) -> bool:
-        """Whether the loss scale is dynamic and can be lowered further."""
-        return self.updater.dynamic and self.scale > 1
 
     def request(self, stop: bool, save: bool) -> None:
         """Ask all ranks to stop, or to save, after the next update; False withdraws a request."""

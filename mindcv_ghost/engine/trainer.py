@@ -180,7 +180,7 @@ class Trainer:
         Raises:
             TrainingDiverged: if loss, gradients or weights are no finite numbers any more; the
                 earlier checkpoints are kept.
-            DiskError: if checkpoints can't be saved, or the last state couldn't.
+            DiskError: if checkpoints can't be saved, or the last of them couldn't.
         """
         summary = self._summary
         self._started = time.perf_counter() - summary.seconds
@@ -196,7 +196,7 @@ class Trainer:
                     break
         if not self._is_saved:
             raise DiskError(
-                "the run ends without its last state: it couldn't be written (see above). Earlier "
+                "the run ends, and not all of its last files could be written (see above). Earlier "
                 "states are kept; free some space and continue with --resume auto."
             )
         # Rank 0 may still be writing. A rank that left now would be taken for a dead one.

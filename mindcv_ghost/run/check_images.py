@@ -11,19 +11,22 @@ import numpy as np
 from mindcv_ghost.config import Config
 from mindcv_ghost.data import EvalLoader, FolderSource, Source
 from mindcv_ghost.data.sets.paths import printable
+from mindcv_ghost.errors import DataError
 from mindcv_ghost.inference.description import Preprocessing
 from mindcv_ghost.inference.preprocessing import preprocess, to_pixels
 from mindcv_ghost.run.parts import create_augment
 
 __all__ = ["CheckBatch", "CheckImages", "SyntheticImages", "ValidationImages"]
 
-_BATCH = 32  # at most; batches are small beside the network's memory, and soon there
+# At most. A batch of so few images needs little memory beside the network, and takes little time
+# to make, so that an error shows soon.
+_BATCH = 32
 _SYNTHETIC = 8
 
 
 @dataclass(frozen=True)
 class CheckBatch:
-    """Images, all of them real: no padding.
+    """Images, at least one, and all of them real: no padding.
 
     Args:
         images: what the network gets, float32 (N, C, H, W).
@@ -69,6 +72,7 @@ class ValidationImages:
         # after another, so that the first images would be of few of them.
         stride = -(-len(source) // wanted)
         self._source = source
+        self._asked = config.export.verify_images
         self._loader = EvalLoader(
             source,
             augment=create_augment(config.augment),
@@ -85,14 +89,21 @@ class ValidationImages:
         self.what = f"{self.count:,}{part} validation images"
 
     def batches(self, pictures: bool = False) -> Iterator[CheckBatch]:
-        """See :class:`CheckImages`; bad images are left out where the recipe skips them."""
-        start = 0
+        """See :class:`CheckImages`; bad images are left out where the recipe skips them.
+
+        Raises:
+            DataError: if an image can't be read and the recipe doesn't skip it, or if none can.
+        """
+        start, left = 0, 0
         for images, labels, valid in self._loader.batches().create_tuple_iterator(
             output_numpy=True
         ):
             indices = self._loader.indices[start : start + len(images)]
             start += len(images)
             good = np.flatnonzero(valid == 1)
+            if not good.size:
+                continue
+            left += good.size
             kept = [int(indices[k]) for k in good]
             yield CheckBatch(
                 images[good],
@@ -100,6 +111,18 @@ class ValidationImages:
                 [printable(self._source.name_of(index)) for index in kept],
                 tuple(self._picture(index) for index in kept) if pictures else (),
             )
+        if not left:
+            raise self._none_left()
+
+    def _none_left(self) -> DataError:
+        asked = "all" if self._asked is None else self._asked
+        first = self._source.name_of(int(self._loader.indices[0]))
+        return DataError(
+            f"--verify_images {asked}: not one of these images ({self.what}) can be read. The "
+            f"first is {printable(first)}: {self._source.bad.get(first, 'unreadable')}\n"
+            "Repair or remove these files, or give a larger number, or all; 0 checks the exported "
+            "files on random numbers."
+        )
 
     def _picture(self, index: int) -> np.ndarray:
         if isinstance(self._source, FolderSource):

@@ -73,7 +73,10 @@ def create_augment(section: AugmentConfig) -> Augment:
 
 
 def _for_channels(values: tuple[float, ...], channels: int, kind: str) -> tuple[float, ...]:
-    """One value a channel; grey has the mean of the colours', except of CIFAR: the first."""
+    """Return one value a channel.
+
+    For grey images that is the mean of the three colours' values, but for CIFAR the first.
+    """
     if channels == 3:
         return values * 3 if len(values) == 1 else values
     return values[:1] if kind in ARRAY_SETS else (sum(values) / len(values),)

@@ -11,7 +11,6 @@ package's operators. The loss is computed from its logits in float32 or more.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import statistics
@@ -30,6 +29,7 @@ from mindcv_ghost.analysis.complexity import count_parameters
 from mindcv_ghost.config import Config
 from mindcv_ghost.engine.collectives import Collectives
 from mindcv_ghost.engine.distillation import Teacher
+from mindcv_ghost.engine.parameters import checksum
 from mindcv_ghost.errors import CheckpointError, ConfigError, first_line
 from mindcv_ghost.launch.processes import stderr_into
 from mindcv_ghost.launch.world import World
@@ -43,7 +43,9 @@ __all__ = ["LoadedTeacher", "TeacherCost", "load_teacher", "prepare_teacher"]
 
 _logger = logging.getLogger(__name__)
 
-_TIMED_SECONDS = 1.0  # for as long, or for one call that takes longer
+# Calls are timed until they have taken so long together, or are so many.
+_TIMED_SECONDS = 1.0
+_TIMED_CALLS = 10
 _OPTIONS = OptionNames(
     model="--teacher",
     model_args="--teacher_args",
@@ -120,7 +122,7 @@ def load_teacher(
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"teacher: {error}") from error
     collectives.broadcast_parameters(network)
-    digest = _digest(network)
+    digest = checksum(network)[:16]
     _logger.info("teacher: %s: %s, digest %s", distill.teacher_ckpt, report, digest)
     return LoadedTeacher(network, digest, before)
 
@@ -246,19 +248,11 @@ def _measure(
             "overflows in float16 (amp_level: try O0 or O1)"
         )
     seconds: list[float] = []
-    while sum(seconds) < _TIMED_SECONDS and len(seconds) < 10:
+    while sum(seconds) < _TIMED_SECONDS and len(seconds) < _TIMED_CALLS:
         started = time.perf_counter()
         teacher(image).asnumpy()
         seconds.append(time.perf_counter() - started)
     return TeacherCost(statistics.median(seconds), max(_resident_bytes() - bytes_before, 0))
-
-
-def _digest(network: nn.Cell) -> str:
-    digest = hashlib.sha256()
-    for parameter in network.get_parameters():
-        digest.update(f"{parameter.name} {parameter.shape} {parameter.dtype}\0".encode())
-        digest.update(np.ascontiguousarray(parameter.asnumpy()).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _resident_bytes() -> int:

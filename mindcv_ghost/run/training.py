@@ -89,7 +89,8 @@ class _Data:
     def bad_images(self) -> dict[str, str]:
         """Images that this rank couldn't read so far, and why."""
         sets = [self.train_set] if self.val_set is None else [self.train_set, self.val_set]
-        return {printable(path): why for each in sets for path, why in each.bad.items()}
+        # Threads that prefetch batches may add to ``bad``; dict.copy() isn't interrupted by them.
+        return {printable(path): why for each in sets for path, why in each.bad.copy().items()}
 
 
 def create_training(config: Config, world: World, session: Session) -> TrainingRun:
@@ -137,15 +138,21 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
     steps_per_epoch = data.loader.steps_per_epoch
     learner = create_learner(config, world, device, network, collectives, steps_per_epoch, teacher)
 
-    # Training loop, and the files that it writes.
+    # Training loop, where it begins, and whether there is space for its files. All that refuses a
+    # run comes before anything in its folder changes.
     evaluate = _create_evaluate(config, world, learner, data, collectives)
-    writer = None
+    trainer = _create_trainer(config, device, learner, data, collectives, evaluate)
+    if resume is not None:
+        resume.restore(trainer, learner.updates_per_epoch)
+        _warn_of_random_masks(network)
     if folder is not None:
+        _check_space(folder, trainer)
+
+        # The files that it writes.
         facts |= _origin(config, resume)
         if resume is not None and resume.history:
             facts["history"] = resume.history
         state_facts = _state_facts(facts, settings, learner.updates_per_epoch)
-        check_space(folder.path, 0, 0)  # before anything of an earlier run is renamed
         try:
             writer = _create_writer(config, folder, data.num_classes, state_facts, resume)
         except OSError as error:
@@ -153,14 +160,9 @@ def create_training(config: Config, world: World, session: Session) -> TrainingR
                 f"the run folder {folder.path} can't be written ({error.strerror or error}). Free "
                 "some space, or give another one with --ckpt_save_dir."
             ) from error
-    trainer = _create_trainer(config, device, learner, data, collectives, evaluate, writer)
-    if resume is not None:
-        resume.restore(trainer, learner.updates_per_epoch)
-        _warn_of_random_masks(network)
-    if folder is not None:
+        trainer.writer = writer
         _write_record(folder, config, facts, resume)
-        _check_space(folder, trainer)
-        if resume is not None and writer is not None:
+        if resume is not None:
             resume.give_up_later(writer)
     return TrainingRun(trainer, facts, folder)
 
@@ -300,10 +302,9 @@ def _create_writer(
     resume: ResumePoint | None,
 ) -> RunWriter:
     """Open the files of the run folder; those of a run that isn't resumed are renamed."""
-    if resume is None or not resume.lies_in(folder.path):
+    own = resume if resume is not None and resume.lies_in(folder.path) else None
+    if own is None:
         _keep_earlier_run(folder, config)
-    elif not _is_over(config, resume):
-        _rename(folder, _OF_A_RUN)  # they are of fewer epochs
     checkpoint = config.checkpoint
     writer = RunWriter(
         metrics=MetricsLog(
@@ -319,9 +320,13 @@ def _create_writer(
         ),
         resume=ResumeFolder(folder.path / FOLDER),
         facts=state_facts,
+        epochs=config.train.epoch_size,
     )
     if resume is not None:
         resume.restore_writer(writer)
+    if own is not None and not _is_over(config, own):
+        # They are of fewer epochs, or of an attempt that has ended.
+        _rename(folder, (*folder.divergence_reports(), *_OF_A_RUN))
     return writer
 
 
@@ -330,6 +335,7 @@ def _keep_earlier_run(folder: RunFolder, config: Config) -> None:
     # A best.ckpt of another training would pass for this one's if it isn't validated, and so would
     # what commands have written next to it.
     names = ["metrics.csv", FOLDER, *folder.checkpoints(), *_OF_A_RUN]
+    names += folder.divergence_reports()
     # If the same job was requeued before it could save a state, its record is this run's.
     if has_states(folder.path / FOLDER) or not folder.has_config(config.to_yaml()):
         names += ["config.yaml", "run.json"]
@@ -350,7 +356,6 @@ def _create_trainer(
     data: _Data,
     collectives: Collectives,
     evaluate: Callable[[], Evaluation] | None,
-    writer: RunWriter | None,
 ) -> Trainer:
     return Trainer(
         learner.step,
@@ -358,7 +363,6 @@ def _create_trainer(
         trainer_settings(config, device),
         schedule=learner.schedule,
         collectives=collectives,
-        writer=writer,
         evaluate=evaluate,
         ema=learner.ema,
         bad_images=data.bad_images,
@@ -397,10 +401,12 @@ def _warn_of_random_masks(network: nn.Cell) -> None:
 
 
 def _check_space(folder: RunFolder, trainer: Trainer) -> None:
-    """Refuse a run folder without space for the files of the epochs that are left."""
+    """Refuse a run folder that can't be written, or lacks space for the epochs that are left."""
+    state = weights = 0
     if trainer.position.epoch < trainer.settings.epochs:
+        state = trainer.state.nbytes
         weights = sum(p.size * p.itemsize for p in trainer.step.model.get_parameters())
-        check_space(folder.path, trainer.state.nbytes, weights * (1 if trainer.ema is None else 2))
+    check_space(folder.path, state, weights * (1 if trainer.ema is None else 2))
 
 
 def _outcome(summary: Summary) -> dict[str, Any]:

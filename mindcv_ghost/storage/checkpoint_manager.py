@@ -91,13 +91,17 @@ class CheckpointManager:
     def restore(self, facts: dict, origin: Path | None = None) -> None:
         """Continue from what :meth:`facts` returned in an earlier process.
 
+        ``best.ckpt`` counts only if it is the one that the facts tell of. It may be of an epoch
+        that was lost with its process, or that the run doesn't go on from.
+
         Args:
             facts: of that process.
-            origin: its run folder, if it was another one: its best checkpoint is taken over if it
-                is the one that the facts tell of.
+            origin: its run folder, if it was another one: its best checkpoint is copied.
         """
         self.best, self._best_sha256 = facts["best"], facts["best_sha256"]
-        if origin is not None and self.best is not None:
+        if origin is None:
+            self._check_best()
+        elif self.best is not None:
             self._take_over_best(origin / "best.ckpt")
         # Only names of this form are ever deleted, whatever the facts say.
         self._kept = [
@@ -106,24 +110,36 @@ class CheckpointManager:
             if is_numbered_checkpoint(name, self.model) and (self.folder / name).is_file()
         ]
 
+    def _check_best(self) -> None:
+        """Put ``best.ckpt`` aside if it is of an epoch that the run doesn't have."""
+        file = self.folder / "best.ckpt"
+        problem = self._problem_of(file)
+        if not problem or (self.best is None and not file.exists()):
+            return
+        if file.exists():
+            problem += f" and is kept as {file.replace(file.with_name('best.ckpt.given_up')).name}"
+        _logger.warning("%s %s: the best epoch from here on takes its place", file, problem)
+        self.best = self._best_sha256 = None
+
     def _take_over_best(self, file: Path) -> None:
         """Copy another folder's best checkpoint, which may be of an epoch that this run hasn't."""
-        if file.is_file() and sha256_of(file) == self._best_sha256:
+        problem = self._problem_of(file)
+        if not problem:
             copy_file(file, self.folder / "best.ckpt")  # a link would share its permissions
             return
         _logger.warning(
             "%s %s: the run goes on without a best.ckpt until an epoch is better than %.2f %%",
             file,
-            "isn't of the best epoch until this state" if file.is_file() else "is gone",
+            problem,
             self.best,
         )
 
-    def give_up_best(self) -> None:
-        """Put ``best.ckpt`` aside, which is of an epoch that the run no longer has."""
-        self.best = self._best_sha256 = None
-        best = self.folder / "best.ckpt"
-        with contextlib.suppress(FileNotFoundError):
-            best.replace(best.with_name("best.ckpt.given_up"))
+    def _problem_of(self, file: Path) -> str:
+        """Say why a file isn't the best checkpoint that the run knows of; "" if it is."""
+        if not file.is_file():
+            return "is gone"
+        same = sha256_of(file) == self._best_sha256
+        return "" if same else "isn't of the best epoch until this state"
 
     def _remove_surplus(self) -> None:
         while self.policy is not None and len(self._kept) > self.keep_max:

@@ -12,13 +12,22 @@ from pathlib import Path
 from mindcv_ghost.errors import UserError
 from mindcv_ghost.storage.atomic_file import remove_temporary_files, write_bytes
 
-__all__ = ["RunFolder", "RunFolderError", "is_numbered_checkpoint", "unwritable"]
+__all__ = [
+    "RunFolder",
+    "RunFolderError",
+    "divergence_report",
+    "is_numbered_checkpoint",
+    "unwritable",
+]
 
 _NUMBERED = r"-\d+_\d+\.ckpt"  # after the model: epoch and steps
 # Checkpoints that a run may never replace: last.ckpt is written after each epoch.
 _KEPT = re.compile(rf"best\.ckpt|.+{_NUMBERED}")
+_DIVERGED = re.compile(r"diverged(_rank\d+)?\.json")
 # All files that a run replaces in its folder. Other commands write others into it without a lock.
-_REPLACED = rf"{_KEPT.pattern}|last\.ckpt|metrics\.csv|config\.yaml|run\.json|\.probe"
+_REPLACED = (
+    rf"{_KEPT.pattern}|last\.ckpt|metrics\.csv|config\.yaml|run\.json|{_DIVERGED.pattern}|\.probe"
+)
 
 
 def is_numbered_checkpoint(name: str, model: str) -> bool:
@@ -28,6 +37,15 @@ def is_numbered_checkpoint(name: str, model: str) -> bool:
     True
     """
     return bool(re.fullmatch(re.escape(model) + _NUMBERED, name))
+
+
+def divergence_report(rank: int) -> str:
+    """Name the file in which a rank of a diverged run tells what it saw last.
+
+    >>> divergence_report(0), divergence_report(3)
+    ('diverged.json', 'diverged_rank3.json')
+    """
+    return f"diverged_rank{rank}.json" if rank else "diverged.json"
 
 
 class RunFolderError(UserError):
@@ -100,7 +118,14 @@ class RunFolder:
 
     def checkpoints(self) -> list[str]:
         """Return the names of ``best.ckpt`` and the numbered checkpoints, of any network."""
-        return sorted(path.name for path in self.path.iterdir() if _KEPT.fullmatch(path.name))
+        return self._matching(_KEPT)
+
+    def divergence_reports(self) -> list[str]:
+        """Return the names of what the ranks of a diverged run have written."""
+        return self._matching(_DIVERGED)
+
+    def _matching(self, names: re.Pattern[str]) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir() if names.fullmatch(path.name))
 
     def has_config(self, text: str) -> bool:
         """Tell whether ``config.yaml`` is this text."""

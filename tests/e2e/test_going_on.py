@@ -212,14 +212,19 @@ def test_a_resumed_run_s_files_tell_what_the_run_started_from(runs, finished):
 
 def test_a_change_that_needs_other_arrays_is_refused_and_changes_no_file(runs, finished):
     folder = runs.copy(finished, "arrays")
-    before = {p: p.read_bytes() for p in (runs.cwd / folder).rglob("*") if p.is_file()}
+    for name in ("validate.json", "confusion.png", "learning_curve.png", "diverged.json"):
+        (runs.cwd / folder / name).write_text(name)
+    older = f"{folder}/resume/000001_epoch1_step0.safetensors"
     # Nesterov's momentum is another optimizer on the CPU, whose state has other names.
-    changes = {"use_nesterov": "true", "resume_anyway": "use_nesterov", "resume": "auto"}
-    refused = runs.train(folder, status=2, epoch_size=3, keep_checkpoint_max=2, **changes)
-    assert "holds the state of another network or optimizer" in refused.err
-    assert "--resume_anyway accepted another use_nesterov; a change that needs" in refused.err
-    after = {p: p.read_bytes() for p in before}
-    assert [p.name for p in before if before[p] != after[p]] == ["train.log"]
+    changes = {"use_nesterov": "true", "resume_anyway": "use_nesterov", "keep_checkpoint_max": 2}
+    for resume, epochs in (("auto", 3), (older, 2)):
+        before = {p: p.read_bytes() for p in (runs.cwd / folder).rglob("*") if p.is_file()}
+        refused = runs.train(folder, status=2, epoch_size=epochs, resume=resume, **changes)
+        assert "holds the state of another network or optimizer" in refused.err
+        assert "--resume_anyway accepted another use_nesterov; a change that needs" in refused.err
+        after = {p: p.read_bytes() for p in (runs.cwd / folder).rglob("*") if p.is_file()}
+        assert after.keys() == before.keys()
+        assert [p.name for p in before if before[p] != after[p]] == ["train.log"]
 
 
 def test_more_images_of_the_same_classes_are_accepted(runs, finished, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from mindcv_ghost.engine.collectives import Collectives, checksum
+from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.parameters import checksum
 
 
 def test_a_single_rank_gets_its_own_values():

@@ -28,33 +28,33 @@ def test_a_bad_loss_whose_update_was_applied_ends_the_training_at_once(loss):
 def test_bad_gradients_that_were_applied_end_the_training_at_once():
     watch = DivergenceMonitor(patience=20)
     assert watch.add_loss(0.5) is None
-    assert "gradients" in watch.add_update(finite=False, scale_can_fall=False)
+    assert "gradients" in watch.add_update(finite=False, scale_fell=False)
 
 
-def test_overflows_do_not_count_while_the_loss_scale_can_fall():
+def test_overflows_do_not_count_while_the_loss_scale_fell():
     watch = DivergenceMonitor(patience=2, skips=True)
     for _ in range(24):  # from 2**24 down to 1
         assert watch.add_loss(0.5) is None
-        assert watch.add_update(finite=False, scale_can_fall=True) is None
+        assert watch.add_update(finite=False, scale_fell=True) is None
     assert watch.overflows == 24
-    assert watch.add_update(finite=False, scale_can_fall=False) is None
-    assert "2 updates in a row" in watch.add_update(finite=False, scale_can_fall=False)
+    assert watch.add_update(finite=False, scale_fell=False) is None
+    assert "2 updates in a row" in watch.add_update(finite=False, scale_fell=False)
 
 
-def test_a_bad_loss_counts_even_if_the_loss_scale_can_fall():
+def test_a_bad_loss_counts_even_if_the_loss_scale_fell():
     watch = DivergenceMonitor(patience=2, skips=True)
     for last in (False, True):
         watch.add_loss(math.nan)
-        assert bool(watch.add_update(finite=False, scale_can_fall=True)) == last
+        assert bool(watch.add_update(finite=False, scale_fell=True)) == last
 
 
 def test_a_good_update_resets_the_count():
     watch = DivergenceMonitor(patience=2, skips=True)
     for _ in range(3):
         watch.add_loss(math.nan)
-        assert watch.add_update(finite=False, scale_can_fall=False) is None
+        assert watch.add_update(finite=False, scale_fell=False) is None
         watch.add_loss(0.5)
-        assert watch.add_update(finite=True, scale_can_fall=False) is None
+        assert watch.add_update(finite=True, scale_fell=False) is None
     assert watch.overflows == 3
 
 
@@ -63,7 +63,7 @@ def test_one_bad_loss_among_accumulated_batches_is_one_bad_update():
     for last in (False, True):
         watch.add_loss(math.inf)
         watch.add_loss(0.5)
-        assert bool(watch.add_update(finite=False, scale_can_fall=False)) == last
+        assert bool(watch.add_update(finite=False, scale_fell=False)) == last
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, "largest", "lowest"])

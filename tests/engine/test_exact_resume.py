@@ -20,7 +20,9 @@ from mindcv_ghost.report.evaluation import Evaluation
 from mindcv_ghost.report.events import EventsLog
 from mindcv_ghost.report.metrics import MetricsLog
 from mindcv_ghost.storage import atomic_file as files
+from mindcv_ghost.storage import checkpoint_manager
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+from mindcv_ghost.storage.provenance import sha256_of
 from mindcv_ghost.storage.resume_folder import ResumeFolder, find_state
 
 from .networks import CLASSES, CrossEntropy
@@ -83,9 +85,19 @@ class Batches:
 
 def evaluation(network) -> Evaluation:
     """Accuracies that are computed from the weights, so that a wrong best epoch is noticed."""
-    correct = int(np.nan_to_num(network.classifier.weight.asnumpy()).clip(0).sum() * 1000) % 100
+    weight = network.classifier.weight.asnumpy()
+    return of_100(int(np.nan_to_num(weight).clip(0).sum() * 1000) % 100)
+
+
+def of_100(correct: int) -> Evaluation:
     zero = np.zeros((CLASSES, CLASSES), int)
     return Evaluation(100, correct, 100, CLASSES, 0.5, 0, 1.0, 0.0, zero, zero[0])
+
+
+def have_accuracies(trainer, *values: int) -> None:
+    """Let a trainer's next validations have these accuracies."""
+    left = iter(values)
+    trainer.evaluate = lambda: of_100(next(left))
 
 
 def make(
@@ -109,6 +121,7 @@ def make(
         CheckpointManager(folder, "linear", 2, "top_k", 1),
         ResumeFolder(folder / "resume"),
         {"ranks": 1, "updates_per_epoch": updates},
+        epochs,
     )
     settings = TrainerSettings(epochs=epochs, steps=StepSettings(nan_patience=3, **steps))
     trainer = Trainer(
@@ -124,11 +137,12 @@ def make(
     return trainer, updates
 
 
-def resume(folder, **how):
+def resume(folder, where="auto", **how):
     trainer, updates = make(folder, **how)
-    state = find_state("auto", folder)
-    trainer.writer.restore(state.facts, state.path)
+    state = find_state(where, folder)
     trainer.restore(state.facts, state.read(trainer.state.expected_arrays(1)), updates)
+    trainer.writer.restore(state.facts, state.path)
+    trainer.writer.give_up_after(state.path)
     return trainer
 
 
@@ -314,30 +328,58 @@ def test_a_full_disk_is_logged_and_training_goes_on(tmp_path, monkeypatch, caplo
     assert outcome(trainer, tmp_path / "full") == outcome(whole, tmp_path / "whole")
 
 
+def of_epoch(folder, epoch: int) -> str:
+    [path] = (folder / "resume").glob(f"*_epoch{epoch}_step0.safetensors")
+    return str(path)
+
+
 def test_a_run_that_goes_on_from_an_earlier_state_isnt_mixed_with_its_other_future(tmp_path):
     trainer, _ = make(tmp_path)
+    have_accuracies(trainer, 50, 60, 70)
     trainer.run()
-    first = next((tmp_path / "resume").glob("*_epoch2_step0.safetensors"))
-    again, updates = make(tmp_path)
-    again.writer.checkpoints.best = 50.0
-    again.writer.give_up_after(first)
+    again = resume(tmp_path, where=of_epoch(tmp_path, 2))
     assert find_state("auto", tmp_path).facts["position"]["epoch"] == 2
     names = {path.name for path in tmp_path.glob("best*")}
     assert (again.writer.checkpoints.best, names) == (None, {"best.ckpt.given_up"})
-    resumed = resume(tmp_path)
-    assert resumed.run().status == 0
+    have_accuracies(again, 55)
+    summary = again.run()
+    assert (summary.best_top1, summary.best_epoch) == (55.0, 3)
+    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt")
     assert find_state("auto", tmp_path).facts["position"]["epoch"] == EPOCHS
 
 
-def test_the_best_epoch_stays_if_it_is_before_what_is_given_up(tmp_path):
+def test_the_best_epoch_stays_if_it_is_before_what_is_given_up(tmp_path, caplog):
     trainer, _ = make(tmp_path)
+    have_accuracies(trainer, 50, 70, 60)
     trainer.run()
-    first = next((tmp_path / "resume").glob("*_epoch2_step0.safetensors"))
-    again, _ = make(tmp_path)
-    again.writer.checkpoints.best = trainer.writer.checkpoints.best
-    again.writer.give_up_after(first)
+    again = resume(tmp_path, where=of_epoch(tmp_path, 2))
     assert (tmp_path / "best.ckpt").is_file()
-    assert again.writer.checkpoints.best == trainer.writer.checkpoints.best
+    assert again.writer.checkpoints.best == 70.0
+    assert [r.levelname for r in caplog.records if "best.ckpt" in r.getMessage()] == []
+
+
+def test_a_best_checkpoint_whose_epoch_was_lost_doesnt_pass_for_the_best_of_the_resumed_run(
+    tmp_path, monkeypatch
+):
+    failing(monkeypatch, times=(2,))
+    trainer, _ = make(tmp_path)
+    have_accuracies(trainer, 50, 70)
+
+    def die(epoch, step):
+        if epoch == 2:
+            raise Killed
+
+    trainer.batches.at = die
+    with pytest.raises(Killed):
+        trainer.run()
+    lost = sha256_of(tmp_path / "best.ckpt")
+    again = resume(tmp_path)
+    assert again.position.epoch == 1
+    have_accuracies(again, 40, 30)  # as other ranks or masks of dropout may give them
+    summary = again.run()
+    assert (summary.best_top1, summary.best_epoch) == (40.0, 2)
+    assert sha256_of(tmp_path / "best.ckpt") == sha256_of(tmp_path / f"linear-2_{STEPS}.ckpt")
+    assert sha256_of(tmp_path / "best.ckpt.given_up") == lost
 
 
 def test_the_third_failed_save_in_a_row_ends_the_run(tmp_path, monkeypatch):
@@ -351,9 +393,65 @@ def test_the_third_failed_save_in_a_row_ends_the_run(tmp_path, monkeypatch):
 def test_a_run_whose_last_state_cant_be_saved_fails(tmp_path, monkeypatch):
     failing(monkeypatch, times=(3,))
     trainer, _ = make(tmp_path)
-    with pytest.raises(DiskError, match="ends without its last state"):
+    with pytest.raises(DiskError, match="not all of its last files could be written"):
         trainer.run()
     assert find_state("auto", tmp_path).facts["position"]["epoch"] == 2
+
+
+def failing_weights(monkeypatch, epoch: int) -> None:
+    """Simulate a disk that doesn't take ``last.ckpt`` of one epoch."""
+    calls, real = [], checkpoint_manager.save_weights
+
+    def save(parameters, path):
+        calls.append(path)
+        if len(calls) == epoch:
+            raise OSError(28, "No space left on device")
+        real(parameters, path)
+
+    monkeypatch.setattr(checkpoint_manager, "save_weights", save)
+
+
+def test_a_run_whose_last_weights_cant_be_saved_fails_and_a_resumed_one_writes_them(
+    tmp_path, monkeypatch
+):
+    for name in ("whole", "failed"):
+        (tmp_path / name).mkdir()
+    whole, _ = make(tmp_path / "whole")
+    whole.run()
+    folder = tmp_path / "failed"
+    failing_weights(monkeypatch, epoch=EPOCHS)
+    trainer, _ = make(folder)
+    with pytest.raises(DiskError, match="not all of its last files .*continue with --resume auto"):
+        trainer.run()
+    assert find_state("auto", folder).facts["position"]["epoch"] == EPOCHS - 1
+    again = resume(folder)
+    assert again.run().status == 0
+    assert outcome(again, folder) == outcome(whole, tmp_path / "whole")
+    assert sha256_of(folder / "last.ckpt") == sha256_of(tmp_path / "whole" / "last.ckpt")
+
+
+def test_an_earlier_epoch_s_state_is_saved_without_its_weights(tmp_path, monkeypatch):
+    failing_weights(monkeypatch, epoch=2)
+    trainer, _ = make(tmp_path)
+    assert trainer.run().status == 0
+    names = [path.name for path in sorted((tmp_path / "resume").iterdir())]
+    assert names == ["000002_epoch2_step0.safetensors", "000003_epoch3_step0.safetensors"]
+
+
+def test_an_epoch_is_the_best_though_its_numbered_checkpoint_cant_be_written(tmp_path, monkeypatch):
+    real = checkpoint_manager.link_or_copy
+
+    def link(source, target):
+        if target.name.startswith("linear-2_"):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(checkpoint_manager, "link_or_copy", link)
+    trainer, _ = make(tmp_path)
+    have_accuracies(trainer, 50, 70, 60)
+    summary = trainer.run()
+    assert (summary.best_top1, summary.best_epoch) == (70.0, 2)
+    assert trainer.writer.checkpoints.best == 70.0
 
 
 def test_a_run_that_another_rank_s_signal_stops_fails_if_its_state_cant_be_saved(
@@ -367,7 +465,7 @@ def test_a_run_that_another_rank_s_signal_stops_fails_if_its_state_cant_be_saved
             trainer.step.request(True, False)  # as if it came from another rank
 
     trainer.batches.at = stop_from_elsewhere
-    with pytest.raises(DiskError, match="ends without its last state"):
+    with pytest.raises(DiskError, match="not all of its last files could be written"):
         trainer.run()
 
 

@@ -74,6 +74,25 @@ def test_layer_decay_gives_early_layers_a_smaller_rate():
     assert create_optimizer(network, settings, [0.1, 0.2], "CPU").is_group_lr
 
 
+class CountingFloat(float):
+    """A number that counts its powers."""
+
+    powers = 0
+
+    def __pow__(self, exponent):
+        type(self).powers += 1
+        return float(self) ** exponent
+
+
+def test_layer_decay_computes_one_power_for_each_group_however_long_the_schedule_is():
+    network = mindcv.create_model("ghost_resnet18", num_classes=2)
+    schedule = [0.1 / (n + 1) for n in range(1000)]
+    decay = CountingFloat(0.75)
+    groups = layer_decay_groups(network, OptimizerSettings("adamw"), decay, schedule)
+    assert CountingFloat.powers == len(groups) == 10  # stem, 8 blocks, head
+    assert groups[0]["lr"] == [lr * 0.75**9 for lr in schedule]
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULES)
 def test_every_schedule_has_a_value_for_each_update(scheduler):
     schedule = create_schedule(7, 5, scheduler=scheduler, lr=0.1, **SCHEDULES[scheduler])

@@ -113,12 +113,28 @@ def test_an_overflow_is_skipped_and_halves_the_dynamic_scale():
     before = weight_of(network)
     bad = np.full((2, 4), np.inf, np.float32)
     _, outcome = step(Tensor(bad), Tensor(np.zeros(2, np.int32)))
-    assert Outcome.read(outcome) == (False, False, False)
+    assert Outcome.read(outcome) == (False, False, False, True)
     np.testing.assert_array_equal(weight_of(network), before)
     assert (step.scale, step.updates_done) == (512.0, 0)
     assert float(step.updater.ema.updates.asnumpy()) == 0
     assert Outcome.read(step(*batch(4))[1]).finite
     assert (step.scale, step.updates_done) == (512.0, 1)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_outcome_tells_whether_its_own_update_lowered_the_scale(accumulation):
+    _, step = make(loss_scale=LossScale(4.0, dynamic=True), accumulation_steps=accumulation)
+    bad = Tensor(np.full((2, 4), np.inf, np.float32)), Tensor(np.zeros(2, np.int32))
+    counts = []
+    for inputs in (bad, bad, bad, batch(2)):
+        for _ in range(accumulation):
+            _, outcome = step(*inputs)
+        counts.append(step.update(accumulation) if accumulation > 1 else outcome)
+    # They are read after all updates, as those of a device that computes ahead.
+    outcomes = [Outcome.read(each) for each in counts]
+    assert [outcome.finite for outcome in outcomes] == [False, False, False, True]
+    assert [outcome.scale_fell for outcome in outcomes] == [True, True, False, False]
+    assert step.scale == 1.0
 
 
 class Never(nn.Cell):
@@ -212,12 +228,12 @@ def test_every_amp_level_lowers_the_loss_and_keeps_float32_weights(level):
 def test_a_request_is_answered_by_the_next_update():
     _, step = make(accumulation_steps=2)
     x, y = batch(2)
-    assert Outcome.read(step.update(1)) == (True, False, False)
+    assert Outcome.read(step.update(1)) == (True, False, False, False)
     step.request(stop=True, save=False)
     step(x, y)
-    assert Outcome.read(step.update(1)) == (True, True, False)
+    assert Outcome.read(step.update(1)) == (True, True, False, False)
     step.request(stop=False, save=True)
-    assert Outcome.read(step.update(1)) == (True, False, True)
+    assert Outcome.read(step.update(1)) == (True, False, True, False)
 
 
 def test_a_call_does_not_walk_through_the_cells_below_unless_it_compiles():

@@ -85,6 +85,7 @@ def make(folder, accuracies=(), step=None, ema_decay=None, mode=ms.GRAPH_MODE, *
         CheckpointManager(folder, "linear", 2, "latest_k", 1),
         ResumeFolder(folder / "resume"),
         {"ranks": 1, "updates_per_epoch": 5},
+        settings["epochs"],
     )
     remaining = iter(accuracies)
     evaluate = (lambda: evaluation(next(remaining))) if accuracies else None
@@ -186,6 +187,42 @@ def test_a_dynamic_loss_scale_may_fall_before_the_run_stops(tmp_path):
     batches.epoch = lambda n, skip: iter_of([good, huge, huge, good, good])
     with pytest.raises(TrainingDiverged, match="2 updates in a row.*at step 3 of epoch 1"):
         trainer.run()
+
+
+def large(value: float) -> tuple[Tensor, Tensor]:
+    """One image with a finite loss, whose gradient overflows if ``value * scale`` does."""
+    image = np.array([[value, 0, 0, 0]], np.float32)
+    return Tensor(image), Tensor(np.zeros(1, np.int32))
+
+
+@pytest.mark.parametrize("in_flight", [0, 2])
+def test_no_overflow_counts_that_lowers_the_scale_not_even_the_one_that_makes_it_1(
+    tmp_path, in_flight
+):
+    how = {"epochs": 1, "nan_patience": 1, "in_flight": in_flight}
+    trainer, batches = make(tmp_path, step={"loss_scale": LossScale(4.0, dynamic=True)}, **how)
+    good = batch(1, seed=1)
+    batches.epoch = lambda n, skip: iter_of([large(2e38), large(2e38), good, good, good])
+    trainer.run()
+    assert (trainer.step.scale, trainer.step.updates_done) == (1.0, 3)
+    assert trainer.watch.overflows == 2
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "images"),
+    [(1, "the batch"), (2, "the last batch of the group (gradient_accumulation_steps)")],
+)
+def test_the_report_of_an_overflow_says_which_batch_it_lists(tmp_path, accumulation, images):
+    step = {"loss_scale": LossScale(4.0), "accumulation_steps": accumulation}
+    trainer, batches = make(tmp_path, step=step, epochs=1)
+    batches.epoch = lambda n, skip: iter_of([large(2e38)] + [batch(1, seed=1)] * (STEPS - 1))
+    with pytest.raises(TrainingDiverged) as caught:
+        trainer.run()
+    told = f"the gradients became infinite or NaN at step {accumulation} of epoch 1"
+    assert str(caught.value).startswith(told)
+    assert f" {tmp_path / 'diverged.json'} has the images of {images}. " in str(caught.value)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["images"][0] == f"epoch 0 step {accumulation - 1} image 0"
 
 
 def test_updates_that_are_skipped_in_a_row_count_across_epochs_and_a_resume(tmp_path):

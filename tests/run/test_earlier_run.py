@@ -15,7 +15,8 @@ def test_a_new_run_renames_an_earlier_ones_metrics_states_and_kept_checkpoints(t
     folder = RunFolder(tmp_path)
     (tmp_path / "resume").mkdir()
     names = ("metrics.csv", "best.ckpt", "ghost_resnet18-3_20.ckpt", "other-1_2.ckpt")
-    names += ("validate.json", "confusion.png", "learning_curve.png", "my-a.ckpt")
+    names += ("validate.json", "confusion.png", "learning_curve.png")
+    names += ("diverged.json", "diverged_rank1.json", "my-a.ckpt")
     for name in names:
         (tmp_path / name).write_text(name)
     config = load_config(["--model", "ghost_resnet18", "--dataset", "digits"], script="train")
@@ -36,14 +37,15 @@ def test_what_was_validated_does_not_pass_for_what_a_run_has_after_more_epochs(
     monkeypatch.setattr(ResumePoint, "restore_writer", lambda self, writer: None)
     folder = RunFolder(tmp_path)
     (tmp_path / "resume").mkdir()
-    for name in ("validate.json", "best.ckpt"):
+    for name in ("validate.json", "diverged_rank3.json", "best.ckpt"):
         (tmp_path / name).write_text(name)
     words = ["--model", "ghost_resnet18", "--dataset", "digits", "--epoch_size", "90"]
     facts = {"position": {"epoch": done}}
     resume = ResumePoint(facts, StateFile(tmp_path / "resume" / "a", facts))
     _create_writer(load_config(words, script="train"), folder, 10, {}, resume)
-    assert (tmp_path / "validate.1.json").exists() is renamed
-    assert (tmp_path / "validate.json").exists() is not renamed
+    for stem in ("validate", "diverged_rank3"):
+        assert (tmp_path / f"{stem}.1.json").exists() is renamed
+        assert (tmp_path / f"{stem}.json").exists() is not renamed
     assert (tmp_path / "best.ckpt").exists()
     folder.close()
 

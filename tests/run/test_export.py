@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import mindcv
@@ -16,7 +17,7 @@ from PIL import Image
 
 import mindcv_ghost
 from mindcv_ghost.config import load_config
-from mindcv_ghost.errors import CheckpointError, UserError
+from mindcv_ghost.errors import CheckpointError, DataError, UserError
 from mindcv_ghost.export import onnx_file
 from mindcv_ghost.export.verification import VerificationError
 from mindcv_ghost.inference.description import ModelDescription
@@ -118,6 +119,35 @@ def test_accuracy_is_that_of_the_file_on_the_labelled_images(export, images, tmp
 def test_fewer_images_are_spread_over_the_set(export):
     accuracy = export("--verify_images", 5)["accuracy"]["tiny_export.onnx"]
     assert accuracy["images"] == 4  # every third of 12
+
+
+@pytest.fixture
+def first_is_cut(images, tmp_path) -> Path:
+    """The images, but of the first one only the beginning."""
+    folder = tmp_path / "cut"
+    shutil.copytree(images, folder)
+    first = min((folder / "val").rglob("*.png"))
+    first.write_bytes(first.read_bytes()[:400])
+    return folder
+
+
+def test_a_batch_of_bad_images_alone_is_left_out(export, first_is_cut):
+    words = ("--data_dir", first_is_cut, "--on_bad_image", "skip", "--batch_size", 1)
+    accuracy = export(*words)["accuracy"]["tiny_export.onnx"]
+    assert accuracy["images"] == 11
+
+
+def test_that_no_image_can_be_read_is_one_message(export, first_is_cut, tmp_path):
+    words = ("--data_dir", first_is_cut, "--on_bad_image", "skip", "--verify_images", 1)
+    with pytest.raises(DataError) as refused:
+        export(*words)
+    first = min((first_is_cut / "val").rglob("*.png"))
+    text = str(refused.value)
+    told = "--verify_images 1: not one of these images (1 of 12 validation images) can be read."
+    assert text.startswith(f"{told} The first is {first}: ")
+    assert "unreadable" not in text  # the reason is named
+    assert text.endswith("or all; 0 checks the exported files on random numbers.")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_data_it_says_that_images_are_synthetic(export, tmp_path, caplog):

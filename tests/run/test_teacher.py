@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import mindcv
 import mindspore as ms
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import mindcv_ghost  # noqa: F401 (registers the zoo)
 from mindcv_ghost.config import load_config
 from mindcv_ghost.engine.collectives import Collectives
+from mindcv_ghost.engine.parameters import checksum
 from mindcv_ghost.errors import CheckpointError, ConfigError
 from mindcv_ghost.launch.world import detect
 from mindcv_ghost.run.teacher import load_teacher, prepare_teacher
@@ -59,6 +62,16 @@ def test_the_digest_is_the_weights_and_not_the_file_s(tmp_path):
     assert load(tmp_path / "b.safetensors").digest == first
     assert load(tmp_path / "ema.ckpt", "--teacher_ema", "true").digest == first
     assert load(tmp_path / "other.ckpt").digest != first
+
+
+def test_the_digest_is_computed_as_states_of_earlier_versions_hold_it(tmp_path):
+    network = save(tmp_path / "a.ckpt")
+    digest = hashlib.sha256()
+    for p in network.get_parameters():
+        shape = ", ".join(map(str, p.shape)) + ("," if p.ndim == 1 else "")
+        digest.update(f"{p.name} ({shape}) Float32\0".encode() + p.asnumpy().tobytes())
+    assert checksum(network) == digest.hexdigest()
+    assert load(tmp_path / "a.ckpt").digest == digest.hexdigest()[:16]
 
 
 @pytest.mark.parametrize(

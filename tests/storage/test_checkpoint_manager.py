@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mindcv_ghost.storage.checkpoint import load_weights
 from mindcv_ghost.storage.checkpoint_manager import CheckpointManager
+from mindcv_ghost.storage.provenance import sha256_of
 
 from .test_checkpoint import Small, parameters
 
@@ -47,15 +48,60 @@ def test_the_interval_applies_to_the_numbered_files_and_not_to_the_last(tmp_path
 
 
 def test_after_a_restore_older_numbered_checkpoints_are_removed_and_no_other_files(tmp_path):
-    for name in ("net-1_7.ckpt", "net-2_7.ckpt", "other.txt"):
+    for name in ("best.ckpt", "net-1_7.ckpt", "net-2_7.ckpt", "other.txt"):
         (tmp_path / name).write_bytes(b"x")
     manager = CheckpointManager(tmp_path, "net", 1, "latest_k", 1)
     kept = [[1, "net-1_7.ckpt"], [2, "net-2_7.ckpt"], [0, "other.txt"]]
-    manager.restore({"best": 90.0, "best_sha256": None, "kept": kept})
+    best = {"best": 90.0, "best_sha256": sha256_of(tmp_path / "best.ckpt")}
+    manager.restore({**best, "kept": kept})
     assert not manager.save(parameters(Small()), 3, 7, 80.0)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "net-3_7.ckpt", "other.txt"]
-    facts = {"best": 90.0, "best_sha256": None, "kept": [[3, "net-3_7.ckpt"]]}
-    assert manager.facts() == facts
+    names = ["best.ckpt", "last.ckpt", "net-3_7.ckpt", "other.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert manager.facts() == {**best, "kept": [[3, "net-3_7.ckpt"]]}
+
+
+def restored(folder, facts: dict) -> CheckpointManager:
+    manager = CheckpointManager(folder, "net", 1, None, 10)
+    manager.restore(facts)
+    return manager
+
+
+def test_a_best_checkpoint_of_an_epoch_after_the_state_is_put_aside(tmp_path, caplog):
+    first = CheckpointManager(tmp_path, "net", 1, None, 10)
+    assert first.save(parameters(Small(fill=4)), 4, 7, 80.0)
+    facts = first.facts()
+    assert restored(tmp_path, facts).best == 80.0
+    assert first.save(parameters(Small(fill=6)), 6, 7, 82.0)
+    assert caplog.records == []
+    second = restored(tmp_path, facts)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'best.ckpt'} isn't of the best epoch until this state and is kept as "
+        "best.ckpt.given_up: the best epoch from here on takes its place"
+    ]
+    assert (second.best, (tmp_path / "best.ckpt").exists()) == (None, False)
+    assert value(tmp_path / "best.ckpt.given_up") == 6.0
+    assert second.save(parameters(Small(fill=7)), 6, 7, 79.0)
+    assert (second.best, value(tmp_path / "best.ckpt")) == (79.0, 7.0)
+
+
+def test_a_best_checkpoint_that_is_gone_is_replaced_by_the_next_best(tmp_path, caplog):
+    first = CheckpointManager(tmp_path, "net", 1, None, 10)
+    first.save(parameters(Small(fill=1)), 1, 7, 80.0)
+    (tmp_path / "best.ckpt").unlink()
+    second = restored(tmp_path, first.facts())
+    assert "best.ckpt is gone: the best epoch from here on takes its place" in caplog.text
+    assert second.save(parameters(Small(fill=2)), 2, 7, 70.0)
+    assert value(tmp_path / "best.ckpt") == 2.0
+
+
+def test_before_any_validation_there_is_no_best_checkpoint_to_keep_or_to_miss(tmp_path, caplog):
+    nothing = CheckpointManager(tmp_path, "net", 1, None, 10).facts()
+    restored(tmp_path, nothing)
+    assert caplog.records == []
+    CheckpointManager(tmp_path, "net", 1, None, 10).save(parameters(Small()), 1, 7, 50.0)
+    restored(tmp_path, nothing)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best.ckpt.given_up", "last.ckpt"]
 
 
 def test_a_run_that_goes_on_elsewhere_takes_over_the_best_checkpoint_and_only_files_that_are_there(

@@ -26,6 +26,7 @@ def test_temporary_files_of_a_killed_run_are_removed_by_the_next_that_holds_the_
     tmp_path, monkeypatch
 ):
     ours = (".last.ckpt.12ab34cd.tmp.ckpt", ".best.ckpt.12ab34cd.tmp", ".net-3_7.ckpt.12ab34cd.tmp")
+    ours += (".diverged.json.12ab34cd.tmp", ".diverged_rank12.json.12ab34cd.tmp")
     others = (".classes.csv.12ab34cd.tmp", ".vimrc.tmp", "last.ckpt", ".lock")
     for name in (*ours, *others):
         (tmp_path / name).write_text("")
