@@ -236,9 +236,8 @@ def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeyp
         return len(turns) / 1e3
 
     steps = {"a": lambda: None, "taught": lambda: None}
-    teacher = {"row": "resnet56", "memory_bytes": 5}
     monkeypatch.setattr(proof_times, "_batches", lambda data: calls)
-    monkeypatch.setattr(proof_times, "_steps", lambda data: (steps, teacher))
+    monkeypatch.setattr(proof_times, "_steps", lambda data: steps)
     monkeypatch.setattr("tools.measure.turns._median_seconds", median_seconds)
     monkeypatch.setattr(proof_times.compat, "set_up", lambda *arguments: None)
     monkeypatch.setattr("tools.measure.commits.source_commit", lambda: "abc")
@@ -250,7 +249,7 @@ def test_batches_are_timed_in_turns_and_their_medians_recorded(tmp_path, monkeyp
     assert (result["data"], result["milliseconds"]) == ("fashion_mnist", times)
     # After 20 calls, the third of the rounds of two: calls 25 and 26.
     assert result["step_milliseconds"] == {"a": 25.0, "taught": 26.0}
-    assert (result["step_images"], result["teacher"]) == (128, teacher)
+    assert result["step_images"] == 128
     assert result["kind"] == "proof_times" and result["hardware"]
 
 

@@ -46,7 +46,6 @@ def measure(out: Path, data: str) -> None:
     times: dict[str, Any] = {}
     for (row, batch), values in seconds_in_turns(_batches(data), ROUNDS, SECONDS).items():
         times.setdefault(row, {})[str(batch)] = _milliseconds(values)
-    steps, teacher = _steps(data)
     result = {
         "kind": "proof_times",
         "data": data,
@@ -58,9 +57,8 @@ def measure(out: Path, data: str) -> None:
         "milliseconds": times,
         "step_milliseconds": {
             row: _milliseconds(values)
-            for row, values in seconds_in_turns(steps, ROUNDS, STEP_SECONDS).items()
+            for row, values in seconds_in_turns(_steps(data), ROUNDS, STEP_SECONDS).items()
         },
-        **({"teacher": teacher} if teacher else {}),
     }
     write_text(out / f"times_{data}.json", json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
@@ -85,8 +83,8 @@ def _batches(data: str) -> Calls:
     return cases
 
 
-def _steps(data: str) -> tuple[Calls, dict[str, Any]]:
-    """Return row -> a call that trains a step as train.py does, and what the teacher costs."""
+def _steps(data: str) -> Calls:
+    """Return row -> a call that trains a step as train.py does."""
     import mindspore as ms
     import numpy as np
 
@@ -98,7 +96,6 @@ def _steps(data: str) -> tuple[Calls, dict[str, Any]]:
 
     random, world, collectives = np.random.RandomState(0), World(), Collectives(0, 1)
     calls: Calls = {}
-    cost: dict[str, Any] = {}
     for name, row in rows_of(data).items():
         experiment = Experiment(data, name, 0)
         if not (row.is_a_network or row.question == "distilled"):
@@ -110,15 +107,14 @@ def _steps(data: str) -> tuple[Calls, dict[str, Any]]:
         classes = config.model.num_classes
         loaded, teacher = load_teacher(config, classes, collectives), None
         if loaded is not None:
-            teacher, facts = prepare_teacher(loaded, config, world, "CPU", classes, collectives)
-            cost = {"row": row.needs, "memory_bytes": facts["memory_bytes"]}
+            teacher, _ = prepare_teacher(loaded, config, world, "CPU", classes, collectives)
         network, shape = build(words)
         steps = IMAGES[data][0] // STEP_IMAGES
         learner = create_learner(config, world, "CPU", network, collectives, steps, teacher)
         images = random.standard_normal((STEP_IMAGES, *shape)).astype(np.float32)
         labels = random.randint(0, classes, STEP_IMAGES).astype(np.int32)
         calls[name] = _step(learner.step.set_train(), ms.Tensor(images), ms.Tensor(labels))
-    return calls, cost
+    return calls
 
 
 def _published(experiment: Experiment) -> Published:

@@ -378,15 +378,16 @@ def _found(proof: Proof, prediction: Prediction) -> str:
 def teacher_cost(proof: Proof) -> str:
     """Say what the teacher of the distilled rows costs."""
     lines = []
-    for data, times in proof.times.items():
-        teacher, step = times.get("teacher"), times.get("step_milliseconds", {})
-        if teacher and {"distilled", "ghost_resnet20"} <= set(step):
-            taught, alone = step["distilled"], step["ghost_resnet20"]
+    for data in DATA_SETS:
+        taught, alone = (proof.step_milliseconds(data, row) for row in ("distilled", PAIR[1]))
+        runs = proof.runs(data, "distilled")
+        if taught and alone and runs:
+            memory = statistics.median(run["teacher"]["memory_bytes"] for run in runs)
             lines.append(
-                f"On {DATA_SETS[data]} a step of {times['step_images']} images takes "
-                f"{taught:.0f} ms with the teacher and {alone:.0f} ms without: "
-                f"{taught / alone:.1f} times as long. The teacher, which evaluates each batch, "
-                f"takes {teacher['memory_bytes'] / 1e6:.0f} MB of memory.\n"
+                f"On {DATA_SETS[data]} a step of {_step_images(proof, data)} takes {taught:.0f} ms "
+                f"with the teacher, which evaluates each batch, and {alone:.0f} ms without: "
+                f"{taught / alone:.1f} times as long. The teacher took {memory / 1e6:.0f} MB of "
+                "the runs' memory.\n"
             )
     return "".join(lines) or "What the teacher costs hasn't been measured yet.\n"
 
