@@ -16,6 +16,9 @@ pytestmark = pytest.mark.device
 DOCTOR = "mindcv_ghost/doctor/__main__.py"
 OPTIONS = ["--model", SOON_COMPILED, "--image_resize", "64", "--batch_size", "2", "--json"]
 OPTIONS += ["--steps", "140"]  # more than the 128 batches whose shapes MindSpore queues
+# SqueezeNet has no batch norm: at the doctor's 0.01, 140 steps on two images can leave float16's
+# range, and whether they do depends on the processor's rounding.
+OPTIONS += ["--lr", "0.001"]
 
 
 @pytest.fixture(autouse=True)
