@@ -179,7 +179,7 @@ def test_a_record_tells_which_weights_a_run_started_from_or_was_taught_by(tmp_pa
 def test_the_weights_of_a_run_that_is_there_come_before_rounded_ones(tmp_path, monkeypatch):
     runner, parent = Calls(tmp_path), Experiment("cifar10_jpeg", "resnet20", 0)
     runner.run(parent)
-    monkeypatch.setattr(proof, "list_shipped", lambda: pytest.fail("they are rounded"))
+    monkeypatch.setattr("tools.pages.proof.list_shipped", lambda: pytest.fail("they are rounded"))
     runner.out.mkdir()
     (runner.out / f"{parent.name}.json").write_text("{}")
     assert runner.weights(parent) == tmp_path / "runs" / parent.name / "last.ckpt"
@@ -191,7 +191,7 @@ def test_weights_that_come_with_the_package_are_taken_if_they_are_of_the_recorde
 ):
     run = {"recipe": "a.yaml", "seed": 0, "commit": "abc", "date": "recorded"}
     published = Published(tmp_path / "resnet20", make_card(training=run))
-    monkeypatch.setattr(proof, "list_shipped", lambda: [published])
+    monkeypatch.setattr("tools.pages.proof.list_shipped", lambda: [published])
     record = {**run, "date": date}
     runner = Calls(tmp_path)
     runner.out.mkdir()

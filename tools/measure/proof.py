@@ -35,7 +35,6 @@ from mindcv_ghost.report.metrics import last_run, read_metrics
 from mindcv_ghost.report.progress import format_duration
 from mindcv_ghost.storage.atomic_file import write_bytes, write_text
 from mindcv_ghost.storage.provenance import is_repeatable
-from mindcv_ghost.weights.finding import list_shipped
 from tools.measure.commits import repeatable_commit
 from tools.measure.proof_list import (
     DATA_SETS,
@@ -45,7 +44,7 @@ from tools.measure.proof_list import (
     Experiment,
     experiments,
 )
-from tools.pages.proof import expectation, identity, read_proof
+from tools.pages.proof import expectation, published_weights, read_proof
 
 __all__ = ["Runner", "main", "record"]
 
@@ -121,10 +120,9 @@ class Runner:
         """
         folder, record = self.runs / experiment.name, self.out / f"{experiment.name}.json"
         if record.is_file() and not is_finished(folder, ROWS[experiment.row].epochs):
-            run = identity(read_json(record))
-            for published in list_shipped():
-                if identity(published.card.training) == run:
-                    return published.weights
+            published = published_weights([read_json(record)])
+            if published is not None:
+                return published.weights
         return self.run(experiment) / "last.ckpt"
 
     def _train_command(

@@ -70,6 +70,11 @@ class Row:
         """Whether the row is another network than the others, trained with the common budget."""
         return not self.needs and self.epochs == EPOCHS
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether the row is such a network, or the same one with a teacher."""
+        return self.is_a_network or self.question == "distilled"
+
 
 QUESTIONS = {
     "parent": "Does a Ghost network keep its parent's accuracy at half the operations?",

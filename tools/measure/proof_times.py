@@ -98,7 +98,7 @@ def _steps(data: str) -> Calls:
     calls: Calls = {}
     for name, row in rows_of(data).items():
         experiment = Experiment(data, name, 0)
-        if not (row.is_a_network or row.question == "distilled"):
+        if not row.is_compared:
             continue
         words = ["--config", str(RECIPES / experiment.recipe)]
         if experiment.parent is not None:

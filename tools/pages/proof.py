@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ __all__ = [
     "draw_chart",
     "draw_summary",
     "expectation",
-    "identity",
     "main",
+    "published_weights",
     "read_proof",
     "recipe_summary",
     "summary",
@@ -499,13 +499,13 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     runs = [one for one in runs if one["epochs"]]
     if not runs:
         return None
-    ms, identities = proof.milliseconds(runs[0]["data"], runs[0]["row"]), map(identity, runs)
+    ms = proof.milliseconds(runs[0]["data"], runs[0]["row"])
     return {
         "context": f"{runs[0]['device']}x{runs[0]['ranks']}-G",
         "top1": markdown.mean_and_spread([100 * one["correct"] / one["images"] for one in runs]),
         "top5": markdown.mean_and_spread([one["top5"] for one in runs]),
         "inference": "–" if ms is None else f"{ms:.2f} (batch {TIMED_BATCH})",
-        "published": _published(set(identities)),
+        "published": published_weights(runs),
         "hours": _training_time(runs, 3600, "{:.2f}"),
         "parameters": runs[0]["parameters"],
         "epoch_seconds": _training_time(runs, runs[0]["epochs"], "{:.1f}"),
@@ -513,15 +513,16 @@ def recipe_summary(proof: Proof, recipe: str) -> dict[str, Any] | None:
     }
 
 
-def identity(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+def published_weights(records: Sequence[Mapping[str, Any]]) -> Published | None:
+    """Return the weights of one of these recorded runs, if they come with this package."""
+    runs = {_identity(record) for record in records}
+    found = (one for one in list_shipped() if _identity(one.card.training) in runs)
+    return next(found, None)
+
+
+def _identity(facts: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what a run has in common with no other, from its record or its weights' card."""
     return tuple(facts.get(key) for key in ("recipe", "seed", "commit", "date"))
-
-
-def _published(identities: Set[tuple[Any, ...]]) -> Published | None:
-    """Return the weights of one of these runs, if they come with this package."""
-    found = (one for one in list_shipped() if identity(one.card.training) in identities)
-    return next(found, None)
 
 
 @dataclass(frozen=True)
@@ -537,7 +538,7 @@ class _Point:
 def _points(proof: Proof) -> dict[str, list[_Point]]:
     """Return data set -> the networks that were trained with the common budget."""
     found: dict[str, list[_Point]] = {}
-    drawn = [name for name, row in ROWS.items() if row.is_a_network or row.question == "distilled"]
+    drawn = [name for name, row in ROWS.items() if row.is_compared]
     markers = dict(zip(drawn, _MARKERS))
     for data in DATA_SETS:
         for name in drawn:
